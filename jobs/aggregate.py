@@ -1,0 +1,143 @@
+"""All records of a grid in one file, after every one of them has been checked."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs import records
+from jobs.atomic import remove_stale_temporaries, set_aside
+from jobs.errors import RecordError
+from jobs.indices import IndexRange
+from jobs.manifest import Manifest, Run, read_manifest
+from jobs.store import Store
+from jobs.units import AggregateUnit, Resources
+
+FINGERPRINT_KEY = "grid_fingerprint"
+
+
+def run(unit: AggregateUnit, store: Store, resources: Resources) -> None:
+    """Write the records of all runs of a grid, sorted by run and index.
+
+    Raises:
+        RecordError: Something is missing, there twice, damaged or of other parameters; names all
+            of it. Damaged and foreign shards are set aside, so that the next launch makes them anew.
+    """
+    del resources  # reading and writing files needs none
+    manifest = read_manifest(store.manifest_path(unit.grid))
+    tables: list[pa.Table] = []
+    provenance: dict[str, Any] = {}
+    problems: list[str] = []
+    for grid_run in manifest.runs:
+        try:
+            table, metadata = collect_run(grid_run, store, set_aside_damaged=True)
+        except RecordError as error:
+            problems.append(str(error))
+            continue
+        tables.append(table)
+        provenance[f"{grid_run.train.key}/{grid_run.certify.key}"] = metadata
+    if problems:
+        raise RecordError("\n".join(problems))
+    path = store.records_path(unit.grid)
+    remove_stale_temporaries(path.parent)
+    metadata = {"source": "aggregate", FINGERPRINT_KEY: manifest.fingerprint, "runs": json.dumps(provenance)}
+    records.write_records(path, pa.concat_tables(tables), metadata)
+    logging.info("%d records of %d runs: %s", sum(map(len, tables)), len(tables), path)
+
+
+def is_current(path: Path, manifest: Manifest) -> bool:
+    """Whether an aggregated file is there, readable, and made for just this grid."""
+    if not path.exists():
+        return False
+    try:
+        return records.read_metadata(path).get(FINGERPRINT_KEY) == manifest.fingerprint
+    except RecordError:
+        return False
+
+
+def collect_run(
+    grid_run: Run, store: Store, *, set_aside_damaged: bool = False, allow_gaps: bool = False
+) -> tuple[pa.Table, dict[str, str]]:
+    """The records of one run, sorted by index, from its finished shards.
+
+    Args:
+        grid_run: The run; images beyond its indices that were certified too are left out.
+        store: Where to look.
+        set_aside_damaged: Rename shards that cannot be used.
+        allow_gaps: Return what there is instead of refusing an incomplete run.
+
+    Returns:
+        The rows, and what all shards say of their origin (checkpoint, packages, devices).
+
+    Raises:
+        RecordError: A gap, an index in two files, a damaged or foreign shard, or shards certified
+            with different weights.
+    """
+    train_key, certify_key = grid_run.train.key, grid_run.certify.key
+    parts: list[tuple[Path, pa.Table, dict[str, str]]] = []
+    problems: list[str] = []
+    for indices in store.finished_shards(train_key, certify_key):
+        path = store.shard_path(train_key, certify_key, indices)
+        try:
+            parts.append((path, *_checked_shard(path, indices, grid_run)))
+        except RecordError as error:
+            moved = f"; moved to {set_aside(path).name}" if set_aside_damaged else ""
+            problems.append(f"{error}{moved}; launch again to certify its images anew")
+    problems += _origin_problems(parts) + _index_problems(grid_run, parts, allow_gaps=allow_gaps)
+    if problems:
+        raise RecordError("\n".join(problems))
+    table = pa.concat_tables([part for _, part, _ in parts]) if parts else records.SCHEMA.empty_table()
+    wanted = pc.is_in(table["index"], pa.array(list(grid_run.indices), pa.int32()))
+    return table.filter(wanted).sort_by("index"), _common_origin([metadata for _, _, metadata in parts])
+
+
+def _checked_shard(path: Path, indices: IndexRange, grid_run: Run) -> tuple[pa.Table, dict[str, str]]:
+    metadata = records.check_specs(path, grid_run.train, grid_run.certify)
+    table = records.read_records(path)
+    found = table["index"].to_pylist()
+    if found != list(indices):
+        raise RecordError(f"{path}: holds {len(found)} rows that are not the indices of its name ({indices})")
+    for column, expected in records.run_columns(grid_run.train, grid_run.certify).items():
+        values = pc.unique(table[column]).to_pylist()
+        if values != [expected]:
+            raise RecordError(f"{path}: mixed parameters, column {column!r} holds {values}, expected {expected!r}")
+    return table, metadata
+
+
+def _origin_problems(parts: list[tuple[Path, pa.Table, dict[str, str]]]) -> list[str]:
+    by_weights: dict[str, Path] = {}
+    for path, _, metadata in parts:
+        by_weights.setdefault(metadata.get("checkpoint_sha256", ""), path)
+    if len(by_weights) <= 1:
+        return []
+    listing = ", ".join(f"{path} ({weights[:12]})" for weights, path in by_weights.items())
+    return [f"shards of one run were certified with different weights: {listing}; remove those of the old weights"]
+
+
+def _index_problems(
+    grid_run: Run, parts: list[tuple[Path, pa.Table, dict[str, str]]], *, allow_gaps: bool
+) -> list[str]:
+    owners: dict[int, Path] = {}
+    problems: list[str] = []
+    for path, table, _ in parts:
+        twice = [index for index in table["index"].to_pylist() if index in owners]
+        if twice:
+            problems.append(f"{path}: {len(twice)} images (first: {twice[0]}) are in {owners[twice[0]]} too; remove one")
+        owners |= dict.fromkeys(table["index"].to_pylist(), path)
+    missing = [index for index in grid_run.indices if index not in owners]
+    if missing and not allow_gaps:
+        problems.append(
+            f"{grid_run.train.key}/{grid_run.certify.key}: {len(missing)} of {len(grid_run.indices)} images are "
+            f"not certified (first: {missing[0]}); launch the grid again"
+        )
+    return problems
+
+
+def _common_origin(metadata: list[dict[str, str]]) -> dict[str, str]:
+    names = ("checkpoint_sha256", "packages", "device", "git_commit")
+    return {name: ", ".join(sorted({entry.get(name, "unknown") for entry in metadata})) for name in names}

@@ -1,0 +1,16 @@
+"""Registry of architectures: one module each, named as the architecture.
+
+A module defines ``build(info) -> torch.nn.Module``: the network from normalised inputs_BCHW to
+logits_BK for a dataset's image shape and number of classes. Normalisation is not its business
+(``jobs.models`` puts it in front). Names are read off the file names, so that checking one costs no
+import of torch. A module whose name begins with an underscore is shared code, not an architecture.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+
+
+def architecture_names() -> list[str]:
+    """The names of all architectures, sorted."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))

@@ -1,0 +1,84 @@
+"""Files that are either whole or not there, whatever is killed and whenever."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+STALE_AFTER_S = 3600.0
+"""A temporary file this old belongs to a writer that was killed: no write takes as long."""
+
+
+def write_atomically(path: Path, write: Callable[[Path], None], check: Callable[[Path], object]) -> None:
+    """Make a file so that it appears complete and checked, or not at all.
+
+    The content goes to a unique temporary name in the same folder, to the disk, through ``check``,
+    and only then takes its place. Two writers at once are harmless: the last one's file stays.
+
+    Args:
+        path: The file; its folder is made if need be.
+        write: Writes the content to the path it is given.
+        check: Reads it back from the path it is given and raises if it is not right.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        write(temporary)
+        _flush_to_disk(temporary)
+        check(temporary)
+        os.replace(temporary, path)
+        _flush_to_disk(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically, indented and with sorted keys."""
+    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    write_atomically(path, lambda temporary: _write_text(temporary, text), lambda temporary: read_json(temporary))
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a file that cannot be used, so that it is neither lost nor taken for done.
+
+    Returns:
+        The new path, ending in ``.rejected-N``.
+    """
+    for number in range(1, 10_000):
+        target = path.with_name(f"{path.name}.rejected-{number}")
+        if not target.exists():
+            path.rename(target)
+            return target
+    raise RuntimeError(f"{path} was set aside 9999 times; find out what breaks it, then remove the copies")
+
+
+def remove_stale_temporaries(folder: Path) -> None:
+    """Remove what killed writers left in a folder."""
+    for leftover in folder.glob(".*.tmp"):
+        with contextlib.suppress(FileNotFoundError):  # another worker may be tidying up too
+            if time.time() - leftover.stat().st_mtime > STALE_AFTER_S:
+                leftover.unlink()
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,123 @@
+"""Self-describing checkpoints: trained classifiers, and the state from which training goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jobs.atomic import write_atomically
+from jobs.datasets import dataset_info
+from jobs.errors import CheckpointError
+from jobs.models import Classifier, build_classifier
+from jobs.specs import TrainSpec, canonical_json
+
+FORMAT = 1
+# OSError is not among them: a disk that does not answer says nothing about the file.
+_DAMAGE = (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainedClassifier:
+    """A classifier read from a checkpoint.
+
+    Attributes:
+        classifier: In evaluation mode, its parameters without gradients.
+        weights_sha256: Hash of its weights, checked against the checkpoint's own.
+    """
+
+    classifier: Classifier
+    weights_sha256: str
+
+
+def save_classifier(path: Path, classifier: Classifier, spec: TrainSpec) -> None:
+    """Write a trained classifier with all that is needed to rebuild and to identify it."""
+    info = dataset_info(spec.dataset)
+    content = {
+        "format": FORMAT,
+        "spec": asdict(spec),
+        "architecture": spec.architecture,
+        "dataset": spec.dataset,
+        "num_classes": info.num_classes,
+        "image_shape": list(info.image_shape),
+        "mean": list(info.mean),
+        "std": list(info.std),
+        "sigma": spec.sigma,
+        "state_dict": classifier.state_dict(),
+        "weights_sha256": weights_sha256(classifier.state_dict()),
+    }
+    save(path, content)
+
+
+def load_classifier(path: Path, spec: TrainSpec, device: torch.device) -> TrainedClassifier:
+    """The classifier of a checkpoint, which must be that of ``spec``.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or of another spec; names what differs.
+    """
+    content = load(path)
+    try:
+        _check_spec(path, content["spec"], spec)
+        classifier = build_classifier(spec.architecture, dataset_info(spec.dataset))
+        classifier.load_state_dict(content["state_dict"])
+        expected = content["weights_sha256"]
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint of a classifier ({error})") from error
+    found = weights_sha256(classifier.state_dict())
+    if found != expected:
+        raise CheckpointError(f"{path}: damaged, the weights hash to {found[:12]} and not {expected[:12]}")
+    classifier.to(device).eval().requires_grad_(False)
+    return TrainedClassifier(classifier=classifier, weights_sha256=found)
+
+
+def weights_sha256(state_dict: dict[str, torch.Tensor]) -> str:
+    """A hash of names, shapes and exact values of all weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state_dict.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write a dictionary of tensors and plain values atomically."""
+    write_atomically(
+        path,
+        lambda temporary: torch.save(content, temporary),
+        load,
+    )
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a dictionary of tensors (to the CPU) and plain values; nothing in the file is executed.
+
+    Raises:
+        CheckpointError: There is no such file, or it cannot be read.
+    """
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such checkpoint; launch again to train it")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except _DAMAGE as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{path}: cannot be read, truncated or damaged ({reason})") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a checkpoint of this format ({FORMAT})")
+    return content
+
+
+def _check_spec(path: Path, found: dict[str, Any], spec: TrainSpec) -> None:
+    expected = asdict(spec)
+    if canonical_json(found) == canonical_json(expected):
+        return
+    differences = ", ".join(
+        f"{key} is {found.get(key)!r}, expected {expected.get(key)!r}"
+        for key in sorted({*found, *expected})
+        if found.get(key) != expected.get(key)
+    )
+    raise CheckpointError(f"{path}: a checkpoint of another spec ({differences})")

@@ -1,0 +1,36 @@
+"""scikit-learn's handwritten digits: 1,797 grey images of 8 x 8 pixels, shipped with the library.
+
+Test set: the 500 images i with 7919 * i mod 1797 < 500; the other 1,297 are for training. 7919 and
+1797 have no common factor, so the rule picks exactly 500, spread evenly over the writers, and does
+not hang on any library's random numbers. Within each split images keep scikit-learn's order.
+
+Source: Alpaydin and Kaynak 1998, Optical Recognition of Handwritten Digits (test part), UCI.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jobs.datasets import DatasetInfo, Images, Split
+
+INFO = DatasetInfo(
+    name="digits",
+    num_classes=10,
+    image_shape=(1, 8, 8),
+    mean=(0.305,),
+    std=(0.376,),
+    num_images={"train": 1297, "test": 500},
+)
+
+
+def load(split: Split) -> Images:
+    """One split, pixels scaled from 0..16 to [0, 1]."""
+    from sklearn.datasets import load_digits  # takes a second to import; INFO must not
+
+    digits = load_digits()
+    in_test = 7919 * np.arange(len(digits.target)) % 1797 < 500
+    chosen = in_test if split == "test" else ~in_test
+    return Images(
+        inputs=(digits.images[chosen, None] / 16).astype(np.float32),
+        labels=digits.target[chosen].astype(np.int64),
+    )

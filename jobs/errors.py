@@ -1,0 +1,23 @@
+"""Errors with a message for people: what, which value, which path, what to do next."""
+
+from __future__ import annotations
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be run. Carries every problem found, not only the first."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class RecordError(ValueError):
+    """A file of records is not what its place says it is."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is damaged or belongs to something else."""
+
+
+class TrainingDivergedError(RuntimeError):
+    """The training loss is not finite any more."""

@@ -1,0 +1,109 @@
+"""What went wrong with a unit, written down where the next launch and the status find it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from jobs.atomic import read_json, write_json
+from jobs.errors import CheckpointError, ConfigError, RecordError, TrainingDivergedError
+from jobs.store import Store
+from jobs.units import AggregateUnit, CertifyUnit, Unit
+
+FailureClass = Literal["cuda_oom", "host_oom", "timeout", "preempted", "node_fail", "data", "config", "bug", "unknown"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """One failed attempt at a unit.
+
+    Attributes:
+        unit: The unit's name.
+        failure_class: What kind of thing happened.
+        message: The last line of the error.
+        traceback: All of it; empty where the process died without one.
+        host: Where it ran.
+        gpus: CUDA_VISIBLE_DEVICES there.
+        log_path: The unit's log.
+        attempt: 1 for the first failure of the unit, and so on.
+        time: Seconds since the epoch.
+    """
+
+    unit: str
+    failure_class: FailureClass
+    message: str
+    traceback: str
+    host: str
+    gpus: str
+    log_path: str
+    attempt: int
+    time: float
+
+
+def classify(error: BaseException) -> FailureClass:
+    """The class of an exception that ended a unit."""
+    if type(error).__name__ == "OutOfMemoryError":  # torch's; by name, since torch may not be imported here
+        return "cuda_oom"
+    if isinstance(error, MemoryError):
+        return "host_oom"
+    if isinstance(error, (RecordError, CheckpointError, TrainingDivergedError, OSError)):
+        return "data"
+    if isinstance(error, ConfigError):
+        return "config"
+    return "bug"
+
+
+def record_exception(store: Store, unit: Unit, error: BaseException, log_path: Path) -> Failure:
+    """Write down that a unit ended with an exception."""
+    message = f"{type(error).__name__}: {error}"
+    text = "".join(traceback.format_exception(error))
+    return _record(store, unit, classify(error), message, text, log_path)
+
+
+def record_death(store: Store, unit: Unit, failure_class: FailureClass, message: str, log_path: Path) -> Failure:
+    """Write down that a unit's process ended without a word."""
+    return _record(store, unit, failure_class, message, "", log_path)
+
+
+def failures_of(store: Store, unit: Unit) -> list[Failure]:
+    """All recorded failures of a unit, the oldest first."""
+    paths = sorted(_folder(store, unit).glob(f"{_stem(unit)}-attempt-*.json"))
+    return [Failure(**read_json(path)) for path in paths]
+
+
+def _record(
+    store: Store, unit: Unit, failure_class: FailureClass, message: str, text: str, log_path: Path
+) -> Failure:
+    attempt = len(failures_of(store, unit)) + 1
+    failure = Failure(
+        unit=unit.name,
+        failure_class=failure_class,
+        message=message,
+        traceback=text,
+        host=socket.gethostname(),
+        gpus=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+        log_path=str(log_path),
+        attempt=attempt,
+        time=time.time(),
+    )
+    write_json(_folder(store, unit) / f"{_stem(unit)}-attempt-{attempt:04d}.json", asdict(failure))
+    return failure
+
+
+def _folder(store: Store, unit: Unit) -> Path:
+    if isinstance(unit, AggregateUnit):
+        return store.grid_failures_dir(unit.grid)
+    train = unit.run.train if isinstance(unit, CertifyUnit) else unit.train
+    return store.failures_dir(train.key)
+
+
+def _stem(unit: Unit) -> str:
+    """The unit's name within its folder."""
+    if isinstance(unit, CertifyUnit):
+        return "-".join(["certify", *unit.name.split("/")[2:]])
+    return unit.stage

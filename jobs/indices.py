@@ -1,0 +1,89 @@
+"""Sets of image indices as arithmetic progressions, and the cut of any set into shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from jobs.validation import STRICT
+
+
+@dataclass(frozen=True, kw_only=True, order=True, config=STRICT)
+class IndexRange:
+    """The indices start, start + step, ... below stop; never empty."""
+
+    start: Annotated[int, Field(ge=0)]
+    stop: Annotated[int, Field(ge=1)]
+    step: Annotated[int, Field(ge=1)] = 1
+
+    @model_validator(mode="after")
+    def _holds_something(self) -> IndexRange:
+        if self.stop <= self.start:
+            raise ValueError(f"indices {self.start} to {self.stop} are empty: stop must be above start")
+        return self
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start, self.stop, self.step))
+
+    def __len__(self) -> int:
+        return len(range(self.start, self.stop, self.step))
+
+    def __contains__(self, index: object) -> bool:
+        return index in range(self.start, self.stop, self.step)
+
+    def __str__(self) -> str:
+        return f"{self.start}-{self.stop}-{self.step}"
+
+
+def missing_from(wanted: IndexRange, finished: Iterable[IndexRange]) -> list[int]:
+    """The wanted indices that no finished range holds, ascending."""
+    is_finished = np.zeros(wanted.stop, dtype=bool)
+    for shard in finished:
+        is_finished[shard.start : shard.stop : shard.step] = True
+    every = np.arange(wanted.start, wanted.stop, wanted.step)
+    return [int(index) for index in every[~is_finished[every]]]
+
+
+def partition(missing: Iterable[int], max_size: int) -> list[IndexRange]:
+    """Cut a set of indices into progressions of at most ``max_size`` each.
+
+    Greedy: from the smallest index left, follow the step that reaches furthest. The images between
+    every 20th, for example, become 19 long progressions of step 20 and not 500 short runs.
+
+    Args:
+        missing: Distinct indices >= 0.
+        max_size: Largest number of indices in a shard, >= 1.
+
+    Returns:
+        Disjoint ranges that hold exactly the indices given, in order of their starts.
+    """
+    left = np.unique(np.fromiter(missing, dtype=np.int64))
+    shards: list[IndexRange] = []
+    while left.size:
+        chain = _longest_progression(left)
+        step = int(chain[1] - chain[0]) if chain.size > 1 else 1
+        for first in range(0, chain.size, max_size):
+            part = chain[first : first + max_size]
+            part_step = step if part.size > 1 else 1
+            shards.append(IndexRange(start=int(part[0]), stop=int(part[-1]) + 1, step=part_step))
+        left = np.setdiff1d(left, chain, assume_unique=True)
+    return sorted(shards)
+
+
+def _longest_progression(indices: np.typing.NDArray[np.int64]) -> np.typing.NDArray[np.int64]:
+    present = set(indices.tolist())
+    first = int(indices[0])
+    best = 1, 1
+    # Steps beyond the first few gaps cannot beat them by much, and every step costs a walk.
+    for candidate in indices[1:33].tolist():
+        step = candidate - first
+        length = 2
+        while first + length * step in present:
+            length += 1
+        best = max(best, (length, -step))
+    length, step = best[0], abs(best[1])
+    return first + step * np.arange(length, dtype=np.int64)

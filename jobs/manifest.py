@@ -1,0 +1,90 @@
+"""grid.json: which runs a grid consists of, written by the launch and read by everyone after it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.atomic import read_json, write_json
+from jobs.errors import ConfigError, RecordError
+from jobs.indices import IndexRange
+from jobs.specs import CertifySpec, TrainSpec, canonical_json
+from jobs.validation import build
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One model of a grid: how it is trained, how it is certified, on which images."""
+
+    train: TrainSpec
+    certify: CertifySpec
+    indices: IndexRange
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A grid, expanded.
+
+    Attributes:
+        grid: Its name.
+        runs: Distinct runs in the order of the grid file.
+    """
+
+    grid: str
+    runs: tuple[Run, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Stands for the content: aggregated records carry that of the grid they are made for."""
+        return hashlib.sha256(canonical_json(_to_plain(self)).encode()).hexdigest()[:16]
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write grid.json, unless the same content is there already."""
+    plain = _to_plain(manifest)
+    if path.exists() and read_json(path) == plain:
+        return
+    write_json(path, plain)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The grid in a grid.json.
+
+    Raises:
+        RecordError: The file is damaged, of another format, or was edited.
+    """
+    try:
+        plain = read_json(path)
+        if plain["format"] != FORMAT:
+            raise RecordError(f"{path}: format {plain['format']}, this version reads {FORMAT}; launch the grid again")
+        return Manifest(grid=plain["grid"], runs=tuple(_run(entry) for entry in plain["runs"]))
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, RecordError):
+            raise
+        raise RecordError(f"{path}: not a grid manifest ({error}); launch the grid again") from error
+
+
+def _run(entry: dict[str, Any]) -> Run:
+    return Run(
+        train=build(TrainSpec, entry["train"], where="train"),
+        certify=build(CertifySpec, entry["certify"], where="certify"),
+        indices=build(IndexRange, entry["indices"], where="indices"),
+    )
+
+
+def _to_plain(manifest: Manifest) -> dict[str, Any]:
+    runs = [
+        {
+            "train_key": run.train.key,
+            "certify_key": run.certify.key,
+            "train": asdict(run.train),
+            "certify": asdict(run.certify),
+            "indices": asdict(run.indices),
+        }
+        for run in manifest.runs
+    ]
+    return {"format": FORMAT, "grid": manifest.grid, "runs": runs}

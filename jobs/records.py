@@ -1,0 +1,208 @@
+"""Certification records: one row per (run, image), in Parquet, checked when written and when read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.atomic import write_atomically
+from jobs.errors import RecordError
+from jobs.specs import CertifySpec, TrainSpec, canonical_json
+from smoothing.certificate import Certificate
+
+SCHEMA_VERSION = 1
+_VERSION_KEY = "smoothadv.schema_version"
+
+SCHEMA = pa.schema(
+    [
+        pa.field("train_key", pa.string(), nullable=False),
+        pa.field("certify_key", pa.string(), nullable=False),
+        pa.field("dataset", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("architecture", pa.string(), nullable=False),
+        pa.field("method", pa.string(), nullable=False),
+        pa.field("attack", pa.string(), nullable=False),
+        pa.field("sigma_train", pa.float64(), nullable=False),
+        pa.field("sigma_cert", pa.float64(), nullable=False),
+        pa.field("epsilon", pa.float64(), nullable=False),
+        pa.field("m_train", pa.int32(), nullable=False),
+        pa.field("num_steps", pa.int32(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("index", pa.int32(), nullable=False),
+        pa.field("label", pa.int32(), nullable=False),
+        pa.field("prediction", pa.int32(), nullable=False),
+        pa.field("n0", pa.int32(), nullable=False),
+        pa.field("n", pa.int32(), nullable=False),
+        pa.field("n_used", pa.int32(), nullable=False),
+        pa.field("counts0", pa.list_(pa.field("element", pa.int32(), nullable=False)), nullable=False),
+        pa.field("counts", pa.list_(pa.field("element", pa.int32(), nullable=False)), nullable=False),
+        pa.field("count_top", pa.int32(), nullable=False),
+        pa.field("alpha", pa.float64(), nullable=False),
+        pa.field("p_lower", pa.float64(), nullable=False),
+        pa.field("radius", pa.float64(), nullable=False),
+        pa.field("correct", pa.bool_(), nullable=False),
+        pa.field("stop", pa.string(), nullable=False),
+        pa.field("noise", pa.string(), nullable=False),
+        pa.field("precision", pa.string(), nullable=False),
+        pa.field("elapsed_s", pa.float32(), nullable=False),
+    ]
+)
+"""Columns as README.md of the results folder explains them."""
+
+TIMING_COLUMNS = ("elapsed_s",)
+"""The columns that may differ between two runs of the same work."""
+
+
+def run_columns(train: TrainSpec, certify: CertifySpec) -> dict[str, Any]:
+    """The columns that every row of one run shares, with their values."""
+    return {
+        "train_key": train.key,
+        "certify_key": certify.key,
+        "dataset": train.dataset,
+        "split": certify.split,
+        "architecture": train.architecture,
+        "method": train.method,
+        "attack": train.attack,
+        "sigma_train": train.sigma,
+        "sigma_cert": certify.sigma_cert,
+        "epsilon": train.epsilon,
+        "m_train": train.m_train,
+        "num_steps": train.num_steps,
+        "seed": certify.seed,
+        "n0": certify.n0,
+        "n": certify.n,
+        "alpha": certify.alpha,
+        "noise": certify.noise,
+        "precision": certify.precision,
+    }
+
+
+def image_columns(index: int, label: int, certificate: Certificate, elapsed_s: float) -> dict[str, Any]:
+    """The columns that are one image's own."""
+    return {
+        "index": index,
+        "label": label,
+        "prediction": certificate.prediction,
+        "n_used": int(certificate.counts.sum()),
+        "counts0": certificate.counts0.tolist(),
+        "counts": certificate.counts.tolist(),
+        "count_top": certificate.count_top,
+        "p_lower": certificate.p_lower,
+        "radius": certificate.radius,
+        "correct": certificate.prediction == label,
+        "stop": "full",
+        "elapsed_s": elapsed_s,
+    }
+
+
+def to_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows as a table of SCHEMA, sorted by index within each run."""
+    return pa.Table.from_pylist(list(rows), schema=SCHEMA)
+
+
+def spec_metadata(train: TrainSpec, certify: CertifySpec) -> dict[str, str]:
+    """Both specs as file metadata."""
+    return {"train_spec": canonical_json(asdict(train)), "certify_spec": canonical_json(asdict(certify))}
+
+
+def write_records(path: Path, table: pa.Table, metadata: Mapping[str, str]) -> None:
+    """Write a table of SCHEMA atomically, with page checksums, and read it back before it counts.
+
+    Args:
+        path: The file.
+        table: The rows.
+        metadata: Provenance, kept in the file's metadata beside the schema version.
+    """
+    stamped = table.cast(SCHEMA).replace_schema_metadata({**metadata, _VERSION_KEY: str(SCHEMA_VERSION)})
+
+    def write(temporary: Path) -> None:
+        pq.write_table(stamped, temporary, compression="zstd", write_page_checksum=True)
+
+    def check(temporary: Path) -> None:
+        if not read_records(temporary).equals(table.cast(SCHEMA)):
+            raise RecordError(f"{path}: the disk gave back other rows than were written; check the file system")
+
+    write_atomically(path, write, check)
+
+
+def read_records(path: Path) -> pa.Table:
+    """All rows of a records file, every page's checksum verified; columns exactly SCHEMA's.
+
+    Raises:
+        RecordError: The file cannot be read, is of another schema version, lacks a column, has one
+            of another type, or a null where none may be. Names file and column.
+    """
+    try:
+        metadata = read_metadata(path)
+        version = metadata.get(_VERSION_KEY)
+        if version is None:
+            raise RecordError(f"{path}: a Parquet file, but not one of certification records (no {_VERSION_KEY})")
+        if version != str(SCHEMA_VERSION):
+            raise RecordError(
+                f"{path}: schema version {version}, this version of the package reads {SCHEMA_VERSION}; "
+                "read it with the version that wrote it, or certify again"
+            )
+        table = pq.read_table(path, page_checksum_verification=True, partitioning=None)
+    except (pa.ArrowException, OSError) as error:
+        raise RecordError(f"{path}: cannot be read as Parquet, truncated or damaged ({_first_line(error)})") from error
+    return _conforming(table, path)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The file's own metadata, without reading rows.
+
+    Raises:
+        RecordError: The file cannot be read as Parquet.
+    """
+    try:
+        raw = pq.read_schema(path).metadata or {}
+    except (pa.ArrowException, OSError) as error:
+        raise RecordError(f"{path}: cannot be read as Parquet, truncated or damaged ({_first_line(error)})") from error
+    return {key.decode(): value.decode() for key, value in raw.items() if key != b"ARROW:schema"}
+
+
+def check_specs(path: Path, train: TrainSpec, certify: CertifySpec) -> dict[str, str]:
+    """The metadata of a records file, which must be of the two specs.
+
+    Raises:
+        RecordError: The file is of other specs; names the fields that differ.
+    """
+    metadata = read_metadata(path)
+    for name, expected in spec_metadata(train, certify).items():
+        found = metadata.get(name)
+        if found != expected:
+            raise RecordError(f"{path}: foreign records, {name} differs in {_differences(found, expected)}")
+    return metadata
+
+
+def _conforming(table: pa.Table, path: Path) -> pa.Table:
+    for field in SCHEMA:
+        if field.name not in table.column_names:
+            raise RecordError(f"{path}: column {field.name!r} is missing")
+        found = table.schema.field(field.name).type
+        if not found.equals(field.type):
+            raise RecordError(f"{path}: column {field.name!r} has type {found}, expected {field.type}")
+        if not field.nullable and table[field.name].null_count:
+            raise RecordError(f"{path}: column {field.name!r} has nulls where none may be")
+    return table.select(SCHEMA.names).cast(SCHEMA).replace_schema_metadata(None)
+
+
+def _differences(found: str | None, expected: str) -> str:
+    if found is None:
+        return "everything (it has none)"
+    ours, theirs = json.loads(expected), json.loads(found)
+    return ", ".join(
+        f"{key} ({theirs.get(key)!r}, expected {ours.get(key)!r})"
+        for key in sorted({*ours, *theirs})
+        if ours.get(key) != theirs.get(key)
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -1,0 +1,127 @@
+"""Where everything lies under the results folder, and what a folder listing says is done.
+
+Nobody else composes a path. ``results/README.md`` shows the tree.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.indices import IndexRange
+
+_SHARD_NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.parquet")
+_PARTIAL_NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.partial\.parquet")
+_STATE_NAME = re.compile(r"epoch-(\d+)\.pt")
+
+
+@dataclass(frozen=True)
+class Store:
+    """All paths below one results folder.
+
+    Attributes:
+        root: The results folder.
+    """
+
+    root: Path
+
+    # Runs: one folder per base classifier, shared by all grids that hold it.
+
+    def run_dir(self, train_key: str) -> Path:
+        return self.root / "runs" / train_key
+
+    def spec_path(self, train_key: str) -> Path:
+        return self.run_dir(train_key) / "spec.json"
+
+    def checkpoint_path(self, train_key: str) -> Path:
+        return self.run_dir(train_key) / "checkpoint.pt"
+
+    def epochs_path(self, train_key: str) -> Path:
+        return self.run_dir(train_key) / "epochs.parquet"
+
+    def state_dir(self, train_key: str) -> Path:
+        return self.run_dir(train_key) / "state"
+
+    def state_path(self, train_key: str, epoch: int) -> Path:
+        return self.state_dir(train_key) / f"epoch-{epoch:04d}.pt"
+
+    def failures_dir(self, train_key: str) -> Path:
+        return self.run_dir(train_key) / "failures"
+
+    def certify_dir(self, train_key: str, certify_key: str) -> Path:
+        return self.run_dir(train_key) / "certify" / certify_key
+
+    def shard_path(self, train_key: str, certify_key: str, indices: IndexRange) -> Path:
+        return self.certify_dir(train_key, certify_key) / f"{shard_stem(indices)}.parquet"
+
+    def partial_path(self, train_key: str, certify_key: str, indices: IndexRange) -> Path:
+        return self.certify_dir(train_key, certify_key) / f"{shard_stem(indices)}.partial.parquet"
+
+    # Grids: what was asked for, and what was made of it.
+
+    def grid_dir(self, grid: str) -> Path:
+        return self.root / "grids" / grid
+
+    def manifest_path(self, grid: str) -> Path:
+        return self.grid_dir(grid) / "grid.json"
+
+    def records_path(self, grid: str) -> Path:
+        return self.grid_dir(grid) / "records.parquet"
+
+    def grid_failures_dir(self, grid: str) -> Path:
+        return self.grid_dir(grid) / "failures"
+
+    def envelope_dir(self, grid: str) -> Path:
+        return self.grid_dir(grid) / "envelope"
+
+    def log_path(self, grid: str, unit_name: str) -> Path:
+        return self.grid_dir(grid) / "logs" / f"{unit_name}.log"
+
+    def activity_path(self, grid: str) -> Path:
+        """What a running launch says of itself: units running and waiting."""
+        return self.grid_dir(grid) / "activity.json"
+
+    def launch_lock_path(self) -> Path:
+        return self.root / ".launch.lock"
+
+    # What is there. Each of these is one folder listing and opens no file.
+
+    def is_trained(self, train_key: str) -> bool:
+        return self.checkpoint_path(train_key).exists()
+
+    def finished_shards(self, train_key: str, certify_key: str) -> list[IndexRange]:
+        """The index ranges that finished shard files vouch for, sorted."""
+        return _ranges(self.certify_dir(train_key, certify_key), _SHARD_NAME)
+
+    def partial_shards(self, train_key: str, certify_key: str) -> list[IndexRange]:
+        """The index ranges of shards that are under way or were interrupted, sorted."""
+        return _ranges(self.certify_dir(train_key, certify_key), _PARTIAL_NAME)
+
+    def saved_epochs(self, train_key: str) -> list[int]:
+        """Epochs after which an unfinished training can go on, ascending."""
+        return sorted(int(match[1]) for match in _matches(self.state_dir(train_key), _STATE_NAME))
+
+    def grid_names(self) -> list[str]:
+        """Grids that were launched into this folder, sorted."""
+        return sorted(path.parent.name for path in self.root.glob("grids/*/grid.json"))
+
+
+def shard_stem(indices: IndexRange) -> str:
+    """The file name of a shard without its suffix; zero-padded, so that gaps show in a listing."""
+    return f"{indices.start:06d}-{indices.stop:06d}-{indices.step:03d}"
+
+
+def _ranges(folder: Path, pattern: re.Pattern[str]) -> list[IndexRange]:
+    found = [tuple(map(int, match.groups())) for match in _matches(folder, pattern)]
+    # A name that no writer of ours makes (an empty range) vouches for nothing.
+    return sorted(IndexRange(start=a, stop=b, step=c) for a, b, c in found if a < b and c >= 1)
+
+
+def _matches(folder: Path, pattern: re.Pattern[str]) -> list[re.Match[str]]:
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    return [match for name in names if (match := pattern.fullmatch(name))]

@@ -1,0 +1,72 @@
+"""Units of work: the smallest things that are scheduled, fail and are repeated by themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jobs.indices import IndexRange
+from jobs.manifest import Run
+from jobs.specs import TrainSpec
+from jobs.store import shard_stem
+
+Stage = Literal["train", "certify", "aggregate"]
+STAGES: tuple[Stage, ...] = ("train", "certify", "aggregate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainUnit:
+    """Train one base classifier."""
+
+    train: TrainSpec
+    stage: Stage = "train"
+
+    @property
+    def name(self) -> str:
+        """Names the unit in logs and messages; unique within a grid."""
+        return f"train/{self.train.key}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertifyUnit:
+    """Certify one shard of one run: ``indices`` is a part of the run's."""
+
+    run: Run
+    indices: IndexRange
+    stage: Stage = "certify"
+
+    @property
+    def name(self) -> str:
+        return f"certify/{self.run.train.key}/{self.run.certify.key}/{shard_stem(self.indices)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AggregateUnit:
+    """Join the records of all runs of a grid."""
+
+    grid: str
+    stage: Stage = "aggregate"
+
+    @property
+    def name(self) -> str:
+        return "aggregate"
+
+
+Unit = TrainUnit | CertifyUnit | AggregateUnit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """How a unit may run; nothing in here changes a result on a CPU.
+
+    Attributes:
+        device: A torch device; auto is cuda where there is one, else cpu.
+        threads: CPU threads of the process.
+        batch_size: Rows handed to the device at a time when certifying.
+        save_every_s: Certification saves finished images at least this often, in seconds.
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = 1
+    batch_size: int = 1000
+    save_every_s: float = 30.0

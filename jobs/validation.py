@@ -1,0 +1,58 @@
+"""From plain mappings to validated frozen dataclasses, with errors a person can act on."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, TypeVar
+
+import pydantic
+from pydantic import ConfigDict
+
+from jobs.errors import ConfigError
+
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+"""For ``pydantic.dataclasses.dataclass``: no silent conversion, no unknown key, no nan."""
+
+T = TypeVar("T")
+
+
+def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
+    """An instance of a dataclass made with ``STRICT``, from a mapping.
+
+    Args:
+        cls: The dataclass.
+        values: Field values; nested dataclasses as instances.
+        where: What the mapping is, as the user knows it ("train", "cluster"), to begin messages.
+
+    Raises:
+        ConfigError: With every problem, each naming key, value and what is valid.
+    """
+    try:
+        return cls(**values)
+    except pydantic.ValidationError as error:
+        raise ConfigError([_describe(cls, problem, where) for problem in error.errors()]) from error
+
+
+def unknown_choice(what: str, value: object, valid: list[str]) -> str:
+    """A message for a name that is not among the valid ones, with the nearest one suggested."""
+    near = difflib.get_close_matches(str(value), valid, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"unknown {what} {value!r}{hint}; valid: {', '.join(valid)}"
+
+
+def _describe(cls: type[Any], problem: Any, where: str) -> str:
+    location = ".".join([where, *(str(part) for part in problem["loc"])])
+    kind, value, message = problem["type"], problem["input"], problem["msg"]
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        key = str(problem["loc"][-1])
+        known = [field.name for field in fields(cls)] if len(problem["loc"]) == 1 else []
+        return f"{where}: {unknown_choice('key', key, known)}" if known else f"{location}: unknown key"
+    if kind in ("missing", "missing_argument"):
+        return f"{location}: a value is required"
+    if kind == "literal_error":
+        return f"{location}: {value!r} is not valid; valid: {problem['ctx']['expected']}"
+    if kind == "value_error":  # raised by our own validators, whose text is complete
+        return f"{location}: {problem['ctx']['error']}"
+    return f"{location}: {message[0].lower()}{message[1:]}, got {value!r}"

@@ -1,0 +1,45 @@
+"""Runs one unit in this process: the boundary at which failures are written down.
+
+Imports the stage's module by name, when its time comes: whoever only schedules units (and the
+stages that need no torch) never pays for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from pathlib import Path
+
+from jobs.failures import record_exception
+from jobs.store import Store
+from jobs.units import Resources, Stage, Unit
+
+STAGE_MODULES: dict[Stage, str] = {"train": "jobs.train", "certify": "jobs.certify", "aggregate": "jobs.aggregate"}
+
+
+def execute(unit: Unit, store: Store, resources: Resources, log_path: Path) -> None:
+    """Run a unit to its end.
+
+    Args:
+        unit: What to do.
+        store: Where its files are.
+        resources: How it may run.
+        log_path: Where this process logs, for the failure record.
+
+    Raises:
+        Exception: Whatever ended the unit, after it was written down.
+    """
+    logging.info("begin %s", unit.name)
+    try:
+        importlib.import_module(STAGE_MODULES[unit.stage]).run(unit, store, resources)
+    except Exception as error:
+        logging.exception("failed %s", unit.name)
+        record_exception(store, unit, error, log_path)
+        raise
+    logging.info("end %s", unit.name)
+
+
+def log_to(stream: object = sys.stderr) -> None:
+    """Send this process's log lines, with the time, to a stream."""
+    logging.basicConfig(stream=stream, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)

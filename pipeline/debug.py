@@ -1,0 +1,33 @@
+"""Units one after the other in this very process, for breakpoints and profilers."""
+
+from __future__ import annotations
+
+from jobs import worker
+from jobs.failures import Failure, failures_of
+from jobs.store import Store
+from jobs.units import Resources
+from pipeline.executor import Outcome
+from pipeline.plan import Plan
+from pipeline.progress import Progress
+from pipeline.schedule import Schedule
+
+
+class DebugExecutor:
+    """Runs units in-process; they log to this process's standard error."""
+
+    def run(self, plan: Plan, *, grid: str, store: Store, resources: Resources) -> Outcome:
+        worker.log_to()
+        schedule, failures = Schedule(plan), list[Failure]()
+        with Progress(plan.units) as progress:
+            while (unit := schedule.next_ready(running=())) is not None:
+                log_path = store.log_path(grid, unit.name)
+                try:
+                    worker.execute(unit, store, resources, log_path)
+                except Exception:  # written down by the worker; the units beside it go on
+                    failures.append(failures_of(store, unit)[-1])
+                    succeeded = False
+                else:
+                    succeeded = True
+                schedule.finish(unit, succeeded=succeeded)
+                progress.finish(unit, succeeded=succeeded)
+        return Outcome(failures=tuple(failures), held_back=schedule.left)

@@ -1,0 +1,57 @@
+"""Tables for the terminal: what a launch is going to do, and how it ended."""
+
+from __future__ import annotations
+
+import shlex
+
+from tabulate import tabulate
+
+from jobs.failures import Failure
+from jobs.indices import missing_from
+from jobs.manifest import Manifest
+from pipeline.config import LaunchConfig
+from pipeline.executor import Outcome
+from pipeline.observe import Observation
+from pipeline.plan import Plan
+
+
+def plan_table(manifest: Manifest, observed: Observation, plan: Plan) -> str:
+    """Per stage: how much there is, how much is done, and what will run."""
+    models = {run.train.key for run in manifest.runs}
+    num_images = sum(len(run.indices) for run in manifest.runs)
+    num_missing = sum(
+        len(missing_from(run.indices, observed.certified[run.train.key, run.certify.key])) for run in manifest.runs
+    )
+    rows = [
+        ("train", "models", len(models), len(models) - len(plan.train), len(plan.train)),
+        ("certify", "images", num_images, num_images - num_missing, len(plan.certify)),
+        ("aggregate", "file", 1, int(plan.aggregate is None), int(plan.aggregate is not None)),
+    ]
+    return tabulate(rows, headers=["stage", "of", "total", "done", "units to run"], intfmt=",")
+
+
+def outcome_text(outcome: Outcome) -> str:
+    """What failed and what to do next."""
+    lines = [failure_text(failure) for failure in outcome.failures]
+    if outcome.held_back:
+        lines.append(f"held back, since something they need failed: {len(outcome.held_back)} units")
+    if outcome.failures:
+        lines.append(f"{len(outcome.failures)} failed; all else is kept. Launch again to do what is missing.")
+    return "\n".join(lines)
+
+
+def failure_text(failure: Failure) -> str:
+    """One failure in two lines: what, and where to read on."""
+    message = "\n         ".join(failure.message.splitlines())
+    return (
+        f"failed   {failure.unit} ({failure.failure_class}, attempt {failure.attempt})\n"
+        f"         {message}\n         log: {failure.log_path}"
+    )
+
+
+def next_step(config: LaunchConfig) -> str:
+    """The command that makes something of a complete grid."""
+    command = f"python -m analysis.envelope grid={config.grid.name}"
+    if config.results != "results":
+        command += f" results={shlex.quote(config.results)}"
+    return f"next: {command}"

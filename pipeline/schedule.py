@@ -1,0 +1,45 @@
+"""Which unit may run next: training before its certification, aggregation after everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from jobs.units import AggregateUnit, CertifyUnit, TrainUnit, Unit
+from pipeline.plan import Plan
+
+
+class Schedule:
+    """The order of a plan's units while they run, succeed and fail."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._waiting: list[Unit] = list(plan.units)
+        self._pending_train = {unit.train.key for unit in plan.train}
+        self._failed_train: set[str] = set()
+        self._any_failed = False
+
+    def next_ready(self, running: Iterable[Unit]) -> Unit | None:
+        """Take the first unit whose needs are met; None where there is none just now."""
+        is_last = not list(running) and not self._any_failed
+        for position, unit in enumerate(self._waiting):
+            if self._is_ready(unit, is_last=is_last and len(self._waiting) == 1):
+                return self._waiting.pop(position)
+        return None
+
+    def finish(self, unit: Unit, *, succeeded: bool) -> None:
+        """Say how a unit that was taken has ended."""
+        self._any_failed |= not succeeded
+        if isinstance(unit, TrainUnit):
+            self._pending_train.discard(unit.train.key)
+            if not succeeded:
+                self._failed_train.add(unit.train.key)
+
+    @property
+    def left(self) -> tuple[Unit, ...]:
+        """Units not taken; at the end, those that a failure holds back."""
+        return tuple(self._waiting)
+
+    def _is_ready(self, unit: Unit, *, is_last: bool) -> bool:
+        if isinstance(unit, CertifyUnit):
+            key = unit.run.train.key
+            return key not in self._pending_train and key not in self._failed_train
+        return is_last if isinstance(unit, AggregateUnit) else True

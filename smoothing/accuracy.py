@@ -1,0 +1,135 @@
+"""Certified accuracy as the exact step function it is, and the upper envelope of many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class AccuracyCurve:
+    """Certified accuracy of one model: r -> share of images certified correct at radius >= r.
+
+    Non-increasing and continuous from the left; steps down just above each of its radii.
+
+    Attributes:
+        radii: The radii of the correctly certified images, ascending, float64, shape (C,).
+        num_images: All test images, N >= 1, certified or not.
+    """
+
+    radii: FloatArray
+    num_images: int
+
+    @classmethod
+    def from_records(cls, correct: npt.ArrayLike, radii: npt.ArrayLike) -> AccuracyCurve:
+        """The curve of one model.
+
+        Args:
+            correct: Whether each prediction is right (an abstention is not), bool, shape (N,).
+            radii: Certified radii >= 0, shape (N,).
+
+        Raises:
+            ValueError: Shapes differ, there are no images, or a radius is negative or not finite.
+        """
+        is_correct = np.asarray(correct, dtype=bool)
+        radius = np.asarray(radii, dtype=np.float64)
+        if is_correct.shape != radius.shape or radius.ndim != 1 or radius.size == 0:
+            raise ValueError(f"need one radius for each of N >= 1 images, got {is_correct.shape} and {radius.shape}")
+        if not np.all(np.isfinite(radius) & (radius >= 0)):
+            raise ValueError("radii must be finite and not negative")
+        return cls(radii=np.sort(radius[is_correct]), num_images=radius.size)
+
+    def num_certified(self, at: npt.ArrayLike) -> IntArray:
+        """How many images are certified correct at radius >= ``at``; int64, the shape of ``at``."""
+        below = np.searchsorted(self.radii, np.asarray(at, dtype=np.float64), side="left")
+        return np.asarray(self.radii.size - below, dtype=np.int64)
+
+    def __call__(self, at: npt.ArrayLike) -> FloatArray:
+        """Certified accuracy in [0, 1] at each radius of ``at``."""
+        return np.asarray(self.num_certified(at) / self.num_images, dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Envelope:
+    """Upper envelope of several accuracy curves, exact at every radius.
+
+    On the interval (breakpoints[j - 1], breakpoints[j]], with breakpoints[-1] read as -inf, the
+    model ``models[winners[j]]`` certifies ``num_certified[j]`` images, the most of all models.
+    Above the last breakpoint nobody certifies anything.
+
+    Attributes:
+        models: Names, in the order given; ties go to the earlier one.
+        breakpoints: Radii at which the count or the winner changes, ascending, shape (J,).
+        num_certified: int64, shape (J,).
+        winners: Indices into ``models``, int64, shape (J,).
+        num_images: Test images N, the same for all.
+    """
+
+    models: tuple[str, ...]
+    breakpoints: FloatArray
+    num_certified: IntArray
+    winners: IntArray
+    num_images: int
+
+    def num_certified_at(self, at: npt.ArrayLike) -> IntArray:
+        """The envelope's count at each radius of ``at``; 0 above the last breakpoint."""
+        step = np.searchsorted(self.breakpoints, np.asarray(at, dtype=np.float64), side="left")
+        return np.asarray(np.append(self.num_certified, 0)[step], dtype=np.int64)
+
+    def __call__(self, at: npt.ArrayLike) -> FloatArray:
+        """The envelope in [0, 1] at each radius of ``at``."""
+        return np.asarray(self.num_certified_at(at) / self.num_images, dtype=np.float64)
+
+    def winner_at(self, at: float) -> str | None:
+        """The model that attains the envelope at one radius; None where nothing is certified."""
+        step = int(np.searchsorted(self.breakpoints, at, side="left"))
+        return self.models[int(self.winners[step])] if step < self.breakpoints.size else None
+
+
+def upper_envelope(curves: Mapping[str, AccuracyCurve]) -> Envelope:
+    """The maximum over models of certified accuracy, with its arg-max.
+
+    Args:
+        curves: At least one curve by name, all over the same number of images.
+
+    Returns:
+        The exact envelope. Ties go to the model that comes first.
+
+    Raises:
+        ValueError: No curve, or curves over different numbers of images.
+
+    Source:
+        Salman et al. 2019, section 4 (upper envelopes of Table 2 and Figure 1).
+    """
+    if not curves:
+        raise ValueError("an envelope needs at least one curve")
+    num_images = _common_num_images(list(curves.values()))
+    breakpoints = np.unique(np.concatenate([curve.radii for curve in curves.values()]))
+    best = np.zeros(breakpoints.size, dtype=np.int64)
+    winners = np.zeros(breakpoints.size, dtype=np.int64)
+    for model_nr, curve in enumerate(curves.values()):
+        counts = curve.num_certified(breakpoints)
+        better = counts > best
+        best[better], winners[better] = counts[better], model_nr
+    # A breakpoint matters only where the step to its right differs.
+    changes = (np.diff(best, append=0) != 0) | (np.diff(winners, append=-1) != 0)
+    return Envelope(
+        models=tuple(curves),
+        breakpoints=breakpoints[changes],
+        num_certified=best[changes],
+        winners=winners[changes],
+        num_images=num_images,
+    )
+
+
+def _common_num_images(curves: Sequence[AccuracyCurve]) -> int:
+    sizes = {curve.num_images for curve in curves}
+    if len(sizes) > 1:
+        raise ValueError(f"curves over different numbers of images cannot be compared: {sorted(sizes)}")
+    return sizes.pop()

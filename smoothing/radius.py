@@ -1,0 +1,80 @@
+"""Certified l2 radii of a Gaussian-smoothed classifier, and how to write them down.
+
+Radii and sigma are l2 lengths in pixels scaled to [0, 1].
+"""
+
+from __future__ import annotations
+
+from decimal import ROUND_DOWN, Decimal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+from smoothing.bounds import RELATIVE_SLACK, clopper_pearson_lower
+
+ABSTAIN = -1
+"""The prediction that makes no claim."""
+
+
+def certified_radius(p_lower: npt.ArrayLike, sigma: float) -> npt.NDArray[np.float64]:
+    """The radius within which the top class cannot change.
+
+    Args:
+        p_lower: Lower bounds on the top class's probability under noise, in [0, 1]; any shape.
+        sigma: Standard deviation of the noise, > 0.
+
+    Returns:
+        sigma * Phi^-1(p_lower) where p_lower >= 1/2, else 0. Float64, same shape.
+
+    Raises:
+        ValueError: An argument is outside its range.
+
+    Guarantee:
+        Where p_lower is a true lower bound, the smoothed prediction is constant on the ball.
+        Numerical error shrinks the radius.
+
+    Source:
+        Cohen et al. 2019, Theorem 1 with p_B = 1 - p_A.
+    """
+    bound = np.asarray(p_lower, dtype=np.float64)
+    return two_class_radius(bound, 1.0 - bound, sigma)
+
+
+def two_class_radius(
+    p_top_lower: npt.ArrayLike, p_second_upper: npt.ArrayLike, sigma: float
+) -> npt.NDArray[np.float64]:
+    """The general radius sigma / 2 * (Phi^-1(p_top_lower) - Phi^-1(p_second_upper)), at least 0.
+
+    Args:
+        p_top_lower: Lower bounds on the top class's probability, in [0, 1].
+        p_second_upper: Upper bounds on every other class's probability, in [0, 1].
+        sigma: Standard deviation of the noise, > 0.
+
+    Returns:
+        Radii, float64, the broadcast shape. Numerical error shrinks them.
+
+    Source:
+        Salman et al. 2019, equation (2).
+    """
+    top = np.asarray(p_top_lower, dtype=np.float64)
+    second = np.asarray(p_second_upper, dtype=np.float64)
+    if not sigma > 0:
+        raise ValueError(f"sigma must be positive, got {sigma!r}")
+    if not (np.all((top >= 0) & (top <= 1)) and np.all((second >= 0) & (second <= 1))):
+        raise ValueError("probabilities must lie in [0, 1]")
+    # Where the top class has no majority the difference is no promise (and may be inf - inf).
+    wins = top > second
+    difference = special.ndtri(np.where(wins, top, 0.5)) - special.ndtri(np.where(wins, second, 0.5))
+    return np.maximum(sigma / 2 * difference * (1.0 - RELATIVE_SLACK), 0.0)
+
+
+def max_radius(num_samples: int, alpha: float, sigma: float) -> float:
+    """The radius that ``num_samples`` unanimous votes certify; no run can report a larger one."""
+    return float(certified_radius(clopper_pearson_lower(num_samples, num_samples, alpha), sigma))
+
+
+def format_radius(radius: float, decimals: int) -> str:
+    """The radius as text with ``decimals`` digits, rounded towards zero, never up."""
+    quantum = Decimal(1).scaleb(-decimals)
+    return str(Decimal(repr(float(radius))).quantize(quantum, rounding=ROUND_DOWN))
