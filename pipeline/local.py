@@ -27,7 +27,7 @@ from pipeline.plan import Plan
 from pipeline.progress import Progress
 from pipeline.schedule import Schedule
 
-_PRELOAD = [*worker.STAGE_MODULES.values(), "configs.entry", "pipeline.grid", "pipeline.report"]
+_PRELOAD = ["jobs.warm", "configs.entry", "pipeline.grid", "pipeline.report"]
 _EXIT_ORPHANED = 75
 _POLL_S = 1.0
 

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from smoothing.noise import BLOCK_ROWS, NoiseStream
 
+_CPU_ROWS = 5 * BLOCK_ROWS
+
 BaseClassifier = Callable[[Tensor], Tensor]
 """Maps inputs_BCHW, pixels about [0, 1], to logits_BK."""
 
@@ -37,7 +39,8 @@ def class_counts(
         num_samples: Draws n >= 1.
         num_classes: K; logits must have as many columns.
         stream: Where the noise comes from. The first n vectors of the stream are used.
-        batch_size: Rows handed to the device at a time, rounded down to whole blocks of noise.
+        batch_size: Rows handed to the device at a time, rounded down to a multiple of 500 (but
+            not to 0).
 
     Returns:
         Votes per class, int64, shape (K,), summing to ``num_samples``.
@@ -47,9 +50,9 @@ def class_counts(
 
     Guarantee:
         The votes are independent draws of argmax f(x + sigma * noise). On a CPU they do not
-        depend on ``batch_size`` at all: the network always sees whole blocks. A GPU is given
-        the full batch, and there a vote whose two best logits agree to within rounding may
-        change with the shape of the batch.
+        depend on ``batch_size`` at all, since the network is always given the same pieces. A GPU
+        is given the full batch, and there a vote whose two best logits agree to within rounding
+        may change with the shape of the batch.
 
     Source:
         Cohen et al. 2019, SampleUnderNoise.
@@ -68,7 +71,7 @@ def class_counts(
 
 def _noise_batches(stream: NoiseStream, image_CHW: Tensor, num_samples: int, batch_size: int) -> Iterator[Tensor]:
     num_blocks = -(-num_samples // BLOCK_ROWS)
-    blocks_per_batch = max(1, batch_size // BLOCK_ROWS)
+    blocks_per_batch = max(1, batch_size // _CPU_ROWS) * (_CPU_ROWS // BLOCK_ROWS)
     for first in range(0, num_blocks, blocks_per_batch):
         numbers = range(first, min(first + blocks_per_batch, num_blocks))
         blocks = [stream.block(block_nr, tuple(image_CHW.shape)) for block_nr in numbers]
@@ -76,7 +79,7 @@ def _noise_batches(stream: NoiseStream, image_CHW: Tensor, num_samples: int, bat
 
 
 def _votes(base_classifier: BaseClassifier, inputs_BCHW: Tensor) -> Tensor:
-    # CPU kernels choose their blocking, and so their rounding, by the shape of the batch. One
-    # fixed shape keeps every vote the same for each batch size, and stays in the cache.
-    rows = BLOCK_ROWS if inputs_BCHW.device.type == "cpu" else len(inputs_BCHW)
+    # CPU kernels choose their blocking, and so their rounding, by the shape of the batch. Pieces
+    # that do not depend on the batch size keep every vote the same, and stay in the cache.
+    rows = _CPU_ROWS if inputs_BCHW.device.type == "cpu" else len(inputs_BCHW)
     return torch.cat([base_classifier(piece).argmax(dim=1) for piece in inputs_BCHW.split(rows)])
