@@ -1,78 +1,70 @@
-"""From a Hydra command line to a plain dictionary, and from errors to exit codes.
-
-Hydra composes, overrides and documents; it does not run anything here. What comes out is plain
-Python, and the entries turn it into frozen dataclasses at once.
-"""
+"""What the commands have in common: help, configuration, exit codes."""
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-import hydra
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
-
+from configs.composition import CONFIG_DIR, compose_config, groups_of, options_of, to_yaml
 from jobs.errors import ConfigError
 
-CONFIG_DIR = Path(__file__).parent.resolve()
-EXIT_FAILED, EXIT_CONFIG = 1, 2
+EXIT_FAILED, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def run_entry(config_name: str, act: Callable[[dict[str, Any]], int]) -> NoReturn:
     """Compose the configuration of ``sys.argv``, act on it, and exit the process.
 
+    Hydra's own runner is not used: it would make working directories and log files, and end every
+    mistake on the command line with exit code 1.
+
     Exit codes: what ``act`` returns; 2 for a command line that does not compose or a ConfigError;
     130 when interrupted.
 
     Args:
-        config_name: The primary configuration, a file in this folder.
+        config_name: The primary configuration, a file in this folder. Its leading comment is the
+            help text.
         act: Takes the configuration as plain dictionaries and lists; returns the exit code.
     """
-    composed: list[DictConfig] = []
+    sys.exit(run_command(config_name, act, sys.argv[1:]))
 
-    @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)
-    def keep(config: DictConfig) -> None:
-        composed.append(config)
 
+def run_command(config_name: str, act: Callable[[dict[str, Any]], int], arguments: Sequence[str]) -> int:
+    """``run_entry`` for given arguments, returning the exit code."""
+    parser = argparse.ArgumentParser(add_help=False, prog=config_name)
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("-c", "--cfg", choices=["job"])
+    chosen = parser.parse_args(arguments)
+    if chosen.help:
+        print(help_text(config_name))
+        return 0
     try:
-        keep()
-    except SystemExit as stop:  # Hydra has said what is wrong, and uses 1 for it
-        sys.exit(EXIT_CONFIG if stop.code else 0)
-    if not composed:  # --help, --cfg, ...
-        sys.exit(0)
-    sys.exit(_guarded(act, composed[0]))
-
-
-def compose_config(config_name: str, overrides: list[str]) -> dict[str, Any]:
-    """The same configuration as the command line gives, from inside a program.
-
-    Args:
-        config_name: The primary configuration, a file in this folder.
-        overrides: As on the command line: ``["grid=digits", "certify.n=1000"]``.
-    """
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
-        return _to_plain(compose(config_name=config_name, overrides=overrides))
-
-
-def _guarded(act: Callable[[dict[str, Any]], int], config: DictConfig) -> int:
-    try:
-        return act(_to_plain(config))
+        values = compose_config(config_name, chosen.overrides)
+        if chosen.cfg:
+            print(to_yaml(values), end="")
+            return 0
+        return act(values)
     except ConfigError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
         return EXIT_CONFIG
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output has seen enough
-        sys.stderr.close()
-        return EXIT_FAILED
+        return EXIT_INTERRUPTED
 
 
-def _to_plain(config: DictConfig) -> dict[str, Any]:
-    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+def help_text(config_name: str) -> str:
+    """The comment that heads a primary configuration, its groups' options, and its keys."""
+    lines = (CONFIG_DIR / f"{config_name}.yaml").read_text(encoding="utf-8").splitlines()
+    body_starts = next(number for number, line in enumerate(lines) if not line.startswith("#"))
+    text = [line.removeprefix("#").removeprefix(" ") for line in lines[:body_starts]]
+    groups = groups_of(config_name)
+    if groups:
+        text += ["", "Groups (choose with group=option, change a value with group.key=value):"]
+        text += [f"  {group:9} {', '.join(options_of(group))}" for group in groups]
+    text += ["", "Keys and their defaults:"]
+    text += [f"  {line}" for line in lines[body_starts:] if line[:1].isalpha() and not line.startswith("defaults")]
+    text += ["", "--cfg job prints the whole configuration and does nothing."]
+    return "\n".join(text)

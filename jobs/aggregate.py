@@ -127,7 +127,9 @@ def _index_problems(
     for path, table, _ in parts:
         twice = [index for index in table["index"].to_pylist() if index in owners]
         if twice:
-            problems.append(f"{path}: {len(twice)} images (first: {twice[0]}) are in {owners[twice[0]]} too; remove one")
+            problems.append(
+                f"{path}: {len(twice)} images (first: {twice[0]}) are in {owners[twice[0]]} too; remove one"
+            )
         owners |= dict.fromkeys(table["index"].to_pylist(), path)
     missing = [index for index in grid_run.indices if index not in owners]
     if missing and not allow_gaps:

@@ -16,7 +16,7 @@ STALE_AFTER_S = 3600.0
 """A temporary file this old belongs to a writer that was killed: no write takes as long."""
 
 
-def write_atomically(path: Path, write: Callable[[Path], None], check: Callable[[Path], object]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object], check: Callable[[Path], object]) -> None:
     """Make a file so that it appears complete and checked, or not at all.
 
     The content goes to a unique temporary name in the same folder, to the disk, through ``check``,

@@ -76,9 +76,7 @@ def failures_of(store: Store, unit: Unit) -> list[Failure]:
     return [Failure(**read_json(path)) for path in paths]
 
 
-def _record(
-    store: Store, unit: Unit, failure_class: FailureClass, message: str, text: str, log_path: Path
-) -> Failure:
+def _record(store: Store, unit: Unit, failure_class: FailureClass, message: str, text: str, log_path: Path) -> Failure:
     attempt = len(failures_of(store, unit)) + 1
     failure = Failure(
         unit=unit.name,

@@ -11,7 +11,8 @@ from jobs.atomic import read_json, write_json
 from jobs.errors import ConfigError, RecordError
 from jobs.indices import IndexRange
 from jobs.specs import CertifySpec, TrainSpec, canonical_json
-from jobs.validation import build
+from jobs.store import Store
+from jobs.validation import build, unknown_choice
 
 FORMAT = 1
 
@@ -66,6 +67,22 @@ def read_manifest(path: Path) -> Manifest:
         if isinstance(error, RecordError):
             raise
         raise RecordError(f"{path}: not a grid manifest ({error}); launch the grid again") from error
+
+
+def open_grid(store: Store, grid: object) -> Manifest:
+    """The manifest of a grid that was launched into a results folder.
+
+    Raises:
+        ConfigError: There is none of that name, or its grid.json cannot be read.
+    """
+    known = store.grid_names()
+    if grid not in known:
+        reason = unknown_choice("grid", grid, known) if known else f"no grid was launched into {store.root}"
+        raise ConfigError([f"{reason}; launch one with python -m pipeline.launch grid=NAME results={store.root}"])
+    try:
+        return read_manifest(store.manifest_path(str(grid)))
+    except RecordError as error:
+        raise ConfigError([str(error)]) from error
 
 
 def _run(entry: dict[str, Any]) -> Run:

@@ -99,6 +99,11 @@ class Store:
         """The index ranges of shards that are under way or were interrupted, sorted."""
         return _ranges(self.certify_dir(train_key, certify_key), _PARTIAL_NAME)
 
+    def failed_shards(self, train_key: str, certify_key: str) -> list[IndexRange]:
+        """The index ranges of shards that failed at least once, sorted."""
+        pattern = re.compile(rf"certify-{re.escape(certify_key)}-(\d+)-(\d+)-(\d+)-attempt-\d+\.json")
+        return sorted(set(_ranges(self.failures_dir(train_key), pattern)))
+
     def saved_epochs(self, train_key: str) -> list[int]:
         """Epochs after which an unfinished training can go on, ascending."""
         return sorted(int(match[1]) for match in _matches(self.state_dir(train_key), _STATE_NAME))

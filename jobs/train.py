@@ -17,8 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from jobs import checkpoint
 from jobs.atomic import remove_stale_temporaries, write_atomically, write_json
@@ -116,7 +115,8 @@ def _train_epoch(trainer: _Trainer, spec: TrainSpec, inputs_NCHW: Tensor, labels
     for group in trainer.optimizer.param_groups:
         group["lr"] = learning_rate
     # Sums stay on the device: reading them in every step would make it wait for the host.
-    total_loss, total_correct, total_seen = torch.zeros((), device=inputs_NCHW.device), 0, 0
+    total_loss, total_correct = (torch.zeros((), device=inputs_NCHW.device) for _ in range(2))
+    total_seen = 0
     for batch_B in _batches(len(labels_N), spec.batch_size, generator):
         loss, correct = _train_step(trainer, spec, inputs_NCHW[batch_B], labels_N[batch_B], epsilon, generator)
         total_loss, total_correct = total_loss + loss, total_correct + correct
@@ -153,7 +153,7 @@ def _train_step(
         inputs_BCHW = _attacked(trainer.classifier, spec, inputs_BCHW, labels_B, noise_MBCHW, epsilon, generator)
     logits_RK = trainer.classifier((inputs_BCHW + noise_MBCHW).flatten(0, 1))  # R = M * B rows
     labels_R = labels_B.repeat(spec.m_train)
-    loss = F.cross_entropy(logits_RK, labels_R)
+    loss = nn.functional.cross_entropy(logits_RK, labels_R)
     trainer.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     trainer.optimizer.step()
@@ -192,7 +192,7 @@ def _epoch_generator(seed: int, epoch: int, device: torch.device) -> torch.Gener
 
 def _batches(num_images: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
     order_N = torch.randperm(num_images, generator=generator, device=generator.device)
-    yield from order_N.split(batch_size)
+    yield from torch.split(order_N, batch_size)
 
 
 def _save_state(trainer: _Trainer, spec: TrainSpec, store: Store) -> None:
@@ -225,5 +225,5 @@ def _divergence_message(spec: TrainSpec, store: Store, epoch: int) -> str:
     kept = f"the state after epoch {saved[-1]} is kept in {store.state_dir(spec.key)}" if saved else "nothing was saved"
     return (
         f"training of {spec.key} diverged: the loss of epoch {epoch} is not finite; {kept}. "
-        f"A smaller train.learning_rate than {spec.learning_rate} usually helps (it makes another run, with its own key)"
+        f"A smaller train.learning_rate than {spec.learning_rate} usually helps (and makes another run)"
     )

@@ -35,6 +35,15 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
         raise ConfigError([_describe(cls, problem, where) for problem in error.errors()]) from error
 
 
+def collect(problems: list[str], cls: type[T], values: Mapping[str, Any], *, where: str) -> T | None:
+    """``build``, with the problems added to a list instead of raised; None where there are any."""
+    try:
+        return build(cls, values, where=where)
+    except ConfigError as error:
+        problems += error.problems
+        return None
+
+
 def unknown_choice(what: str, value: object, valid: list[str]) -> str:
     """A message for a name that is not among the valid ones, with the nearest one suggested."""
     near = difflib.get_close_matches(str(value), valid, n=1)

@@ -10,6 +10,7 @@ import importlib
 import logging
 import sys
 from pathlib import Path
+from typing import TextIO
 
 from jobs.failures import record_exception
 from jobs.store import Store
@@ -40,6 +41,6 @@ def execute(unit: Unit, store: Store, resources: Resources, log_path: Path) -> N
     logging.info("end %s", unit.name)
 
 
-def log_to(stream: object = sys.stderr) -> None:
+def log_to(stream: TextIO = sys.stderr) -> None:
     """Send this process's log lines, with the time, to a stream."""
     logging.basicConfig(stream=stream, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)

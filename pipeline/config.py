@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,25 +13,11 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from jobs.errors import ConfigError
-from jobs.validation import STRICT, build, unknown_choice
+from jobs.manifest import Manifest
+from jobs.validation import STRICT, collect
+from pipeline.grid import GridConfig, expand
 
-_POSITIVE = Annotated[int, Field(ge=1)]
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class GridConfig:
-    """A grid as written in its file.
-
-    Attributes:
-        name: Names the folder of its results.
-        blocks: Each a mapping from TrainSpec field (or sigma_cert) to a value or a list of values;
-            stands for the product of its lists.
-        exclude: Mappings; a model that agrees with all values of one of them is left out.
-    """
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    blocks: tuple[Mapping[str, Any], ...]
-    exclude: tuple[Mapping[str, Any], ...] = ()
+_Positive = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -40,7 +27,7 @@ class ClusterConfig:
     Attributes:
         kind: local is a bounded pool of processes, debug this process.
         max_workers: Processes at a time; None is one for each CPU, divided by ``threads``.
-        num_shards: Shards into which the missing images of a model are cut.
+        num_shards: Shards into which the images of a model are cut.
         device: Of the workers.
         threads: CPU threads of a worker.
         batch_size: Rows handed to the device at a time when certifying.
@@ -48,11 +35,11 @@ class ClusterConfig:
     """
 
     kind: Literal["local", "debug"]
-    max_workers: _POSITIVE | None
-    num_shards: _POSITIVE
+    max_workers: _Positive | None
+    num_shards: _Positive
     device: Literal["auto", "cpu", "cuda"]
-    threads: _POSITIVE
-    batch_size: _POSITIVE
+    threads: _Positive
+    batch_size: _Positive
     save_every_s: Annotated[float, Field(gt=0)]
 
     @property
@@ -62,48 +49,53 @@ class ClusterConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class _Options:
+    """The keys of launch.yaml that belong to no group."""
+
+    results: Annotated[str, Field(min_length=1)]
+    dry_run: bool
+
+
+@plain_dataclass(frozen=True, kw_only=True)
 class LaunchConfig:
     """Everything a launch is told.
 
     Attributes:
-        grid: What to do.
-        train: Fields of TrainSpec that the blocks of the grid complete.
-        certify: Fields of CertifySpec, and which images.
+        manifest: What to do: the grid, expanded.
         cluster: Where to do it.
         results: The results folder.
         dry_run: Say what would be done, touch nothing.
     """
 
-    grid: GridConfig
-    train: Mapping[str, Any]
-    certify: Mapping[str, Any]
+    manifest: Manifest
     cluster: ClusterConfig
-    results: str
+    results: Path
     dry_run: bool
 
 
-def parse_launch(config: Mapping[str, Any]) -> LaunchConfig:
+def parse_launch(values: Mapping[str, Any]) -> LaunchConfig:
     """The launch configuration.
 
+    Args:
+        values: As composed from configs/launch.yaml: grid, train, certify, cluster, results, ...
+
     Raises:
-        ConfigError: With all problems.
+        ConfigError: With all problems of all groups.
     """
-    plain = dict(config)
     problems: list[str] = []
-    for group, cls in (("grid", GridConfig), ("cluster", ClusterConfig)):
-        section = plain.get(group)
-        if not isinstance(section, Mapping):
-            problems.append(f"{group}: expected an option of this group, got {section!r}")
-            continue
-        if "blocks" in section:
-            section = {**section, "blocks": tuple(section["blocks"]), "exclude": tuple(section.get("exclude") or ())}
+    rest = {key: value for key, value in values.items() if key not in ("grid", "train", "certify", "cluster")}
+    options = collect(problems, _Options, rest, where="launch")
+    cluster = collect(problems, ClusterConfig, values["cluster"], where="cluster")
+    grid = collect(problems, GridConfig, values["grid"], where="grid")
+    manifest = None
+    if grid is not None:
         try:
-            plain[group] = build(cls, section, where=group)
+            manifest = expand(grid, values["train"], values["certify"])
         except ConfigError as error:
             problems += error.problems
-    if problems:
+    if options is None or cluster is None or manifest is None or problems:
         raise ConfigError(problems)
-    return build(LaunchConfig, plain, where="launch")
+    return LaunchConfig(manifest=manifest, cluster=cluster, results=Path(options.results), dry_run=options.dry_run)
 
 
 def check_writable(results: Path) -> None:
@@ -116,13 +108,6 @@ def check_writable(results: Path) -> None:
         raise ConfigError(
             [f"results: cannot write to {results} ({error.strerror}); choose another folder with results=PATH"]
         ) from error
-
-
-def check_grid_name(name: str, results: Path, known: list[str]) -> None:
-    """Raise ConfigError unless a grid of that name was launched into the results folder."""
-    if name not in known:
-        reason = unknown_choice("grid", name, known) if known else f"no grid was launched into {results}"
-        raise ConfigError([f"{reason}; launch it first: python -m pipeline.launch grid={name} results={results}"])
 
 
 def _num_cpus() -> int:

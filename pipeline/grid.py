@@ -5,23 +5,44 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from jobs.datasets import dataset_info
 from jobs.errors import ConfigError
 from jobs.indices import IndexRange
 from jobs.manifest import Manifest, Run
 from jobs.specs import CertifySpec, TrainSpec
-from jobs.validation import build, unknown_choice
-from pipeline.config import LaunchConfig
-
-T = TypeVar("T")
+from jobs.validation import STRICT, build, collect, unknown_choice
 
 _AXES = [*(field.name for field in fields(TrainSpec)), "sigma_cert"]
 
 
-def expand(config: LaunchConfig) -> Manifest:
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class GridConfig:
+    """A grid as written in its file.
+
+    Attributes:
+        name: Names the folder of its results.
+        blocks: Each a mapping from TrainSpec field (or sigma_cert) to a value or a list of values;
+            stands for the product of its lists.
+        exclude: Mappings; a model that agrees with all values of one of them is left out.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    blocks: list[dict[str, Any]]
+    exclude: list[dict[str, Any]] = Field(default_factory=list)
+
+
+def expand(grid: GridConfig, train: Mapping[str, Any], certify: Mapping[str, Any]) -> Manifest:
     """All runs of a grid, in the order of its file, each once.
+
+    Args:
+        grid: The grid file.
+        train: Fields of TrainSpec that the blocks complete.
+        certify: Fields of CertifySpec but for the train key, and ``indices``: which images.
 
     Raises:
         ConfigError: With the problems of all blocks: unknown axes, empty products, values out of
@@ -30,33 +51,33 @@ def expand(config: LaunchConfig) -> Manifest:
     problems: list[str] = []
     runs: dict[tuple[str, str, IndexRange], Run] = {}
     excluded_by: set[int] = set()
-    for block_nr, block in enumerate(config.grid.blocks):
+    for block_nr, block in enumerate(grid.blocks):
         where = f"grid.blocks[{block_nr}]"
         points, block_problems = _points(block, where)
         problems += block_problems
         kept = 0
         for point in points:
-            matches = {nr for nr, rule in enumerate(config.grid.exclude) if _agrees(config.train, point, rule)}
+            matches = {nr for nr, rule in enumerate(grid.exclude) if _agrees(train, point, rule)}
             excluded_by |= matches
             if matches:
                 continue
             kept += 1
             try:
-                run = _run(config, point)
+                run = _run(point, train, certify)
             except ConfigError as error:
-                problems += [f"{where}: {problem}" for problem in error.problems]
+                problems += error.problems
                 continue
             runs.setdefault((run.train.key, run.certify.key, run.indices), run)
         if not kept and not block_problems:
             problems.append(f"{where}: expands to nothing: every model of it is excluded")
-    for nr, rule in enumerate(config.grid.exclude):
+    for nr, rule in enumerate(grid.exclude):
         if nr not in excluded_by:
             problems.append(f"grid.exclude[{nr}]: {dict(rule)} matches no model; correct it or remove it")
-    if not config.grid.blocks:
+    if not grid.blocks:
         problems.append("grid.blocks: expands to nothing: there is no block")
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
-    return Manifest(grid=config.grid.name, runs=tuple(runs.values()))
+    return Manifest(grid=grid.name, runs=tuple(runs.values()))
 
 
 def _points(block: Mapping[str, Any], where: str) -> tuple[list[dict[str, Any]], list[str]]:
@@ -81,8 +102,8 @@ def _agrees(base: Mapping[str, Any], point: Mapping[str, Any], rule: Mapping[str
     return bool(rule) and all(key in model and model[key] == value for key, value in rule.items())
 
 
-def _run(config: LaunchConfig, point: Mapping[str, Any]) -> Run:
-    values, certify_values = {**config.train, **point}, dict(config.certify)
+def _run(point: Mapping[str, Any], base_train: Mapping[str, Any], base_certify: Mapping[str, Any]) -> Run:
+    values, certify_values = {**base_train, **point}, dict(base_certify)
     index_values = certify_values.pop("indices", None) or {}
     # The block's sigma_cert, else the certify group's, else the sigma of training.
     for sigma_cert in (values.pop("sigma_cert", None), certify_values.get("sigma_cert"), values.get("sigma")):
@@ -90,9 +111,9 @@ def _run(config: LaunchConfig, point: Mapping[str, Any]) -> Run:
             certify_values["sigma_cert"] = sigma_cert
             break
     problems: list[str] = []
-    train = _collect(problems, TrainSpec, values, where="train")
+    train = collect(problems, TrainSpec, values, where="train")
     certify_values["train_key"] = train.key if train else ""
-    certify = _collect(problems, CertifySpec, certify_values, where="certify")
+    certify = collect(problems, CertifySpec, certify_values, where="certify")
     if train is None or certify is None:
         raise ConfigError(problems)
     return Run(train=train, certify=certify, indices=_indices(train.dataset, certify, index_values))
@@ -107,12 +128,3 @@ def _indices(dataset: str, certify: CertifySpec, values: Mapping[str, Any]) -> I
             [f"certify.indices.stop: {indices.stop} is beyond the {size} images of {dataset}'s {certify.split} split"]
         )
     return indices
-
-
-def _collect(problems: list[str], cls: type[T], values: Mapping[str, Any], *, where: str) -> T | None:
-    """``build``, with the problems added to a list instead of raised."""
-    try:
-        return build(cls, values, where=where)
-    except ConfigError as error:
-        problems += error.problems
-        return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import filelock
@@ -18,7 +17,6 @@ from pipeline import report
 from pipeline.config import ClusterConfig, LaunchConfig, check_writable, parse_launch
 from pipeline.debug import DebugExecutor
 from pipeline.executor import Executor
-from pipeline.grid import expand
 from pipeline.local import LocalExecutor
 from pipeline.observe import observe
 from pipeline.plan import plan
@@ -31,25 +29,25 @@ def launch(values: dict[str, Any]) -> int:
         ConfigError: The configuration cannot be run; nothing was written.
     """
     config = parse_launch(values)
-    manifest = expand(config)
-    store = Store(Path(config.results))
+    store = Store(config.results)
     if config.dry_run:
-        return _dry_run(config, manifest, store)
+        return _dry_run(config, store)
     check_writable(store.root)
     lock = filelock.FileLock(store.launch_lock_path())
     try:
         with lock.acquire(timeout=0):
-            return _launch_locked(config, manifest, store)
+            return _launch_locked(config, store)
     except filelock.Timeout:
         print(
             f"error: another launch is at work in {store.root}; wait for it, or follow it with "
-            f"python -m pipeline.status grid={config.grid.name} results={config.results}",
+            f"python -m pipeline.status grid={config.manifest.grid} results={config.results}",
             file=sys.stderr,
         )
         return EXIT_FAILED
 
 
-def _dry_run(config: LaunchConfig, manifest: Manifest, store: Store) -> int:
+def _dry_run(config: LaunchConfig, store: Store) -> int:
+    manifest = config.manifest
     observed = observe(manifest, store)
     todo = plan(manifest, observed, num_shards=config.cluster.num_shards)
     print(f"grid {manifest.grid}: {len(manifest.runs)} models, results in {store.root} (dry run)")
@@ -57,8 +55,8 @@ def _dry_run(config: LaunchConfig, manifest: Manifest, store: Store) -> int:
     return 0
 
 
-def _launch_locked(config: LaunchConfig, manifest: Manifest, store: Store) -> int:
-    began = time.monotonic()
+def _launch_locked(config: LaunchConfig, store: Store) -> int:
+    manifest, began = config.manifest, time.monotonic()
     observed = observe(manifest, store)
     todo = plan(manifest, observed, num_shards=config.cluster.num_shards)
     print(f"grid {manifest.grid}: {len(manifest.runs)} models, results in {store.root}")
@@ -69,9 +67,7 @@ def _launch_locked(config: LaunchConfig, manifest: Manifest, store: Store) -> in
     _note_changed_grid(manifest, store)
     write_manifest(store.manifest_path(manifest.grid), manifest)
     sys.stdout.flush()
-    outcome = _executor(config.cluster).run(
-        todo, grid=manifest.grid, store=store, resources=_resources(config.cluster)
-    )
+    outcome = _executor(config.cluster).run(todo, grid=manifest.grid, store=store, resources=_resources(config.cluster))
     if outcome.failures:
         print(report.outcome_text(outcome), file=sys.stderr)
         return EXIT_FAILED

@@ -51,7 +51,7 @@ def failure_text(failure: Failure) -> str:
 
 def next_step(config: LaunchConfig) -> str:
     """The command that makes something of a complete grid."""
-    command = f"python -m analysis.envelope grid={config.grid.name}"
-    if config.results != "results":
-        command += f" results={shlex.quote(config.results)}"
+    command = f"python -m analysis.envelope grid={config.manifest.grid}"
+    if str(config.results) != "results":
+        command += f" results={shlex.quote(str(config.results))}"
     return f"next: {command}"

@@ -103,7 +103,8 @@ def _ascent_gradient(
 ) -> Tensor:
     points_BCHW = points_BCHW.detach().requires_grad_(True)
     noisy_RCHW = (points_BCHW + noise_MBCHW).flatten(0, 1)  # R = M * B rows
-    logits_MBK = base_classifier(noisy_RCHW).unflatten(0, noise_MBCHW.shape[:2])
+    logits_RK = base_classifier(noisy_RCHW)
+    logits_MBK = logits_RK.reshape(*noise_MBCHW.shape[:2], -1)
     loss = smoothed_cross_entropy(logits_MBK, labels_B).sum()
     (gradient_BCHW,) = torch.autograd.grad(loss, points_BCHW)
     return gradient_BCHW

@@ -153,5 +153,5 @@ def _checked(counts: Counts, num_samples: Counts, alpha: float) -> tuple[Any, An
     if not (np.issubdtype(count.dtype, np.integer) and np.issubdtype(total.dtype, np.integer)):
         raise ValueError(f"counts must be integers, got {count.dtype} of {total.dtype}")
     if total.size and (total.min() < 1 or count.min() < 0 or (count > total).any()):
-        raise ValueError(f"need 0 <= counts <= num_samples and num_samples >= 1, got {counts} of {num_samples}")
+        raise ValueError(f"need 0 <= counts <= num_samples and num_samples >= 1, got {counts!r} of {num_samples!r}")
     return count.astype(np.int64), total.astype(np.int64)

@@ -82,4 +82,4 @@ def _votes(base_classifier: BaseClassifier, inputs_BCHW: Tensor) -> Tensor:
     # CPU kernels choose their blocking, and so their rounding, by the shape of the batch. Pieces
     # that do not depend on the batch size keep every vote the same, and stay in the cache.
     rows = _CPU_ROWS if inputs_BCHW.device.type == "cpu" else len(inputs_BCHW)
-    return torch.cat([base_classifier(piece).argmax(dim=1) for piece in inputs_BCHW.split(rows)])
+    return torch.cat([base_classifier(piece).argmax(dim=1) for piece in torch.split(inputs_BCHW, rows)])

@@ -1,0 +1,1 @@
+"""From certification records to tables and figures. Never imports torch."""
