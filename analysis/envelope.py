@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,10 +49,10 @@ def envelope(values: dict[str, Any]) -> int:
     comparison = compare(grid)
     radii = default_radii(comparison) if config.radii is None else sorted(config.radii)
     frame = envelope_frame(comparison, radii, config.confidence)
+    paths = write_envelope(comparison, frame, store.envelope_dir(grid.name), config.confidence)
     print(envelope_table(comparison, frame, "simple"))
-    print(f"\n{caption(comparison, config.confidence)}")
-    for path in write_envelope(comparison, frame, store.envelope_dir(grid.name), config.confidence):
-        print(f"wrote {path}")
+    print(f"\n{textwrap.fill(caption(comparison, config.confidence), 100)}\n")
+    print("\n".join(f"wrote {path}" for path in paths))
     return 0
 
 
