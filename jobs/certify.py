@@ -48,7 +48,7 @@ def run(unit: CertifyUnit, store: Store, resources: Resources) -> None:
         "device": device_name(device),
     }
     rows = _saved_rows(unit, store, trained.weights_sha256)
-    images = load_images(unit.run.train.dataset, unit.run.certify.split)
+    images = load_images(unit.run.train.dataset, unit.run.certify.split, resources.data)
     saved_at = time.monotonic()
     for index in unit.indices:
         if index in rows:
@@ -101,7 +101,7 @@ def _certified_row(
     spec, label = run.certify, int(images.labels[index])
     certificate = certify(
         trained.classifier,
-        torch.from_numpy(images.inputs[index]).to(device),
+        torch.from_numpy(images.image(index)).to(device),
         sigma=spec.sigma_cert,
         n0=spec.n0,
         n=spec.n,

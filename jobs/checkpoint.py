@@ -45,8 +45,8 @@ def save_classifier(path: Path, classifier: Classifier, spec: TrainSpec) -> None
         "dataset": spec.dataset,
         "num_classes": info.num_classes,
         "image_shape": list(info.image_shape),
-        "mean": list(info.mean),
-        "std": list(info.std),
+        "mean": classifier.normalize.mean.flatten().tolist(),
+        "std": classifier.normalize.std.flatten().tolist(),
         "sigma": spec.sigma,
         "state_dict": classifier.state_dict(),
         "weights_sha256": weights_sha256(classifier.state_dict()),
@@ -101,14 +101,23 @@ def load(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         raise CheckpointError(f"{path}: no such checkpoint; launch again to train it")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except _DAMAGE as error:
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"{path}: cannot be read, truncated or damaged ({reason})") from error
+    content = load_untrusted(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of this format ({FORMAT})")
     return content
+
+
+def load_untrusted(path: Path) -> object:
+    """What a checkpoint file holds, tensors on the CPU; nothing in the file is executed.
+
+    Raises:
+        CheckpointError: It cannot be read.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except _DAMAGE as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{path}: cannot be read, truncated or damaged ({reason})") from error
 
 
 def _check_spec(path: Path, found: dict[str, Any], spec: TrainSpec) -> None:

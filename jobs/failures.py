@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from jobs.atomic import read_json, write_json
-from jobs.errors import CheckpointError, ConfigError, RecordError, TrainingDivergedError
+from jobs.errors import CheckpointError, ConfigError, DataError, RecordError, TrainingDivergedError
 from jobs.store import Store
 from jobs.units import AggregateUnit, CertifyUnit, Unit
 
@@ -51,7 +51,7 @@ def classify(error: BaseException) -> FailureClass:
         return "cuda_oom"
     if isinstance(error, MemoryError):
         return "host_oom"
-    if isinstance(error, (RecordError, CheckpointError, TrainingDivergedError, OSError)):
+    if isinstance(error, (RecordError, CheckpointError, DataError, TrainingDivergedError, OSError)):
         return "data"
     if isinstance(error, ConfigError):
         return "config"

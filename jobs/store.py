@@ -27,6 +27,14 @@ class Store:
 
     root: Path
 
+    def data_dir(self) -> Path:
+        """What is known of datasets: which were prepared."""
+        return self.root / "data"
+
+    def source_path(self, sha256: str) -> Path:
+        """A published checkpoint as it was given to us, named by its content."""
+        return self.root / "checkpoints" / f"{sha256}.pth.tar"
+
     # Runs: one folder per base classifier, shared by all grids that hold it.
 
     def run_dir(self, train_key: str) -> Path:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from jobs.indices import IndexRange
@@ -64,9 +65,11 @@ class Resources:
         threads: CPU threads of the process.
         batch_size: Rows handed to the device at a time when certifying.
         save_every_s: Certification saves finished images at least this often, in seconds.
+        data: Folders of the datasets that are read from disk, by dataset.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 1
     batch_size: int = 1000
     save_every_s: float = 30.0
+    data: Mapping[str, str | None] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from jobs.errors import ConfigError
 from jobs.manifest import Manifest
 from jobs.validation import STRICT, collect
 from pipeline.grid import GridConfig, expand
+from pipeline.sources import checkpoint_files
 
 _Positive = Annotated[int, Field(ge=1)]
 
@@ -54,6 +55,7 @@ class _Options:
 
     results: Annotated[str, Field(min_length=1)]
     dry_run: bool
+    data: dict[str, str | None]
 
 
 @plain_dataclass(frozen=True, kw_only=True)
@@ -64,12 +66,16 @@ class LaunchConfig:
         manifest: What to do: the grid, expanded.
         cluster: Where to do it.
         results: The results folder.
+        data: Folders of the datasets that are read from disk.
+        sources: Files of published checkpoints, by the hash that specs name them by.
         dry_run: Say what would be done, touch nothing.
     """
 
     manifest: Manifest
     cluster: ClusterConfig
     results: Path
+    data: Mapping[str, str | None]
+    sources: Mapping[str, Path]
     dry_run: bool
 
 
@@ -90,12 +96,19 @@ def parse_launch(values: Mapping[str, Any]) -> LaunchConfig:
     manifest = None
     if grid is not None:
         try:
-            manifest = expand(grid, values["train"], values["certify"])
+            manifest = expand(grid, values["train"], values["certify"], options.data if options else {})
         except ConfigError as error:
             problems += error.problems
     if options is None or cluster is None or manifest is None or problems:
         raise ConfigError(problems)
-    return LaunchConfig(manifest=manifest, cluster=cluster, results=Path(options.results), dry_run=options.dry_run)
+    return LaunchConfig(
+        manifest=manifest,
+        cluster=cluster,
+        results=Path(options.results),
+        data=options.data,
+        sources=checkpoint_files(grid.blocks, values["train"]) if grid else {},
+        dry_run=options.dry_run,
+    )
 
 
 def check_writable(results: Path) -> None:

@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from smoothing.counts import BaseClassifier
-from smoothing.gradients import GradientEstimator, plug_in_gradient, smoothed_cross_entropy
+from smoothing.gradients import GradientEstimator, PlugInEstimator, smoothed_cross_entropy
 
 __all__ = ["perturbed", "project_l2", "smoothadv_pgd", "smoothed_cross_entropy", "unit_direction", "vanilla_pgd"]
+
+PAPER_ESTIMATOR = PlugInEstimator()
+"""Equation (6) by automatic differentiation, inverse temperature 1."""
 
 PROJECTION_SLACK = 1e-6
 """Projection aims this share inside the ball, so that float32 rounding of the norm and of x + delta
@@ -29,7 +32,7 @@ def smoothadv_pgd(
     epsilon: float,
     num_steps: int,
     generator: torch.Generator,
-    gradient: GradientEstimator = plug_in_gradient,
+    estimator: GradientEstimator = PAPER_ESTIMATOR,
 ) -> Tensor:
     """Adversarial examples for the smoothed classifier by projected gradient ascent.
 
@@ -45,8 +48,8 @@ def smoothadv_pgd(
         epsilon: Radius of the l2 ball, >= 0.
         num_steps: T >= 0.
         generator: Supplies the direction for an image whose gradient vanishes.
-        gradient: Estimates the direction of ascent; ``plug_in_gradient`` is the paper's, and
-            ``stein_gradient`` makes the attack free of gradients.
+        estimator: Finds the direction of ascent; ``PlugInEstimator`` is the paper's, and
+            ``SteinEstimator`` makes the attack free of gradients.
 
     Returns:
         Adversarial images, same shape, detached: pixels in [0, 1], within epsilon of the inputs.
@@ -59,7 +62,7 @@ def smoothadv_pgd(
     delta_BCHW = torch.zeros_like(inputs_BCHW)
     fallback_BCHW = torch.randn(inputs_BCHW.shape, generator=generator, device=inputs_BCHW.device)
     for _ in range(num_steps):
-        gradient_BCHW, _ = gradient(base_classifier, inputs_BCHW + delta_BCHW, labels_B, noise_MBCHW)
+        gradient_BCHW, _ = estimator.gradient(base_classifier, inputs_BCHW + delta_BCHW, labels_B, noise_MBCHW)
         step_BCHW = 2 * epsilon / num_steps * unit_direction(gradient_BCHW, fallback_BCHW)
         delta_BCHW = (inputs_BCHW + delta_BCHW + step_BCHW).clamp(0, 1) - inputs_BCHW
         delta_BCHW = project_l2(delta_BCHW, epsilon)
@@ -74,7 +77,7 @@ def vanilla_pgd(
     epsilon: float,
     num_steps: int,
     generator: torch.Generator,
-    gradient: GradientEstimator = plug_in_gradient,
+    estimator: GradientEstimator = PAPER_ESTIMATOR,
 ) -> Tensor:
     """Adversarial examples for the base classifier itself: ``smoothadv_pgd`` with one draw of no noise.
 
@@ -91,7 +94,7 @@ def vanilla_pgd(
         epsilon=epsilon,
         num_steps=num_steps,
         generator=generator,
-        gradient=gradient,
+        estimator=estimator,
     )
 
 

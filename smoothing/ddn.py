@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from smoothing.attacks import per_image, perturbed, unit_direction
+from smoothing.attacks import PAPER_ESTIMATOR, per_image, perturbed, unit_direction
 from smoothing.counts import BaseClassifier
-from smoothing.gradients import GradientEstimator, plug_in_gradient
+from smoothing.gradients import GradientEstimator
 
 GAMMA = 0.05
 """Rony et al.'s factor by which the length changes in each step; the paper keeps it."""
@@ -34,7 +34,7 @@ def smoothadv_ddn(
     gamma: float = GAMMA,
     initial_norm: float | Literal["epsilon"] = 1.0,
     num_levels: int | None = LEVELS,
-    gradient: GradientEstimator = plug_in_gradient,
+    estimator: GradientEstimator = PAPER_ESTIMATOR,
 ) -> Tensor:
     """Adversarial examples for the smoothed classifier: of those seen, the nearest that fools it.
 
@@ -56,7 +56,7 @@ def smoothadv_ddn(
         initial_norm: The first length, > 0; ``"epsilon"`` is what the published code does in
             training.
         num_levels: The images tried are rounded to this many levels; None for no rounding.
-        gradient: Estimates the direction of ascent.
+        estimator: Finds the direction of ascent.
 
     Returns:
         Adversarial images, same shape, detached: pixels in [0, 1], within epsilon of the inputs.
@@ -78,25 +78,31 @@ def smoothadv_ddn(
     limit_B = torch.maximum(inputs_BCHW, 1 - inputs_BCHW).flatten(1).norm(dim=1)
     best_norm_B = torch.full_like(limit_B, torch.inf)
     norm_B = torch.full_like(limit_B, epsilon if initial_norm == "epsilon" else initial_norm)
-    for step_nr in range(num_steps + 1):
-        gradient_BCHW, prediction_B = gradient(base_classifier, inputs_BCHW + delta_BCHW, labels_B, noise_MBCHW)
-        fooled_B, found_norm_B = prediction_B != labels_B, delta_BCHW.flatten(1).norm(dim=1)
-        better_B = fooled_B & (found_norm_B < best_norm_B)
-        best_norm_B = torch.where(better_B, found_norm_B, best_norm_B)
-        best_BCHW = torch.where(per_image(better_B), delta_BCHW, best_BCHW)
-        if step_nr == num_steps:  # the last perturbation is judged, not followed
-            break
+    for step_nr in range(num_steps):
+        points_BCHW = inputs_BCHW + delta_BCHW
+        gradient_BCHW, prediction_B = estimator.gradient(base_classifier, points_BCHW, labels_B, noise_MBCHW)
+        fooled_B = prediction_B != labels_B
+        best_BCHW, best_norm_B = _smaller_of(best_BCHW, best_norm_B, delta_BCHW, fooled_B)
         direction_BCHW = unit_direction(gradient_BCHW, fallback_BCHW)
         norm_B = torch.minimum(norm_B * torch.where(fooled_B, 1 - gamma, 1 + gamma), limit_B)
         moved_BCHW = delta_BCHW + step_size(step_nr, num_steps) * direction_BCHW
         delta_BCHW = per_image(norm_B) * unit_direction(moved_BCHW, fallback_BCHW)
         delta_BCHW = _to_levels(inputs_BCHW + delta_BCHW, num_levels).clamp(0, 1) - inputs_BCHW
+    fooled_B = estimator.prediction(base_classifier, inputs_BCHW + delta_BCHW, noise_MBCHW) != labels_B
+    best_BCHW, _ = _smaller_of(best_BCHW, best_norm_B, delta_BCHW, fooled_B)
     return perturbed(inputs_BCHW, best_BCHW, epsilon)
 
 
 def step_size(step_nr: int, num_steps: int) -> float:
     """The factor of the unit gradient in step i of T: 0.01 + 0.99 * (1 + cos(pi * i / T)) / 2."""
     return 0.01 + 0.99 * (1 + math.cos(math.pi * step_nr / num_steps)) / 2
+
+
+def _smaller_of(best_BCHW: Tensor, best_norm_B: Tensor, delta_BCHW: Tensor, fooled_B: Tensor) -> tuple[Tensor, Tensor]:
+    """The best perturbations and their lengths, with those that fool and are smaller put in."""
+    norm_B = delta_BCHW.flatten(1).norm(dim=1)
+    better_B = fooled_B & (norm_B < best_norm_B)
+    return torch.where(per_image(better_B), delta_BCHW, best_BCHW), torch.where(better_B, norm_B, best_norm_B)
 
 
 def _to_levels(images_BCHW: Tensor, num_levels: int | None) -> Tensor:

@@ -5,18 +5,28 @@ Shapes: B images, M noise draws, C H W image, K classes, R = M * B rows of one b
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from smoothing.counts import BaseClassifier
 
-GradientEstimator = Callable[[BaseClassifier, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Maps (base_classifier, points_BCHW, labels_B, noise_MBCHW) to a direction_BCHW in which the loss
-of the smoothed classifier grows, and the predictions_B of the smoothed classifier at the points."""
+
+class GradientEstimator(Protocol):
+    """Tells an attack where to go, and whether it has arrived."""
+
+    def gradient(
+        self, base_classifier: BaseClassifier, points_BCHW: Tensor, labels_B: Tensor, noise_MBCHW: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """A direction_BCHW in which the smoothed classifier's loss grows, and its predictions_B."""
+        ...
+
+    def prediction(self, base_classifier: BaseClassifier, points_BCHW: Tensor, noise_MBCHW: Tensor) -> Tensor:
+        """The smoothed classifier's predictions_B alone, which costs one forward pass."""
+        ...
 
 
 def smoothed_cross_entropy(logits_MBK: Tensor, labels_B: Tensor) -> Tensor:
@@ -38,11 +48,6 @@ def smoothed_cross_entropy(logits_MBK: Tensor, labels_B: Tensor) -> Tensor:
     labels_MB1 = labels_B.expand(len(logits_MBK), -1).unsqueeze(-1)
     log_probability_MB = log_probabilities_MBK.gather(-1, labels_MB1).squeeze(-1)
     return math.log(len(logits_MBK)) - torch.logsumexp(log_probability_MB, dim=0)
-
-
-def smoothed_prediction(logits_MBK: Tensor) -> Tensor:
-    """The class whose softmax, averaged over noise draws, is the largest; int64, shape (B,)."""
-    return torch.softmax(logits_MBK, dim=-1).mean(dim=0).argmax(dim=-1)
 
 
 def plug_in_gradient(
@@ -73,7 +78,7 @@ def plug_in_gradient(
     logits_MBK = inverse_temperature * _logits(base_classifier, points_BCHW, noise_MBCHW)
     loss = smoothed_cross_entropy(logits_MBK, labels_B).sum()
     (gradient_BCHW,) = torch.autograd.grad(loss, points_BCHW)
-    return gradient_BCHW, smoothed_prediction(logits_MBK.detach())
+    return gradient_BCHW, _soft_prediction(logits_MBK.detach())
 
 
 def stein_gradient(
@@ -116,25 +121,64 @@ def stein_gradient(
         raise ValueError(f"Stein's lemma needs noise: sigma must be > 0, got {sigma!r}")
     with torch.no_grad():
         logits_MBK = inverse_temperature * _logits(base_classifier, points_BCHW, noise_MBCHW)
-        if hard:
-            outputs_MBK = torch.nn.functional.one_hot(logits_MBK.argmax(dim=-1), logits_MBK.shape[-1]).to(logits_MBK)
-        else:
-            outputs_MBK = torch.softmax(logits_MBK, dim=-1)
+        outputs_MBK = _hard_outputs(logits_MBK) if hard else torch.softmax(logits_MBK, dim=-1)
         output_MB = outputs_MBK.gather(-1, labels_B.expand(len(logits_MBK), -1).unsqueeze(-1)).squeeze(-1)
         gradient_BCHW = -(output_MB[:, :, None, None, None] * noise_MBCHW).mean(dim=0) / sigma**2
         return gradient_BCHW, outputs_MBK.mean(dim=0).argmax(dim=-1)
 
 
-def stein_estimator(*, sigma: float, hard: bool = False, inverse_temperature: float = 1.0) -> GradientEstimator:
-    """``stein_gradient`` for noise of one sigma, as attacks take it."""
-    return functools.partial(stein_gradient, sigma=sigma, hard=hard, inverse_temperature=inverse_temperature)
+@dataclass(frozen=True, kw_only=True)
+class PlugInEstimator:
+    """``plug_in_gradient`` at one inverse temperature."""
+
+    inverse_temperature: float = 1.0
+
+    def gradient(
+        self, base_classifier: BaseClassifier, points_BCHW: Tensor, labels_B: Tensor, noise_MBCHW: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        beta = self.inverse_temperature
+        return plug_in_gradient(base_classifier, points_BCHW, labels_B, noise_MBCHW, inverse_temperature=beta)
+
+    def prediction(self, base_classifier: BaseClassifier, points_BCHW: Tensor, noise_MBCHW: Tensor) -> Tensor:
+        with torch.no_grad():
+            return _soft_prediction(self.inverse_temperature * _logits(base_classifier, points_BCHW, noise_MBCHW))
 
 
-def plug_in_estimator(*, inverse_temperature: float = 1.0) -> GradientEstimator:
-    """``plug_in_gradient`` at one inverse temperature, as attacks take it."""
-    return functools.partial(plug_in_gradient, inverse_temperature=inverse_temperature)
+@dataclass(frozen=True, kw_only=True)
+class SteinEstimator:
+    """``stein_gradient`` for noise of one sigma, of soft outputs or of hard ones."""
+
+    sigma: float
+    hard: bool = False
+    inverse_temperature: float = 1.0
+
+    def gradient(
+        self, base_classifier: BaseClassifier, points_BCHW: Tensor, labels_B: Tensor, noise_MBCHW: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        return stein_gradient(
+            base_classifier,
+            points_BCHW,
+            labels_B,
+            noise_MBCHW,
+            sigma=self.sigma,
+            hard=self.hard,
+            inverse_temperature=self.inverse_temperature,
+        )
+
+    def prediction(self, base_classifier: BaseClassifier, points_BCHW: Tensor, noise_MBCHW: Tensor) -> Tensor:
+        with torch.no_grad():
+            logits_MBK = self.inverse_temperature * _logits(base_classifier, points_BCHW, noise_MBCHW)
+            return _hard_outputs(logits_MBK).mean(dim=0).argmax(dim=-1) if self.hard else _soft_prediction(logits_MBK)
 
 
 def _logits(base_classifier: BaseClassifier, points_BCHW: Tensor, noise_MBCHW: Tensor) -> Tensor:
     logits_RK = base_classifier((points_BCHW + noise_MBCHW).flatten(0, 1))
     return logits_RK.reshape(*noise_MBCHW.shape[:2], -1)
+
+
+def _soft_prediction(logits_MBK: Tensor) -> Tensor:
+    return torch.softmax(logits_MBK, dim=-1).mean(dim=0).argmax(dim=-1)
+
+
+def _hard_outputs(logits_MBK: Tensor) -> Tensor:
+    return torch.nn.functional.one_hot(logits_MBK.argmax(dim=-1), logits_MBK.shape[-1]).to(logits_MBK)

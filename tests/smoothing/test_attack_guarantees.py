@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from smoothing.attacks import smoothadv_pgd, vanilla_pgd
 from smoothing.ddn import smoothadv_ddn
-from smoothing.gradients import plug_in_estimator, stein_estimator
+from smoothing.gradients import PlugInEstimator, SteinEstimator
 
 SIGMA = 0.3
 
@@ -25,9 +25,9 @@ def _vanilla(classifier: nn.Module, inputs: Tensor, labels: Tensor, noise: Tenso
 
 ATTACKS: dict[str, Callable[..., Tensor]] = {
     "pgd": smoothadv_pgd,
-    "pgd beta": functools.partial(smoothadv_pgd, gradient=plug_in_estimator(inverse_temperature=16.0)),
-    "stein": functools.partial(smoothadv_pgd, gradient=stein_estimator(sigma=SIGMA)),
-    "stein hard": functools.partial(smoothadv_pgd, gradient=stein_estimator(sigma=SIGMA, hard=True)),
+    "pgd beta": functools.partial(smoothadv_pgd, estimator=PlugInEstimator(inverse_temperature=16.0)),
+    "stein": functools.partial(smoothadv_pgd, estimator=SteinEstimator(sigma=SIGMA)),
+    "stein hard": functools.partial(smoothadv_pgd, estimator=SteinEstimator(sigma=SIGMA, hard=True)),
     "vanilla": _vanilla,
     "ddn": smoothadv_ddn,
     "ddn from epsilon": functools.partial(smoothadv_ddn, initial_norm="epsilon"),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from smoothing.attacks import smoothadv_pgd, vanilla_pgd
-from smoothing.gradients import plug_in_estimator, plug_in_gradient, stein_estimator, stein_gradient
+from smoothing.gradients import PlugInEstimator, SteinEstimator, plug_in_gradient, stein_gradient
 
 SIGMA = 0.5
 
@@ -24,6 +24,17 @@ class Linear(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         margin = inputs.flatten(1) @ self.weights + self.bias
         return torch.stack([torch.zeros_like(margin), margin], dim=1)
+
+
+class Scaled(nn.Module):
+    """Its inputs times a factor."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.factor * values
 
 
 def _linear(num_pixels: int, seed: int = 0) -> Linear:
@@ -69,7 +80,7 @@ def test_the_inverse_temperature_multiplies_the_logits() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).double().requires_grad_(False)
     points, labels, noise = torch.rand(2, 1, 2, 2).double(), torch.tensor([0, 2]), torch.randn(5, 2, 1, 2, 2).double()
     for beta in (0.25, 1.0, 20.0):
-        expected, _ = plug_in_gradient(lambda rows, beta=beta: beta * network(rows), points, labels, noise)
+        expected, _ = plug_in_gradient(nn.Sequential(network, Scaled(beta)), points, labels, noise)
         found, _ = plug_in_gradient(network, points, labels, noise, inverse_temperature=beta)
         torch.testing.assert_close(found, expected)
 
@@ -107,7 +118,7 @@ def test_pgd_attains_the_optimum_on_smoothed_linear_models(m: int, beta: float, 
         epsilon=epsilon,
         num_steps=num_steps,
         generator=torch.Generator(),
-        gradient=plug_in_estimator(inverse_temperature=beta),
+        estimator=PlugInEstimator(inverse_temperature=beta),
     )
     unit = (classifier.weights / classifier.weights.norm()).reshape(3, 2, 2)
     sign = torch.tensor([-1.0, 1.0, -1.0])[:, None, None, None]
@@ -139,7 +150,7 @@ def test_gradient_free_pgd_nears_the_optimum_with_many_draws() -> None:
             epsilon=epsilon,
             num_steps=2,
             generator=generator,
-            gradient=stein_estimator(sigma=SIGMA, hard=hard),
+            estimator=SteinEstimator(sigma=SIGMA, hard=hard),
         )
         return float(((inputs - found) * unit).sum() / epsilon)  # the cosine with the best direction
 
