@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
+import socket
 import sys
 from pathlib import Path
 from typing import TextIO
@@ -31,7 +33,7 @@ def execute(unit: Unit, store: Store, resources: Resources, log_path: Path) -> N
     Raises:
         Exception: Whatever ended the unit, after it was written down.
     """
-    logging.info("begin %s", unit.name)
+    logging.info("begin %s (host %s, process %d)", unit.name, socket.gethostname(), os.getpid())
     try:
         importlib.import_module(STAGE_MODULES[unit.stage]).run(unit, store, resources)
     except Exception as error:

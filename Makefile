@@ -1,0 +1,39 @@
+# make demo    environment, then the main job on real data on this machine's CPU, and its envelope
+# make test    environment, then the whole test suite
+# make check   what CI runs: format, lint, types, import rules, tests with branch coverage
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: demo test check lint clean constraints
+
+demo: $(VENV)/installed
+	$(BIN)/python -m pipeline.launch grid=digits
+	$(BIN)/python -m analysis.envelope grid=digits
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+check: lint
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+lint: $(VENV)/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The environment is made anew whenever what it is made of changes.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+constraints: $(VENV)/installed
+	head -n 2 constraints.txt > $(VENV)/constraints
+	$(BIN)/python -m pip freeze --exclude-editable | grep -viE '^(nvidia|cuda|triton)' >> $(VENV)/constraints
+	mv $(VENV)/constraints constraints.txt
+
+clean:
+	rm -rf $(VENV)
