@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from smoothing.certificate import Certificate
 
 SCHEMA_VERSION = 1
 _VERSION_KEY = "smoothadv.schema_version"
+_KIND_KEY = "smoothadv.kind"
 
 SCHEMA = pa.schema(
     [
@@ -56,6 +57,23 @@ SCHEMA = pa.schema(
 )
 """Columns as README.md of the results folder explains them."""
 
+
+@dataclass(frozen=True)
+class RecordKind:
+    """One of the layouts that a records file can have.
+
+    Attributes:
+        name: Stands in the file's metadata; a file of one kind is never read as another.
+        schema: The columns. Those that are not nullable are never null.
+    """
+
+    name: str
+    schema: pa.Schema
+
+
+CERTIFICATION = RecordKind("certification", SCHEMA)
+"""What certification writes. Files without a kind are of this one."""
+
 TIMING_COLUMNS = ("elapsed_s",)
 """The columns that may differ between two runs of the same work."""
 
@@ -84,11 +102,9 @@ def run_columns(train: TrainSpec, certify: CertifySpec) -> dict[str, Any]:
     }
 
 
-def image_columns(index: int, label: int, certificate: Certificate, elapsed_s: float) -> dict[str, Any]:
-    """The columns that are one image's own."""
+def image_columns(label: int, certificate: Certificate) -> dict[str, Any]:
+    """The columns that are one image's own, but for index, label and time."""
     return {
-        "index": index,
-        "label": label,
         "prediction": certificate.prediction,
         "n_used": int(certificate.counts.sum()),
         "counts0": certificate.counts0.tolist(),
@@ -98,13 +114,12 @@ def image_columns(index: int, label: int, certificate: Certificate, elapsed_s: f
         "radius": certificate.radius,
         "correct": certificate.prediction == label,
         "stop": "full",
-        "elapsed_s": elapsed_s,
     }
 
 
-def to_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Rows as a table of SCHEMA, sorted by index within each run."""
-    return pa.Table.from_pylist(list(rows), schema=SCHEMA)
+def to_table(rows: Sequence[Mapping[str, Any]], kind: RecordKind = CERTIFICATION) -> pa.Table:
+    """Rows as a table of the kind's schema, in the order given."""
+    return pa.Table.from_pylist(list(rows), schema=kind.schema)
 
 
 def spec_metadata(train: TrainSpec, certify: CertifySpec) -> dict[str, str]:
@@ -112,44 +127,40 @@ def spec_metadata(train: TrainSpec, certify: CertifySpec) -> dict[str, str]:
     return {"train_spec": canonical_json(asdict(train)), "certify_spec": canonical_json(asdict(certify))}
 
 
-def write_records(path: Path, table: pa.Table, metadata: Mapping[str, str]) -> None:
-    """Write a table of SCHEMA atomically, with page checksums, and read it back before it counts.
+def write_records(path: Path, table: pa.Table, metadata: Mapping[str, str], kind: RecordKind = CERTIFICATION) -> None:
+    """Write a table of records atomically, with page checksums, and read it back before it counts.
 
     Args:
         path: The file.
-        table: The rows.
-        metadata: Provenance, kept in the file's metadata beside the schema version.
+        table: The rows, of the kind's schema.
+        metadata: Provenance, kept in the file's metadata beside kind and schema version.
+        kind: Which layout.
     """
-    stamped = table.cast(SCHEMA).replace_schema_metadata({**metadata, _VERSION_KEY: str(SCHEMA_VERSION)})
+    cast = table.cast(kind.schema)
+    stamp = {_VERSION_KEY: str(SCHEMA_VERSION), _KIND_KEY: kind.name}
+    stamped = cast.replace_schema_metadata({**metadata, **stamp})
 
     def write(temporary: Path) -> None:
         pq.write_table(stamped, temporary, compression="zstd", write_page_checksum=True)
 
     def check(temporary: Path) -> None:
-        if not read_records(temporary).equals(table.cast(SCHEMA)):
+        if not read_records(temporary, kind).equals(cast):
             raise RecordError(f"{path}: the disk gave back other rows than were written; check the file system")
 
     write_atomically(path, write, check)
 
 
-def read_records(path: Path) -> pa.Table:
-    """All rows of a records file, every page's checksum verified; columns exactly SCHEMA's.
+def read_records(path: Path, kind: RecordKind = CERTIFICATION) -> pa.Table:
+    """All rows of a records file, every page's checksum verified; columns exactly the kind's.
 
     Raises:
-        RecordError: The file cannot be read, is of another schema version, lacks a column, has one
-            of another type, or a null where none may be. Names file and column.
+        RecordError: The file cannot be read, is of another kind or schema version, lacks a column, has
+            one of another type, or a null where none may be. Names file and column.
     """
     with _parquet(path) as file:
-        version = _own_metadata(file).get(_VERSION_KEY)
-        if version is None:
-            raise RecordError(f"{path}: a Parquet file, but not one of certification records (no {_VERSION_KEY})")
-        if version != str(SCHEMA_VERSION):
-            raise RecordError(
-                f"{path}: schema version {version}, this version of the package reads {SCHEMA_VERSION}; "
-                "read it with the version that wrote it, or certify again"
-            )
+        _check_stamp(path, _own_metadata(file), kind)
         table = file.read()
-    return _conforming(table, path)
+    return _conforming(table, path, kind)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -168,8 +179,17 @@ def check_specs(path: Path, train: TrainSpec, certify: CertifySpec) -> dict[str,
     Raises:
         RecordError: The file is of other specs; names the fields that differ.
     """
+    return check_metadata(path, spec_metadata(train, certify))
+
+
+def check_metadata(path: Path, specs: Mapping[str, str]) -> dict[str, str]:
+    """The metadata of a records file, which must hold the specs given, canonical JSON by name.
+
+    Raises:
+        RecordError: The file is of other specs; names the fields that differ.
+    """
     metadata = read_metadata(path)
-    for name, expected in spec_metadata(train, certify).items():
+    for name, expected in specs.items():
         found = metadata.get(name)
         if found != expected:
             raise RecordError(f"{path}: foreign records, {name} differs in {_differences(found, expected)}")
@@ -198,8 +218,21 @@ def _own_metadata(file: pq.ParquetFile) -> dict[str, str]:
     return {key.decode(): value.decode() for key, value in raw.items()}
 
 
-def _conforming(table: pa.Table, path: Path) -> pa.Table:
-    for field in SCHEMA:
+def _check_stamp(path: Path, metadata: Mapping[str, str], kind: RecordKind) -> None:
+    version, found = metadata.get(_VERSION_KEY), metadata.get(_KIND_KEY, CERTIFICATION.name)
+    if version is None:
+        raise RecordError(f"{path}: a Parquet file, but not one of {kind.name} records (no {_VERSION_KEY})")
+    if version != str(SCHEMA_VERSION):
+        raise RecordError(
+            f"{path}: schema version {version}, this version of the package reads {SCHEMA_VERSION}; "
+            "read it with the version that wrote it, or certify again"
+        )
+    if found != kind.name:
+        raise RecordError(f"{path}: holds records of kind {found!r}, expected {kind.name!r}")
+
+
+def _conforming(table: pa.Table, path: Path, kind: RecordKind) -> pa.Table:
+    for field in kind.schema:
         if field.name not in table.column_names:
             raise RecordError(f"{path}: column {field.name!r} is missing")
         found = table.schema.field(field.name).type
@@ -207,7 +240,7 @@ def _conforming(table: pa.Table, path: Path) -> pa.Table:
             raise RecordError(f"{path}: column {field.name!r} has type {found}, expected {field.type}")
         if not field.nullable and table[field.name].null_count:
             raise RecordError(f"{path}: column {field.name!r} has nulls where none may be")
-    return table.select(SCHEMA.names).cast(SCHEMA).replace_schema_metadata(None)
+    return table.select(kind.schema.names).cast(kind.schema).replace_schema_metadata(None)
 
 
 def _differences(found: str | None, expected: str) -> str:

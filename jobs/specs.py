@@ -161,10 +161,10 @@ class TrainSpec:
         # The method goes without saying where it is smoothadv.
         parts = (self.method, self.attack) if self.method.startswith("vanilla") else (self.attack,)
         name = self.method if self.attack == "none" else "-".join(parts)
-        slug = f"{self.dataset}-{name}-s{_decimal(self.sigma)}"
+        slug = f"{self.dataset}-{name}-s{decimal(self.sigma)}"
         if self.attack != "none":
-            slug += f"-e{_decimal(self.epsilon)}-m{self.m_train}-t{self.num_steps}"
-        return f"{slug}-{_digest('train', asdict(self))}"
+            slug += f"-e{decimal(self.epsilon)}-m{self.m_train}-t{self.num_steps}"
+        return f"{slug}-{digest('train', asdict(self))}"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -207,7 +207,7 @@ class CertifySpec:
     @property
     def key(self) -> str:
         """For example ``s0.25-n2000-1a2b3c4d``."""
-        return f"s{_decimal(self.sigma_cert)}-n{self.n}-{_digest('certify', asdict(self))}"
+        return f"s{decimal(self.sigma_cert)}-n{self.n}-{digest('certify', asdict(self))}"
 
 
 def canonical_json(fields: dict[str, Any]) -> str:
@@ -215,12 +215,13 @@ def canonical_json(fields: dict[str, Any]) -> str:
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _digest(kind: str, fields: dict[str, Any]) -> str:
+def digest(kind: str, fields: dict[str, Any]) -> str:
+    """Eight hex digits that stand for a kind of spec and all its fields."""
     text = canonical_json({"kind": kind, "format": KEY_FORMAT, "fields": fields})
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _decimal(value: float) -> str:
+def decimal(value: float) -> str:
     """At least two decimals, more where the value has more: 0.50, 0.125, 1.00."""
     return f"{value:.2f}" if round(value, 2) == value else repr(value)
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from jobs.indices import IndexRange
-from jobs.manifest import Run
+from jobs.manifest import AttackRun, Run
 from jobs.specs import TrainSpec
 from jobs.store import shard_stem
 
-Stage = Literal["train", "certify", "aggregate"]
-STAGES: tuple[Stage, ...] = ("train", "certify", "aggregate")
+Stage = Literal["train", "certify", "attack", "aggregate"]
+STAGES: tuple[Stage, ...] = ("train", "certify", "attack", "aggregate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,19 @@ class CertifyUnit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttackUnit:
+    """Attack the images of one shard of an attack: ``indices`` is a part of its."""
+
+    run: AttackRun
+    indices: IndexRange
+    stage: Stage = "attack"
+
+    @property
+    def name(self) -> str:
+        return f"attack/{self.run.train.key}/{self.run.attack.key}/{shard_stem(self.indices)}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class AggregateUnit:
     """Join the records of all runs of a grid."""
 
@@ -53,7 +66,8 @@ class AggregateUnit:
         return "aggregate"
 
 
-Unit = TrainUnit | CertifyUnit | AggregateUnit
+ShardUnit = CertifyUnit | AttackUnit
+Unit = TrainUnit | ShardUnit | AggregateUnit
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -89,14 +89,15 @@ def parse_launch(values: Mapping[str, Any]) -> LaunchConfig:
         ConfigError: With all problems of all groups.
     """
     problems: list[str] = []
-    rest = {key: value for key, value in values.items() if key not in ("grid", "train", "certify", "cluster")}
+    rest = {key: value for key, value in values.items() if key not in ("grid", "train", "certify", "attack", "cluster")}
     options = collect(problems, _Options, rest, where="launch")
     cluster = collect(problems, ClusterConfig, values["cluster"], where="cluster")
     grid = collect(problems, GridConfig, values["grid"], where="grid")
     manifest = None
     if grid is not None:
         try:
-            manifest = expand(grid, values["train"], values["certify"], options.data if options else {})
+            data = options.data if options else {}
+            manifest = expand(grid, values["train"], values["certify"], attack=values["attack"], data=data)
         except ConfigError as error:
             problems += error.problems
     if options is None or cluster is None or manifest is None or problems:

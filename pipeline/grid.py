@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from jobs.datasets import count_images
 from jobs.errors import ConfigError
 from jobs.indices import IndexRange
 from jobs.manifest import Manifest, Run
 from jobs.specs import CertifySpec, TrainSpec
-from jobs.validation import STRICT, build, collect, unknown_choice
+from jobs.validation import STRICT, collect, unknown_choice
+from pipeline.attacks import expand_attacks, image_indices, product_of
 from pipeline.sources import sha256_of
 
 _AXES = [*(field.name for field in fields(TrainSpec) if field.name != "checkpoint_sha256"), "sigma_cert", "checkpoint"]
@@ -39,7 +38,12 @@ class GridConfig:
 
 
 def expand(
-    grid: GridConfig, train: Mapping[str, Any], certify: Mapping[str, Any], data: Mapping[str, str | None] | None = None
+    grid: GridConfig,
+    train: Mapping[str, Any],
+    certify: Mapping[str, Any],
+    *,
+    attack: Mapping[str, Any] | None = None,
+    data: Mapping[str, str | None] | None = None,
 ) -> Manifest:
     """All runs of a grid, in the order of its file, each once.
 
@@ -47,6 +51,8 @@ def expand(
         grid: The grid file.
         train: Fields of TrainSpec that the blocks complete.
         certify: Fields of CertifySpec but for the train key, and ``indices``: which images.
+        attack: Fields of AttackSpec but for the train key, each a value or a list of values that
+            stands for several attacks, and ``indices``; nothing in it for no attacks.
         data: Folders of datasets; a tree of images may say how many images there are.
 
     Raises:
@@ -82,7 +88,8 @@ def expand(
         problems.append("grid.blocks: expands to nothing: there is no block")
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
-    return Manifest(grid=grid.name, runs=tuple(runs.values()))
+    attacks = expand_attacks(list(runs.values()), attack, data or {}) if attack else ()
+    return Manifest(grid=grid.name, runs=tuple(runs.values()), attacks=attacks)
 
 
 def _points(block: Mapping[str, Any], where: str) -> tuple[list[dict[str, Any]], list[str]]:
@@ -94,12 +101,7 @@ def _points(block: Mapping[str, Any], where: str) -> tuple[list[dict[str, Any]],
         problems.append(f"{where}: expands to nothing: the block is empty")
     if problems:
         return [], problems
-    return list(_product(axes)), []
-
-
-def _product(axes: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
-    for values in itertools.product(*axes.values()):
-        yield dict(zip(axes, values, strict=True))
+    return list(product_of(axes)), []
 
 
 def _agrees(base: Mapping[str, Any], point: Mapping[str, Any], rule: Mapping[str, Any]) -> bool:
@@ -130,17 +132,5 @@ def _run(
     certify = collect(problems, CertifySpec, certify_values, where="certify")
     if train is None or certify is None or problems:
         raise ConfigError(problems)
-    return Run(train=train, certify=certify, indices=_indices(train.dataset, certify, index_values, data))
-
-
-def _indices(
-    dataset: str, certify: CertifySpec, values: Mapping[str, Any], data: Mapping[str, str | None]
-) -> IndexRange:
-    size = count_images(dataset, certify.split, data)
-    stop = values.get("stop")
-    indices = build(IndexRange, {**values, "stop": size if stop is None else stop}, where="certify.indices")
-    if indices.stop > size:
-        raise ConfigError(
-            [f"certify.indices.stop: {indices.stop} is beyond the {size} images of {dataset}'s {certify.split} split"]
-        )
-    return indices
+    indices = image_indices(train.dataset, certify.split, index_values, data, where="certify.indices")
+    return Run(train=train, certify=certify, indices=indices)

@@ -54,6 +54,8 @@ def _dry_run(config: LaunchConfig, store: Store) -> int:
     todo = plan(manifest, observed, num_shards=config.cluster.num_shards)
     print(f"grid {manifest.grid}: {len(manifest.runs)} models, results in {store.root} (dry run)")
     print(report.plan_table(manifest, observed, todo))
+    if cost := report.cost_text(todo):
+        print(cost)
     return 0
 
 

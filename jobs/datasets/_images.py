@@ -32,6 +32,11 @@ class Images(Protocol):
         """Sixteen hex digits that stand for which images these are, in which order."""
         ...
 
+    @property
+    def inputs(self) -> npt.NDArray[np.float32]:
+        """All images in [0, 1], float32, shape (N, C, H, W). Raises DataError as ``pixels``."""
+        ...
+
     def image(self, index: int) -> npt.NDArray[np.float32]:
         """One image as it is certified: pixels in [0, 1], float32, shape (C, H, W).
 
@@ -65,8 +70,8 @@ class ArrayImages:
 
     @property
     def inputs(self) -> npt.NDArray[np.float32]:
-        """All images in [0, 1], float32, shape (N, C, H, W)."""
-        return self.levels.astype(np.float32) / np.float32(self.num_levels)
+        scaled: npt.NDArray[np.float32] = self.levels.astype(np.float32) / np.float32(self.num_levels)
+        return scaled
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -145,8 +145,14 @@ class TreeImages:
     def fingerprint(self) -> str:
         return hashlib.sha256("\n".join(self.paths).encode()).hexdigest()[:16]
 
+    @property
+    def inputs(self) -> npt.NDArray[np.float32]:
+        scaled: npt.NDArray[np.float32] = self.pixels().astype(np.float32) / np.float32(self.num_levels)
+        return scaled
+
     def image(self, index: int) -> npt.NDArray[np.float32]:
-        return self.levels(index).astype(np.float32) / np.float32(self.num_levels)
+        image: npt.NDArray[np.float32] = self.levels(index).astype(np.float32) / np.float32(self.num_levels)
+        return image
 
     def pixels(self) -> npt.NDArray[np.uint8]:
         found = np.empty((len(self.paths), *self.tree.image_shape), dtype=np.uint8)
