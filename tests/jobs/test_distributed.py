@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import time
@@ -111,22 +112,23 @@ def test_batch_normalisation_sees_each_process_share(tmp_path: Path, resources: 
     feeder = make_feeder(load_images(spec.dataset, "train", resources.data), info.augmentation, torch.device("cpu"))
     ((_, inputs, labels),) = epoch_batches(feeder, spec.batch_size, random.shared, Share())
     noisy = inputs + spec.sigma * torch.randn(inputs.shape, generator=random.shared)
-    losses = []
-    for half in (slice(20, 40), slice(0, 20)):  # the first process's statistics are kept, so it comes last
-        before = {name: buffer.clone() for name, buffer in classifier.named_buffers()}
-        losses.append(nn.functional.cross_entropy(classifier(noisy[half]), labels[half]))
-        if half.start:
-            for name, buffer in classifier.named_buffers():
-                buffer.copy_(before[name])
-    loss = torch.stack(losses).mean()
-    loss.backward()  # type: ignore[no-untyped-call]
-    assert _losses(spec, Store(tmp_path)) == pytest.approx([loss.item()], rel=1e-5)
+    replicas = [classifier, copy.deepcopy(classifier)]
+    halves = [slice(0, 20), slice(20, 40)]
+    losses = [
+        nn.functional.cross_entropy(replica(noisy[half]), labels[half])
+        for replica, half in zip(replicas, halves, strict=True)
+    ]
+    for loss in losses:
+        loss.backward()  # type: ignore[no-untyped-call]
+    assert _losses(spec, Store(tmp_path)) == pytest.approx([(losses[0].item() + losses[1].item()) / 2], rel=1e-5)
     found = _weights(spec, Store(tmp_path))
-    for name, parameter in classifier.named_parameters():
-        assert parameter.grad is not None
-        stepped = parameter - spec.learning_rate * (parameter.grad + spec.weight_decay * parameter)
-        torch.testing.assert_close(found[name], stepped.detach(), rtol=1e-3, atol=1e-5)
-    torch.testing.assert_close(found["network.bn1.running_mean"], classifier.get_buffer("network.bn1.running_mean"))
+    for (name, first), second in zip(classifier.named_parameters(), replicas[1].parameters(), strict=True):
+        assert first.grad is not None
+        assert second.grad is not None
+        gradient = (first.grad + second.grad) / 2 + spec.weight_decay * first
+        torch.testing.assert_close(found[name], (first - spec.learning_rate * gradient).detach(), rtol=1e-3, atol=1e-5)
+    for name, buffer in classifier.named_buffers():  # the first process's statistics are everybody's
+        torch.testing.assert_close(found[name], buffer)
 
 
 def test_killed_processes_leave_nothing_behind_and_go_on_to_the_same_bits(

@@ -137,7 +137,7 @@ def test_another_architecture_is_named(classifier: Classifier, tmp_path: Path) -
 
 def test_an_input_layer_with_weights_is_refused(classifier: Classifier, tmp_path: Path) -> None:
     path = _publish(tmp_path / "checkpoint.pth.tar", classifier, lambda name: name)
-    with pytest.raises(CheckpointError, match="unexpected weight 'conv1.weight'"):
+    with pytest.raises(CheckpointError, match=r"unexpected weight 'conv1\.weight'"):
         _taken_over(path, tmp_path)
 
 
