@@ -76,6 +76,8 @@ def open_grid(store: Store, grid: object) -> Manifest:
         ConfigError: There is none of that name, or its grid.json cannot be read.
     """
     known = store.grid_names()
+    if grid in store.imported_names() and grid not in known:
+        raise ConfigError([f"grid {grid} was imported from logs: there is nothing in it to launch or to follow"])
     if grid not in known:
         reason = unknown_choice("grid", grid, known) if known else f"no grid was launched into {store.root}"
         raise ConfigError([f"{reason}; launch one with python -m pipeline.launch grid=NAME results={store.root}"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from smoothing.certificate import Certificate
 
 SCHEMA_VERSION = 1
 _VERSION_KEY = "smoothadv.schema_version"
+_KIND_KEY = "smoothadv.kind"
 
 SCHEMA = pa.schema(
     [
@@ -54,6 +55,23 @@ SCHEMA = pa.schema(
     ]
 )
 """Columns as README.md of the results folder explains them."""
+
+
+@dataclass(frozen=True)
+class RecordKind:
+    """One of the layouts that a records file can have.
+
+    Attributes:
+        name: Stands in the file's metadata; a file of one kind is never read as another.
+        schema: The columns. Those that are not nullable are never null.
+    """
+
+    name: str
+    schema: pa.Schema
+
+
+CERTIFICATION = RecordKind("certification", SCHEMA)
+"""What our own runs write. Files without a kind are of this one."""
 
 TIMING_COLUMNS = ("elapsed_s",)
 """The columns that may differ between two runs of the same work."""
@@ -111,47 +129,60 @@ def spec_metadata(train: TrainSpec, certify: CertifySpec) -> dict[str, str]:
     return {"train_spec": canonical_json(asdict(train)), "certify_spec": canonical_json(asdict(certify))}
 
 
-def write_records(path: Path, table: pa.Table, metadata: Mapping[str, str]) -> None:
-    """Write a table of SCHEMA atomically, with page checksums, and read it back before it counts.
+def write_records(path: Path, table: pa.Table, metadata: Mapping[str, str], kind: RecordKind = CERTIFICATION) -> None:
+    """Write a table of records atomically, with page checksums, and read it back before it counts.
 
     Args:
         path: The file.
-        table: The rows.
-        metadata: Provenance, kept in the file's metadata beside the schema version.
+        table: The rows, of the kind's schema.
+        metadata: Provenance, kept in the file's metadata beside kind and schema version.
+        kind: Which layout.
     """
-    stamped = table.cast(SCHEMA).replace_schema_metadata({**metadata, _VERSION_KEY: str(SCHEMA_VERSION)})
+    cast = table.cast(kind.schema)
+    stamp = {_VERSION_KEY: str(SCHEMA_VERSION), _KIND_KEY: kind.name}
+    stamped = cast.replace_schema_metadata({**metadata, **stamp})
 
     def write(temporary: Path) -> None:
         pq.write_table(stamped, temporary, compression="zstd", write_page_checksum=True)
 
     def check(temporary: Path) -> None:
-        if not read_records(temporary).equals(table.cast(SCHEMA)):
+        if not read_records(temporary, kind).equals(cast):
             raise RecordError(f"{path}: the disk gave back other rows than were written; check the file system")
 
     write_atomically(path, write, check)
 
 
-def read_records(path: Path) -> pa.Table:
-    """All rows of a records file, every page's checksum verified; columns exactly SCHEMA's.
+def read_records(path: Path, kind: RecordKind = CERTIFICATION, columns: Sequence[str] | None = None) -> pa.Table:
+    """All rows of a records file, every page's checksum verified; columns exactly the kind's.
+
+    Args:
+        path: The file.
+        kind: The layout it must have.
+        columns: Read these alone, in this order; None for all. String columns then come dictionary-encoded.
 
     Raises:
-        RecordError: The file cannot be read, is of another schema version, lacks a column, has one
-            of another type, or a null where none may be. Names file and column.
+        RecordError: The file cannot be read, is of another kind or schema version, lacks a column, has
+            one of another type, or a null where none may be. Names file and column.
     """
     try:
-        metadata = read_metadata(path)
-        version = metadata.get(_VERSION_KEY)
-        if version is None:
-            raise RecordError(f"{path}: a Parquet file, but not one of certification records (no {_VERSION_KEY})")
-        if version != str(SCHEMA_VERSION):
-            raise RecordError(
-                f"{path}: schema version {version}, this version of the package reads {SCHEMA_VERSION}; "
-                "read it with the version that wrote it, or certify again"
-            )
-        table = pq.read_table(path, page_checksum_verification=True, partitioning=None)
+        _check_stamp(path, read_metadata(path), kind)
+        _check_columns(path, pq.read_schema(path), kind)
+        strings = [name for name in columns or () if kind.schema.field(name).type == pa.string()]
+        table = pq.read_table(
+            path,
+            columns=None if columns is None else list(columns),
+            read_dictionary=strings,
+            page_checksum_verification=True,
+            partitioning=None,
+        )
     except (pa.ArrowException, OSError) as error:
         raise RecordError(f"{path}: cannot be read as Parquet, truncated or damaged ({_first_line(error)})") from error
-    return _conforming(table, path)
+    for field in kind.schema:
+        if field.name in table.column_names and not field.nullable and table[field.name].null_count:
+            raise RecordError(f"{path}: column {field.name!r} has nulls where none may be")
+    if columns is None:
+        return table.select(kind.schema.names).cast(kind.schema).replace_schema_metadata(None)
+    return table.select(list(columns)).replace_schema_metadata(None)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -181,16 +212,27 @@ def check_specs(path: Path, train: TrainSpec, certify: CertifySpec) -> dict[str,
     return metadata
 
 
-def _conforming(table: pa.Table, path: Path) -> pa.Table:
-    for field in SCHEMA:
-        if field.name not in table.column_names:
+def _check_stamp(path: Path, metadata: Mapping[str, str], kind: RecordKind) -> None:
+    version, found = metadata.get(_VERSION_KEY), metadata.get(_KIND_KEY, CERTIFICATION.name)
+    if version is None:
+        raise RecordError(f"{path}: a Parquet file, but not one of certification records (no {_VERSION_KEY})")
+    if version != str(SCHEMA_VERSION):
+        raise RecordError(
+            f"{path}: schema version {version}, this version of the package reads {SCHEMA_VERSION}; "
+            "read it with the version that wrote it, or certify again"
+        )
+    if found != kind.name:
+        raise RecordError(f"{path}: holds records of kind {found!r}, expected {kind.name!r}")
+
+
+def _check_columns(path: Path, found: pa.Schema, kind: RecordKind) -> None:
+    for field in kind.schema:
+        if field.name not in found.names:
             raise RecordError(f"{path}: column {field.name!r} is missing")
-        found = table.schema.field(field.name).type
-        if not found.equals(field.type):
-            raise RecordError(f"{path}: column {field.name!r} has type {found}, expected {field.type}")
-        if not field.nullable and table[field.name].null_count:
-            raise RecordError(f"{path}: column {field.name!r} has nulls where none may be")
-    return table.select(SCHEMA.names).cast(SCHEMA).replace_schema_metadata(None)
+        if not found.field(field.name).type.equals(field.type):
+            raise RecordError(
+                f"{path}: column {field.name!r} has type {found.field(field.name).type}, expected {field.type}"
+            )
 
 
 def _differences(found: str | None, expected: str) -> str:

@@ -70,6 +70,22 @@ class Store:
     def records_path(self, grid: str) -> Path:
         return self.grid_dir(grid) / "records.parquet"
 
+    def import_path(self, grid: str) -> Path:
+        """Where this is, the grid was imported from logs and not launched."""
+        return self.grid_dir(grid) / "import.json"
+
+    def import_report_path(self, grid: str) -> Path:
+        return self.grid_dir(grid) / "import-report.csv"
+
+    def predictions_path(self, grid: str) -> Path:
+        return self.grid_dir(grid) / "predictions.parquet"
+
+    def report_path(self, grid: str) -> Path:
+        return self.grid_dir(grid) / "report.html"
+
+    def paper_dir(self, grid: str) -> Path:
+        return self.grid_dir(grid) / "paper"
+
     def grid_failures_dir(self, grid: str) -> Path:
         return self.grid_dir(grid) / "failures"
 
@@ -111,6 +127,10 @@ class Store:
     def grid_names(self) -> list[str]:
         """Grids that were launched into this folder, sorted."""
         return sorted(path.parent.name for path in self.root.glob("grids/*/grid.json"))
+
+    def imported_names(self) -> list[str]:
+        """Grids that were imported from logs, sorted."""
+        return sorted(path.parent.name for path in self.root.glob("grids/*/import.json"))
 
 
 def shard_stem(indices: IndexRange) -> str:
