@@ -27,10 +27,12 @@ def envelope_figure(comparison: Comparison) -> Figure:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
         axes = figure.subplots()
-        _draw_models(axes, comparison.grid.models, comparison.name)
+        _draw_models(axes, comparison.grid.models)
         if comparison.baseline is not None:
-            _draw_envelope(axes, comparison.baseline, label="Gaussian", color=_VERMILLION, dashes=(4, 2))
-        _draw_envelope(axes, comparison.envelope, label=f"{comparison.name}, envelope", color=_BLUE)
+            _draw_envelope(axes, comparison.baseline.envelope, label="Gaussian", color=_VERMILLION, dashes=(4, 2))
+        _draw_envelope(
+            axes, comparison.contenders.envelope, label=f"{comparison.contenders.name}, envelope", color=_BLUE
+        )
         axes.set(xlabel=r"$\ell_2$ radius", ylabel="certified accuracy", ylim=(0, 1.02))
         axes.set_xlim(0, None)
         axes.grid(color="#EEEEEE", linewidth=0.6)
@@ -46,7 +48,7 @@ def save_figure(figure: Figure, path: Path, file_format: Literal["png", "pdf"]) 
         figure.savefig(path, format=file_format, dpi=300)
 
 
-def _draw_models(axes: Axes, models: Sequence[Model], name: str) -> None:
+def _draw_models(axes: Axes, models: Sequence[Model]) -> None:
     for model_nr, model in enumerate(models):
         radii, accuracies = _steps_of_curve(model.curve)
         label = "single models" if model_nr == 0 else None

@@ -171,14 +171,15 @@ def _over_reaching(sound: Sequence[tuple[str, LogPath, Log]]) -> list[Finding]:
 def _run_columns(path: str, parsed: LogPath) -> dict[str, Any]:
     """The columns that all rows of a certification log share: keys as our own runs have, and what the path says."""
     fields = parsed.fields
-    digest = hashlib.sha256(canonical_json({"variant": parsed.variant, **fields}).encode()).hexdigest()[:8]
+    trained = {name: value for name, value in fields.items() if name not in ("sigma_cert", "split")}
+    digest = hashlib.sha256(canonical_json({"variant": parsed.variant, **trained}).encode()).hexdigest()[:8]
     name = fields.get("attack") or "unknown"
     slug = f"{fields['dataset']}-{fields.get('method', 'unknown') if name == 'none' else name}"
     for letter, field in (("s", "sigma_train"), ("e", "epsilon"), ("m", "m_train"), ("t", "num_steps")):
         if field in fields and (name != "none" or field == "sigma_train"):
             value = fields[field]
             slug += f"-{letter}{value:.2f}" if isinstance(value, float) else f"-{letter}{value}"
-    keys = {"train_key": f"{slug}-{digest}", "certify_key": f"s{fields['sigma_cert']:.2f}-log-{digest}"}
+    keys = {"train_key": f"{slug}-{digest}", "certify_key": f"s{fields['sigma_cert']:.2f}-{fields['split']}-log"}
     return {**keys, **fields, **_origin(path, parsed, IMPORTED)}
 
 
