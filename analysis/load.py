@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -125,7 +125,7 @@ def load_grid(
     if not complete:
         raise RecordError(f"grid {grid}: no model is complete yet; python -m pipeline.status grid={grid}")
     tables = _tables(manifest, complete, store, columns)
-    models = _models([_parameters(run) for run in complete], tables)
+    models = label_models([_parameters(run) for run in complete], tables)
     return CertifiedGrid(name=manifest.grid, models=models, missing=tuple(missing.values()))
 
 
@@ -171,28 +171,51 @@ def _open_launched(store: Store, grid: object) -> Manifest:
         raise ConfigError([*error.problems, *more]) from error
 
 
-def _load_imported(
-    store: Store, grid: str, where: Where, columns: Sequence[str], *, allow_partial: bool
-) -> CertifiedGrid:
+def load_imported_models(
+    store: Store, grid: str, where: Where, columns: Sequence[str] = ROW_COLUMNS
+) -> tuple[Model, ...]:
+    """The models of an imported grid that meet the conditions, comparable or not, whole or short.
+
+    Raises:
+        RecordError: None meets them, or a file is unsound.
+    """
     listing = imported.read_listing(store, grid)
     chosen = [entry for entry in listing if matches(Parameters.from_columns(entry), where)]
     if not chosen:
         raise RecordError(f"grid {grid}: no model meets the conditions {dict(where)}")
-    tables = imported_tables(store, grid, chosen, columns)
-    models = _models([Parameters.from_columns(entry) for entry in chosen], tables)
+    tables = _imported_tables(store, grid, chosen, columns)
+    return label_models([Parameters.from_columns(entry) for entry in chosen], tables)
+
+
+def label_models(parameters: Sequence[Parameters], tables: Sequence[pa.Table]) -> tuple[Model, ...]:
+    """Models with labels that are unique among them."""
+    return tuple(
+        Model(label=label, parameters=known, rows=table)
+        for label, known, table in zip(_labels(parameters), parameters, tables, strict=True)
+    )
+
+
+def _load_imported(
+    store: Store, grid: str, where: Where, columns: Sequence[str], *, allow_partial: bool
+) -> CertifiedGrid:
+    models = load_imported_models(store, grid, where, columns)
     sets = Counter(model.indices.tobytes() for model in models)
     whole = next(model for model in models if model.indices.tobytes() == sets.most_common(1)[0][0])
-    short = [model for model in models if _is_part(model.indices, whole.indices)]
-    missing = [f"{model.label}: {model.indices.size} of {whole.indices.size} images" for model in short]
+    short = {model.label for model in models if _is_part(model.indices, whole.indices)}
+    missing = [
+        f"{model.label}: {model.indices.size} of {whole.indices.size} images"
+        for model in models
+        if model.label in short
+    ]
     if short and not allow_partial:
         raise RecordError(_incomplete_message(grid, len(models), missing, _IMPORT))
-    kept = [model for model in models if model not in short]
+    kept = [model for model in models if model.label not in short]
     check_comparable([model.parameters for model in kept], [image_set(model.indices) for model in kept])
     return CertifiedGrid(name=grid, models=tuple(kept), missing=tuple(missing), is_imported=True)
 
 
-def imported_tables(
-    store: Store, grid: str, entries: Sequence[Mapping[str, Any]], columns: Sequence[str] = ROW_COLUMNS
+def _imported_tables(
+    store: Store, grid: str, entries: Sequence[Mapping[str, Any]], columns: Sequence[str]
 ) -> list[pa.Table]:
     """The rows of some models of an imported grid, in the order asked for.
 
@@ -212,13 +235,6 @@ def imported_tables(
 
 def _is_part(indices: npt.NDArray[np.int32], whole: npt.NDArray[np.int32]) -> bool:
     return indices.size < whole.size and bool(np.isin(indices, whole, assume_unique=True).all())
-
-
-def _models(parameters: Sequence[Parameters], tables: Sequence[pa.Table]) -> tuple[Model, ...]:
-    return tuple(
-        Model(label=label, parameters=known, rows=table)
-        for label, known, table in zip(_labels(parameters), parameters, tables, strict=True)
-    )
 
 
 def _parameters(run: Run) -> Parameters:
@@ -297,14 +313,17 @@ def _split_runs(path: Path, kind: RecordKind, columns: Sequence[str]) -> dict[tu
 def _labels(models: Sequence[Parameters]) -> list[str]:
     """The keys without dataset and hash; where that names two, with as much more as tells them apart."""
     labels = [model.train_key.removeprefix(f"{model.dataset}-").rpartition("-")[0] for model in models]
-    for detail in (
-        lambda model: f" ({model.variant})" if model.variant else "",
-        lambda model: "" if model.is_certified_as_trained else f" at {model.sigma_cert:.2f}",
-        lambda model: f" {model.train_key.rpartition('-')[2]}",
-        lambda model: f" {model.certify_key}",
-    ):
+    for detail in _DETAILS:
         shared = {label for label, count in Counter(labels).items() if count > 1}
         labels = [
             label + detail(model) if label in shared else label for label, model in zip(labels, models, strict=True)
         ]
     return labels
+
+
+_DETAILS: tuple[Callable[[Parameters], str], ...] = (
+    lambda model: f" ({model.variant})" if model.variant else "",
+    lambda model: "" if model.is_certified_as_trained else f" at {model.sigma_cert:.2f}",
+    lambda model: f" {model.train_key.rpartition('-')[2]}",
+    lambda model: f" {model.certify_key}",
+)
