@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,13 +97,15 @@ def write_all(tables: list[PaperTable], figures: list[PaperFigure], skipped: lis
         _write(folder, table.name, _table_writers(table))
     for figure in figures:
         drawn = curves_figure(figure.curves, max_radius=figure.max_radius)
-        frame = figure_frame(figure)
-        writers: Writers = {
-            "csv": lambda path, frame=frame: frame.to_csv(path, index=False),  # type: ignore[misc]
-            "pdf": lambda path, drawn=drawn: save_figure(drawn, path, "pdf"),  # type: ignore[misc]
-            "png": lambda path, drawn=drawn: save_figure(drawn, path, "png"),  # type: ignore[misc]
-        }
-        _write(folder, figure.name, writers)
+        _write(
+            folder,
+            figure.name,
+            {
+                "csv": partial(figure_frame(figure).to_csv, index=False),
+                "pdf": partial(save_figure, drawn, file_format="pdf"),
+                "png": partial(save_figure, drawn, file_format="png"),
+            },
+        )
     _write(folder, "index", {"md": lambda path: _write_text(path, index_text(tables, figures, skipped))})
 
 

@@ -44,12 +44,14 @@ def trace_figure(declaration: FigureDeclaration, dataset: str, records: PaperRec
     curves: list[Curve] = []
     absent: list[str] = []
     found: set[str] = set()
+    colors_taken = {False: 0, True: 0}
     for declared in declaration.curves:
         # Dashed curves take up the colours from the first: what they stand beside has the same.
-        first_color = sum(curve.dashed == declared.dashed for curve in curves)
+        first_color = colors_taken[declared.dashed]
         trace = _certified if declared.kind == "certified" else _empirical
         traced = trace(declared, dataset, records, first_color)
         curves += traced
+        colors_taken[declared.dashed] += max(1, len(traced))
         if traced:
             found.add(declared.kind)
         else:

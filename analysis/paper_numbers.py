@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,17 @@ from analysis.selection import Parameters
 
 _PATH = Path(__file__).with_name("paper_numbers.csv")
 
-ModelKey = tuple[str, str, str, int, int, float, float]
-"""dataset, method, attack, num_steps, m_train, sigma, epsilon (to two decimals, as printed)."""
+
+class ModelKey(NamedTuple):
+    """What tells the printed rows apart; sigma and epsilon to two decimals, as printed."""
+
+    dataset: str
+    method: str
+    attack: str
+    num_steps: int
+    m_train: int
+    sigma: float
+    epsilon: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,17 +62,22 @@ def printed_model(parameters: Parameters) -> PrintedRow | None:
     """The paper's row of a model (Appendix E); None where it prints none."""
     if parameters.variant or not parameters.is_certified_as_trained or parameters.split != "test":
         return None
-    return printed_models().get(_key_of(parameters))
+    key = _key_of(parameters)
+    return None if key is None else printed_models().get(key)
 
 
 @functools.cache
 def printed_models() -> Mapping[ModelKey, PrintedRow]:
     """All rows of single models."""
     return {
-        (
-            *(str(row[name]) for name in ("dataset", "method", "attack")),
-            *(int(row[name]) for name in ("num_steps", "m_train")),
-            *(float(row[name]) for name in ("sigma", "epsilon")),
+        ModelKey(
+            dataset=row["dataset"],
+            method=row["method"],
+            attack=row["attack"],
+            num_steps=int(row["num_steps"]),
+            m_train=int(row["m_train"]),
+            sigma=float(row["sigma"]),
+            epsilon=float(row["epsilon"]),
         ): _printed(row)
         for row in _rows("model")
     }
@@ -74,19 +88,26 @@ def _envelopes() -> Mapping[tuple[str, str], PrintedRow]:
     return {(row["dataset"], row["method"]): _printed(row) for row in _rows("envelope")}
 
 
-def _key_of(parameters: Parameters) -> ModelKey | None:
-    known: list[Any] = [
-        *(parameters.dataset, parameters.method, parameters.attack, parameters.num_steps, parameters.m_train),
-        *(parameters.sigma_train, parameters.epsilon),
-    ]
-    if any(value is None for value in known):
+def _key_of(known: Parameters) -> ModelKey | None:
+    if known.method is None or known.attack is None or known.num_steps is None or known.m_train is None:
         return None
-    return (*known[:5], round(known[5], 2), round(known[6], 2))  # type: ignore[return-value]
+    if known.sigma_train is None or known.epsilon is None:
+        return None
+    return ModelKey(
+        dataset=known.dataset,
+        method=known.method,
+        attack=known.attack,
+        num_steps=known.num_steps,
+        m_train=known.m_train,
+        sigma=round(known.sigma_train, 2),
+        epsilon=round(known.epsilon, 2),
+    )
 
 
 def _rows(table: str) -> Iterator[Mapping[str, Any]]:
     frame = pd.read_csv(_PATH, comment="#", dtype=str, keep_default_na=False)
-    yield from frame[frame["table"] == table].to_dict("records")
+    for row in frame[frame["table"] == table].to_dict("records"):
+        yield {str(name): value for name, value in row.items()}
 
 
 def _printed(row: Mapping[str, Any]) -> PrintedRow:

@@ -13,7 +13,7 @@ from tabulate import tabulate
 from analysis.compare import contend, even_radii
 from analysis.declarations import RowsDeclaration, TableDeclaration
 from analysis.load import Model
-from analysis.paper_numbers import PrintedRow, printed_envelope, printed_model, printed_models
+from analysis.paper_numbers import ModelKey, PrintedRow, printed_envelope, printed_model, printed_models
 from analysis.paper_records import PaperRecords, whole_models
 from analysis.selection import Parameters, matches
 
@@ -245,20 +245,19 @@ def _rows_without_records(
     return rows
 
 
-def _parameters_of(key: tuple[str, str, str, int, int, float, float]) -> Parameters:
-    dataset, method, attack, num_steps, m_train, sigma, epsilon = key
+def _parameters_of(key: ModelKey) -> Parameters:
     return Parameters(
         train_key="",
         certify_key="",
-        dataset=dataset,
+        dataset=key.dataset,
         split="test",
-        sigma_cert=sigma,
-        method=method,
-        attack=attack,
-        sigma_train=sigma,
-        epsilon=epsilon,
-        m_train=m_train,
-        num_steps=num_steps,
+        sigma_cert=key.sigma,
+        method=key.method,
+        attack=key.attack,
+        sigma_train=key.sigma,
+        epsilon=key.epsilon,
+        m_train=key.m_train,
+        num_steps=key.num_steps,
     )
 
 

@@ -69,6 +69,14 @@ def read_manifest(path: Path) -> Manifest:
         raise RecordError(f"{path}: not a grid manifest ({error}); launch the grid again") from error
 
 
+def check_launchable(store: Store, grid: object) -> None:
+    """Raise ConfigError where a name is that of a grid imported from logs."""
+    if grid in store.imported_names():
+        raise ConfigError(
+            [f"grid {grid} was imported from logs: there is nothing in it to launch or to follow; take another name"]
+        )
+
+
 def open_grid(store: Store, grid: object) -> Manifest:
     """The manifest of a grid that was launched into a results folder.
 
@@ -76,8 +84,7 @@ def open_grid(store: Store, grid: object) -> Manifest:
         ConfigError: There is none of that name, or its grid.json cannot be read.
     """
     known = store.grid_names()
-    if grid in store.imported_names() and grid not in known:
-        raise ConfigError([f"grid {grid} was imported from logs: there is nothing in it to launch or to follow"])
+    check_launchable(store, grid)
     if grid not in known:
         reason = unknown_choice("grid", grid, known) if known else f"no grid was launched into {store.root}"
         raise ConfigError([f"{reason}; launch one with python -m pipeline.launch grid=NAME results={store.root}"])

@@ -83,6 +83,9 @@ class Store:
     def report_path(self, grid: str) -> Path:
         return self.grid_dir(grid) / "report.html"
 
+    def tsv_dir(self, grid: str) -> Path:
+        return self.grid_dir(grid) / "tsv"
+
     def paper_dir(self, grid: str) -> Path:
         return self.grid_dir(grid) / "paper"
 

@@ -10,7 +10,7 @@ import filelock
 
 from configs.entry import EXIT_FAILED, run_entry
 from jobs.errors import RecordError
-from jobs.manifest import Manifest, read_manifest, write_manifest
+from jobs.manifest import Manifest, check_launchable, read_manifest, write_manifest
 from jobs.store import Store
 from jobs.units import Resources
 from pipeline import report
@@ -30,6 +30,7 @@ def launch(values: dict[str, Any]) -> int:
     """
     config = parse_launch(values)
     store = Store(config.results)
+    check_launchable(store, config.manifest.grid)
     if config.dry_run:
         return _dry_run(config, store)
     check_writable(store.root)
