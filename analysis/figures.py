@@ -119,7 +119,7 @@ def _draw(axes: Axes, curve: Curve, *, marker: str | None = None, shift: float =
 
 
 def _finish(axes: Axes, ylabel: str, max_radius: float | None) -> None:
-    axes.set(xlabel=r"$\ell_2$ radius", ylabel=ylabel, ylim=(0, 1.02))
+    axes.set(xlabel="\u2113\u2082 radius", ylabel=ylabel, ylim=(0, 1.02))
     axes.set_xlim(0, max_radius)
     axes.grid(color="#EEEEEE", linewidth=0.6)
     axes.set_axisbelow(True)

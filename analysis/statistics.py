@@ -14,7 +14,7 @@ from analysis.compare import Comparison, Contenders
 from analysis.load import Model
 from smoothing.bands import simultaneous_half_width
 from smoothing.bounds import two_sided_interval
-from smoothing.bracket import n_limited_radius, possible_radius
+from smoothing.bracket import min_possible_count, n_limited_radius
 from smoothing.false_certificates import max_false_certificates
 from smoothing.radius import ABSTAIN
 
@@ -77,26 +77,31 @@ def average_radius(model: Model) -> float:
     return float(np.where(model.column("correct"), model.column("radius"), 0.0).mean())
 
 
-def monte_carlo_upper(model: Model, radius: float, among: npt.NDArray[np.bool_]) -> float:
-    """The share of images whose votes do not rule out that they are correct at a radius.
+def monte_carlo_upper(
+    model: Model, radii: npt.NDArray[np.float64], among: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
+    """The share of images whose votes do not rule out that they are correct at each radius.
 
     Args:
         model: One whose sampling ended as fixed beforehand.
-        radius: r.
+        radii: r, shape (R,).
         among: Which of its images count, bool, shape (N,).
 
     Returns:
-        In [0, 1]; nan where the records hold no votes, or sampling was stopped on a lower bound. An
-        image that abstains counts if its votes allow r, whatever its class: this is an upper end.
+        In [0, 1], shape (R,); nan where the records hold no votes, or sampling was stopped on the strength of a
+        lower bound. An image that abstains counts if its votes allow r, whatever its class: this is
+        an upper end.
     """
     known = model.parameters
     if known.n is None or known.alpha is None or not all(model.has(name) for name in ("count_top", "n_used", "stop")):
-        return float("nan")
+        return np.full(radii.shape, np.nan)
     if "decided" in model.rows["stop"].unique().to_pylist():
-        return float("nan")
-    reach = possible_radius(model.column("count_top"), model.column("n_used"), known.n, known.sigma_cert, known.alpha)
-    may_be_correct = model.column("correct") | (model.column("prediction") == ABSTAIN)
-    return float((may_be_correct & (reach >= radius))[among].mean())
+        return np.full(radii.shape, np.nan)
+    may_be_correct = among & (model.column("correct") | (model.column("prediction") == ABSTAIN))
+    completed = np.sort((model.column("count_top") + (known.n - model.column("n_used")))[may_be_correct])
+    needed = min_possible_count(radii, n=known.n, sigma=known.sigma_cert, alpha=known.alpha)
+    num_possible = completed.size - np.searchsorted(completed, needed, side="left")
+    return np.asarray(num_possible / np.count_nonzero(among), dtype=np.float64)
 
 
 def _add(frame: pd.DataFrame, comparison: Comparison, contenders: Contenders, levels: Levels, prefix: str) -> None:
@@ -120,7 +125,7 @@ def _add(frame: pd.DataFrame, comparison: Comparison, contenders: Contenders, le
         "band_upper": np.minimum(accuracy + half_width, 1.0),
         "high_probability": _high_probability(counts, num_images, contenders, levels.rho / among),
         "n_limited": _n_limited(contenders, winners, radii),
-        "average_radius": [float("nan") if model is None else average_radius(model) for model in winners],
+        "average_radius": _average_radii(winners),
         "model": ["" if model is None else model.label for model in winners],
     }
     for name, values in columns.items():
@@ -129,11 +134,18 @@ def _add(frame: pd.DataFrame, comparison: Comparison, contenders: Contenders, le
 
 def _monte_carlo(
     contenders: Contenders, winners: Sequence[Model | None], radii: npt.NDArray[np.float64]
-) -> list[float]:
-    return [
-        float("nan") if model is None else monte_carlo_upper(model, float(radius), contenders.is_reported)
-        for model, radius in zip(winners, radii, strict=True)
-    ]
+) -> npt.NDArray[np.float64]:
+    labels = np.array(["" if model is None else model.label for model in winners])
+    upper = np.full(radii.shape, np.nan)
+    for label in set(labels) - {""}:
+        cells = labels == label
+        upper[cells] = monte_carlo_upper(contenders.models[str(label)], radii[cells], contenders.is_reported)
+    return upper
+
+
+def _average_radii(winners: Sequence[Model | None]) -> list[float]:
+    by_label = {model.label: average_radius(model) for model in {id(one): one for one in winners if one}.values()}
+    return [float("nan") if model is None else by_label[model.label] for model in winners]
 
 
 def _high_probability(

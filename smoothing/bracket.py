@@ -13,32 +13,33 @@ PAPER_LIMIT_IN_SIGMA = 3.0
 _PAPER_N, _PAPER_ALPHA = 100_000, 0.001
 
 
-def possible_radius(
-    count_top: npt.ArrayLike, n_used: npt.ArrayLike, n: int, sigma: float, alpha: float
-) -> npt.NDArray[np.float64]:
-    """The radius that the class's true probability could still give: no larger one is plausible.
+def min_possible_count(radii: npt.ArrayLike, *, n: int, sigma: float, alpha: float) -> npt.NDArray[np.int64]:
+    """The fewest votes of n that do not rule out a radius.
+
+    With as many votes for a class, the upper confidence bound on its probability still reaches what
+    the radius takes; with fewer it does not.
 
     Args:
-        count_top: Votes k of the selected class, int, shape (N,).
-        n_used: Draws really made, int, 0 to n, shape (N,).
-        n: Draws asked for; those not made count as votes for the class.
+        radii: l2 radii r >= 0, any shape.
+        n: Draws, >= 1.
         sigma: Standard deviation of the noise, > 0.
         alpha: Error probability of each bound, in (0, 1).
 
     Returns:
-        sigma * Phi^-1(p_upper), float64, shape (N,); inf where p_upper is 1, negative where even
-        p_upper is below 1/2.
+        min{k: clopper_pearson_upper(k, n, alpha) >= Phi(r / sigma)}, int64, the shape of ``radii``.
 
     Guarantee:
-        Where sampling was not stopped on the strength of a *lower* bound, the true radius exceeds this
-        with probability at most ``alpha``: completing an early stop with votes for the class can only
-        raise the count, and the bound rises with the count. Numerical error raises the result.
+        An image whose true radius is at least r has fewer votes with probability at most ``alpha``.
+        Numerical error lowers the result. Draws that an early stop left out must be counted as votes
+        for the class: that can only raise the count.
     """
-    votes, drawn = np.asarray(count_top, dtype=np.int64), np.asarray(n_used, dtype=np.int64)
-    p_upper = clopper_pearson_upper(votes + (n - drawn), n, alpha)
-    reach = np.asarray(sigma * special.ndtri(p_upper), dtype=np.float64)
-    with np.errstate(invalid="ignore"):  # inf * 0
-        return np.where(np.isinf(reach), reach, reach + np.abs(reach) * RELATIVE_SLACK)
+    needed = special.ndtr(np.asarray(radii, dtype=np.float64) / sigma) * (1.0 - RELATIVE_SLACK)
+    low, high = np.zeros(needed.shape, dtype=np.int64), np.full(needed.shape, n, dtype=np.int64)
+    while (low < high).any():  # the bound rises with the count, and reaches 1 at n
+        middle = (low + high) // 2
+        suffices = clopper_pearson_upper(middle, n, alpha) >= needed
+        low, high = np.where(suffices, low, np.minimum(middle + 1, high)), np.where(suffices, middle, high)
+    return low
 
 
 def n_limited_radius(sigma: float, n: int | None, alpha: float | None) -> float:
