@@ -92,7 +92,7 @@ const layout = (x, y) => ({
   margin: { l: 60, r: 20, t: 10, b: 45 }, hovermode: "closest", legend: { x: 1, xanchor: "right", y: 1 },
   xaxis: { title: { text: x }, rangemode: "tozero" }, yaxis: { title: { text: y }, rangemode: "tozero" },
 });
-const options = { responsive: true, displaylogo: false };
+const options = { responsive: true, displayModeBar: false };
 
 function drawEnvelope() {
   const ticked = data.models.map((_, number) => number).filter((number) => isTicked(data.models[number]));
