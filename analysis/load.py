@@ -114,18 +114,21 @@ def load_grid(
     if grid in store.imported_names():
         return _load_imported(store, str(grid), conditions, columns, allow_partial=allow_partial)
     manifest = _open_launched(store, grid)
-    runs = [run for run in manifest.runs if matches(_parameters(run), conditions)]
-    if not runs:
+    known = [(run, _parameters(run)) for run in manifest.runs]
+    chosen = [(run, model) for run, model in known if matches(model, conditions)]
+    if not chosen:
         raise RecordError(f"grid {grid}: no model meets the conditions {dict(conditions)}")
-    check_comparable([_parameters(run) for run in runs], [str(run.indices) for run in runs])
-    missing = {_run_key(run): gap for run in runs if (gap := _gap(run, store))}
+    runs, parameters = [run for run, _ in chosen], [model for _, model in chosen]
+    check_comparable(parameters, [str(run.indices) for run in runs])
+    keys = [(model.train_key, model.certify_key) for model in parameters]
+    missing = {key: gap for key, run in zip(keys, runs, strict=True) if (gap := _gap(key, run, store))}
     if missing and not allow_partial:
         raise RecordError(_incomplete_message(manifest.grid, len(runs), list(missing.values()), _LAUNCH))
-    complete = [run for run in runs if _run_key(run) not in missing]
+    complete = {key: run for key, run in zip(keys, runs, strict=True) if key not in missing}
     if not complete:
         raise RecordError(f"grid {grid}: no model is complete yet; python -m pipeline.status grid={grid}")
     tables = _tables(manifest, complete, store, columns)
-    models = label_models([_parameters(run) for run in complete], tables)
+    models = label_models([known for key, known in zip(keys, parameters, strict=True) if key in complete], tables)
     return CertifiedGrid(name=manifest.grid, models=models, missing=tuple(missing.values()))
 
 
@@ -241,18 +244,14 @@ def _parameters(run: Run) -> Parameters:
     return Parameters.from_columns({**records.run_columns(run.train, run.certify), "mode": run.certify.mode})
 
 
-def _run_key(run: Run) -> tuple[str, str]:
-    return run.train.key, run.certify.key
-
-
-def _gap(run: Run, store: Store) -> str | None:
+def _gap(key: tuple[str, str], run: Run, store: Store) -> str | None:
     """What a run lacks, in words; None for a complete one. Reads listings only."""
-    missing = missing_from(run.indices, store.finished_shards(*_run_key(run)))
+    missing = missing_from(run.indices, store.finished_shards(*key))
     if not missing:
         return None
-    if not store.is_trained(run.train.key):
-        return f"{run.train.key}: not trained"
-    return f"{run.train.key}: {len(missing)} of {len(run.indices)} images not certified"
+    if not store.is_trained(key[0]):
+        return f"{key[0]}: not trained"
+    return f"{key[0]}: {len(missing)} of {len(run.indices)} images not certified"
 
 
 _LAUNCH = "launch it again (python -m pipeline.launch grid={grid})"
@@ -272,18 +271,20 @@ def _incomplete_message(grid: str, num_models: int, gaps: list[str], remedy: str
     )
 
 
-def _tables(manifest: Manifest, runs: Sequence[Run], store: Store, columns: Sequence[str]) -> list[pa.Table]:
+def _tables(
+    manifest: Manifest, runs: Mapping[tuple[str, str], Run], store: Store, columns: Sequence[str]
+) -> list[pa.Table]:
     path = store.records_path(manifest.grid)
     if not is_current(path, manifest):
-        return [collect_run(run, store)[0].select(list(columns)) for run in runs]
+        return [collect_run(run, store)[0].select(list(columns)) for run in runs.values()]
     by_key = _split_runs(path, records.CERTIFICATION, columns)
     tables = []
-    for run in runs:
-        table = by_key.get(_run_key(run))
+    for key, run in runs.items():
+        table = by_key.get(key)
         wanted = np.arange(run.indices.start, run.indices.stop, run.indices.step)
         if table is None or not np.array_equal(table["index"].to_numpy(), wanted):
             raise RecordError(
-                f"{path}: the rows of {run.train.key} are not those of its images; "
+                f"{path}: the rows of {key[0]} are not those of its images; "
                 f"remove {path.name} and launch the grid again"
             )
         tables.append(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -280,16 +280,12 @@ def _marked_best(rows: list[tuple[str, str, list[Cell]]]) -> list[tuple[str, str
             group,
             label,
             [
-                _with_best(cell, bool(count == most and most > 0))
+                replace(cell, is_best=bool(count == most and most > 0))
                 for cell, count, most in zip(cells, row_counts, best, strict=True)
             ],
         )
         for (group, label, cells), row_counts in zip(rows, counts, strict=True)
     ]
-
-
-def _with_best(cell: Cell, is_best: bool) -> Cell:
-    return Cell(**{**cell.__dict__, "is_best": is_best})
 
 
 def _row_label(known: Parameters) -> str:

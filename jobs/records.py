@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -158,28 +159,21 @@ def read_records(path: Path, kind: RecordKind = CERTIFICATION, columns: Sequence
     Args:
         path: The file.
         kind: The layout it must have.
-        columns: Read these alone, in this order; None for all. String columns then come dictionary-encoded.
+        columns: Read these alone, in this order; None for all. Columns of strings then come
+            dictionary-encoded.
 
     Raises:
         RecordError: The file cannot be read, is of another kind or schema version, lacks a column, has
             one of another type, or a null where none may be. Names file and column.
     """
-    try:
-        _check_stamp(path, read_metadata(path), kind)
-        _check_columns(path, pq.read_schema(path), kind)
-        strings = [name for name in columns or () if kind.schema.field(name).type == pa.string()]
-        table = pq.read_table(
-            path,
-            columns=None if columns is None else list(columns),
-            read_dictionary=strings,
-            page_checksum_verification=True,
-            partitioning=None,
-        )
-    except (pa.ArrowException, OSError) as error:
-        raise RecordError(f"{path}: cannot be read as Parquet, truncated or damaged ({_first_line(error)})") from error
-    for field in kind.schema:
-        if field.name in table.column_names and not field.nullable and table[field.name].null_count:
-            raise RecordError(f"{path}: column {field.name!r} has nulls where none may be")
+    strings = [name for name in columns or () if kind.schema.field(name).type == pa.string()]
+    with _parquet(path, read_dictionary=strings) as file:
+        _check_stamp(path, _own_metadata(file), kind)
+        _check_columns(path, file.schema_arrow, kind, encoded=strings)
+        table = file.read(columns=list(kind.schema.names if columns is None else columns))
+    for name in table.column_names:
+        if not kind.schema.field(name).nullable and table[name].null_count:
+            raise RecordError(f"{path}: column {name!r} has nulls where none may be")
     if columns is None:
         return table.select(kind.schema.names).cast(kind.schema).replace_schema_metadata(None)
     return table.select(list(columns)).replace_schema_metadata(None)
@@ -191,11 +185,8 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         RecordError: The file cannot be read as Parquet.
     """
-    try:
-        raw = pq.read_schema(path).metadata or {}
-    except (pa.ArrowException, OSError) as error:
-        raise RecordError(f"{path}: cannot be read as Parquet, truncated or damaged ({_first_line(error)})") from error
-    return {key.decode(): value.decode() for key, value in raw.items() if key != b"ARROW:schema"}
+    with _parquet(path) as file:
+        return _own_metadata(file)
 
 
 def check_specs(path: Path, train: TrainSpec, certify: CertifySpec) -> dict[str, str]:
@@ -212,6 +203,28 @@ def check_specs(path: Path, train: TrainSpec, certify: CertifySpec) -> dict[str,
     return metadata
 
 
+@contextlib.contextmanager
+def _parquet(path: Path, read_dictionary: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
+    """An open Parquet file; whatever Arrow finds wrong with it inside the block is a RecordError.
+
+    Errors of the system (no such file, a disk that does not answer) pass through: they say nothing
+    about the content.
+    """
+    with path.open("rb") as opened:
+        try:
+            yield pq.ParquetFile(opened, page_checksum_verification=True, read_dictionary=list(read_dictionary))
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            reason = str(error).partition("\n")[0]
+            raise RecordError(f"{path}: cannot be read as Parquet, truncated or damaged ({reason})") from error
+
+
+def _own_metadata(file: pq.ParquetFile) -> dict[str, str]:
+    raw = file.schema_arrow.metadata or {}
+    return {key.decode(): value.decode() for key, value in raw.items()}
+
+
 def _check_stamp(path: Path, metadata: Mapping[str, str], kind: RecordKind) -> None:
     version, found = metadata.get(_VERSION_KEY), metadata.get(_KIND_KEY, CERTIFICATION.name)
     if version is None:
@@ -225,14 +238,15 @@ def _check_stamp(path: Path, metadata: Mapping[str, str], kind: RecordKind) -> N
         raise RecordError(f"{path}: holds records of kind {found!r}, expected {kind.name!r}")
 
 
-def _check_columns(path: Path, found: pa.Schema, kind: RecordKind) -> None:
+def _check_columns(path: Path, found: pa.Schema, kind: RecordKind, *, encoded: Sequence[str]) -> None:
     for field in kind.schema:
         if field.name not in found.names:
             raise RecordError(f"{path}: column {field.name!r} is missing")
-        if not found.field(field.name).type.equals(field.type):
-            raise RecordError(
-                f"{path}: column {field.name!r} has type {found.field(field.name).type}, expected {field.type}"
-            )
+        type_found = found.field(field.name).type
+        if field.name in encoded and pa.types.is_dictionary(type_found):
+            type_found = type_found.value_type
+        if not type_found.equals(field.type):
+            raise RecordError(f"{path}: column {field.name!r} has type {type_found}, expected {field.type}")
 
 
 def _differences(found: str | None, expected: str) -> str:
@@ -244,7 +258,3 @@ def _differences(found: str | None, expected: str) -> str:
         for key in sorted({*ours, *theirs})
         if ours.get(key) != theirs.get(key)
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

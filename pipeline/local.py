@@ -52,6 +52,7 @@ class LocalExecutor:
                 _write_activity(store.activity_path(grid), running, schedule.left)
                 if not running:
                     break
+                progress.tick()
                 for item in _wait_for_some(running):
                     running.remove(item)
                     failure = item.ended(store)

@@ -28,10 +28,11 @@ class Progress:
         self._bar = tqdm(
             total=1.0,
             disable=not sys.stderr.isatty(),
-            bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}",
+            bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
             dynamic_ncols=True,
             leave=False,
         )
+        self._bar.set_postfix_str(self._counts())
 
     def __enter__(self) -> Progress:
         return self
@@ -52,6 +53,10 @@ class Progress:
         if self._bar.disable and time.monotonic() - self._said >= _LINE_EVERY_S:
             self._said = time.monotonic()
             self.say(f"{self._cost:4.0%}  {self._counts()}, {self._time_left()} left")
+
+    def tick(self) -> None:
+        """Let the bar's clock go on while no unit ends."""
+        self._bar.refresh()
 
     def say(self, line: str) -> None:
         """Print a line without breaking the bar."""
