@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from analysis.load import CertifiedGrid, Model
+from analysis.models import CertifiedGrid, Model
 from jobs.errors import RecordError
 from smoothing.bounds import can_certify, clopper_pearson_lower, min_samples_to_certify
 from smoothing.radius import ABSTAIN, certified_radius

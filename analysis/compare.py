@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from analysis.load import CertifiedGrid, Model
+from analysis.models import CertifiedGrid, Model
 from jobs.errors import RecordError
 from smoothing.accuracy import AccuracyCurve, Envelope, upper_envelope
 

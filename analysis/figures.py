@@ -15,7 +15,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from analysis.compare import Comparison
-from analysis.load import Model
+from analysis.models import Model
 from analysis.tables import partial_note
 from smoothing.accuracy import Envelope
 

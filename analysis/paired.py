@@ -13,7 +13,8 @@ from pydantic.dataclasses import dataclass
 from tabulate import tabulate
 
 from analysis.compare import contend
-from analysis.load import CertifiedGrid, Model, check_comparable, image_set, load_grid
+from analysis.load import load_grid
+from analysis.models import CertifiedGrid, Model, check_comparable, image_set
 from configs.entry import EXIT_FAILED, run_entry
 from jobs.errors import ConfigError, RecordError
 from jobs.store import Store

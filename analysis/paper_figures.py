@@ -36,14 +36,15 @@ class PaperFigure:
 
 
 def trace_figure(declaration: FigureDeclaration, dataset: str, records: PaperRecords) -> PaperFigure | None:
-    """The curves of a declared figure for one data set; None where none of the kind it needs is there.
+    """The curves of a declared figure for one data set; None where none of the kind it needs is there,
+    or but one of several curves.
 
     Raises:
         RecordError: A point of an empirical curve stands for several attacks at once.
     """
     curves: list[Curve] = []
     absent: list[str] = []
-    found: set[str] = set()
+    found: list[str] = []
     colors_taken = {False: 0, True: 0}
     for declared in declaration.curves:
         # Dashed curves take up the colours from the first: what they stand beside has the same.
@@ -53,11 +54,11 @@ def trace_figure(declaration: FigureDeclaration, dataset: str, records: PaperRec
         curves += traced
         colors_taken[declared.dashed] += max(1, len(traced))
         if traced:
-            found.add(declared.kind)
+            found.append(declared.kind)
         else:
             absent.append(declared.label)
-    if declaration.needs not in found:
-        return None
+    if declaration.needs not in found or len(found) < min(2, len(declaration.curves)):
+        return None  # one curve of several says nothing of what the figure compares
     number = declaration.numbers.get(dataset)
     return PaperFigure(
         name=f"{declaration.name}_{dataset}",

@@ -11,8 +11,10 @@ import pandas as pd
 import pyarrow as pa
 
 from analysis.declarations import Conditions
-from analysis.load import ROW_COLUMNS, Model, label_models, load_grid, load_imported_models
+from analysis.load import load_grid
+from analysis.load_imported import load_imported_models
 from analysis.log_tree import read_tree
+from analysis.models import ROW_COLUMNS, Model, label_models
 from analysis.selection import Parameters, matches, matches_any
 from jobs import records
 from jobs.imported import PREDICTIONS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from analysis.load import CertifiedGrid
+from analysis.models import CertifiedGrid
 from jobs import records
 from jobs.aggregate import FINGERPRINT_KEY
 from jobs.store import Store

@@ -16,7 +16,7 @@ import pandas as pd
 from plotly.offline import get_plotlyjs
 
 from analysis.compare import BASELINE_METHOD, Comparison, largest_radius
-from analysis.load import Model
+from analysis.models import Model
 from analysis.statistics import Levels, average_radius
 from analysis.tables import caption, partial_note, statistics_caption
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from analysis.compare import Comparison, Contenders
-from analysis.load import Model
+from analysis.models import Model
 from smoothing.bands import simultaneous_half_width
 from smoothing.bounds import two_sided_interval
 from smoothing.bracket import min_possible_count, n_limited_radius
