@@ -23,10 +23,10 @@ def _rows(*radii: str) -> list[tuple[int, int, int, str]]:
     return [(20 * nr, 0, int(text.startswith("-")), text.removeprefix("-")) for nr, text in enumerate(radii)]
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small tree in the published layout, with everything that the figures on attacks take."""
-    root = tmp_path / "logs"
+    root = tmp_path_factory.mktemp("published") / "logs"
     for sigma in ("0.25", "0.50"):
         write_log(root, cohen_path(sigma), _rows("0.1", "0.3", "-0.2", "0.6"))
         write_log(root, cifar_path("PGD_2steps", 64, sigma), _rows("0.3", "0.3", "0.3", "0.6"))
@@ -34,6 +34,7 @@ def source(tmp_path: Path) -> Path:
         write_log(root, cifar_path("DDN_4steps", 64, sigma, 2), _rows("0.2", "0.2", "0.2", "-0.2"))
     write_log(root, cifar_path("PGD_4steps", 64, "0.25", 4), _rows("0.9", "0.9", "0.9", "0.9"))
     write_text(root, cifar_path("PGD_2steps", 512, "0.25", 8), "idx\tlabel\tpredict\tradius\tcorrect\ttime\n")
+    write_log(root, cifar_path("PGD_2steps", 127, "0.25"), _rows("0.9"))
     for kind in ("with_noise", "without_noise"):
         path = cifar_path(f"PGD_2steps_baseAttackExp/{kind}", 64, "0.25")
         write_log(root, path, _rows("0.4", "0.4", "0.4", "0.4"))
@@ -47,47 +48,47 @@ def source(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def drawn(source: Path) -> Path:
+    """What the command makes of it, once for all tests."""
+    assert _paper(source.parent, f"source={source}") == 0
+    return source.parent / "results" / "paper"
+
+
 def _paper(tmp_path: Path, *arguments: str) -> int:
     return run_command("paper", paper, [f"results={tmp_path}/results", *arguments])
 
 
-def _table(tmp_path: Path, name: str) -> pd.DataFrame:
-    return pd.read_csv(tmp_path / "results" / "paper" / f"{name}_cifar10.csv", keep_default_na=False)
+def _table(folder: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(folder / f"{name}_cifar10.csv", keep_default_na=False)
 
 
-def test_everything_declared_is_drawn(tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _paper(tmp_path, f"source={source}") == 0
-    folder = tmp_path / "results" / "paper"
+def test_everything_declared_is_drawn(drawn: Path) -> None:
     figures = [
         *("envelope_and_attack", "one_model_per_sigma", "envelope_per_sigma", "m_test", "vanilla", "m_train"),
         *("epsilon", "n_of_predict", "gradient_free"),
     ]
     for name in figures:
-        assert (folder / f"{name}_cifar10.pdf").read_bytes().startswith(b"%PDF"), name
-        assert (folder / f"{name}_cifar10.png").read_bytes().startswith(b"\x89PNG"), name
+        assert (drawn / f"{name}_cifar10.pdf").read_bytes().startswith(b"%PDF"), name
+        assert (drawn / f"{name}_cifar10.png").read_bytes().startswith(b"\x89PNG"), name
     for name in ("envelope", "models_2_steps", "models_pgd_2_steps_draws", "models_ddn_4_steps_draws"):
-        assert "|" in (folder / f"{name}_cifar10.md").read_text(), name
-        assert r"\toprule" in (folder / f"{name}_cifar10.tex").read_text(), name
-    index = (folder / "index.md").read_text()
+        assert "|" in (drawn / f"{name}_cifar10.md").read_text(), name
+        assert r"\toprule" in (drawn / f"{name}_cifar10.tex").read_text(), name
+    index = (drawn / "index.md").read_text()
     assert "Table 2" in index
     assert "no records for SmoothAdv empirical" in index
-    assert index in capsys.readouterr().out
 
 
-def test_an_envelope_takes_the_best_at_each_radius_and_leaves_out_what_the_authors_did(
-    tmp_path: Path, source: Path
-) -> None:
-    _paper(tmp_path, f"source={source}")
-    ours = _table(tmp_path, "envelope").query("row == 'SmoothAdv'").set_index("radius")
+def test_an_envelope_takes_the_best_at_each_radius_and_leaves_out_what_the_authors_did(drawn: Path) -> None:
+    ours = _table(drawn, "envelope").query("row == 'SmoothAdv'").set_index("radius")
     assert ours["num_certified"][[0.25, 0.5, 0.75, 1.0]].tolist() == [4, 4, 2, 0]  # not the 4 of T = 4, m = 4
     assert ours["paper"].tolist()[:3] == [0.74, 0.57, 0.48]
     assert ours["differs"].tolist()[0]
-    assert "100 (paper 74)" in (tmp_path / "results/paper/envelope_cifar10.md").read_text()
+    assert "100 (paper 74)" in (drawn / "envelope_cifar10.md").read_text()
 
 
-def test_the_best_of_each_column_is_bold_and_an_empty_log_is_a_row_of_dashes(tmp_path: Path, source: Path) -> None:
-    _paper(tmp_path, f"source={source}")
-    text = (tmp_path / "results/paper/models_pgd_2_steps_draws_cifar10.md").read_text()
+def test_the_best_of_each_column_is_bold_and_an_empty_log_is_a_row_of_dashes(drawn: Path) -> None:
+    text = (drawn / "models_pgd_2_steps_draws_cifar10.md").read_text()
     best = next(line for line in text.splitlines() if "m = 8" in line and "sigma = 0.25, epsilon = 1.00" in line)
     assert best.count("**1.00**") == 3
     empty = next(line for line in text.splitlines() if "m = 8" in line and "sigma = 0.25, epsilon = 2.00" in line)
@@ -95,32 +96,25 @@ def test_the_best_of_each_column_is_bold_and_an_empty_log_is_a_row_of_dashes(tmp
     assert "no records" in text
 
 
-def test_accuracy_under_attack_is_the_share_predicted_right(tmp_path: Path, source: Path) -> None:
-    _paper(tmp_path, f"source={source}")
-    curves = _table(tmp_path, "n_of_predict")
+def test_accuracy_under_attack_is_the_share_predicted_right(drawn: Path) -> None:
+    curves = _table(drawn, "n_of_predict")
     assert curves["curve"].unique().tolist() == ["n = 100", "n = 10000"]
     assert curves["accuracy"].tolist() == [1.0, 0.5, 1.0, 0.5]
-    free = _table(tmp_path, "gradient_free")
+    free = _table(drawn, "gradient_free")
     assert free[free["curve"].str.contains("7")]["accuracy"].tolist() == [1.0, 1.0]
 
 
-def test_vanilla_and_noise_are_told_apart(tmp_path: Path, source: Path) -> None:
-    _paper(tmp_path, f"source={source}")
-    assert _table(tmp_path, "vanilla")["curve"].unique().tolist() == [
+def test_vanilla_and_noise_are_told_apart(drawn: Path) -> None:
+    assert _table(drawn, "vanilla")["curve"].unique().tolist() == [
         "SmoothAdv",
         "Cohen et al.",
         "vanilla PGD + noise",
     ]
 
 
-def test_short_logs_are_marked_and_kept_out_of_the_envelope(tmp_path: Path, source: Path) -> None:
-    write_log(source, cifar_path("PGD_2steps", 127, "0.25"), _rows("0.9"))
-    _paper(tmp_path, f"source={source}")
-    assert "sigma = 0.25, epsilon = 0.50 (1 images)" in set(_table(tmp_path, "models_2_steps")["row"])
-    assert (
-        "1 models certified on other images are left out"
-        in (tmp_path / "results/paper/envelope_cifar10.md").read_text()
-    )
+def test_short_logs_are_marked_and_kept_out_of_the_envelope(drawn: Path) -> None:
+    assert "sigma = 0.25, epsilon = 0.50 (1 images)" in set(_table(drawn, "models_2_steps")["row"])
+    assert "1 models certified on other images are left out" in (drawn / "envelope_cifar10.md").read_text()
 
 
 def test_the_same_declarations_draw_a_grid_of_ours(tmp_path: Path, undisturbed_results: Path) -> None:
@@ -144,7 +138,7 @@ def test_a_figure_declared_by_the_user_is_drawn(tmp_path: Path, source: Path) ->
         ],
     )
     assert paper(values) == 0
-    assert set(_table(tmp_path, "own")["curve"]) == {"m = 1", "m = 2", "m = 4", "m = 8"}
+    assert set(_table(tmp_path / "results" / "paper", "own")["curve"]) == {"m = 1", "m = 2", "m = 4", "m = 8"}
 
 
 @pytest.mark.parametrize(
