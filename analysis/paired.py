@@ -27,11 +27,11 @@ class PairedConfig:
     """What to compare; see configs/paired.yaml."""
 
     grid: str | None
-    other_grid: str | None
-    model: str | None
-    other_model: str | None
+    grid_b: str | None
+    model_a: str | None
+    model_b: str | None
     where: dict[str, Any] | None
-    other_where: dict[str, Any] | None
+    where_b: dict[str, Any] | None
     results: Annotated[str, Field(min_length=1)]
     radius: Annotated[float, Field(ge=0)]
     allow_partial: bool
@@ -46,12 +46,12 @@ def paired(values: dict[str, Any]) -> int:
     config = build(PairedConfig, values, where="paired")
     store = Store(Path(config.results))
     try:
-        first = _chosen(store, config.grid, config.model, config.where, config)
+        first = _chosen(store, config.grid, config.model_a, config.where, config)
         second = _chosen(
             store,
-            config.grid if config.other_grid is None else config.other_grid,
-            config.other_model,
-            config.where if config.other_where is None else config.other_where,
+            config.grid if config.grid_b is None else config.grid_b,
+            config.model_b,
+            config.where if config.where_b is None else config.where_b,
             config,
         )
         counts = compare_models(first[0], second[0], config.radius)

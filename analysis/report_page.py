@@ -60,7 +60,8 @@ def page_data(comparison: Comparison, levels: Levels) -> dict[str, Any]:
     largest = largest_radius(comparison)
     if comparison.baseline is not None and comparison.baseline.envelope.breakpoints.size:
         largest = max(largest, float(comparison.baseline.envelope.breakpoints[-1]))
-    radii = np.linspace(0.0, largest, _NUM_POINTS + 1) if largest else np.zeros(1)
+    # Rounded before anything is counted at them: what the page shows is what holds at the radius it shows.
+    radii = np.round(np.linspace(0.0, largest, _NUM_POINTS + 1), 6) if largest else np.zeros(1)
     counts = np.stack([model.curve.num_certified(radii) for model in models]).astype("<u4")
     names = ("method", "attack", "sigma_cert", "epsilon", "m_train", "num_steps")
     return {
@@ -69,7 +70,7 @@ def page_data(comparison: Comparison, levels: Levels) -> dict[str, Any]:
         "has_others": comparison.baseline is not None,
         "num_images": int(models[0].indices.size),
         "error": round(1 - levels.confidence, 12),
-        "radii": [round(float(radius), 6) for radius in radii],
+        "radii": radii.tolist(),
         "models": [
             {"label": model.label, **{name: _short(getattr(model.parameters, name)) for name in names}}
             for model in models

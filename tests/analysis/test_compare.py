@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -129,8 +131,9 @@ def test_the_caption_says_how_many_models_were_searched() -> None:
 
 @pytest.mark.parametrize("what", ["n", "alpha", "dataset"])
 def test_models_that_cannot_be_compared_are_named(what: str) -> None:
-    changed = {"n": 2000, "alpha": 0.01, "dataset": "cifar10"}[what]
-    first, second = model("first", [0.1]), model("second", [0.1], **{what: changed})
+    known: dict[str, Any] = {"n": 2000, "alpha": 0.01, "dataset": "cifar10"}
+    changed = known[what]
+    first, second = model("first", [0.1]), model("second", [0.1], None, **{what: changed})
     with pytest.raises(RecordError, match=f"{'images' if what == 'dataset' else what} differ") as raised:
         check_comparable([first.parameters, second.parameters], ["1 image"] * 2)
     assert first.parameters.train_key in str(raised.value)
