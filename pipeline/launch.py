@@ -21,7 +21,6 @@ from pipeline.local import LocalExecutor
 from pipeline.observe import observe
 from pipeline.plan import plan
 
-
 _LOCK_PATIENCE_S = 1.0  # a status looks at the lock for a moment
 
 
