@@ -158,7 +158,7 @@ def test_a_partial_file_that_vanishes_while_being_read_is_no_error(
             certify_here(store, RUN, ALL)
     read = records.read_records
 
-    def vanishing(path: Path, kind: records.RecordKind) -> pa.Table:
+    def vanishing(path: Path, kind: records.RecordKind = records.CERTIFICATION) -> pa.Table:
         if ".partial." in path.name and path.exists() and not path.name.startswith("."):
             path.unlink()
         return read(path, kind)
