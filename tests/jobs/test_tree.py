@@ -45,7 +45,7 @@ def test_order_labels_and_pixels_are_those_of_torchvision(tree: Path) -> None:
 @pytest.mark.parametrize("size", [(300, 260), (260, 500), (224, 224), (100, 333), (700, 501)])
 def test_the_centre_view_is_resize_256_and_centre_crop_224(tmp_path: Path, size: tuple[int, int]) -> None:
     folder = make_tree(tmp_path, per_class={"train": 1, "val": 1}, size=size, classes=("a",))
-    images = replace(imagenet.TREE, num_classes=1).open_split("test", folder)
+    images = replace(imagenet.TREE, num_classes=1, num_images=None).open_split("test", folder)
     by_torchvision = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()])
     with Image.open(folder / "val" / "a" / "0000.png") as image:
         expected = by_torchvision(image.convert("RGB"))
@@ -107,6 +107,13 @@ def test_every_broken_image_is_named(tmp_path: Path, damage: str, suffix: str) -
 def test_an_image_of_another_size_is_named(tree: Path) -> None:
     Image.new("RGB", (31, 32)).save(tree / "train" / "frog" / "0001.png")
     assert f"{tree / 'train' / 'frog' / '0001.png'}: 31 x 32 pixels, expected 32 x 32" in _problem(tree)
+
+
+def test_another_number_of_images_is_named_where_it_matters(tree: Path) -> None:
+    strict = replace(cifar10_images.TREE, num_images={"train": 20, "test": 11})
+    assert len(strict.list_files("train", tree)[0]) == 20
+    with pytest.raises(ConfigError, match=f"10 images in {tree / 'test'}, cifar10_images has 11 there"):
+        strict.list_files("test", tree)
 
 
 def test_grey_images_become_colour(tree: Path) -> None:
