@@ -104,6 +104,7 @@ def _resources(config: LaunchConfig) -> Resources:
         threads=cluster.threads,
         batch_size=cluster.batch_size,
         save_every_s=cluster.save_every_s,
+        compile=cluster.compile,
         data=config.data,
     )
 

@@ -58,7 +58,8 @@ def certify_images(
         Each image with its certificate as soon as that is known, not always in the order given.
 
     Raises:
-        ValueError: The law of the noise does not suit an image, or the two sigmas differ.
+        OffGridError: The law of the noise does not suit an image.
+        ValueError: The two sigmas differ.
 
     Guarantee:
         For each image, with probability at least 1 - alpha over its noise: either it abstains, or

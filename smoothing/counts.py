@@ -84,7 +84,7 @@ class VoteCounter:
         """Give a slot to an image, pixels in [0, 1], float32, with no votes yet.
 
         Raises:
-            ValueError: The law of the noise does not suit the image.
+            OffGridError: The law of the noise does not suit the image.
         """
         origin = self._law.origin(image_CHW.detach().cpu().numpy())
         self._origins_SCHW[slot] = torch.from_numpy(origin).to(self._device)

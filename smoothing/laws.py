@@ -20,6 +20,10 @@ UNIFORM_BITS = 62
 _GUIDE_BITS = 16  # a table over the uniform's leading bits settles all but a few per cent of draws
 
 
+class OffGridError(ValueError):
+    """An image whose pixels are not on the grid that exact noise lives on."""
+
+
 class NoiseLaw(Protocol):
     """How noise is drawn, and how it is added.
 
@@ -38,7 +42,7 @@ class NoiseLaw(Protocol):
         """What noise is added to: the image, in the units of the noise.
 
         Raises:
-            ValueError: The law cannot be had at this image.
+            OffGridError: The law cannot be had at this image.
         """
         ...
 
@@ -112,7 +116,7 @@ class ExactGridNoise:
         on_grid = (levels / np.float32(self.num_levels) == image_CHW) & (levels >= 0) & (levels <= self.num_levels)
         if not on_grid.all():
             value = float(image_CHW[~on_grid].flat[0])
-            raise ValueError(
+            raise OffGridError(
                 f"exact-grid noise needs pixels that are multiples of 1/{self.num_levels} in [0, 1]; "
                 f"{int((~on_grid).sum())} are not, the first is {value!r}; use noise=gaussian for such images"
             )

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from smoothing.bounds import clopper_pearson_lower, clopper_pearson_upper, min_count_for
+from smoothing.bounds import can_certify, clopper_pearson_lower, clopper_pearson_upper, min_count_for
 from smoothing.certificate import Certificate, StopReason, certificate_from_bound
 from smoothing.noise import BLOCK_ROWS, Stage
 from smoothing.radius import certified_radius
@@ -59,6 +59,11 @@ def looks(n: int, alpha: float, mode: Mode) -> tuple[Look, ...]:
     left = 1.0 - EARLY_WEIGHT * len(early)
     assert left > 0.5, "no int32 n has that many doublings"
     return (*(Look(count, alpha * EARLY_WEIGHT) for count in early), Look(n, alpha * left))
+
+
+def can_ever_certify(n: int, alpha: float, mode: Mode) -> bool:
+    """Whether unanimous votes would certify anything at some look."""
+    return any(can_certify(look.num_samples, look.alpha) for look in looks(n, alpha, mode))
 
 
 @dataclass(frozen=True, kw_only=True)
