@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict
 from typing import Annotated, Literal
 
@@ -63,7 +64,7 @@ class AttackSpec:
             )
         return self
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """For example ``pgd-s0.25-e0.50-m128-t20-1a2b3c4d``."""
         slug = f"{self.attack}-s{decimal(self.sigma)}-e{decimal(self.epsilon)}-m{self.m_test}-t{self.num_steps}"

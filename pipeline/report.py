@@ -41,10 +41,14 @@ def cost_text(plan: Plan) -> str:
     estimate = gpu_hours(plan)
     if not estimate.hours:
         return ""
-    parts = ", ".join(f"{stage} {hours:,.0f}" for stage, hours in estimate.hours.items())
-    text = f"about {sum(estimate.hours.values()):,.0f} GPU-hours ({parts}) on one GPU like those of cost.py's table"
+    parts = ", ".join(f"{stage} {_rounded(hours)}" for stage, hours in estimate.hours.items())
+    text = f"about {_rounded(sum(estimate.hours.values()))} GPU-hours ({parts}) at the speed of the published logs"
     unknown = ", ".join(sorted(estimate.unknown))
     return f"{text}; unknown: {unknown}" if unknown else text
+
+
+def _rounded(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.1f}"
 
 
 def outcome_text(outcome: Outcome) -> str:

@@ -11,6 +11,7 @@ underscore is shared code, not a dataset.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Mapping
@@ -78,7 +79,7 @@ class DatasetInfo:
 
 def dataset_names() -> list[str]:
     """The names of all datasets, sorted."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    return list(_names())
 
 
 def dataset_module(name: str) -> ModuleType:
@@ -141,3 +142,8 @@ def load_images(name: str, split: Split, data: Mapping[str, str | None] | None =
         raise ConfigError([f"data.{name}: {len(images.labels)} {split} images, expected {expected}"])
     assert images.labels.dtype == np.int64 and images.num_levels == info.num_levels
     return images
+
+
+@functools.cache
+def _names() -> tuple[str, ...]:
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")))

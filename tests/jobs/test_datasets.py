@@ -60,7 +60,7 @@ def test_the_normalisation_is_the_training_set_s() -> None:
 
 def test_all_classes_are_in_both_splits() -> None:
     for split in ("train", "test"):
-        counts = np.bincount(load_images("digits", split).labels, minlength=10)  # type: ignore[arg-type]
+        counts = np.bincount(load_images("digits", split).labels, minlength=10)
         assert counts.min() >= 30
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from configs.entry import run_command
-from jobs import train
+from jobs import steps
 from jobs.errors import TrainingDivergedError
 from jobs.manifest import read_manifest
 from jobs.store import Store
@@ -132,7 +132,7 @@ def test_one_diverging_model_does_not_stop_the_others(
         raise TrainingDivergedError("training of x diverged: the loss of epoch 0 is not finite")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "smoothadv_pgd", diverge)  # the two SmoothAdv models
+        patch.setattr(steps, "smoothadv_pgd", diverge)  # the two SmoothAdv models
         assert _launch(tmp_path) == 1
     error = capsys.readouterr().err
     assert "2 failed; all else is kept. Launch again" in error
