@@ -13,7 +13,7 @@ from jobs import certify, records
 from jobs.errors import CheckpointError
 from jobs.indices import IndexRange, partition
 from jobs.store import Store
-from tests.jobs.test_train import Killed, _die_after
+from tests.jobs.test_train import Killed
 from tests.jobs.units import GAUSSIAN_RUN, PGD_RUN, RESOURCES, certify_here
 
 RUN = PGD_RUN
@@ -43,6 +43,19 @@ def expected(undisturbed_records: pa.Table) -> pa.Table:
     return undisturbed_records.filter(mask)
 
 
+def _dying_after(num_images: int) -> Any:
+    """``certify_images``, but asking for the image after the first ``num_images`` is the process's last act."""
+    certify_images = certify.certify_images
+
+    def dying(*args: Any, **kwargs: Any) -> Any:
+        for number, done in enumerate(certify_images(*args, **kwargs)):
+            if number == num_images:
+                raise Killed
+            yield done
+
+    return dying
+
+
 @pytest.mark.parametrize("num_shards", [1, 3, 7])
 @pytest.mark.parametrize("batch_size", [1, 64, 1000, 7777])
 def test_counts_depend_neither_on_shards_nor_batch_size_nor_order(
@@ -66,18 +79,19 @@ def test_a_shard_killed_anywhere_goes_on_image_by_image(
     store: Store, expected: pa.Table, monkeypatch: pytest.MonkeyPatch, done: int
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(certify, "certify", _die_after(done, certify.certify))
+        patch.setattr(certify, "certify_images", _dying_after(done))
         with pytest.raises(Killed):
             certify_here(store, RUN, ALL)
     assert store.finished_shards(*KEYS) == []
     certified: list[int] = []
-    draw = certify.certify
+    certify_images = certify.certify_images
 
     def counting(*args: Any, **kwargs: Any) -> Any:
-        certified.append(kwargs["index"])
-        return draw(*args, **kwargs)
+        for image, certificate in certify_images(*args, **kwargs):
+            certified.append(image.index)
+            yield image, certificate
 
-    monkeypatch.setattr(certify, "certify", counting)
+    monkeypatch.setattr(certify, "certify_images", counting)
     certify_here(store, RUN, ALL)
     assert certified == list(ALL)[done:]  # nothing that was saved is done twice
     assert _records(store).equals(expected)
@@ -88,11 +102,11 @@ def test_saved_images_serve_another_shard_layout_too(
     store: Store, expected: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(certify, "certify", _die_after(15, certify.certify))
+        patch.setattr(certify, "certify_images", _dying_after(15))
         with pytest.raises(Killed):
             certify_here(store, RUN, ALL)
     with monkeypatch.context() as patch:
-        patch.setattr(certify, "certify", _die_after(0, certify.certify))
+        patch.setattr(certify, "certify_images", _dying_after(0))
         certify_here(store, RUN, IndexRange(start=0, stop=10))  # draws nothing
     certify_here(store, RUN, IndexRange(start=10, stop=ALL.stop))
     assert _records(store).equals(expected)
@@ -101,7 +115,7 @@ def test_saved_images_serve_another_shard_layout_too(
 
 def test_a_damaged_partial_file_is_set_aside(store: Store, expected: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(certify, "certify", _die_after(5, certify.certify))
+        patch.setattr(certify, "certify_images", _dying_after(5))
         with pytest.raises(Killed):
             certify_here(store, RUN, ALL)
     partial = store.partial_path(*KEYS, ALL)
@@ -153,7 +167,7 @@ def test_a_partial_file_that_vanishes_while_being_read_is_no_error(
     store: Store, expected: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(certify, "certify", _die_after(5, certify.certify))
+        patch.setattr(certify, "certify_images", _dying_after(5))
         with pytest.raises(Killed):
             certify_here(store, RUN, ALL)
     read = records.read_records
