@@ -70,7 +70,7 @@ class FoldedClassifier(nn.Module):
         """What is left of the normalisation."""
         if self._first is None:
             return self.normalize(inputs_BCHW)  # type: ignore[no-any-return]
-        return inputs_BCHW - self.normalize.mean
+        return (inputs_BCHW - self.normalize.mean).contiguous(memory_format=torch.channels_last)
 
 
 def _traced(network: nn.Module) -> fx.Graph | None:
