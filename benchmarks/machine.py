@@ -21,6 +21,20 @@ def machine() -> str:
     )
 
 
+def spent_s(clock: str, device: torch.device) -> float:
+    """Seconds on a clock, after all work given to the device is done.
+
+    Args:
+        clock: wall, or cpu.
+        device: Whose work is waited for.
+
+    The cpu clock counts this process alone, and so tells the truth on a machine that others use too.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() if clock == "wall" else time.process_time()
+
+
 def _processor() -> str:
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
