@@ -81,17 +81,24 @@ def main(arguments: Sequence[str]) -> int:
     device, info = torch.device(options.device), dataset_info(options.dataset)
     torch.manual_seed(0)
     classifier = build_classifier(options.model, info).to(device).eval().requires_grad_(False)
-    began = spent_s("wall", device)
+    began = spent_s("wall", device.type)
     ready = for_inference(classifier, options.precision, device, compiled=options.compile)
     ways = {
         "plain loop": plain_way(classifier, info, options.n, options.plain_batch),
         "ours": our_way(ready, info, options.n, options.batch, GaussianNoise(SIGMA)),
     }
     if options.noise_cost:
-        ways["ours, exact grid"] = our_way(ready, info, options.n, options.batch, ExactGridNoise(SIGMA, info.num_levels))
+        ways["ours, exact grid"] = our_way(
+            ready, info, options.n, options.batch, ExactGridNoise(SIGMA, info.num_levels)
+        )
     images = list(_images(info, options.images, device))
     ways["ours"](images[:1])
-    print(machine(), vars(options), f"ready after {spent_s('wall', device) - began:.1f} s, compiling included", sep="\n")
+    print(
+        machine(),
+        vars(options),
+        f"ready after {spent_s('wall', device.type) - began:.1f} s, compiling included",
+        sep="\n",
+    )
     rates = _alternating(ways, images, options, device)
     bound = _matmul_flops(options.precision, device, options.clock) / _flops_per_sample(classifier, info)
     return _report(rates, bound, options)
@@ -123,9 +130,9 @@ def _alternating(
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(options.rounds):
         for name, way in ways.items():
-            began = spent_s(options.clock, device)
+            began = spent_s(options.clock, device.type)
             num_samples = way(images)
-            rates[name].append(num_samples / (spent_s(options.clock, device) - began))
+            rates[name].append(num_samples / (spent_s(options.clock, device.type) - began))
     return rates
 
 
@@ -165,11 +172,11 @@ def _matmul_flops(precision: str, device: torch.device, clock: str) -> float:
     size = 8192 if device.type == "cuda" else 1024
     matrix = torch.randn(size, size, device=device, dtype=_DTYPES[precision])
     best = 0.0
-    for _ in range(5):
-        began = spent_s(clock, device)
+    for _ in range(20):
+        began = spent_s(clock, device.type)
         for _ in range(4):
             matrix @ matrix
-        best = max(best, 4 * 2 * size**3 / (spent_s(clock, device) - began))
+        best = max(best, 4 * 2 * size**3 / (spent_s(clock, device.type) - began))
     return best
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -50,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
                 ("pipeline.launch", command),
                 ("pipeline.status", ["grid=made_up", f"results={folder}"]),
             ):
-                wall_s, cpu_s, peak_mb, said = _measured(["-m", name, *arguments_])
+                wall_s, cpu_s, peak_mb, said = _measured([name, *arguments_])
                 assert "nothing to do" in said or "images certified" in said, said
                 rows.append((f"{num_shards:,}", name, wall_s, cpu_s, peak_mb))
                 spent_s = wall_s if options.clock == "wall" else cpu_s
@@ -90,16 +89,25 @@ def _complete(manifest: Manifest, store: Store) -> None:
 
 
 def _measured(arguments: Sequence[str]) -> tuple[float, float, float, str]:
-    """Wall seconds, CPU seconds, peak memory in MB and output of a Python process."""
+    """Wall seconds, CPU seconds, peak memory in MB and output of a command."""
     began = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    said = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(arguments)} ended with exit code {process.returncode}")
-    return time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, said
+    done = subprocess.run([sys.executable, "-c", _MEASURING, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    wall_s = time.perf_counter() - began
+    said, _, measured = done.stdout.rstrip().rpartition("\n")
+    cpu_s, peak_mb = map(float, measured.split())
+    return wall_s, cpu_s, peak_mb, said
+
+
+# The kernel's ru_maxrss would count what the process was before it became Python: us.
+_MEASURING = """
+import atexit, re, runpy, sys, time
+def say():
+    peak_kb = re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]
+    print(time.process_time(), int(peak_kb) / 1024)
+atexit.register(say)
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__")
+"""
 
 
 if __name__ == "__main__":

@@ -1,37 +1,39 @@
-"""What a measurement was made on, in one line."""
+"""What a measurement was made on, in one line, and the clock it was made with."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 
-import torch
-
 
 def machine() -> str:
-    """Date, processor or GPU, cores, load and versions."""
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    """Date, processor or GPU, cores, load, versions, and threads where torch is in use."""
     load = os.getloadavg()[0]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    # Whoever does not use torch is not made to load it: it would count as his memory.
+    torch = sys.modules.get("torch")
+    name = torch.cuda.get_device_name() if torch and torch.cuda.is_available() else _processor()
+    threads = f"{torch.get_num_threads()} threads, " if torch else ""
     return (
-        f"{time.strftime('%Y-%m-%d')}, {name}, {cores} CPU cores (load {load:.1f}), {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}, python {platform.python_version()}"
+        f"{time.strftime('%Y-%m-%d')}, {name}, {cores} CPU cores (load {load:.1f}), {threads}"
+        f"torch {importlib.metadata.version('torch')}, python {platform.python_version()}"
     )
 
 
-def spent_s(clock: str, device: torch.device) -> float:
+def spent_s(clock: str, device_type: str) -> float:
     """Seconds on a clock, after all work given to the device is done.
 
     Args:
-        clock: wall, or cpu.
-        device: Whose work is waited for.
-
-    The cpu clock counts this process alone, and so tells the truth on a machine that others use too.
+        clock: wall, or cpu: the seconds of this process alone, which tells the truth on a machine
+            that others use too.
+        device_type: Whose work is waited for: cpu or cuda.
     """
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    if device_type == "cuda":
+        sys.modules["torch"].cuda.synchronize()
     return time.perf_counter() if clock == "wall" else time.process_time()
 
 

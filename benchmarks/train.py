@@ -86,7 +86,11 @@ def our_steps(setting: Setting, classifier: Classifier, device: torch.device) ->
     """The steps of ``jobs.steps``, as a training takes them."""
     classifier = copy.deepcopy(classifier).to(device)
     stepper = Stepper(
-        spec=_spec(setting), classifier=classifier, replica=classifier, optimizer=_optimizer(classifier, setting), group=Group()
+        spec=_spec(setting),
+        classifier=classifier,
+        replica=classifier,
+        optimizer=_optimizer(classifier, setting),
+        group=Group(),
     )
     generators = _generators(device)
 
@@ -122,10 +126,10 @@ def main(arguments: Sequence[str]) -> int:
     seconds: tuple[list[float], list[float]] = ([], [])
     for number, batch in enumerate(_batches(setting, options.rounds + 1, device)):
         for step, spent in zip(steps, seconds, strict=True):
-            began = spent_s(options.clock, device)
+            began = spent_s(options.clock, device.type)
             step(*batch)
             if number:  # the first round warms up
-                spent.append(spent_s(options.clock, device) - began)
+                spent.append(spent_s(options.clock, device.type) - began)
     ratios = [plain / ours for plain, ours in zip(*seconds, strict=True)]
     for name, spent in zip(("plain loop", "ours"), seconds, strict=True):
         middle = statistics.median(spent)

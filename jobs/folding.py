@@ -120,8 +120,11 @@ def _first_convolution(network: fx.GraphModule) -> str | None:
 
 def _fold(convolution: nn.Module, norm: nn.Module, *, into: nn.Conv2d) -> None:
     """Weights and bias that do what the two do one after the other, computed in double precision."""
-    assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-    assert norm.running_mean is not None and norm.running_var is not None and into.bias is not None
+    assert isinstance(convolution, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert into.bias is not None
     scale = (norm.running_var.double() + norm.eps).rsqrt()
     if norm.affine:
         scale = scale * norm.weight.double()

@@ -55,9 +55,9 @@ class Stepper:
     attacked: FoldedClassifier = field(init=False)
 
     def __post_init__(self) -> None:
-        self.classifier.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.classifier.train().to(memory_format=torch.channels_last)
         self.attacked = FoldedClassifier(self.classifier)
-        self.attacked.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.attacked.to(memory_format=torch.channels_last)
 
     def steps(
         self, num_images: int, inputs_BCHW: Tensor, labels_B: Tensor, epsilon: float, random: Randomness

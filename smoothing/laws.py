@@ -112,7 +112,7 @@ class ExactGridNoise:
         return num_pixels * len(_thresholds(self.sigma * self.num_levels)) * 2.0**-UNIFORM_BITS
 
     def origin(self, image_CHW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        levels = np.rint(image_CHW * np.float32(self.num_levels))
+        levels: npt.NDArray[np.float32] = np.rint(image_CHW * np.float32(self.num_levels))
         on_grid = (levels / np.float32(self.num_levels) == image_CHW) & (levels >= 0) & (levels <= self.num_levels)
         if not on_grid.all():
             value = float(image_CHW[~on_grid].flat[0])
@@ -120,7 +120,7 @@ class ExactGridNoise:
                 f"exact-grid noise needs pixels that are multiples of 1/{self.num_levels} in [0, 1]; "
                 f"{int((~on_grid).sum())} are not, the first is {value!r}; use noise=gaussian for such images"
             )
-        return levels.astype(np.float32)
+        return levels
 
     def block(self, stream: NoiseStream, block_nr: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         uniform = stream.bits(block_nr, shape) >> np.uint64(64 - UNIFORM_BITS)
@@ -137,7 +137,7 @@ def _thresholds(scale: float) -> npt.NDArray[np.uint64]:
 
     Computed to 50 digits; the upper half mirrors the lower exactly.
     """
-    import mpmath  # only whoever wants exact noise pays for it
+    import mpmath  # type: ignore[import-untyped]  # only whoever wants exact noise pays for it
 
     context = mpmath.mp.clone()
     context.dps = 50
@@ -172,4 +172,3 @@ def _bucketed(uniform: npt.NDArray[np.uint64], scale: float) -> npt.NDArray[np.i
     split = np.nonzero(is_split[leading])
     found[split] = np.searchsorted(thresholds, uniform[split], side="right")
     return found - np.int16(len(thresholds) // 2)
-

@@ -184,7 +184,8 @@ class Sampling:
 
     def take(self, counts: npt.NDArray[np.int64]) -> None:
         """Decide from the votes per class of the first ``num_wanted`` draws of the stage, shape (K,)."""
-        assert self.certificate is None and counts.sum() == self.num_wanted
+        assert self.certificate is None
+        assert counts.sum() == self.num_wanted
         if self.stage == "selection":
             self._select(counts)
         else:

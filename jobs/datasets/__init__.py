@@ -140,7 +140,8 @@ def load_images(name: str, split: Split, data: Mapping[str, str | None] | None =
     expected = info.num_images[split]
     if not info.any_size and len(images.labels) != expected:
         raise ConfigError([f"data.{name}: {len(images.labels)} {split} images, expected {expected}"])
-    assert images.labels.dtype == np.int64 and images.num_levels == info.num_levels
+    assert images.labels.dtype == np.int64
+    assert images.num_levels == info.num_levels
     return images
 
 

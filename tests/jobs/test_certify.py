@@ -10,9 +10,11 @@ import pyarrow as pa
 import pytest
 
 from jobs import certify, records
-from jobs.errors import CheckpointError
+from jobs.errors import CheckpointError, ConfigError
 from jobs.indices import IndexRange, partition
+from jobs.manifest import Run
 from jobs.store import Store
+from smoothing.bounds import clopper_pearson_lower
 from tests.jobs.test_train import Killed
 from tests.jobs.units import GAUSSIAN_RUN, PGD_RUN, RESOURCES, certify_here
 
@@ -180,3 +182,53 @@ def test_a_partial_file_that_vanishes_while_being_read_is_no_error(
     monkeypatch.setattr(records, "read_records", vanishing)
     certify_here(store, RUN, ALL)
     assert _records(store).equals(expected)
+
+
+ADAPTIVE = replace(
+    RUN.certify, n=4000, mode="adaptive", stop_rule="grid", radius_step=0.25, stop_wrong=True, curtail=True
+)
+ADAPTIVE_RUN = replace(RUN, certify=ADAPTIVE)
+EXACT_RUN = replace(RUN, certify=replace(RUN.certify, noise="exact_grid"))
+
+
+@pytest.mark.parametrize("run", [ADAPTIVE_RUN, EXACT_RUN], ids=["adaptive", "exact_grid"])
+@pytest.mark.parametrize("batch_size", [1, 700, 5000])
+def test_what_an_image_gets_does_not_depend_on_its_company(store: Store, run: Run, batch_size: int) -> None:
+    """In full batches images of all stages stand side by side, and end in another order than they began."""
+    certify_here(store, run, ALL, replace(RESOURCES, batch_size=batch_size))
+    together = records.read_records(store.shard_path(run.train.key, run.certify.key, ALL))
+    for index in (0, 7, 20):
+        alone = IndexRange(start=index, stop=index + 1)
+        certify_here(store, run, alone, replace(RESOURCES, batch_size=100))
+        row = records.read_records(store.shard_path(run.train.key, run.certify.key, alone))
+        expected = together.filter(pa.compute.equal(together["index"], index))
+        assert row.drop_columns(list(records.TIMING_COLUMNS)).equals(
+            expected.drop_columns(list(records.TIMING_COLUMNS))
+        )
+
+
+def test_adaptive_records_say_what_was_drawn_and_why_it_ended(store: Store) -> None:
+    certify_here(store, ADAPTIVE_RUN, ALL)
+    rows = records.read_records(store.shard_path(RUN.train.key, ADAPTIVE.key, ALL)).to_pylist()
+    assert {row["stop"] for row in rows} >= {"decided", "wrong_class"}
+    for row in rows:
+        assert row["n"] == 4000
+        assert row["n_used"] == sum(row["counts"])
+        assert (row["n_used"] == 0) == (row["stop"] == "wrong_class")
+        assert (row["n_used"] == 4000) == (row["stop"] == "full")
+        assert row["stop"] != "wrong_class" or not row["correct"]
+
+
+def test_exact_noise_takes_its_total_variation_off_the_bound(store: Store) -> None:
+    certify_here(store, EXACT_RUN, ALL)
+    rows = records.read_records(store.shard_path(RUN.train.key, EXACT_RUN.certify.key, ALL)).to_pylist()
+    assert {row["noise"] for row in rows} == {"exact_grid"}
+    for row in rows:
+        plain = float(clopper_pearson_lower(row["count_top"], row["n"], row["alpha"]))
+        assert 0 <= plain - row["p_lower"] < 1e-9
+
+
+def test_a_precision_that_the_device_lacks_is_an_error(store: Store) -> None:
+    run = replace(RUN, certify=replace(RUN.certify, precision="tf32"))
+    with pytest.raises(ConfigError, match="tf32 needs a GPU"):
+        certify_here(store, run, ALL)

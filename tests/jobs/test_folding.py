@@ -40,7 +40,12 @@ def shake(classifier: Classifier, dataset: str) -> None:
 
 ARCHITECTURES = pytest.mark.parametrize(
     ("architecture", "dataset", "num_folded"),
-    [("digits_cnn", "digits", 2), ("cifar_resnet20", "cifar10", 21), ("resnet50", "imagenet", 53), ("linear", "digits", 0)],
+    [
+        ("digits_cnn", "digits", 2),
+        ("cifar_resnet20", "cifar10", 21),
+        ("resnet50", "imagenet", 53),
+        ("linear", "digits", 0),
+    ],
 )
 
 
@@ -100,7 +105,8 @@ class Shared(nn.Module):
         self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
 
     def forward(self, inputs_BCHW: torch.Tensor) -> torch.Tensor:
-        return (self.norm(self.conv(inputs_BCHW)) + self.conv(inputs_BCHW)).mean(dim=(2, 3))
+        outputs_BCHW: torch.Tensor = self.norm(self.conv(inputs_BCHW)) + self.conv(inputs_BCHW)
+        return outputs_BCHW.mean(dim=(2, 3))
 
 
 class Moody(nn.Module):

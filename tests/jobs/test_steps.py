@@ -10,9 +10,7 @@ import torch
 from benchmarks.train import Setting, both_losses
 
 CPU = torch.device("cpu")
-DIGITS = Setting(
-    architecture="digits_cnn", dataset="digits", batch_size=32, m_train=2, num_steps=2, learning_rate=0.05
-)
+DIGITS = Setting(architecture="digits_cnn", dataset="digits", batch_size=32, m_train=2, num_steps=2, learning_rate=0.05)
 RESNET = Setting(
     architecture="cifar_resnet20", dataset="cifar10", batch_size=8, m_train=2, num_steps=2, learning_rate=0.01
 )

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import mpmath  # type: ignore[import-untyped]
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from scipy import stats
@@ -21,7 +22,7 @@ STREAM = NoiseStream(seed=3, index=5, stage="estimation")
 LAWS = [ExactGridNoise(0.25, 255), ExactGridNoise(0.12, 16), ExactGridNoise(1.0, 255), ExactGridNoise(0.01, 16)]
 
 
-def probabilities(law: ExactGridNoise) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def probabilities(law: ExactGridNoise) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """The integers that noise can be, and Phi((j + 1/2) / s) - Phi((j - 1/2) / s) for each, tails included."""
     scale = law.sigma * law.num_levels
     reach = len(laws._thresholds(scale)) // 2
@@ -96,7 +97,9 @@ def test_inputs_depend_on_the_sum_of_integers_alone(num_levels: int) -> None:
         assert np.unique(inputs[sums == total]).size == 1
 
 
-@pytest.mark.parametrize("value", [0.5, 1 / 256, -1 / 255, 256 / 255, float(np.nextafter(np.float32(0.2), np.float32(1)))])
+@pytest.mark.parametrize(
+    "value", [0.5, 1 / 256, -1 / 255, 256 / 255, float(np.nextafter(np.float32(0.2), np.float32(1)))]
+)
 def test_pixels_off_the_grid_are_refused(value: float) -> None:
     image = np.full((1, 2, 2), 51 / 255, dtype=np.float32)
     image[0, 1, 1] = value
@@ -117,9 +120,7 @@ def certified_share(law: NoiseLaw, num_images: int = 300) -> tuple[float, float]
     procedure = Procedure(sigma=law.sigma, n0=100, n=1000, alpha=0.001)
     certificates = [
         certificate
-        for _, certificate in certify_images(
-            classifier, images, procedure, law, num_classes=2, seed=0, batch_size=1000
-        )
+        for _, certificate in certify_images(classifier, images, procedure, law, num_classes=2, seed=0, batch_size=1000)
     ]
     claims = [certificate.radius for certificate in certificates if certificate.prediction != ABSTAIN]
     return len(claims) / num_images, float(np.mean(claims))

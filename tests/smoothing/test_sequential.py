@@ -98,9 +98,7 @@ STREAMS = [(seed, p) for seed in range(3) for p in (0.05, 0.4, 0.49, 0.5, 0.51, 
 @pytest.mark.parametrize("n", [1000, 2537, 10_000])
 @pytest.mark.parametrize("procedure", [PAPER, GRID, CURVE], ids=["paper", "grid", "curve"])
 @pytest.mark.parametrize(("stop_wrong", "curtail"), [(True, False), (False, True), (True, True)])
-def test_early_stops_change_no_cell_path_by_path(
-    procedure: Procedure, n: int, stop_wrong: bool, curtail: bool
-) -> None:
+def test_early_stops_change_no_cell_path_by_path(procedure: Procedure, n: int, stop_wrong: bool, curtail: bool) -> None:
     plain = replace(procedure, n=n)
     stopping = replace(plain, stop_wrong=stop_wrong, curtail=curtail)
     num_fewer = 0
@@ -170,9 +168,7 @@ def test_a_clear_image_needs_few_votes(procedure: Procedure) -> None:
 
 def test_curve_stops_when_the_radius_can_hardly_grow() -> None:
     rng = np.random.default_rng(0)
-    coarse, fine = (
-        drawn(replace(CURVE, n=100_000, radius_step=step), 0.9, rng).counts.sum() for step in (0.05, 0.001)
-    )
+    coarse, fine = (drawn(replace(CURVE, n=100_000, radius_step=step), 0.9, rng).counts.sum() for step in (0.05, 0.001))
     assert coarse < fine == 100_000
 
 
@@ -225,5 +221,3 @@ def test_abstention_rate_of_full_records() -> None:
 def test_abstention_rate_is_refused_where_sampling_stopped_early(stop: str) -> None:
     with pytest.raises(ValueError, match=f"stopped early \\(1 {stop} of 3\\)"):
         abstention_rate([0, ABSTAIN, 1], ["full", stop, "full"])
-
-
