@@ -72,7 +72,7 @@ class RecordKind:
 
 
 CERTIFICATION = RecordKind("certification", SCHEMA)
-"""What certification writes. Files without a kind are of this one."""
+"""What our own runs write. Files without a kind are of this one."""
 
 TIMING_COLUMNS = ("elapsed_s",)
 """The columns that may differ between two runs of the same work."""
@@ -150,17 +150,30 @@ def write_records(path: Path, table: pa.Table, metadata: Mapping[str, str], kind
     write_atomically(path, write, check)
 
 
-def read_records(path: Path, kind: RecordKind = CERTIFICATION) -> pa.Table:
+def read_records(path: Path, kind: RecordKind = CERTIFICATION, columns: Sequence[str] | None = None) -> pa.Table:
     """All rows of a records file, every page's checksum verified; columns exactly the kind's.
+
+    Args:
+        path: The file.
+        kind: The layout it must have.
+        columns: Read these alone, in this order; None for all. Columns of strings then come
+            dictionary-encoded.
 
     Raises:
         RecordError: The file cannot be read, is of another kind or schema version, lacks a column, has
             one of another type, or a null where none may be. Names file and column.
     """
-    with _parquet(path) as file:
+    strings = [name for name in columns or () if kind.schema.field(name).type == pa.string()]
+    with _parquet(path, read_dictionary=strings) as file:
         _check_stamp(path, _own_metadata(file), kind)
-        table = file.read()
-    return _conforming(table, path, kind)
+        _check_columns(path, file.schema_arrow, kind, encoded=strings)
+        table = file.read(columns=list(kind.schema.names if columns is None else columns))
+    for name in table.column_names:
+        if not kind.schema.field(name).nullable and table[name].null_count:
+            raise RecordError(f"{path}: column {name!r} has nulls where none may be")
+    if columns is None:
+        return table.select(kind.schema.names).cast(kind.schema).replace_schema_metadata(None)
+    return table.select(list(columns)).replace_schema_metadata(None)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -197,7 +210,7 @@ def check_metadata(path: Path, specs: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
+def _parquet(path: Path, read_dictionary: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
     """An open Parquet file; whatever Arrow finds wrong with it inside the block is a RecordError.
 
     Errors of the system (no such file, a disk that does not answer) pass through: they say nothing
@@ -205,7 +218,7 @@ def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
     """
     with path.open("rb") as opened:
         try:
-            yield pq.ParquetFile(opened, page_checksum_verification=True)
+            yield pq.ParquetFile(opened, page_checksum_verification=True, read_dictionary=list(read_dictionary))
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
@@ -215,7 +228,8 @@ def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
 
 def _own_metadata(file: pq.ParquetFile) -> dict[str, str]:
     raw = file.schema_arrow.metadata or {}
-    return {key.decode(): value.decode() for key, value in raw.items()}
+    # A flipped bit may leave text that is no UTF-8: it then equals nothing that is expected.
+    return {key.decode(errors="replace"): value.decode(errors="replace") for key, value in raw.items()}
 
 
 def _check_stamp(path: Path, metadata: Mapping[str, str], kind: RecordKind) -> None:
@@ -231,22 +245,26 @@ def _check_stamp(path: Path, metadata: Mapping[str, str], kind: RecordKind) -> N
         raise RecordError(f"{path}: holds records of kind {found!r}, expected {kind.name!r}")
 
 
-def _conforming(table: pa.Table, path: Path, kind: RecordKind) -> pa.Table:
+def _check_columns(path: Path, found: pa.Schema, kind: RecordKind, *, encoded: Sequence[str]) -> None:
     for field in kind.schema:
-        if field.name not in table.column_names:
+        if field.name not in found.names:
             raise RecordError(f"{path}: column {field.name!r} is missing")
-        found = table.schema.field(field.name).type
-        if not found.equals(field.type):
-            raise RecordError(f"{path}: column {field.name!r} has type {found}, expected {field.type}")
-        if not field.nullable and table[field.name].null_count:
-            raise RecordError(f"{path}: column {field.name!r} has nulls where none may be")
-    return table.select(kind.schema.names).cast(kind.schema).replace_schema_metadata(None)
+        type_found = found.field(field.name).type
+        if field.name in encoded and pa.types.is_dictionary(type_found):
+            type_found = type_found.value_type
+        if not type_found.equals(field.type):
+            raise RecordError(f"{path}: column {field.name!r} has type {type_found}, expected {field.type}")
 
 
 def _differences(found: str | None, expected: str) -> str:
     if found is None:
         return "everything (it has none)"
-    ours, theirs = json.loads(expected), json.loads(found)
+    try:
+        ours, theirs = json.loads(expected), json.loads(found)
+    except ValueError:
+        return "everything (it is damaged)"
+    if not isinstance(theirs, dict):
+        return "everything (it is damaged)"
     return ", ".join(
         f"{key} ({theirs.get(key)!r}, expected {ours.get(key)!r})"
         for key in sorted({*ours, *theirs})

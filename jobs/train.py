@@ -16,12 +16,12 @@ import torch
 
 from jobs import checkpoint, pretrained
 from jobs.atomic import remove_stale_temporaries, write_atomically, write_json
-from jobs.datasets import dataset_info, load_images
+from jobs.datasets import DatasetInfo, dataset_info, load_images
 from jobs.device import set_up_device
 from jobs.distributed import Group, is_scheduled_task, run_in_processes, scheduled_group
 from jobs.errors import CheckpointError, TrainingDivergedError
 from jobs.feeding import Feeder, epoch_batches, make_feeder
-from jobs.models import build_classifier
+from jobs.models import Classifier, build_classifier
 from jobs.schedules import epsilon_at, learning_rate_at
 from jobs.specs import TrainSpec
 from jobs.steps import Randomness, Stepper
@@ -71,7 +71,7 @@ def train_as(group: Group, spec: TrainSpec, store: Store, resources: Resources) 
         _train_epoch(trainer, feeder, device)
         row = trainer.history[-1]
         logging.info("epoch %(epoch)d: loss %(loss).4f, accuracy %(accuracy).3f, %(elapsed_s).1f s", row)
-        if not math.isfinite(row["loss"]):
+        if not (math.isfinite(row["loss"]) and _answers(trainer.stepper.classifier, info, device)):
             raise TrainingDivergedError(_divergence_message(spec, store, row["epoch"]))
         if group.is_first:
             _save_state(trainer, store)
@@ -87,6 +87,15 @@ class _Trainer:
     stepper: Stepper
     next_epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def _answers(classifier: Classifier, info: DatasetInfo, device: torch.device) -> bool:
+    """Whether the weights give finite logits: the loss was taken before the last step, which may have ruined them."""
+    grey_BCHW = torch.full((2, *info.image_shape), 0.5, device=device)
+    with torch.inference_mode():
+        logits_BK = classifier.eval()(grey_BCHW)
+    classifier.train()
+    return bool(logits_BK.isfinite().all())
 
 
 def _write_spec(spec: TrainSpec, store: Store) -> None:
@@ -105,6 +114,7 @@ def _begin_or_resume(group: Group, spec: TrainSpec, store: Store, device: torch.
         path = store.state_path(spec.key, epoch)
         try:
             state = checkpoint.load(path)
+            checkpoint.check_spec(path, state.get("spec"), spec)
         except CheckpointError as error:
             logging.warning("%s; trying the state before it", error)
             continue
@@ -190,8 +200,10 @@ def _finish(trainer: _Trainer, store: Store) -> None:
 
 def _divergence_message(spec: TrainSpec, store: Store, epoch: int) -> str:
     saved = store.saved_epochs(spec.key)
-    kept = f"the state after epoch {saved[-1]} is kept in {store.state_dir(spec.key)}" if saved else "nothing was saved"
+    kept = (
+        f"the state after {saved[-1]} epochs is kept in {store.state_dir(spec.key)}" if saved else "nothing was saved"
+    )
     return (
-        f"training of {spec.key} diverged: the loss of epoch {epoch} is not finite; {kept}. "
+        f"training of {spec.key} diverged in epoch {epoch} (counted from 0): loss or logits are not finite; {kept}. "
         f"A smaller train.learning_rate than {spec.learning_rate} usually helps (and makes another run)"
     )

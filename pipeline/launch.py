@@ -10,7 +10,7 @@ import filelock
 
 from configs.entry import EXIT_FAILED, run_entry
 from jobs.errors import RecordError
-from jobs.manifest import Manifest, read_manifest, write_manifest
+from jobs.manifest import Manifest, check_launchable, read_manifest, write_manifest
 from jobs.store import Store
 from jobs.units import Resources
 from pipeline import report
@@ -22,6 +22,8 @@ from pipeline.observe import observe
 from pipeline.plan import plan
 from pipeline.sources import bring_in, check_data
 
+_LOCK_PATIENCE_S = 1.0  # a status looks at the lock for a moment
+
 
 def launch(values: dict[str, Any]) -> int:
     """Launch the grid of a composed configuration; returns the exit code.
@@ -31,13 +33,14 @@ def launch(values: dict[str, Any]) -> int:
     """
     config = parse_launch(values)
     store = Store(config.results)
+    check_launchable(store, config.manifest.grid)
     if config.dry_run:
         return _dry_run(config, store)
     check_data(config)
     check_writable(store.root)
     lock = filelock.FileLock(store.launch_lock_path())
     try:
-        with lock.acquire(timeout=0):
+        with lock.acquire(timeout=_LOCK_PATIENCE_S):
             return _launch_locked(config, store)
     except filelock.Timeout:
         print(
@@ -61,11 +64,14 @@ def _dry_run(config: LaunchConfig, store: Store) -> int:
 
 def _launch_locked(config: LaunchConfig, store: Store) -> int:
     manifest, began = config.manifest, time.monotonic()
+    for leftover in store.activity_paths():  # of launches that were killed: we hold the lock, so none is at work
+        leftover.unlink(missing_ok=True)
     observed = observe(manifest, store)
     todo = plan(manifest, observed, num_shards=config.cluster.num_shards)
     print(f"grid {manifest.grid}: {len(manifest.runs)} models, results in {store.root}")
     print(report.plan_table(manifest, observed, todo))
     if not todo.units:
+        write_manifest(store.manifest_path(manifest.grid), manifest)  # should it have been lost or damaged
         print(f"nothing to do: the grid is complete\n{report.next_step(config)}")
         return 0
     bring_in(todo, config, store)

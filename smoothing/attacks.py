@@ -19,8 +19,8 @@ PAPER_ESTIMATOR = PlugInEstimator()
 """Equation (6) by automatic differentiation, inverse temperature 1."""
 
 PROJECTION_SLACK = 1e-6
-"""Projection aims this share inside the ball, so that float32 rounding of the norm and of x + delta
-cannot put the result outside."""
+"""Projection aims this share inside the ball, so that float32 rounding of the shortened vector
+cannot put it outside."""
 
 
 def smoothadv_pgd(
@@ -109,19 +109,22 @@ def unit_direction(vectors_BCHW: Tensor, fallback_BCHW: Tensor) -> Tensor:
 
 def project_l2(delta_BCHW: Tensor, epsilon: float) -> Tensor:
     """Each image's perturbation shortened to length at most ``epsilon``; shorter ones unchanged."""
-    norm_B = delta_BCHW.flatten(1).norm(dim=1)
-    shrink_B = (epsilon * (1 - PROJECTION_SLACK) / norm_B.clamp_min(1e-30)).clamp_max(1.0)
-    return delta_BCHW * per_image(shrink_B)
+    # In float64: a float32 sum over a large image errs by more than the slack.
+    norm_B = torch.linalg.vector_norm(delta_BCHW.flatten(1), dim=1, dtype=torch.float64)
+    shrink_B = (epsilon * (1 - PROJECTION_SLACK) / norm_B.clamp_min(1e-300)).clamp_max(1.0)
+    return delta_BCHW * per_image(shrink_B.to(delta_BCHW.dtype))
 
 
 def perturbed(inputs_BCHW: Tensor, delta_BCHW: Tensor, epsilon: float) -> Tensor:
     """Images plus perturbations, moved as little as puts them in [0, 1] and within ``epsilon``.
 
     Guarantee:
-        The exact distance of what comes back from the inputs is at most ``epsilon``: the sum's
-        rounding, at most 2 ** -25 for each pixel of [0, 1], is taken off the radius beforehand.
+        The exact distance of what comes back from the inputs is at most ``epsilon``: what the sum
+        may round, half a unit in the last place of numbers below 1 for each pixel, is taken off the
+        radius beforehand.
     """
-    rounding = math.sqrt(inputs_BCHW[0].numel()) * 2.0**-25
+    rounding = torch.finfo(inputs_BCHW.dtype).eps / 4 * math.sqrt(inputs_BCHW[0].numel())
+    # x + (x' - x) may miss [0, 1] by a rounding error.
     return (inputs_BCHW + project_l2(delta_BCHW, max(0.0, epsilon - rounding))).clamp(0, 1)
 
 

@@ -174,7 +174,7 @@ def test_a_partial_file_that_vanishes_while_being_read_is_no_error(
             certify_here(store, RUN, ALL)
     read = records.read_records
 
-    def vanishing(path: Path, kind: records.RecordKind) -> pa.Table:
+    def vanishing(path: Path, kind: records.RecordKind = records.CERTIFICATION) -> pa.Table:
         if ".partial." in path.name and path.exists() and not path.name.startswith("."):
             path.unlink()
         return read(path, kind)
@@ -232,3 +232,28 @@ def test_a_precision_that_the_device_lacks_is_an_error(store: Store) -> None:
     run = replace(RUN, certify=replace(RUN.certify, precision="tf32"))
     with pytest.raises(ConfigError, match="tf32 needs a GPU"):
         certify_here(store, run, ALL)
+
+
+def test_rows_certified_with_other_weights_are_not_taken(
+    store: Store, expected: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(certify, "certify_images", _dying_after(5))
+        with pytest.raises(Killed):
+            certify_here(store, RUN, ALL)
+    partial = store.partial_path(*KEYS, ALL)
+    metadata = {**records.read_metadata(partial), "checkpoint_sha256": "0" * 64}
+    records.write_records(partial, records.read_records(partial), metadata)
+    certify_here(store, RUN, ALL)
+    assert _records(store).equals(expected)
+    assert partial.with_name(f"{partial.name}.rejected-1").exists()
+
+
+def test_a_sibling_s_saved_images_stay(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = partition(ALL, 11)
+    with monkeypatch.context() as patch:
+        patch.setattr(certify, "certify_images", _dying_after(5))
+        with pytest.raises(Killed):
+            certify_here(store, RUN, first)
+    certify_here(store, RUN, second)
+    assert store.partial_shards(*KEYS) == [first]

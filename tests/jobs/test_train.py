@@ -165,10 +165,34 @@ def test_diverging_training_stops_and_keeps_the_last_good_state(
         return step(stepper, *args)
 
     monkeypatch.setattr(Stepper, "_step", diverge_in_the_third_epoch)
-    with pytest.raises(TrainingDivergedError, match="epoch 2 is not finite; the state after epoch 2 is kept"):
+    with pytest.raises(TrainingDivergedError, match=r"in epoch 2 .* not finite; the state after 2 epochs is kept"):
         train_here(store, GAUSSIAN_RUN)
     assert store.saved_epochs(GAUSSIAN_RUN.train.key) == [1, 2]
     for epoch in (1, 2):
         state = checkpoint.load(store.state_path(GAUSSIAN_RUN.train.key, epoch))["state_dict"]
         assert all(bool(tensor.isfinite().all()) for tensor in state.values())
     assert not store.is_trained(GAUSSIAN_RUN.train.key)
+
+
+def test_the_epochs_file_is_complete_after_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_train_epoch", _die_after(2, train._train_epoch))
+        with pytest.raises(Killed):
+            train_here(store, RUN)
+    train_here(store, RUN)
+    assert [row["epoch"] for row in pq.read_table(store.epochs_path(KEY)).to_pylist()] == [0, 1, 2, 3]
+
+
+def test_a_state_of_another_spec_is_not_gone_on_with(
+    tmp_path: Path, undisturbed: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = Store(tmp_path), Run(train=replace(RUN.train, seed=7), certify=RUN.certify, indices=RUN.indices)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_train_epoch", _die_after(2, train._train_epoch))
+        with pytest.raises(Killed):
+            train_here(store, other)
+    store.state_dir(KEY).parent.mkdir(parents=True)
+    store.state_dir(other.train.key).rename(store.state_dir(KEY))
+    train_here(store, RUN)
+    _assert_same_bits(_weights(store), _weights(undisturbed))
