@@ -1,6 +1,6 @@
 # make demo    environment, then the main job on real data on this machine's CPU, and its envelope
-# make test    environment, then the whole test suite
-# make check   what CI runs: format, lint, types, import rules, tests with branch coverage
+# make test    environment, then the whole test suite with branch coverage
+# make check   what CI runs: format, lint, types and import rules, then make test
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -12,10 +12,9 @@ demo: $(VENV)/installed
 	$(BIN)/python -m analysis.envelope grid=digits
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
-
-check: lint
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+check: lint test
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .

@@ -222,7 +222,8 @@ def _parquet(path: Path, read_dictionary: Sequence[str] = ()) -> Iterator[pq.Par
 
 def _own_metadata(file: pq.ParquetFile) -> dict[str, str]:
     raw = file.schema_arrow.metadata or {}
-    return {key.decode(): value.decode() for key, value in raw.items()}
+    # A flipped bit may leave text that is no UTF-8: it then equals nothing that is expected.
+    return {key.decode(errors="replace"): value.decode(errors="replace") for key, value in raw.items()}
 
 
 def _check_stamp(path: Path, metadata: Mapping[str, str], kind: RecordKind) -> None:
@@ -252,7 +253,12 @@ def _check_columns(path: Path, found: pa.Schema, kind: RecordKind, *, encoded: S
 def _differences(found: str | None, expected: str) -> str:
     if found is None:
         return "everything (it has none)"
-    ours, theirs = json.loads(expected), json.loads(found)
+    try:
+        ours, theirs = json.loads(expected), json.loads(found)
+    except ValueError:
+        return "everything (it is damaged)"
+    if not isinstance(theirs, dict):
+        return "everything (it is damaged)"
     return ", ".join(
         f"{key} ({theirs.get(key)!r}, expected {ours.get(key)!r})"
         for key in sorted({*ours, *theirs})

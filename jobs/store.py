@@ -102,6 +102,9 @@ class Store:
         """What a running launch says of itself: units running and waiting."""
         return self.grid_dir(grid) / "activity.json"
 
+    def activity_paths(self) -> list[Path]:
+        return sorted(self.root.glob("grids/*/activity.json"))
+
     def launch_lock_path(self) -> Path:
         return self.root / ".launch.lock"
 
@@ -150,6 +153,6 @@ def _ranges(folder: Path, pattern: re.Pattern[str]) -> list[IndexRange]:
 def _matches(folder: Path, pattern: re.Pattern[str]) -> list[re.Match[str]]:
     try:
         names = os.listdir(folder)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return [match for name in names if (match := pattern.fullmatch(name))]

@@ -101,9 +101,10 @@ def parse_launch(values: Mapping[str, Any]) -> LaunchConfig:
 def check_writable(results: Path) -> None:
     """Make the results folder, or raise ConfigError if nothing can be written there."""
     try:
-        results.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=results):
-            pass
+        for folder in (results, results / "runs", results / "grids"):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
     except OSError as error:
         raise ConfigError(
             [f"results: cannot write to {results} ({error.strerror}); choose another folder with results=PATH"]

@@ -21,6 +21,8 @@ from pipeline.local import LocalExecutor
 from pipeline.observe import observe
 from pipeline.plan import plan
 
+_LOCK_PATIENCE_S = 1.0  # a status looks at the lock for a moment
+
 
 def launch(values: dict[str, Any]) -> int:
     """Launch the grid of a composed configuration; returns the exit code.
@@ -36,7 +38,7 @@ def launch(values: dict[str, Any]) -> int:
     check_writable(store.root)
     lock = filelock.FileLock(store.launch_lock_path())
     try:
-        with lock.acquire(timeout=0):
+        with lock.acquire(timeout=_LOCK_PATIENCE_S):
             return _launch_locked(config, store)
     except filelock.Timeout:
         print(
@@ -58,11 +60,14 @@ def _dry_run(config: LaunchConfig, store: Store) -> int:
 
 def _launch_locked(config: LaunchConfig, store: Store) -> int:
     manifest, began = config.manifest, time.monotonic()
+    for leftover in store.activity_paths():  # of launches that were killed: we hold the lock, so none is at work
+        leftover.unlink(missing_ok=True)
     observed = observe(manifest, store)
     todo = plan(manifest, observed, num_shards=config.cluster.num_shards)
     print(f"grid {manifest.grid}: {len(manifest.runs)} models, results in {store.root}")
     print(report.plan_table(manifest, observed, todo))
     if not todo.units:
+        write_manifest(store.manifest_path(manifest.grid), manifest)  # should it have been lost or damaged
         print(f"nothing to do: the grid is complete\n{report.next_step(config)}")
         return 0
     _note_changed_grid(manifest, store)

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import filelock
+from pydantic import Field
+from pydantic.dataclasses import dataclass as strict_dataclass
 from tabulate import tabulate
 
 from configs.entry import run_entry
@@ -18,6 +20,7 @@ from jobs.indices import missing_from
 from jobs.manifest import Manifest, Run, open_grid
 from jobs.store import Store
 from jobs.units import AggregateUnit, CertifyUnit, TrainUnit, Unit
+from jobs.validation import STRICT, build
 from pipeline import report
 from pipeline.observe import Observation, observe
 
@@ -50,20 +53,30 @@ class RunStatus:
     num_certified: int
 
 
+@strict_dataclass(frozen=True, kw_only=True, config=STRICT)
+class StatusConfig:
+    """What to show; see configs/status.yaml."""
+
+    grid: str | None
+    results: Annotated[str, Field(min_length=1)]
+    verbose: bool
+
+
 def status(values: Mapping[str, Any]) -> int:
     """Print the state of a grid; returns the exit code.
 
     Raises:
         ConfigError: No such grid was launched into the results folder.
     """
-    store = Store(Path(str(values["results"])))
-    manifest = open_grid(store, values["grid"])
+    config = build(StatusConfig, values, where="status")
+    store = Store(Path(config.results))
+    manifest = open_grid(store, config.grid)
     observed, activity = observe(manifest, store), read_activity(store, manifest.grid)
     failures = _standing_failures(manifest, observed, store)
     runs = [_run_status(run, observed, activity, failures) for run in manifest.runs]
     print(f"grid {manifest.grid}: {len(manifest.runs)} models, results in {store.root}")
     print(_stage_table(manifest, observed, activity, failures, runs))
-    if values["verbose"]:
+    if config.verbose:
         print(_run_table(runs))
     for failure in failures.values():
         print(report.failure_text(failure))
@@ -75,7 +88,10 @@ def read_activity(store: Store, grid: str) -> Activity:
     path = store.activity_path(grid)
     if not path.exists() or not _is_locked(store.launch_lock_path()):
         return Activity()  # what a killed launch left behind means nothing
-    content = read_json(path)
+    try:
+        content = read_json(path)
+    except FileNotFoundError:  # the launch has ended meanwhile
+        return Activity()
     return Activity(running=frozenset(content["running"]), queued=frozenset(content["queued"]))
 
 
