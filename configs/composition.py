@@ -99,7 +99,8 @@ def _check_keys(config_name: str, overrides: Sequence[Override]) -> None:
     """Every key that is overridden exists (one that is added with + is the entry's to judge)."""
     groups = groups_of(config_name)
     choices = [override for override in overrides if override.key_or_group in groups or _is_hydras(override)]
-    known = _keys(_to_plain(_compose(config_name, [override.input_line or "" for override in choices])))
+    chosen = _compose(config_name, [override.input_line or "" for override in choices])
+    known = _keys(OmegaConf.to_container(chosen, resolve=False))  # values that are required may still be missing
     problems = []
     for override in overrides:
         key = override.key_or_group

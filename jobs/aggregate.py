@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from jobs import records
 from jobs.atomic import remove_stale_temporaries, set_aside
 from jobs.errors import RecordError
 from jobs.indices import IndexRange
-from jobs.manifest import Manifest, Run, read_manifest
+from jobs.layouts import Layout, layout_of
+from jobs.manifest import Manifest, ShardedRun, read_manifest
 from jobs.store import Store
 from jobs.units import AggregateUnit, Resources
 
@@ -22,7 +24,7 @@ FINGERPRINT_KEY = "grid_fingerprint"
 
 
 def run(unit: AggregateUnit, store: Store, resources: Resources) -> None:
-    """Write the records of all runs of a grid, sorted by run and index.
+    """Write the records of all runs of a grid, and those of its attacks, sorted by run and index.
 
     Raises:
         RecordError: Something is missing, there twice, damaged or of other parameters; names all
@@ -30,24 +32,42 @@ def run(unit: AggregateUnit, store: Store, resources: Resources) -> None:
     """
     del resources  # reading and writing files needs none
     manifest = read_manifest(store.manifest_path(unit.grid))
+    problems = _aggregate(manifest.runs, store.records_path(unit.grid), manifest, store)
+    problems += _aggregate(manifest.attacks, store.attack_records_path(unit.grid), manifest, store)
+    if problems:
+        raise RecordError("\n".join(problems))
+
+
+def _aggregate(runs: Sequence[ShardedRun], path: Path, manifest: Manifest, store: Store) -> list[str]:
+    """Write the records of some runs into one file, or return what stands against it."""
+    if not runs:
+        return []
     tables: list[pa.Table] = []
     provenance: dict[str, Any] = {}
     problems: list[str] = []
-    for grid_run in manifest.runs:
+    for grid_run in runs:
         try:
             table, metadata = collect_run(grid_run, store, set_aside_damaged=True)
         except RecordError as error:
             problems.append(str(error))
             continue
         tables.append(table)
-        provenance[f"{grid_run.train.key}/{grid_run.certify.key}"] = metadata
+        provenance[f"{grid_run.train.key}/{grid_run.key}"] = metadata
     if problems:
-        raise RecordError("\n".join(problems))
-    path = store.records_path(unit.grid)
+        return problems
     remove_stale_temporaries(path.parent)
     metadata = {"source": "aggregate", FINGERPRINT_KEY: manifest.fingerprint, "runs": json.dumps(provenance)}
-    records.write_records(path, pa.concat_tables(tables), metadata)
+    records.write_records(path, pa.concat_tables(tables), metadata, layout_of(runs[0]).kind)
     logging.info("%d records of %d runs: %s", sum(map(len, tables)), len(tables), path)
+    return []
+
+
+def is_aggregated(manifest: Manifest, store: Store) -> bool:
+    """Whether all aggregated files of a grid are there, made for just this grid."""
+    paths = [store.records_path(manifest.grid)]
+    if manifest.attacks:
+        paths.append(store.attack_records_path(manifest.grid))
+    return all(is_current(path, manifest) for path in paths)
 
 
 def is_current(path: Path, manifest: Manifest) -> bool:
@@ -61,7 +81,7 @@ def is_current(path: Path, manifest: Manifest) -> bool:
 
 
 def collect_run(
-    grid_run: Run, store: Store, *, set_aside_damaged: bool = False, allow_gaps: bool = False
+    grid_run: ShardedRun, store: Store, *, set_aside_damaged: bool = False, allow_gaps: bool = False
 ) -> tuple[pa.Table, dict[str, str]]:
     """The records of one run, sorted by index, from its finished shards.
 
@@ -78,31 +98,31 @@ def collect_run(
         RecordError: A gap, an index in two files, a damaged or foreign shard, or shards certified
             with different weights.
     """
-    train_key, certify_key = grid_run.train.key, grid_run.certify.key
+    place, layout = (grid_run.train.key, grid_run.key), layout_of(grid_run)
     parts: list[tuple[Path, pa.Table, dict[str, str]]] = []
     problems: list[str] = []
-    for indices in store.finished_shards(train_key, certify_key):
-        path = store.shard_path(train_key, certify_key, indices)
+    for indices in store.finished_shards(*place, grid_run.stage):
+        path = store.shard_path(*place, indices, grid_run.stage)
         try:
-            parts.append((path, *_checked_shard(path, indices, grid_run)))
+            parts.append((path, *_checked_shard(path, indices, layout)))
         except RecordError as error:
             moved = f"; moved to {set_aside(path).name}" if set_aside_damaged else ""
             problems.append(f"{error}{moved}; launch again to certify its images anew")
     problems += _origin_problems(parts) + _index_problems(grid_run, parts, allow_gaps=allow_gaps)
     if problems:
         raise RecordError("\n".join(problems))
-    table = pa.concat_tables([part for _, part, _ in parts]) if parts else records.SCHEMA.empty_table()
+    table = pa.concat_tables([part for _, part, _ in parts]) if parts else layout.kind.schema.empty_table()
     wanted = pc.is_in(table["index"], pa.array(list(grid_run.indices), pa.int32()))
     return table.filter(wanted).sort_by("index"), _common_origin([metadata for _, _, metadata in parts])
 
 
-def _checked_shard(path: Path, indices: IndexRange, grid_run: Run) -> tuple[pa.Table, dict[str, str]]:
-    metadata = records.check_specs(path, grid_run.train, grid_run.certify)
-    table = records.read_records(path)
+def _checked_shard(path: Path, indices: IndexRange, layout: Layout) -> tuple[pa.Table, dict[str, str]]:
+    metadata = records.check_metadata(path, layout.specs)
+    table = records.read_records(path, layout.kind)
     found = table["index"].to_pylist()
     if found != list(indices):
         raise RecordError(f"{path}: holds {len(found)} rows that are not the indices of its name ({indices})")
-    for column, expected in records.run_columns(grid_run.train, grid_run.certify).items():
+    for column, expected in layout.columns.items():
         values = pc.unique(table[column]).to_pylist()
         if values != [expected]:
             raise RecordError(f"{path}: mixed parameters, column {column!r} holds {values}, expected {expected!r}")
@@ -110,17 +130,21 @@ def _checked_shard(path: Path, indices: IndexRange, grid_run: Run) -> tuple[pa.T
 
 
 def _origin_problems(parts: list[tuple[Path, pa.Table, dict[str, str]]]) -> list[str]:
-    by_weights: dict[str, Path] = {}
-    for path, _, metadata in parts:
-        by_weights.setdefault(metadata.get("checkpoint_sha256", ""), path)
-    if len(by_weights) <= 1:
-        return []
-    listing = ", ".join(f"{path} ({weights[:12]})" for weights, path in by_weights.items())
-    return [f"shards of one run were certified with different weights: {listing}; remove those of the old weights"]
+    problems = []
+    for name, what in (("checkpoint_sha256", "weights"), ("images", "images")):
+        by_origin: dict[str, Path] = {}
+        for path, _, metadata in parts:
+            by_origin.setdefault(metadata.get(name, ""), path)
+        if len(by_origin) > 1:
+            listing = ", ".join(f"{path} ({origin[:12]})" for origin, path in by_origin.items())
+            problems.append(
+                f"shards of one run were certified with different {what}: {listing}; remove those of the old {what}"
+            )
+    return problems
 
 
 def _index_problems(
-    grid_run: Run, parts: list[tuple[Path, pa.Table, dict[str, str]]], *, allow_gaps: bool
+    grid_run: ShardedRun, parts: list[tuple[Path, pa.Table, dict[str, str]]], *, allow_gaps: bool
 ) -> list[str]:
     owners: dict[int, Path] = {}
     problems: list[str] = []
@@ -133,13 +157,14 @@ def _index_problems(
         owners |= dict.fromkeys(table["index"].to_pylist(), path)
     missing = [index for index in grid_run.indices if index not in owners]
     if missing and not allow_gaps:
+        verb = "certified" if grid_run.stage == "certify" else "attacked"
         problems.append(
-            f"{grid_run.train.key}/{grid_run.certify.key}: {len(missing)} of {len(grid_run.indices)} images are "
-            f"not certified (first: {missing[0]}); launch the grid again"
+            f"{grid_run.train.key}/{grid_run.key}: {len(missing)} of {len(grid_run.indices)} images are "
+            f"not {verb} (first: {missing[0]}); launch the grid again"
         )
     return problems
 
 
 def _common_origin(metadata: list[dict[str, str]]) -> dict[str, str]:
-    names = ("checkpoint_sha256", "packages", "device", "git_commit")
+    names = ("checkpoint_sha256", "images", "packages", "device", "git_commit")
     return {name: ", ".join(sorted({entry.get(name, "unknown") for entry in metadata})) for name in names}

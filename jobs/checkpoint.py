@@ -46,7 +46,7 @@ def save_classifier(path: Path, classifier: Classifier, spec: TrainSpec) -> None
         "num_classes": info.num_classes,
         "image_shape": list(info.image_shape),
         "mean": list(info.mean),
-        "std": list(info.std),
+        "std": list(info.std) if spec.input_layer == "normalize" else [1.0] * len(info.std),
         "sigma": spec.sigma,
         "state_dict": classifier.state_dict(),
         "weights_sha256": weights_sha256(classifier.state_dict()),
@@ -101,16 +101,25 @@ def load(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         raise CheckpointError(f"{path}: no such checkpoint; launch again to train it")
-    # Read first: a disk that does not answer says nothing about the file, and its error passes through.
-    data = io.BytesIO(path.read_bytes())
-    try:
-        content = torch.load(data, map_location="cpu", weights_only=True)
-    except _DAMAGE as error:
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"{path}: cannot be read, truncated or damaged ({reason})") from error
+    content = load_untrusted(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of this format ({FORMAT})")
     return content
+
+
+def load_untrusted(path: Path) -> object:
+    """What a checkpoint file holds, tensors on the CPU; nothing in the file is executed.
+
+    Raises:
+        CheckpointError: It cannot be read.
+    """
+    # Read first: a disk that does not answer says nothing about the file, and its error passes through.
+    data = io.BytesIO(path.read_bytes())
+    try:
+        return torch.load(data, map_location="cpu", weights_only=True)
+    except _DAMAGE as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{path}: cannot be read, truncated or damaged ({reason})") from error
 
 
 def check_spec(path: Path, found: Any, spec: TrainSpec) -> None:

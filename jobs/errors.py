@@ -19,5 +19,9 @@ class CheckpointError(ValueError):
     """A checkpoint is damaged or belongs to something else."""
 
 
+class DataError(ValueError):
+    """Images of a dataset are missing, broken or not what its entry says."""
+
+
 class TrainingDivergedError(RuntimeError):
     """The training loss is not finite any more."""

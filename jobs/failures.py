@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from jobs.atomic import read_json, write_json
-from jobs.errors import CheckpointError, ConfigError, RecordError, TrainingDivergedError
+from jobs.errors import CheckpointError, ConfigError, DataError, RecordError, TrainingDivergedError
 from jobs.store import Store
-from jobs.units import AggregateUnit, CertifyUnit, Unit
+from jobs.units import AggregateUnit, TrainUnit, Unit
 
 FailureClass = Literal["cuda_oom", "host_oom", "timeout", "preempted", "node_fail", "data", "config", "bug", "unknown"]
 
@@ -51,7 +51,7 @@ def classify(error: BaseException) -> FailureClass:
         return "cuda_oom"
     if isinstance(error, MemoryError):
         return "host_oom"
-    if isinstance(error, (RecordError, CheckpointError, TrainingDivergedError, OSError)):
+    if isinstance(error, (RecordError, CheckpointError, DataError, TrainingDivergedError, OSError)):
         return "data"
     if isinstance(error, ConfigError):
         return "config"
@@ -113,12 +113,12 @@ def _record(store: Store, unit: Unit, failure_class: FailureClass, message: str,
 def _folder(store: Store, unit: Unit) -> Path:
     if isinstance(unit, AggregateUnit):
         return store.grid_failures_dir(unit.grid)
-    train = unit.run.train if isinstance(unit, CertifyUnit) else unit.train
+    train = unit.train if isinstance(unit, TrainUnit) else unit.run.train
     return store.failures_dir(train.key)
 
 
 def _stem(unit: Unit) -> str:
     """The unit's name within its folder."""
-    if isinstance(unit, CertifyUnit):
-        return "-".join(["certify", *unit.name.split("/")[2:]])
-    return unit.stage
+    if isinstance(unit, (TrainUnit, AggregateUnit)):
+        return unit.stage
+    return "-".join([unit.stage, *unit.name.split("/")[2:]])

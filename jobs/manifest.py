@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from jobs.atomic import read_json, write_json
+from jobs.attack_spec import AttackSpec
 from jobs.errors import ConfigError, RecordError
 from jobs.indices import IndexRange
 from jobs.specs import CertifySpec, TrainSpec, canonical_json
-from jobs.store import Store
+from jobs.store import ShardStage, Store
 from jobs.validation import build, unknown_choice
 
 FORMAT = 1
@@ -25,6 +26,32 @@ class Run:
     certify: CertifySpec
     indices: IndexRange
 
+    stage: ClassVar[ShardStage] = "certify"
+
+    @property
+    def key(self) -> str:
+        """Of what is done to the model."""
+        return self.certify.key
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackRun:
+    """One attack on one model of a grid, on which images."""
+
+    train: TrainSpec
+    attack: AttackSpec
+    indices: IndexRange
+
+    stage: ClassVar[ShardStage] = "attack"
+
+    @property
+    def key(self) -> str:
+        """Of what is done to the model."""
+        return self.attack.key
+
+
+ShardedRun = Run | AttackRun
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
@@ -33,10 +60,17 @@ class Manifest:
     Attributes:
         grid: Its name.
         runs: Distinct runs in the order of the grid file.
+        attacks: Distinct attacks on the models of these runs.
     """
 
     grid: str
     runs: tuple[Run, ...]
+    attacks: tuple[AttackRun, ...] = ()
+
+    @property
+    def sharded(self) -> tuple[ShardedRun, ...]:
+        """Everything that is done to models image by image."""
+        return (*self.runs, *self.attacks)
 
     @property
     def fingerprint(self) -> str:
@@ -68,7 +102,11 @@ def read_manifest(path: Path) -> Manifest:
         plain = read_json(path)
         if plain["format"] != FORMAT:
             raise RecordError(f"{path}: format {plain['format']}, this version reads {FORMAT}; launch the grid again")
-        return Manifest(grid=plain["grid"], runs=tuple(_run(entry) for entry in plain["runs"]))
+        return Manifest(
+            grid=plain["grid"],
+            runs=tuple(_run(entry) for entry in plain["runs"]),
+            attacks=tuple(_attack_run(entry) for entry in plain["attacks"]),
+        )
     except (ConfigError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, RecordError):
             raise
@@ -110,6 +148,14 @@ def _run(entry: dict[str, Any]) -> Run:
     )
 
 
+def _attack_run(entry: dict[str, Any]) -> AttackRun:
+    return AttackRun(
+        train=build(TrainSpec, entry["train"], where="train"),
+        attack=build(AttackSpec, entry["attack"], where="attack"),
+        indices=build(IndexRange, entry["indices"], where="indices"),
+    )
+
+
 def _to_plain(manifest: Manifest) -> dict[str, Any]:
     runs = [
         {
@@ -121,4 +167,14 @@ def _to_plain(manifest: Manifest) -> dict[str, Any]:
         }
         for run in manifest.runs
     ]
-    return {"format": FORMAT, "grid": manifest.grid, "runs": runs}
+    attacks = [
+        {
+            "train_key": run.train.key,
+            "attack_key": run.attack.key,
+            "train": asdict(run.train),
+            "attack": asdict(run.attack),
+            "indices": asdict(run.indices),
+        }
+        for run in manifest.attacks
+    ]
+    return {"format": FORMAT, "grid": manifest.grid, "runs": runs, "attacks": attacks}

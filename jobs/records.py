@@ -102,11 +102,9 @@ def run_columns(train: TrainSpec, certify: CertifySpec) -> dict[str, Any]:
     }
 
 
-def image_columns(index: int, label: int, certificate: Certificate, elapsed_s: float) -> dict[str, Any]:
-    """The columns that are one image's own."""
+def image_columns(label: int, certificate: Certificate) -> dict[str, Any]:
+    """The columns that are one image's own, but for index, label and time."""
     return {
-        "index": index,
-        "label": label,
         "prediction": certificate.prediction,
         "n_used": int(certificate.counts.sum()),
         "counts0": certificate.counts0.tolist(),
@@ -116,13 +114,12 @@ def image_columns(index: int, label: int, certificate: Certificate, elapsed_s: f
         "radius": certificate.radius,
         "correct": certificate.prediction == label,
         "stop": "full",
-        "elapsed_s": elapsed_s,
     }
 
 
-def to_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Rows as a table of SCHEMA, sorted by index within each run."""
-    return pa.Table.from_pylist(list(rows), schema=SCHEMA)
+def to_table(rows: Sequence[Mapping[str, Any]], kind: RecordKind = CERTIFICATION) -> pa.Table:
+    """Rows as a table of the kind's schema, in the order given."""
+    return pa.Table.from_pylist(list(rows), schema=kind.schema)
 
 
 def spec_metadata(train: TrainSpec, certify: CertifySpec) -> dict[str, str]:
@@ -195,8 +192,17 @@ def check_specs(path: Path, train: TrainSpec, certify: CertifySpec) -> dict[str,
     Raises:
         RecordError: The file is of other specs; names the fields that differ.
     """
+    return check_metadata(path, spec_metadata(train, certify))
+
+
+def check_metadata(path: Path, specs: Mapping[str, str]) -> dict[str, str]:
+    """The metadata of a records file, which must hold the specs given, canonical JSON by name.
+
+    Raises:
+        RecordError: The file is of other specs; names the fields that differ.
+    """
     metadata = read_metadata(path)
-    for name, expected in spec_metadata(train, certify).items():
+    for name, expected in specs.items():
         found = metadata.get(name)
         if found != expected:
             raise RecordError(f"{path}: foreign records, {name} differs in {_differences(found, expected)}")
@@ -229,7 +235,7 @@ def _own_metadata(file: pq.ParquetFile) -> dict[str, str]:
 def _check_stamp(path: Path, metadata: Mapping[str, str], kind: RecordKind) -> None:
     version, found = metadata.get(_VERSION_KEY), metadata.get(_KIND_KEY, CERTIFICATION.name)
     if version is None:
-        raise RecordError(f"{path}: a Parquet file, but not one of certification records (no {_VERSION_KEY})")
+        raise RecordError(f"{path}: a Parquet file, but not one of {kind.name} records (no {_VERSION_KEY})")
     if version != str(SCHEMA_VERSION):
         raise RecordError(
             f"{path}: schema version {version}, this version of the package reads {SCHEMA_VERSION}; "

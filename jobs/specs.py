@@ -6,8 +6,10 @@ neither a changed default nor a resource, path or shard layout can alter what a 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -19,8 +21,8 @@ from jobs.datasets import Split, dataset_names
 from jobs.validation import STRICT, unknown_choice
 from smoothing.bounds import can_certify, min_samples_to_certify
 
-Method = Literal["gaussian", "smoothadv"]
-Attack = Literal["none", "pgd"]
+Method = Literal["gaussian", "smoothadv", "vanilla", "vanilla_noise"]
+Attack = Literal["none", "pgd", "ddn", "stein", "stein_hard"]
 Mode = Literal["paper"]
 Noise = Literal["gaussian"]
 Precision = Literal["float32"]
@@ -42,32 +44,51 @@ class TrainSpec:
         dataset: A name in ``jobs.datasets``.
         architecture: A name in ``jobs.architectures``.
         method: gaussian is noise augmentation (Cohen et al. 2019), smoothadv adversarial
-            training of the smoothed classifier (Salman et al. 2019).
-        attack: How smoothadv finds its examples; none with gaussian.
-        sigma: Standard deviation of the training noise, > 0.
-        epsilon: Radius of the attack, > 0 with smoothadv, 0 with gaussian.
-        m_train: Noise draws per image, for attack and training step alike.
+            training of the smoothed classifier (Salman et al. 2019), vanilla adversarial training
+            of the base classifier without noise, and vanilla_noise the same with noise added to
+            the adversarial examples (Appendix C.1).
+        attack: How adversarial examples are found: pgd, ddn, or pgd along the gradient-free
+            estimate of soft (stein) or hard (stein_hard) outputs; none with gaussian.
+        sigma: Standard deviation of the training noise; 0 with vanilla, else > 0.
+        epsilon: Radius of the attack; 0 with gaussian, else > 0.
+        m_train: Noise draws per image, for attack and training step alike; 1 with vanilla.
         num_steps: Steps T of the attack.
-        warmup_epochs: epsilon is 0 in the first epoch and full from this one on.
+        inverse_temperature: The factor beta of the logits in the attack's softmax; 1 is the paper.
+        multi_noise: paper takes one optimizer step on all m_train * batch_size noisy images;
+            sub_batches cuts the batch into m_train parts with a step each, as the published code
+            does.
+        ddn_initial_norm: DDN's first length; "epsilon" is the published code's in training.
+        warmup_epochs: epsilon is full from this epoch on, and grows linearly before.
+        warmup: paper begins at 0, published at epsilon / warmup_epochs.
         epochs: Passes over the training set.
-        batch_size: Images per optimizer step.
+        batch_size: Images per optimizer step, over all processes.
         learning_rate: Of the first epoch.
         lr_step_epochs: The learning rate is multiplied by lr_gamma every so many epochs.
         lr_gamma: In (0, 1].
         momentum: Of SGD, in [0, 1).
         weight_decay: Of SGD.
+        num_processes: Processes (GPUs) that share each batch; batch normalisation sees a share.
         seed: Of initial weights, order of images and noise.
+        checkpoint_sha256: Hash of a published checkpoint file whose weights are taken instead of
+            training; all other fields then describe how they were trained elsewhere.
+        input_layer: With a checkpoint: whether its first layer normalises with the dataset's means
+            and deviations (normalize) or subtracts the means only (center). The published files do
+            not say which.
     """
 
     dataset: str
     architecture: str
     method: Method
     attack: Attack = "none"
-    sigma: Positive
+    sigma: NotNegative
     epsilon: NotNegative = 0.0
     m_train: AtLeastOne = 1
     num_steps: Annotated[int, Field(ge=0)] = 0
+    inverse_temperature: Positive = 1.0
+    multi_noise: Literal["paper", "sub_batches"] = "paper"
+    ddn_initial_norm: Positive | Literal["epsilon"] = 1.0
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    warmup: Literal["paper", "published"] = "paper"
     epochs: AtLeastOne
     batch_size: AtLeastOne
     learning_rate: Positive
@@ -75,7 +96,10 @@ class TrainSpec:
     lr_gamma: Annotated[float, Field(gt=0, le=1)]
     momentum: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: NotNegative
+    num_processes: AtLeastOne = 1
     seed: Seed
+    checkpoint_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    input_layer: Literal["normalize", "center"] = "normalize"
 
     @field_validator("dataset")
     @classmethod
@@ -88,28 +112,60 @@ class TrainSpec:
         return _known("architecture", name, architecture_names())
 
     @model_validator(mode="after")
-    def _attack_fits_method(self) -> TrainSpec:
-        attack_fields = (self.attack, self.epsilon, self.m_train, self.num_steps, self.warmup_epochs)
-        if self.method == "gaussian" and attack_fields != ("none", 0.0, 1, 0, 0):
-            raise ValueError(
-                "method=gaussian takes no attack: leave out attack, epsilon, m_train, num_steps and "
-                f"warmup_epochs (got {', '.join(map(str, attack_fields))})"
-            )
-        if self.method == "smoothadv" and (self.attack == "none" or self.epsilon == 0 or self.num_steps == 0):
-            raise ValueError(
-                "method=smoothadv needs an attack, epsilon > 0 and num_steps >= 1 "
-                f"(got attack={self.attack}, epsilon={self.epsilon}, num_steps={self.num_steps})"
-            )
+    def _fields_fit(self) -> TrainSpec:
+        problems = [*self._noise_problems(), *self._attack_problems(), *self._option_problems()]
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
-    @property
+    def _noise_problems(self) -> Iterator[str]:
+        if self.method == "vanilla" and (self.sigma, self.m_train) != (0.0, 1):
+            yield f"method=vanilla is without noise: sigma must be 0 and m_train 1 (got {self.sigma}, {self.m_train})"
+        if self.method != "vanilla" and self.sigma == 0:
+            yield f"method={self.method} trains with noise: sigma must be > 0"
+
+    def _attack_problems(self) -> Iterator[str]:
+        attack_fields = (self.attack, self.epsilon, self.m_train, self.num_steps, self.warmup_epochs)
+        if self.method == "gaussian":
+            if attack_fields != ("none", 0.0, 1, 0, 0):
+                yield (
+                    "method=gaussian takes no attack: leave out attack, epsilon, m_train, num_steps and "
+                    f"warmup_epochs (got {', '.join(map(str, attack_fields))})"
+                )
+        elif self.attack == "none" or self.epsilon == 0 or self.num_steps == 0:
+            yield (
+                f"method={self.method} needs an attack, epsilon > 0 and num_steps >= 1 "
+                f"(got attack={self.attack}, epsilon={self.epsilon}, num_steps={self.num_steps})"
+            )
+        if self.attack in ("stein", "stein_hard") and self.method != "smoothadv":
+            yield f"attack={self.attack} estimates the smoothed classifier's gradient: method must be smoothadv"
+
+    def _option_problems(self) -> Iterator[str]:
+        """Options without any effect would make two keys for one classifier."""
+        if self.attack in ("none", "stein_hard") and self.inverse_temperature != 1.0:
+            beta = self.inverse_temperature
+            yield f"inverse_temperature={beta} has no effect with attack={self.attack}; leave it out"
+        if self.attack != "ddn" and self.ddn_initial_norm != 1.0:
+            yield f"ddn_initial_norm={self.ddn_initial_norm} has no effect with attack={self.attack}; leave it out"
+        if self.m_train == 1 and self.multi_noise != "paper":
+            yield f"multi_noise={self.multi_noise} has no effect with m_train=1; leave it out"
+        if self.warmup_epochs == 0 and self.warmup != "paper":
+            yield f"warmup={self.warmup} has no effect with warmup_epochs=0; leave it out"
+        if self.checkpoint_sha256 is None and self.input_layer != "normalize":
+            yield f"input_layer={self.input_layer} goes with train.checkpoint=PATH; leave it out"
+        if self.batch_size < self.num_processes * (self.m_train if self.multi_noise == "sub_batches" else 1):
+            yield f"batch_size={self.batch_size} leaves processes or sub-batches without images"
+
+    @functools.cached_property
     def key(self) -> str:
         """For example ``digits-pgd-s0.25-e0.50-m4-t2-1a2b3c4d``."""
-        name = self.method if self.attack == "none" else self.attack
-        slug = f"{self.dataset}-{name}-s{_decimal(self.sigma)}"
+        # The method goes without saying where it is smoothadv.
+        parts = (self.method, self.attack) if self.method.startswith("vanilla") else (self.attack,)
+        name = self.method if self.attack == "none" else "-".join(parts)
+        slug = f"{self.dataset}-{name}-s{decimal(self.sigma)}"
         if self.attack != "none":
-            slug += f"-e{_decimal(self.epsilon)}-m{self.m_train}-t{self.num_steps}"
-        return f"{slug}-{_digest('train', asdict(self))}"
+            slug += f"-e{decimal(self.epsilon)}-m{self.m_train}-t{self.num_steps}"
+        return f"{slug}-{digest('train', asdict(self))}"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -149,10 +205,10 @@ class CertifySpec:
             )
         return self
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """For example ``s0.25-n2000-1a2b3c4d``."""
-        return f"s{_decimal(self.sigma_cert)}-n{self.n}-{_digest('certify', asdict(self))}"
+        return f"s{decimal(self.sigma_cert)}-n{self.n}-{digest('certify', asdict(self))}"
 
 
 def canonical_json(fields: dict[str, Any]) -> str:
@@ -160,12 +216,13 @@ def canonical_json(fields: dict[str, Any]) -> str:
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _digest(kind: str, fields: dict[str, Any]) -> str:
+def digest(kind: str, fields: dict[str, Any]) -> str:
+    """Eight hex digits that stand for a kind of spec and all its fields."""
     text = canonical_json({"kind": kind, "format": KEY_FORMAT, "fields": fields})
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _decimal(value: float) -> str:
+def decimal(value: float) -> str:
     """At least two decimals, more where the value has more: 0.50, 0.125, 1.00."""
     return f"{value:.2f}" if round(value, 2) == value else repr(value)
 

@@ -9,8 +9,12 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from jobs.indices import IndexRange
+
+ShardStage = Literal["certify", "attack"]
+"""The stages whose work is cut into shards of images."""
 
 _SHARD_NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.parquet")
 _PARTIAL_NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.partial\.parquet")
@@ -26,6 +30,14 @@ class Store:
     """
 
     root: Path
+
+    def data_dir(self) -> Path:
+        """What is known of datasets: which were prepared."""
+        return self.root / "data"
+
+    def source_path(self, sha256: str) -> Path:
+        """A published checkpoint as it was given to us, named by its content."""
+        return self.root / "checkpoints" / f"{sha256}.pth.tar"
 
     # Runs: one folder per base classifier, shared by all grids that hold it.
 
@@ -53,11 +65,18 @@ class Store:
     def certify_dir(self, train_key: str, certify_key: str) -> Path:
         return self.run_dir(train_key) / "certify" / certify_key
 
-    def shard_path(self, train_key: str, certify_key: str, indices: IndexRange) -> Path:
-        return self.certify_dir(train_key, certify_key) / f"{shard_stem(indices)}.parquet"
+    def attack_dir(self, train_key: str, attack_key: str) -> Path:
+        return self.run_dir(train_key) / "attack" / attack_key
 
-    def partial_path(self, train_key: str, certify_key: str, indices: IndexRange) -> Path:
-        return self.certify_dir(train_key, certify_key) / f"{shard_stem(indices)}.partial.parquet"
+    def shards_dir(self, train_key: str, key: str, stage: ShardStage = "certify") -> Path:
+        """Where the shards of one certification or one attack lie; ``key`` is the certify or attack key."""
+        return self.certify_dir(train_key, key) if stage == "certify" else self.attack_dir(train_key, key)
+
+    def shard_path(self, train_key: str, key: str, indices: IndexRange, stage: ShardStage = "certify") -> Path:
+        return self.shards_dir(train_key, key, stage) / f"{shard_stem(indices)}.parquet"
+
+    def partial_path(self, train_key: str, key: str, indices: IndexRange, stage: ShardStage = "certify") -> Path:
+        return self.shards_dir(train_key, key, stage) / f"{shard_stem(indices)}.partial.parquet"
 
     # Grids: what was asked for, and what was made of it.
 
@@ -69,6 +88,9 @@ class Store:
 
     def records_path(self, grid: str) -> Path:
         return self.grid_dir(grid) / "records.parquet"
+
+    def attack_records_path(self, grid: str) -> Path:
+        return self.grid_dir(grid) / "attack_records.parquet"
 
     def import_path(self, grid: str) -> Path:
         """Where this is, the grid was imported from logs and not launched."""
@@ -113,17 +135,17 @@ class Store:
     def is_trained(self, train_key: str) -> bool:
         return self.checkpoint_path(train_key).exists()
 
-    def finished_shards(self, train_key: str, certify_key: str) -> list[IndexRange]:
+    def finished_shards(self, train_key: str, key: str, stage: ShardStage = "certify") -> list[IndexRange]:
         """The index ranges that finished shard files vouch for, sorted."""
-        return _ranges(self.certify_dir(train_key, certify_key), _SHARD_NAME)
+        return _ranges(self.shards_dir(train_key, key, stage), _SHARD_NAME)
 
-    def partial_shards(self, train_key: str, certify_key: str) -> list[IndexRange]:
+    def partial_shards(self, train_key: str, key: str, stage: ShardStage = "certify") -> list[IndexRange]:
         """The index ranges of shards that are under way or were interrupted, sorted."""
-        return _ranges(self.certify_dir(train_key, certify_key), _PARTIAL_NAME)
+        return _ranges(self.shards_dir(train_key, key, stage), _PARTIAL_NAME)
 
-    def failed_shards(self, train_key: str, certify_key: str) -> list[IndexRange]:
+    def failed_shards(self, train_key: str, key: str, stage: ShardStage = "certify") -> list[IndexRange]:
         """The index ranges of shards that failed at least once, sorted."""
-        pattern = re.compile(rf"certify-{re.escape(certify_key)}-(\d+)-(\d+)-(\d+)-attempt-\d+\.json")
+        pattern = re.compile(rf"{stage}-{re.escape(key)}-(\d+)-(\d+)-(\d+)-attempt-\d+\.json")
         return sorted(set(_ranges(self.failures_dir(train_key), pattern)))
 
     def saved_epochs(self, train_key: str) -> list[int]:

@@ -1,7 +1,4 @@
-"""Training of one base classifier, resumable after every epoch with the same bits.
-
-Shapes: B images, M noise draws, C H W image.
-"""
+"""Training of one base classifier, resumable after every epoch with the same bits."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,18 +13,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from torch import Tensor, nn
 
-from jobs import checkpoint
+from jobs import checkpoint, pretrained
 from jobs.atomic import remove_stale_temporaries, write_atomically, write_json
-from jobs.datasets import dataset_info, load_images
+from jobs.datasets import DatasetInfo, dataset_info, load_images
 from jobs.device import set_up_device
+from jobs.distributed import Group, is_scheduled_task, run_in_processes, scheduled_group
 from jobs.errors import CheckpointError, TrainingDivergedError
+from jobs.feeding import Feeder, epoch_batches, make_feeder
 from jobs.models import Classifier, build_classifier
+from jobs.schedules import epsilon_at, learning_rate_at
 from jobs.specs import TrainSpec
+from jobs.steps import Randomness, Stepper
 from jobs.store import Store
 from jobs.units import Resources, TrainUnit
-from smoothing.attacks import smoothadv_pgd
 
 _STATES_KEPT = 2  # should the newest be unreadable, the one before it still serves
 
@@ -36,63 +34,82 @@ _STATES_KEPT = 2  # should the newest be unreadable, the one before it still ser
 def run(unit: TrainUnit, store: Store, resources: Resources) -> None:
     """Train a classifier, or go on with it, until its checkpoint is there.
 
+    With ``num_processes`` above 1 the tasks of a SLURM job do it together, and elsewhere processes
+    that are started for it here.
+
     Raises:
         TrainingDivergedError: The loss became nan or infinite. The states before that epoch stay.
+        DataError: Images are broken; named before the first epoch.
+        CheckpointError: The published checkpoint that is to be taken is not sound.
     """
     spec = unit.train
     if store.is_trained(spec.key):
         logging.info("already trained: %s", store.checkpoint_path(spec.key))
         return
-    remove_stale_temporaries(store.run_dir(spec.key))
-    write_json(store.spec_path(spec.key), {"key": spec.key, **asdict(spec)})
     device = set_up_device(resources)
-    trainer = _begin_or_resume(spec, store, device)
-    images = load_images(spec.dataset, "train")
-    inputs_NCHW = torch.from_numpy(images.inputs).to(device)
-    labels_N = torch.from_numpy(images.labels).to(device)
+    if spec.checkpoint_sha256 is not None:
+        _write_spec(spec, store)
+        pretrained.take_over(spec, store)
+    elif spec.num_processes == 1:
+        train_as(Group(), spec, store, resources)
+    elif is_scheduled_task():
+        with scheduled_group(spec.num_processes, device) as group:
+            train_as(group, spec, store, resources)
+    else:
+        run_in_processes(train_as, spec.num_processes, device.type, spec, store, resources)
+
+
+def train_as(group: Group, spec: TrainSpec, store: Store, resources: Resources) -> None:
+    """What one process of a training does; the first one writes the files."""
+    device = set_up_device(resources)
+    if group.is_first:
+        _write_spec(spec, store)
+    trainer = _begin_or_resume(group, spec, store, device)
+    info = dataset_info(spec.dataset)
+    feeder = make_feeder(load_images(spec.dataset, "train", resources.data), info.augmentation, device)
     while trainer.next_epoch < spec.epochs:
-        _train_epoch(trainer, spec, inputs_NCHW, labels_N)
+        _train_epoch(trainer, feeder, device)
         row = trainer.history[-1]
         logging.info("epoch %(epoch)d: loss %(loss).4f, accuracy %(accuracy).3f, %(elapsed_s).1f s", row)
-        if not math.isfinite(row["loss"]):
+        if not (math.isfinite(row["loss"]) and _answers(trainer.stepper.classifier, info, device)):
             raise TrainingDivergedError(_divergence_message(spec, store, row["epoch"]))
-        _save_state(trainer, spec, store)
-    _finish(trainer, spec, store)
-
-
-def epsilon_at(spec: TrainSpec, epoch: int) -> float:
-    """The attack radius of an epoch: 0 in the first, full from ``warmup_epochs`` on, linear between.
-
-    Source:
-        Salman et al. 2019, appendix on training (warm-up over ten epochs).
-    """
-    if epoch >= spec.warmup_epochs:
-        return spec.epsilon
-    return spec.epsilon * epoch / spec.warmup_epochs
-
-
-def learning_rate_at(spec: TrainSpec, epoch: int) -> float:
-    """The learning rate of an epoch: a step down by ``lr_gamma`` every ``lr_step_epochs``."""
-    return spec.learning_rate * spec.lr_gamma ** (epoch // spec.lr_step_epochs)
+        if group.is_first:
+            _save_state(trainer, store)
+    if group.is_first:
+        _finish(trainer, store)
+    group.wait_for_all()
 
 
 @dataclass(kw_only=True, eq=False)
 class _Trainer:
     """What changes during training; everything random is derived from (seed, epoch)."""
 
-    classifier: Classifier
-    optimizer: torch.optim.Optimizer
+    stepper: Stepper
     next_epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def _begin_or_resume(spec: TrainSpec, store: Store, device: torch.device) -> _Trainer:
+def _answers(classifier: Classifier, info: DatasetInfo, device: torch.device) -> bool:
+    """Whether the weights give finite logits: the loss was taken before the last step, which may have ruined them."""
+    grey_BCHW = torch.full((2, *info.image_shape), 0.5, device=device)
+    with torch.inference_mode():
+        logits_BK = classifier.eval()(grey_BCHW)
+    classifier.train()
+    return bool(logits_BK.isfinite().all())
+
+
+def _write_spec(spec: TrainSpec, store: Store) -> None:
+    remove_stale_temporaries(store.run_dir(spec.key))
+    write_json(store.spec_path(spec.key), {"key": spec.key, **asdict(spec)})
+
+
+def _begin_or_resume(group: Group, spec: TrainSpec, store: Store, device: torch.device) -> _Trainer:
     torch.manual_seed(spec.seed)
     classifier = build_classifier(spec.architecture, dataset_info(spec.dataset)).to(device)
     optimizer = torch.optim.SGD(
         classifier.parameters(), lr=spec.learning_rate, momentum=spec.momentum, weight_decay=spec.weight_decay
     )
-    trainer = _Trainer(classifier=classifier, optimizer=optimizer)
+    next_epoch, history = 0, list[dict[str, Any]]()
     for epoch in reversed(store.saved_epochs(spec.key)):
         path = store.state_path(spec.key, epoch)
         try:
@@ -103,128 +120,90 @@ def _begin_or_resume(spec: TrainSpec, store: Store, device: torch.device) -> _Tr
             continue
         classifier.load_state_dict(state["state_dict"])
         optimizer.load_state_dict(state["optimizer"])
-        trainer.next_epoch, trainer.history = epoch, state["history"]
+        next_epoch, history = epoch, state["history"]
         logging.info("going on after epoch %d", epoch)
         break
-    return trainer
+    group.wait_for_all()  # nobody writes a state before everybody has read the same one
+    stepper = Stepper(
+        spec=spec,
+        classifier=classifier,
+        replica=group.replicated(classifier, device),
+        optimizer=optimizer,
+        group=group,
+    )
+    return _Trainer(stepper=stepper, next_epoch=next_epoch, history=history)
 
 
-def _train_epoch(trainer: _Trainer, spec: TrainSpec, inputs_NCHW: Tensor, labels_N: Tensor) -> None:
-    epoch, started = trainer.next_epoch, time.monotonic()
-    generator = _epoch_generator(spec.seed, epoch, inputs_NCHW.device)
+def _train_epoch(trainer: _Trainer, feeder: Feeder, device: torch.device) -> None:
+    stepper, epoch, started = trainer.stepper, trainer.next_epoch, time.monotonic()
+    spec, group = stepper.spec, stepper.group
+    random = _randomness(spec.seed, epoch, group, device)
     epsilon, learning_rate = epsilon_at(spec, epoch), learning_rate_at(spec, epoch)
-    for group in trainer.optimizer.param_groups:
-        group["lr"] = learning_rate
+    for parameters in stepper.optimizer.param_groups:
+        parameters["lr"] = learning_rate
     # Sums stay on the device: reading them in every step would make it wait for the host.
-    total_loss, total_correct = (torch.zeros((), device=inputs_NCHW.device) for _ in range(2))
-    total_seen = 0
-    for batch_B in _batches(len(labels_N), spec.batch_size, generator):
-        loss, correct = _train_step(trainer, spec, inputs_NCHW[batch_B], labels_N[batch_B], epsilon, generator)
-        total_loss, total_correct = total_loss + loss, total_correct + correct
-        total_seen += len(batch_B) * spec.m_train
+    sums = torch.zeros(3, device=device)
+    for num_images, inputs_BCHW, labels_B in epoch_batches(feeder, spec.batch_size, random.shared, group.share):
+        for step_sums in stepper.steps(num_images, inputs_BCHW, labels_B, epsilon, random):
+            sums += step_sums
+    loss, num_correct, num_rows = group.summed(sums).tolist()
     trainer.history.append(
         {
             "epoch": epoch,
             "learning_rate": learning_rate,
             "epsilon": epsilon,
-            "loss": float(total_loss) / total_seen,
-            "accuracy": float(total_correct) / total_seen,
+            "loss": loss / num_rows,
+            "accuracy": num_correct / num_rows,
             "elapsed_s": time.monotonic() - started,
         }
     )
     trainer.next_epoch = epoch + 1
 
 
-def _train_step(
-    trainer: _Trainer,
-    spec: TrainSpec,
-    inputs_BCHW: Tensor,
-    labels_B: Tensor,
-    epsilon: float,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """One step of Pseudocode 1 (Salman et al. 2019): the attack's noise is the step's noise.
-
-    Returns:
-        Summed loss and number of correct rows over all M * B noisy inputs, on the device.
-    """
-    noise_shape = (spec.m_train, *inputs_BCHW.shape)
-    noise_MBCHW = spec.sigma * torch.randn(noise_shape, generator=generator, device=inputs_BCHW.device)
-    if spec.attack == "pgd":
-        inputs_BCHW = _attacked(trainer.classifier, spec, inputs_BCHW, labels_B, noise_MBCHW, epsilon, generator)
-    logits_RK = trainer.classifier((inputs_BCHW + noise_MBCHW).flatten(0, 1))  # R = M * B rows
-    labels_R = labels_B.repeat(spec.m_train)
-    loss = nn.functional.cross_entropy(logits_RK, labels_R)
-    trainer.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    trainer.optimizer.step()
-    return loss.detach() * len(labels_R), (logits_RK.argmax(dim=1) == labels_R).sum()
-
-
-def _attacked(
-    classifier: Classifier,
-    spec: TrainSpec,
-    inputs_BCHW: Tensor,
-    labels_B: Tensor,
-    noise_MBCHW: Tensor,
-    epsilon: float,
-    generator: torch.Generator,
-) -> Tensor:
-    classifier.eval().requires_grad_(False)  # the attack sees frozen statistics and leaves no gradients
-    adversarial_BCHW = smoothadv_pgd(
-        classifier,
-        inputs_BCHW,
-        labels_B,
-        noise_MBCHW,
-        epsilon=epsilon,
-        num_steps=spec.num_steps,
-        generator=generator,
-    )
-    classifier.train().requires_grad_(True)
-    return adversarial_BCHW
-
-
-def _epoch_generator(seed: int, epoch: int, device: torch.device) -> torch.Generator:
+def _randomness(seed: int, epoch: int, group: Group, device: torch.device) -> Randomness:
     """The randomness of one epoch, and nothing else, so that resuming needs no generator's state."""
-    entropy = int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint32)[0])
-    torch.manual_seed(entropy)  # for architectures that draw themselves, such as dropout
-    return torch.Generator(device=device).manual_seed(entropy)
+    sequence = np.random.SeedSequence((seed, epoch))
+    shared, *own = (int(child.generate_state(1, np.uint32)[0]) for child in sequence.spawn(1 + group.num_processes))
+    torch.manual_seed(own[group.rank])  # for architectures that draw themselves, such as dropout
+    return Randomness(
+        shared=torch.Generator(device=device).manual_seed(shared),
+        own=torch.Generator(device=device).manual_seed(own[group.rank]),
+    )
 
 
-def _batches(num_images: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    order_N = torch.randperm(num_images, generator=generator, device=generator.device)
-    yield from torch.split(order_N, batch_size)
-
-
-def _save_state(trainer: _Trainer, spec: TrainSpec, store: Store) -> None:
+def _save_state(trainer: _Trainer, store: Store) -> None:
+    stepper = trainer.stepper
     content = {
         "format": checkpoint.FORMAT,
-        "spec": asdict(spec),
-        "state_dict": trainer.classifier.state_dict(),
-        "optimizer": trainer.optimizer.state_dict(),
+        "spec": asdict(stepper.spec),
+        "state_dict": stepper.classifier.state_dict(),
+        "optimizer": stepper.optimizer.state_dict(),
         "history": trainer.history,
     }
-    checkpoint.save(store.state_path(spec.key, trainer.next_epoch), content)
-    for epoch in store.saved_epochs(spec.key)[:-_STATES_KEPT]:
-        store.state_path(spec.key, epoch).unlink(missing_ok=True)
+    key = stepper.spec.key
+    checkpoint.save(store.state_path(key, trainer.next_epoch), content)
+    for epoch in store.saved_epochs(key)[:-_STATES_KEPT]:
+        store.state_path(key, epoch).unlink(missing_ok=True)
 
 
-def _finish(trainer: _Trainer, spec: TrainSpec, store: Store) -> None:
-    history = pa.Table.from_pylist(trainer.history)
+def _finish(trainer: _Trainer, store: Store) -> None:
+    spec, history = trainer.stepper.spec, pa.Table.from_pylist(trainer.history)
     write_atomically(
         store.epochs_path(spec.key),
         lambda temporary: pq.write_table(history, temporary, write_page_checksum=True),
         pq.read_table,
     )
     # The checkpoint comes last but for the tidying: where it is, training is done.
-    checkpoint.save_classifier(store.checkpoint_path(spec.key), trainer.classifier, spec)
+    checkpoint.save_classifier(store.checkpoint_path(spec.key), trainer.stepper.classifier, spec)
     shutil.rmtree(store.state_dir(spec.key), ignore_errors=True)
 
 
 def _divergence_message(spec: TrainSpec, store: Store, epoch: int) -> str:
     saved = store.saved_epochs(spec.key)
-    kept = f"the state after epoch {saved[-1]} is kept in {store.state_dir(spec.key)}" if saved else "nothing was saved"
+    kept = (
+        f"the state after {saved[-1]} epochs is kept in {store.state_dir(spec.key)}" if saved else "nothing was saved"
+    )
     return (
-        f"training of {spec.key} diverged: the loss of epoch {epoch} is not finite; {kept}. "
+        f"training of {spec.key} diverged in epoch {epoch} (counted from 0): loss or logits are not finite; {kept}. "
         f"A smaller train.learning_rate than {spec.learning_rate} usually helps (and makes another run)"
     )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from jobs.indices import IndexRange
-from jobs.manifest import Run
+from jobs.manifest import AttackRun, Run
 from jobs.specs import TrainSpec
 from jobs.store import shard_stem
 
-Stage = Literal["train", "certify", "aggregate"]
-STAGES: tuple[Stage, ...] = ("train", "certify", "aggregate")
+Stage = Literal["train", "certify", "attack", "aggregate"]
+STAGES: tuple[Stage, ...] = ("train", "certify", "attack", "aggregate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,19 @@ class CertifyUnit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttackUnit:
+    """Attack the images of one shard of an attack: ``indices`` is a part of its."""
+
+    run: AttackRun
+    indices: IndexRange
+    stage: Stage = "attack"
+
+    @property
+    def name(self) -> str:
+        return f"attack/{self.run.train.key}/{self.run.attack.key}/{shard_stem(self.indices)}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class AggregateUnit:
     """Join the records of all runs of a grid."""
 
@@ -52,7 +66,8 @@ class AggregateUnit:
         return "aggregate"
 
 
-Unit = TrainUnit | CertifyUnit | AggregateUnit
+ShardUnit = CertifyUnit | AttackUnit
+Unit = TrainUnit | ShardUnit | AggregateUnit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +79,11 @@ class Resources:
         threads: CPU threads of the process.
         batch_size: Rows handed to the device at a time when certifying.
         save_every_s: Certification saves finished images at least this often, in seconds.
+        data: Folders of the datasets that are read from disk, by dataset.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 1
     batch_size: int = 1000
     save_every_s: float = 30.0
+    data: Mapping[str, str | None] = field(default_factory=dict)

@@ -6,5 +6,6 @@ import sklearn.datasets  # noqa: F401  the digits load through it
 import torch._dynamo  # noqa: F401  the first optimizer of a process imports it, which takes seconds
 
 import jobs.aggregate
+import jobs.attack
 import jobs.certify
 import jobs.train  # noqa: F401

@@ -18,7 +18,12 @@ from jobs.failures import record_exception
 from jobs.store import Store
 from jobs.units import Resources, Stage, Unit
 
-STAGE_MODULES: dict[Stage, str] = {"train": "jobs.train", "certify": "jobs.certify", "aggregate": "jobs.aggregate"}
+STAGE_MODULES: dict[Stage, str] = {
+    "train": "jobs.train",
+    "certify": "jobs.certify",
+    "attack": "jobs.attack",
+    "aggregate": "jobs.aggregate",
+}
 
 
 def execute(unit: Unit, store: Store, resources: Resources, log_path: Path) -> None:

@@ -16,6 +16,7 @@ from jobs.errors import ConfigError
 from jobs.manifest import Manifest
 from jobs.validation import STRICT, collect
 from pipeline.grid import GridConfig, expand
+from pipeline.sources import checkpoint_files
 
 _Positive = Annotated[int, Field(ge=1)]
 
@@ -54,6 +55,7 @@ class _Options:
 
     results: Annotated[str, Field(min_length=1)]
     dry_run: bool
+    data: dict[str, str | None]
 
 
 @plain_dataclass(frozen=True, kw_only=True)
@@ -64,12 +66,16 @@ class LaunchConfig:
         manifest: What to do: the grid, expanded.
         cluster: Where to do it.
         results: The results folder.
+        data: Folders of the datasets that are read from disk.
+        sources: Files of published checkpoints, by the hash that specs name them by.
         dry_run: Say what would be done, touch nothing.
     """
 
     manifest: Manifest
     cluster: ClusterConfig
     results: Path
+    data: Mapping[str, str | None]
+    sources: Mapping[str, Path]
     dry_run: bool
 
 
@@ -83,28 +89,37 @@ def parse_launch(values: Mapping[str, Any]) -> LaunchConfig:
         ConfigError: With all problems of all groups.
     """
     problems: list[str] = []
-    rest = {key: value for key, value in values.items() if key not in ("grid", "train", "certify", "cluster")}
+    rest = {key: value for key, value in values.items() if key not in ("grid", "train", "certify", "attack", "cluster")}
     options = collect(problems, _Options, rest, where="launch")
     cluster = collect(problems, ClusterConfig, values["cluster"], where="cluster")
     grid = collect(problems, GridConfig, values["grid"], where="grid")
     manifest = None
     if grid is not None:
         try:
-            manifest = expand(grid, values["train"], values["certify"])
+            data = options.data if options else {}
+            manifest = expand(grid, values["train"], values["certify"], attack=values["attack"], data=data)
         except ConfigError as error:
             problems += error.problems
     if options is None or cluster is None or manifest is None or problems:
         raise ConfigError(problems)
-    return LaunchConfig(manifest=manifest, cluster=cluster, results=Path(options.results), dry_run=options.dry_run)
+    return LaunchConfig(
+        manifest=manifest,
+        cluster=cluster,
+        results=Path(options.results),
+        data=options.data,
+        sources=checkpoint_files(grid.blocks, values["train"]) if grid else {},
+        dry_run=options.dry_run,
+    )
 
 
 def check_writable(results: Path) -> None:
     """Make the results folder, or raise ConfigError if nothing can be written there."""
     try:
+        results.mkdir(parents=True, exist_ok=True)
         for folder in (results, results / "runs", results / "grids"):
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
+            if folder.exists():
+                with tempfile.TemporaryFile(dir=folder):
+                    pass
     except OSError as error:
         raise ConfigError(
             [f"results: cannot write to {results} ({error.strerror}); choose another folder with results=PATH"]

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from jobs.datasets import dataset_info
 from jobs.errors import ConfigError
 from jobs.indices import IndexRange
 from jobs.manifest import Manifest, Run
 from jobs.specs import CertifySpec, TrainSpec
-from jobs.validation import STRICT, build, collect, unknown_choice
+from jobs.validation import STRICT, collect, unknown_choice
+from pipeline.attacks import expand_attacks, image_indices, product_of
+from pipeline.sources import sha256_of
 
-_AXES = [*(field.name for field in fields(TrainSpec)), "sigma_cert"]
+_AXES = [*(field.name for field in fields(TrainSpec) if field.name != "checkpoint_sha256"), "sigma_cert", "checkpoint"]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -26,8 +26,9 @@ class GridConfig:
 
     Attributes:
         name: Names the folder of its results.
-        blocks: Each a mapping from TrainSpec field (or sigma_cert) to a value or a list of values;
-            stands for the product of its lists.
+        blocks: Each a mapping from TrainSpec field (or sigma_cert, or checkpoint: the path of a
+            published checkpoint) to a value or a list of values; stands for the product of its
+            lists.
         exclude: Mappings; a model that agrees with all values of one of them is left out.
     """
 
@@ -36,13 +37,23 @@ class GridConfig:
     exclude: list[dict[str, Any]] = Field(default_factory=list)
 
 
-def expand(grid: GridConfig, train: Mapping[str, Any], certify: Mapping[str, Any]) -> Manifest:
+def expand(
+    grid: GridConfig,
+    train: Mapping[str, Any],
+    certify: Mapping[str, Any],
+    *,
+    attack: Mapping[str, Any] | None = None,
+    data: Mapping[str, str | None] | None = None,
+) -> Manifest:
     """All runs of a grid, in the order of its file, each once.
 
     Args:
         grid: The grid file.
         train: Fields of TrainSpec that the blocks complete.
         certify: Fields of CertifySpec but for the train key, and ``indices``: which images.
+        attack: Fields of AttackSpec but for the train key, each a value or a list of values that
+            stands for several attacks, and ``indices``; nothing in it for no attacks.
+        data: Folders of datasets; a tree of images may say how many images there are.
 
     Raises:
         ConfigError: With the problems of all blocks: unknown axes, empty products, values out of
@@ -63,7 +74,7 @@ def expand(grid: GridConfig, train: Mapping[str, Any], certify: Mapping[str, Any
                 continue
             kept += 1
             try:
-                run = _run(point, train, certify)
+                run = _run(point, train, certify, data or {})
             except ConfigError as error:
                 problems += error.problems
                 continue
@@ -77,7 +88,8 @@ def expand(grid: GridConfig, train: Mapping[str, Any], certify: Mapping[str, Any
         problems.append("grid.blocks: expands to nothing: there is no block")
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
-    return Manifest(grid=grid.name, runs=tuple(runs.values()))
+    attacks = expand_attacks(list(runs.values()), attack, data or {}) if attack else ()
+    return Manifest(grid=grid.name, runs=tuple(runs.values()), attacks=attacks)
 
 
 def _points(block: Mapping[str, Any], where: str) -> tuple[list[dict[str, Any]], list[str]]:
@@ -89,12 +101,7 @@ def _points(block: Mapping[str, Any], where: str) -> tuple[list[dict[str, Any]],
         problems.append(f"{where}: expands to nothing: the block is empty")
     if problems:
         return [], problems
-    return list(_product(axes)), []
-
-
-def _product(axes: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
-    for values in itertools.product(*axes.values()):
-        yield dict(zip(axes, values, strict=True))
+    return list(product_of(axes)), []
 
 
 def _agrees(base: Mapping[str, Any], point: Mapping[str, Any], rule: Mapping[str, Any]) -> bool:
@@ -102,7 +109,12 @@ def _agrees(base: Mapping[str, Any], point: Mapping[str, Any], rule: Mapping[str
     return bool(rule) and all(key in model and model[key] == value for key, value in rule.items())
 
 
-def _run(point: Mapping[str, Any], base_train: Mapping[str, Any], base_certify: Mapping[str, Any]) -> Run:
+def _run(
+    point: Mapping[str, Any],
+    base_train: Mapping[str, Any],
+    base_certify: Mapping[str, Any],
+    data: Mapping[str, str | None],
+) -> Run:
     values, certify_values = {**base_train, **point}, dict(base_certify)
     index_values = certify_values.pop("indices", None) or {}
     if not isinstance(index_values, Mapping):
@@ -115,20 +127,14 @@ def _run(point: Mapping[str, Any], base_train: Mapping[str, Any], base_certify: 
             certify_values["sigma_cert"] = sigma_cert
             break
     problems: list[str] = []
+    try:
+        values["checkpoint_sha256"] = sha256_of(values.pop("checkpoint", None))
+    except ConfigError as error:
+        problems += error.problems
     train = collect(problems, TrainSpec, values, where="train")
     certify_values["train_key"] = train.key if train else ""
     certify = collect(problems, CertifySpec, certify_values, where="certify")
-    if train is None or certify is None:
+    if train is None or certify is None or problems:
         raise ConfigError(problems)
-    return Run(train=train, certify=certify, indices=_indices(train.dataset, certify, index_values))
-
-
-def _indices(dataset: str, certify: CertifySpec, values: Mapping[str, Any]) -> IndexRange:
-    size = dataset_info(dataset).num_images[certify.split]
-    stop = values.get("stop")
-    indices = build(IndexRange, {**values, "stop": size if stop is None else stop}, where="certify.indices")
-    if indices.stop > size:
-        raise ConfigError(
-            [f"certify.indices.stop: {indices.stop} is beyond the {size} images of {dataset}'s {certify.split} split"]
-        )
-    return indices
+    indices = image_indices(train.dataset, certify.split, index_values, data, where="certify.indices")
+    return Run(train=train, certify=certify, indices=indices)

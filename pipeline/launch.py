@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import filelock
@@ -20,6 +21,7 @@ from pipeline.executor import Executor
 from pipeline.local import LocalExecutor
 from pipeline.observe import observe
 from pipeline.plan import plan
+from pipeline.sources import bring_in, check_data
 
 _LOCK_PATIENCE_S = 1.0  # a status looks at the lock for a moment
 
@@ -35,6 +37,7 @@ def launch(values: dict[str, Any]) -> int:
     check_launchable(store, config.manifest.grid)
     if config.dry_run:
         return _dry_run(config, store)
+    check_data(config)
     check_writable(store.root)
     lock = filelock.FileLock(store.launch_lock_path())
     try:
@@ -55,6 +58,8 @@ def _dry_run(config: LaunchConfig, store: Store) -> int:
     todo = plan(manifest, observed, num_shards=config.cluster.num_shards)
     print(f"grid {manifest.grid}: {len(manifest.runs)} models, results in {store.root} (dry run)")
     print(report.plan_table(manifest, observed, todo))
+    if cost := report.cost_text(todo):
+        print(cost)
     return 0
 
 
@@ -70,10 +75,11 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
         write_manifest(store.manifest_path(manifest.grid), manifest)  # should it have been lost or damaged
         print(f"nothing to do: the grid is complete\n{report.next_step(config)}")
         return 0
+    bring_in(todo, config, store)
     _note_changed_grid(manifest, store)
     write_manifest(store.manifest_path(manifest.grid), manifest)
     sys.stdout.flush()
-    outcome = _executor(config.cluster).run(todo, grid=manifest.grid, store=store, resources=_resources(config.cluster))
+    outcome = _executor(config.cluster).run(todo, grid=manifest.grid, store=store, resources=_resources(config))
     if outcome.failures:
         print(report.outcome_text(outcome), file=sys.stderr)
         return EXIT_FAILED
@@ -98,12 +104,15 @@ def _executor(cluster: ClusterConfig) -> Executor:
     return DebugExecutor() if cluster.kind == "debug" else LocalExecutor(num_workers=cluster.num_workers)
 
 
-def _resources(cluster: ClusterConfig) -> Resources:
+def _resources(config: LaunchConfig) -> Resources:
+    cluster = config.cluster
     return Resources(
         device=cluster.device,
         threads=cluster.threads,
         batch_size=cluster.batch_size,
         save_every_s=cluster.save_every_s,
+        # Workers may start in another folder.
+        data={name: None if folder is None else str(Path(folder).absolute()) for name, folder in config.data.items()},
     )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from jobs.aggregate import is_current
+from jobs.aggregate import is_aggregated
 from jobs.indices import IndexRange
-from jobs.manifest import Manifest
+from jobs.manifest import Manifest, ShardedRun
 from jobs.store import Store
 
 RunKey = tuple[str, str]
@@ -20,21 +20,29 @@ class Observation:
     Attributes:
         trained: Train keys that have a checkpoint.
         certified: Finished index ranges by (train key, certify key).
-        aggregated: Whether the grid's records file is there and made for just this grid.
+        aggregated: Whether the grid's records files are there and made for just this grid.
+        attacked: Finished index ranges by (train key, attack key).
     """
 
     trained: frozenset[str]
     certified: Mapping[RunKey, tuple[IndexRange, ...]]
     aggregated: bool
+    attacked: Mapping[RunKey, tuple[IndexRange, ...]] = field(default_factory=dict)
+
+    def finished(self, run: ShardedRun) -> tuple[IndexRange, ...]:
+        """The finished index ranges of a certification or an attack."""
+        return (self.certified if run.stage == "certify" else self.attacked)[run.train.key, run.key]
 
 
 def observe(manifest: Manifest, store: Store) -> Observation:
     """Look at the files of a grid; changes nothing."""
     return Observation(
         trained=frozenset(key for key in {run.train.key for run in manifest.runs} if store.is_trained(key)),
-        certified={
-            (run.train.key, run.certify.key): tuple(store.finished_shards(run.train.key, run.certify.key))
-            for run in manifest.runs
-        },
-        aggregated=is_current(store.records_path(manifest.grid), manifest),
+        certified=_finished(manifest.runs, store),
+        attacked=_finished(manifest.attacks, store),
+        aggregated=is_aggregated(manifest, store),
     )
+
+
+def _finished(runs: Sequence[ShardedRun], store: Store) -> dict[RunKey, tuple[IndexRange, ...]]:
+    return {(run.train.key, run.key): tuple(store.finished_shards(run.train.key, run.key, run.stage)) for run in runs}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jobs.indices import missing_from, partition
-from jobs.manifest import Manifest, Run
-from jobs.units import AggregateUnit, CertifyUnit, TrainUnit, Unit
+from jobs.indices import IndexRange, missing_from, partition
+from jobs.manifest import Manifest, ShardedRun
+from jobs.units import AggregateUnit, AttackUnit, CertifyUnit, TrainUnit, Unit
 from pipeline.observe import Observation
 
 
@@ -17,18 +17,20 @@ class Plan:
     Attributes:
         train: Base classifiers without a checkpoint.
         certify: Shards of missing images; each needs its run's checkpoint.
+        attack: Shards of images that are missing from attacks, likewise.
         aggregate: The last unit, which needs all others; None where the records file is current.
     """
 
     train: tuple[TrainUnit, ...]
     certify: tuple[CertifyUnit, ...]
+    attack: tuple[AttackUnit, ...] = ()
     aggregate: AggregateUnit | None
 
     @property
     def units(self) -> tuple[Unit, ...]:
         """All units in order."""
         last = () if self.aggregate is None else (self.aggregate,)
-        return (*self.train, *self.certify, *last)
+        return (*self.train, *self.certify, *self.attack, *last)
 
 
 def plan(manifest: Manifest, observed: Observation, *, num_shards: int) -> Plan:
@@ -42,16 +44,25 @@ def plan(manifest: Manifest, observed: Observation, *, num_shards: int) -> Plan:
     """
     train = tuple({run.train.key: TrainUnit(train=run.train) for run in manifest.runs}.values())
     missing_train = tuple(unit for unit in train if unit.train.key not in observed.trained)
-    certify = tuple(unit for run in manifest.runs for unit in _missing_shards(run, observed, num_shards))
-    is_complete = observed.aggregated and not missing_train and not certify
+    certify = tuple(
+        CertifyUnit(run=run, indices=indices)
+        for run in manifest.runs
+        for indices in _missing_shards(run, observed, num_shards)
+    )
+    attack = tuple(
+        AttackUnit(run=run, indices=indices)
+        for run in manifest.attacks
+        for indices in _missing_shards(run, observed, num_shards)
+    )
+    is_complete = observed.aggregated and not (missing_train or certify or attack)
     return Plan(
         train=missing_train,
         certify=certify,
+        attack=attack,
         aggregate=None if is_complete else AggregateUnit(grid=manifest.grid),
     )
 
 
-def _missing_shards(run: Run, observed: Observation, num_shards: int) -> list[CertifyUnit]:
-    missing = missing_from(run.indices, observed.certified[run.train.key, run.certify.key])
+def _missing_shards(run: ShardedRun, observed: Observation, num_shards: int) -> list[IndexRange]:
     max_size = -(-len(run.indices) // num_shards)
-    return [CertifyUnit(run=run, indices=indices) for indices in partition(missing, max_size)]
+    return partition(missing_from(run.indices, observed.finished(run)), max_size)

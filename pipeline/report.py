@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
 from tabulate import tabulate
 
 from jobs.failures import Failure
 from jobs.indices import missing_from
-from jobs.manifest import Manifest
+from jobs.manifest import Manifest, ShardedRun
 from pipeline.config import LaunchConfig
+from pipeline.cost import gpu_hours
 from pipeline.executor import Outcome
 from pipeline.observe import Observation
 from pipeline.plan import Plan
@@ -18,16 +20,35 @@ from pipeline.plan import Plan
 def plan_table(manifest: Manifest, observed: Observation, plan: Plan) -> str:
     """Per stage: how much there is, how much is done, and what will run."""
     models = {run.train.key for run in manifest.runs}
-    num_images = sum(len(run.indices) for run in manifest.runs)
-    num_missing = sum(
-        len(missing_from(run.indices, observed.certified[run.train.key, run.certify.key])) for run in manifest.runs
-    )
     rows = [
         ("train", "models", len(models), len(models) - len(plan.train), len(plan.train)),
-        ("certify", "images", num_images, num_images - num_missing, len(plan.certify)),
+        ("certify", "images", *_images(manifest.runs, observed), len(plan.certify)),
+        ("attack", "images", *_images(manifest.attacks, observed), len(plan.attack)),
         ("aggregate", "file", 1, int(plan.aggregate is None), int(plan.aggregate is not None)),
     ]
-    return tabulate(rows, headers=["stage", "of", "total", "done", "units to run"], intfmt=",")
+    shown = [row for row in rows if row[2]]  # few grids have attacks
+    return tabulate(shown, headers=["stage", "of", "total", "done", "units to run"], intfmt=",")
+
+
+def _images(runs: Sequence[ShardedRun], observed: Observation) -> tuple[int, int]:
+    """Images in all, and done."""
+    total = sum(len(run.indices) for run in runs)
+    return total, total - sum(len(missing_from(run.indices, observed.finished(run))) for run in runs)
+
+
+def cost_text(plan: Plan) -> str:
+    """What a plan costs in GPU-hours, for the architectures whose speed is known."""
+    estimate = gpu_hours(plan)
+    if not estimate.hours:
+        return ""
+    parts = ", ".join(f"{stage} {_rounded(hours)}" for stage, hours in estimate.hours.items())
+    text = f"about {_rounded(sum(estimate.hours.values()))} GPU-hours ({parts}) at the speed of the published logs"
+    unknown = ", ".join(sorted(estimate.unknown))
+    return f"{text}; unknown: {unknown}" if unknown else text
+
+
+def _rounded(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.1f}"
 
 
 def outcome_text(outcome: Outcome) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from jobs.units import AggregateUnit, CertifyUnit, TrainUnit, Unit
+from jobs.units import AggregateUnit, AttackUnit, CertifyUnit, TrainUnit, Unit
 from pipeline.plan import Plan
 
 
@@ -39,7 +39,7 @@ class Schedule:
         return tuple(self._waiting)
 
     def _is_ready(self, unit: Unit, *, is_last: bool) -> bool:
-        if isinstance(unit, CertifyUnit):
+        if isinstance(unit, (CertifyUnit, AttackUnit)):
             key = unit.run.train.key
             return key not in self._pending_train and key not in self._failed_train
         return is_last if isinstance(unit, AggregateUnit) else True

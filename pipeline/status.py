@@ -17,9 +17,9 @@ from configs.entry import run_entry
 from jobs.atomic import read_json
 from jobs.failures import Failure, failures_of
 from jobs.indices import missing_from
-from jobs.manifest import Manifest, Run, open_grid
+from jobs.manifest import AttackRun, Manifest, Run, ShardedRun, open_grid
 from jobs.store import Store
-from jobs.units import AggregateUnit, CertifyUnit, TrainUnit, Unit
+from jobs.units import AggregateUnit, AttackUnit, CertifyUnit, ShardUnit, TrainUnit, Unit
 from jobs.validation import STRICT, build
 from pipeline import report
 from pipeline.observe import Observation, observe
@@ -113,7 +113,7 @@ def _standing_failures(manifest: Manifest, observed: Observation, store: Store) 
     if not observed.aggregated:
         units.append(AggregateUnit(grid=manifest.grid))
     found = {unit.name: history[-1] for unit in units if (history := failures_of(store, unit))}
-    for run in manifest.runs:
+    for run in manifest.sharded:
         missing = set(_missing(run, observed))
         for unit in _failed_shards(run, store):
             if missing.intersection(unit.indices):
@@ -121,14 +121,22 @@ def _standing_failures(manifest: Manifest, observed: Observation, store: Store) 
     return found
 
 
-def _failed_shards(run: Run, store: Store) -> list[CertifyUnit]:
+def _failed_shards(run: ShardedRun, store: Store) -> list[ShardUnit]:
     """The shards of a run that ever failed, as their failure records name them."""
-    shards = store.failed_shards(run.train.key, run.certify.key)
-    return [CertifyUnit(run=run, indices=indices) for indices in shards]
+    shards = store.failed_shards(run.train.key, run.key, run.stage)
+    if isinstance(run, Run):
+        return [CertifyUnit(run=run, indices=indices) for indices in shards]
+    return [AttackUnit(run=run, indices=indices) for indices in shards]
 
 
-def _missing(run: Run, observed: Observation) -> list[int]:
-    return missing_from(run.indices, observed.certified[run.train.key, run.certify.key])
+def _missing(run: ShardedRun, observed: Observation) -> list[int]:
+    return missing_from(run.indices, observed.finished(run))
+
+
+def _attack_state(run: AttackRun, observed: Observation, activity: Activity, failures: Mapping[str, Failure]) -> State:
+    if not _missing(run, observed):
+        return "done"
+    return _state(activity, failures, f"attack/{run.train.key}/{run.attack.key}/")
 
 
 def _run_status(run: Run, observed: Observation, activity: Activity, failures: Mapping[str, Failure]) -> RunStatus:
@@ -159,12 +167,16 @@ def _stage_table(
 ) -> str:
     by_model = {item.run.train.key: item.train for item in runs}
     aggregate = "done" if observed.aggregated else _state(activity, failures, AggregateUnit(grid=manifest.grid).name)
+    attacks = Counter(_attack_state(run, observed, activity, failures) for run in manifest.attacks)
     rows = []
     for stage, states in (
         ("train", Counter(by_model.values())),
         ("certify", Counter(item.certify for item in runs)),
+        ("attack", attacks),
         ("aggregate", Counter([aggregate])),
     ):
+        if stage == "attack" and not attacks:
+            continue
         rows.append([stage, states.total(), *(states[state] for state in STATES)])
     num_images = sum(len(item.run.indices) for item in runs)
     num_certified = sum(item.num_certified for item in runs)

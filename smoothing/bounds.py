@@ -7,6 +7,7 @@ is orders of magnitude more than that and orders of magnitude less than anyone c
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,7 @@ def min_count_for(probability: float, num_samples: int, alpha: float) -> int | N
     return reached
 
 
+@functools.cache  # asked once for every model of a grid, with the same arguments
 def can_certify(num_samples: int, alpha: float) -> bool:
     """Whether ``num_samples`` unanimous votes would certify anything at error ``alpha``."""
     return min_count_for(0.5, num_samples, alpha) is not None

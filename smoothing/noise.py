@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-Stage = Literal["selection", "estimation", "prediction"]
-_STAGE_COUNTER: dict[Stage, int] = {"selection": 0, "estimation": 1, "prediction": 2}
+Stage = Literal["selection", "estimation", "prediction", "attack"]
+_STAGE_COUNTER: dict[Stage, int] = {"selection": 0, "estimation": 1, "prediction": 2, "attack": 3}
 
 BLOCK_ROWS = 100
 """Noise vectors per block: CERTIFY's n0, and a divisor of every n in common use. Part of what a

@@ -8,9 +8,15 @@ import of torch. A module whose name begins with an underscore is shared code, n
 
 from __future__ import annotations
 
+import functools
 import pkgutil
 
 
 def architecture_names() -> list[str]:
     """The names of all architectures, sorted."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    return list(_names())
+
+
+@functools.cache
+def _names() -> tuple[str, ...]:
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")))

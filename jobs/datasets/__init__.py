@@ -1,24 +1,50 @@
 """Registry of datasets: one module each, named as the dataset.
 
-A module defines ``INFO``, a ``DatasetInfo``, and ``load(split) -> Images``. It must import cheaply
-(no torch; heavy libraries inside ``load``), since the login node reads ``INFO`` to check a grid.
+A module defines ``INFO``, a ``DatasetInfo``, and ``open_split(split, folder) -> Images``. It must
+import cheaply (no torch; heavy libraries inside functions), since the login node reads ``INFO`` to
+check a grid. A dataset with files of its own (``INFO.from_folder``) also defines
+``check(folder)``, ``is_prepared(folder, marks)`` and ``prepare(folder, marks)``; see
+``jobs.prepare``. An image tree with one folder for each class needs no code but its ``INFO`` and
+``TREE`` (``cifar10_images`` and ``imagenet`` are examples). A module whose name begins with an
+underscore is shared code, not a dataset.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import Literal, cast
 
 import numpy as np
-import numpy.typing as npt
 
+from jobs.datasets._images import ArrayImages, Images, Split
 from jobs.errors import ConfigError
 from jobs.validation import unknown_choice
 
-Split = Literal["train", "test"]
+__all__ = [
+    "ArrayImages",
+    "Augmentation",
+    "DatasetInfo",
+    "Images",
+    "Split",
+    "count_images",
+    "data_folder",
+    "dataset_info",
+    "dataset_module",
+    "dataset_names",
+    "load_images",
+]
+
+Augmentation = Literal["none", "crop_flip", "resized_crop_flip"]
+"""How training images are varied. crop_flip: 4 black pixels around, a random crop of the image's
+size, and a flip at random. resized_crop_flip: a random part of random shape (8 to 100 % of the
+area, aspect 3:4 to 4:3) resized, and a flip at random; such images stay on disk, all others are
+kept in the device's memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +57,10 @@ class DatasetInfo:
         image_shape: (C, H, W).
         mean: Channel means of the training images in [0, 1], for the normalisation layer.
         std: Channel standard deviations, likewise.
-        num_images: Images per split.
+        num_images: Images per split of the complete dataset.
+        augmentation: Of training images.
+        from_folder: Whether it is read from a folder that the configuration names (``data.NAME``).
+        any_size: Whether the folder may hold another number of images than ``num_images``.
     """
 
     name: str
@@ -40,36 +69,78 @@ class DatasetInfo:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     num_images: Mapping[Split, int]
-
-
-@dataclass(frozen=True, eq=False)
-class Images:
-    """One split in memory.
-
-    Attributes:
-        inputs: Pixels in [0, 1], float32, shape (N, C, H, W).
-        labels: Classes, int64, shape (N,).
-    """
-
-    inputs: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
+    augmentation: Augmentation = "none"
+    from_folder: bool = False
+    any_size: bool = False
 
 
 def dataset_names() -> list[str]:
     """The names of all datasets, sorted."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return list(_names())
+
+
+def dataset_module(name: str) -> ModuleType:
+    """The module of one dataset. Raises ConfigError naming the valid ones."""
+    if name not in dataset_names():
+        raise ConfigError([unknown_choice("dataset", name, dataset_names())])
+    return importlib.import_module(f"{__name__}.{name}")
 
 
 def dataset_info(name: str) -> DatasetInfo:
     """The entry of one dataset. Raises ConfigError naming the valid ones."""
-    if name not in dataset_names():
-        raise ConfigError([unknown_choice("dataset", name, dataset_names())])
-    return cast(DatasetInfo, importlib.import_module(f"{__name__}.{name}").INFO)
+    return cast(DatasetInfo, dataset_module(name).INFO)
 
 
-def load_images(name: str, split: Split) -> Images:
-    """One split of a dataset. Raises ConfigError for an unknown name."""
+def data_folder(name: str, data: Mapping[str, str | None]) -> Path | None:
+    """The folder of a dataset that is read from one; None for a dataset that needs none.
+
+    Args:
+        name: The dataset.
+        data: Folders by dataset name, as configured.
+
+    Raises:
+        ConfigError: It needs a folder and none is configured.
+    """
+    if not dataset_info(name).from_folder:
+        return None
+    folder = data.get(name)
+    if not folder:
+        raise ConfigError([f"data.{name}: the folder of {name} is not known; write data.{name}=PATH"])
+    return Path(folder)
+
+
+def count_images(name: str, split: Split, data: Mapping[str, str | None]) -> int:
+    """Images of a split: those in the folder where it decides and is known, else the complete set's.
+
+    Raises:
+        ConfigError: The folder is not there or not right.
+    """
     info = dataset_info(name)
-    images = cast(Images, importlib.import_module(f"{__name__}.{name}").load(split))
-    assert images.inputs.shape == (info.num_images[split], *info.image_shape)
+    if not info.any_size or not data.get(name):
+        return info.num_images[split]
+    return cast(int, dataset_module(name).count(split, data_folder(name, data)))
+
+
+def load_images(name: str, split: Split, data: Mapping[str, str | None] | None = None) -> Images:
+    """One split of a dataset, opened; a tree of files is listed here and its images are read later.
+
+    Args:
+        name: The dataset.
+        split: Which images.
+        data: Folders by dataset name.
+
+    Raises:
+        ConfigError: Unknown name, or the folder is not there or not right.
+    """
+    info = dataset_info(name)
+    images = cast(Images, dataset_module(name).open_split(split, data_folder(name, data or {})))
+    expected = info.num_images[split]
+    if not info.any_size and len(images.labels) != expected:
+        raise ConfigError([f"data.{name}: {len(images.labels)} {split} images, expected {expected}"])
+    assert images.labels.dtype == np.int64
     return images
+
+
+@functools.cache
+def _names() -> tuple[str, ...]:
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")))

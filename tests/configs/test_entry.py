@@ -6,22 +6,10 @@ from typing import Any
 
 import pytest
 
-from configs.composition import CONFIG_DIR, compose_config, options_of
+from configs.composition import compose_config, options_of
 from configs.entry import EXIT_CONFIG, EXIT_INTERRUPTED, run_command
 from jobs.errors import ConfigError
 from pipeline.config import parse_launch
-
-
-@pytest.mark.parametrize("grid", options_of("grid"))
-def test_every_grid_composes_and_expands(grid: str) -> None:
-    manifest = parse_launch(compose_config("launch", [f"grid={grid}"])).manifest
-    assert manifest.grid == grid
-    assert manifest.runs
-
-
-@pytest.mark.parametrize("grid", options_of("grid"))
-def test_every_grid_file_begins_with_its_command(grid: str) -> None:
-    assert f"# python -m pipeline.launch grid={grid}" in (CONFIG_DIR / "grid" / f"{grid}.yaml").read_text()
 
 
 @pytest.mark.parametrize("cluster", options_of("cluster"))

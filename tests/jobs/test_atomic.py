@@ -63,3 +63,23 @@ def test_what_is_set_aside_is_kept_under_a_new_name(tmp_path: Path) -> None:
 def test_json_round_trip(tmp_path: Path) -> None:
     write_json(tmp_path / "folder" / "file.json", {"b": [1, 2.5], "a": None})
     assert read_json(tmp_path / "folder" / "file.json") == {"a": None, "b": [1, 2.5]}
+
+
+def test_content_is_on_the_disk_and_checked_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def watch_fsync(descriptor: int) -> None:
+        events.append("folder on disk" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file on disk")
+        fsync(descriptor)
+
+    def watch_replace(source: Path, target: Path) -> None:
+        events.append("named")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", watch_fsync)
+    monkeypatch.setattr(os, "replace", watch_replace)
+    write_atomically(tmp_path / "file", lambda path: path.write_text("x"), lambda path: events.append("checked"))
+    assert events == ["file on disk", "checked", "named", "folder on disk"]

@@ -158,11 +158,36 @@ def test_a_partial_file_that_vanishes_while_being_read_is_no_error(
             certify_here(store, RUN, ALL)
     read = records.read_records
 
-    def vanishing(path: Path, *more: Any) -> pa.Table:
+    def vanishing(path: Path, kind: records.RecordKind = records.CERTIFICATION) -> pa.Table:
         if ".partial." in path.name and path.exists() and not path.name.startswith("."):
             path.unlink()
-        return read(path, *more)
+        return read(path, kind)
 
     monkeypatch.setattr(records, "read_records", vanishing)
     certify_here(store, RUN, ALL)
     assert _records(store).equals(expected)
+
+
+def test_rows_certified_with_other_weights_are_not_taken(
+    store: Store, expected: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(certify, "certify", _die_after(5, certify.certify))
+        with pytest.raises(Killed):
+            certify_here(store, RUN, ALL)
+    partial = store.partial_path(*KEYS, ALL)
+    metadata = {**records.read_metadata(partial), "checkpoint_sha256": "0" * 64}
+    records.write_records(partial, records.read_records(partial), metadata)
+    certify_here(store, RUN, ALL)
+    assert _records(store).equals(expected)
+    assert partial.with_name(f"{partial.name}.rejected-1").exists()
+
+
+def test_a_sibling_s_saved_images_stay(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = partition(ALL, 11)
+    with monkeypatch.context() as patch:
+        patch.setattr(certify, "certify", _die_after(5, certify.certify))
+        with pytest.raises(Killed):
+            certify_here(store, RUN, first)
+    certify_here(store, RUN, second)
+    assert store.partial_shards(*KEYS) == [first]

@@ -89,8 +89,8 @@ def test_something_else_saved_by_torch_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_architecture_names_the_valid_ones() -> None:
-    with pytest.raises(ConfigError, match=r"unknown architecture 'resnet'; valid: .*digits_cnn"):
-        build_classifier("resnet", dataset_info("digits"))
+    with pytest.raises(ConfigError, match=r"unknown architecture 'vgg'; valid: .*digits_cnn"):
+        build_classifier("vgg", dataset_info("digits"))
 
 
 def test_normalisation_is_inside_the_classifier() -> None:

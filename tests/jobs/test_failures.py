@@ -55,3 +55,13 @@ def test_the_worker_writes_down_what_ended_a_unit(tmp_path: Path) -> None:
     assert "Traceback" in failure.traceback
     assert failure.log_path == str(tmp_path / "a.log")
     assert store.failed_shards(PGD_RUN.train.key, PGD_RUN.certify.key) == [SHARD.indices]
+
+
+def test_a_damaged_failure_record_is_an_attempt_all_the_same(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    failures.record_death(store, SHARD, "unknown", "first", tmp_path / "log")
+    (path,) = tmp_path.rglob("*-attempt-0001.json")
+    path.write_text(path.read_text()[:40])
+    (failure,) = failures.failures_of(store, SHARD)
+    assert failure.attempt == 1
+    assert f"{path}: this failure's record cannot be read" in failure.message

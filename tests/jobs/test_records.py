@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,6 @@ def test_a_null_is_named(path: Path, table: pa.Table) -> None:
 
 
 def test_records_of_another_spec_are_foreign(path: Path) -> None:
-    other = CERTIFY.__class__(**{**vars(CERTIFY), "n": 500})
+    other = replace(CERTIFY, n=500)
     with pytest.raises(RecordError, match=r"foreign records, certify_spec differs in n \(1000, expected 500\)"):
         records.check_specs(path, GAUSSIAN, other)

@@ -28,9 +28,9 @@ CERTIFY = CertifySpec(train_key=GAUSSIAN.key, sigma_cert=0.25, n0=100, n=1000, a
 
 def test_keys_are_pinned() -> None:
     # A change here orphans every result that users have: raise KEY_FORMAT and say so in CHANGELOG.md.
-    assert GAUSSIAN.key == "digits-gaussian-s0.25-33a5c61e"
-    assert SMOOTHADV.key == "digits-pgd-s0.25-e0.50-m4-t2-71a86c60"
-    assert CERTIFY.key == "s0.25-n1000-166e035b"
+    assert GAUSSIAN.key == "digits-gaussian-s0.25-74fc179a"
+    assert SMOOTHADV.key == "digits-pgd-s0.25-e0.50-m4-t2-798fce62"
+    assert CERTIFY.key == "s0.25-n1000-f6ae913f"
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_an_integer_means_the_same_as_its_float() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sigma": 0.0}, "sigma: input should be greater than 0, got 0.0"),
+        ({"sigma": 0.0}, "method=gaussian trains with noise: sigma must be > 0"),
         ({"sigma": -0.25}, "got -0.25"),
         ({"sigma": float("nan")}, "sigma: input should be"),
         ({"epsilon": -1.0}, "epsilon: input should be greater than or equal to 0, got -1.0"),
@@ -60,7 +60,10 @@ def test_an_integer_means_the_same_as_its_float() -> None:
         ({"m_train": 2.5}, "m_train: input should be a valid integer, got 2.5"),
         ({"epochs": True}, "epochs: input should be a valid integer, got True"),
         ({"method": "magic"}, "method: 'magic' is not valid; valid: 'gaussian'"),
-        ({"dataset": "digit"}, "unknown dataset 'digit' (did you mean 'digits'?); valid: digits"),
+        (
+            {"dataset": "digit"},
+            "unknown dataset 'digit' (did you mean 'digits'?); valid: cifar10, cifar10_images, digits, imagenet",
+        ),
         ({"architecture": "cnn"}, "unknown architecture 'cnn'"),
         ({"lr_gama": 0.1}, "unknown key 'lr_gama' (did you mean 'lr_gamma'?)"),
         ({"epsilon": 0.5}, "method=gaussian takes no attack"),

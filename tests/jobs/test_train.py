@@ -9,9 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from jobs import checkpoint, train
+from jobs import checkpoint, steps, train
 from jobs.errors import TrainingDivergedError
 from jobs.manifest import Run
+from jobs.models import Classifier
+from jobs.steps import Stepper
 from jobs.store import Store
 from tests.jobs.units import GAUSSIAN_RUN, PGD_RUN, train_here
 
@@ -77,7 +79,7 @@ def test_killed_inside_an_epoch_goes_on_to_the_same_bits(
 ) -> None:
     store = Store(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_train_step", _die_after(50, train._train_step))  # 21 steps an epoch
+        patch.setattr(Stepper, "_step", _die_after(50, Stepper._step))  # 21 steps an epoch
         with pytest.raises(Killed):
             train_here(store, RUN)
     train_here(store, RUN)
@@ -127,22 +129,22 @@ def test_the_learning_rate_steps_down() -> None:
 def test_attack_and_training_step_see_the_same_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     attacked: list[tuple[torch.Tensor, torch.Tensor]] = []
     trained_on: list[torch.Tensor] = []
-    attack, forward = train.smoothadv_pgd, train.Classifier.forward
+    attack, forward = steps.smoothadv_pgd, Classifier.forward
 
     def watch_attack(classifier: Any, inputs: Any, labels: Any, noise: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         adversarial = attack(classifier, inputs, labels, noise, **kwargs)
         attacked.append((adversarial, noise))
         return adversarial
 
-    def watch_forward(self: train.Classifier, inputs: torch.Tensor) -> torch.Tensor:
+    def watch_forward(self: Classifier, inputs: torch.Tensor) -> torch.Tensor:
         if self.training:
             trained_on.append(inputs.detach())
         else:  # the attack: statistics are frozen, parameters take no gradient
             assert not any(parameter.requires_grad for parameter in self.parameters())
         return forward(self, inputs)
 
-    monkeypatch.setattr(train, "smoothadv_pgd", watch_attack)
-    monkeypatch.setattr(train.Classifier, "forward", watch_forward)
+    monkeypatch.setattr(steps, "smoothadv_pgd", watch_attack)
+    monkeypatch.setattr(Classifier, "forward", watch_forward)
     train_here(Store(tmp_path), Run(train=replace(RUN.train, epochs=2), certify=RUN.certify, indices=RUN.indices))
     assert len(attacked) == len(trained_on) == 2 * 21
     for (adversarial, noise), inputs in zip(attacked, trained_on, strict=True):
@@ -152,21 +154,45 @@ def test_attack_and_training_step_see_the_same_noise(tmp_path: Path, monkeypatch
 def test_diverging_training_stops_and_keeps_the_last_good_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, step = Store(tmp_path), train._train_step
-    steps = [0]
+    store, step = Store(tmp_path), Stepper._step
+    num_steps = [0]
 
-    def diverge_in_the_third_epoch(trainer: Any, *args: Any) -> Any:
-        steps[0] += 1
-        if steps[0] == 45:  # 21 steps an epoch
+    def diverge_in_the_third_epoch(stepper: Stepper, *args: Any) -> Any:
+        num_steps[0] += 1
+        if num_steps[0] == 45:  # 21 steps an epoch
             with torch.no_grad():
-                next(trainer.classifier.parameters()).fill_(float("nan"))
-        return step(trainer, *args)
+                next(stepper.classifier.parameters()).fill_(float("nan"))
+        return step(stepper, *args)
 
-    monkeypatch.setattr(train, "_train_step", diverge_in_the_third_epoch)
-    with pytest.raises(TrainingDivergedError, match="epoch 2 is not finite; the state after epoch 2 is kept"):
+    monkeypatch.setattr(Stepper, "_step", diverge_in_the_third_epoch)
+    with pytest.raises(TrainingDivergedError, match=r"in epoch 2 .* not finite; the state after 2 epochs is kept"):
         train_here(store, GAUSSIAN_RUN)
     assert store.saved_epochs(GAUSSIAN_RUN.train.key) == [1, 2]
     for epoch in (1, 2):
         state = checkpoint.load(store.state_path(GAUSSIAN_RUN.train.key, epoch))["state_dict"]
         assert all(bool(tensor.isfinite().all()) for tensor in state.values())
     assert not store.is_trained(GAUSSIAN_RUN.train.key)
+
+
+def test_the_epochs_file_is_complete_after_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_train_epoch", _die_after(2, train._train_epoch))
+        with pytest.raises(Killed):
+            train_here(store, RUN)
+    train_here(store, RUN)
+    assert [row["epoch"] for row in pq.read_table(store.epochs_path(KEY)).to_pylist()] == [0, 1, 2, 3]
+
+
+def test_a_state_of_another_spec_is_not_gone_on_with(
+    tmp_path: Path, undisturbed: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = Store(tmp_path), Run(train=replace(RUN.train, seed=7), certify=RUN.certify, indices=RUN.indices)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_train_epoch", _die_after(2, train._train_epoch))
+        with pytest.raises(Killed):
+            train_here(store, other)
+    store.state_dir(KEY).parent.mkdir(parents=True)
+    store.state_dir(other.train.key).rename(store.state_dir(KEY))
+    train_here(store, RUN)
+    _assert_same_bits(_weights(store), _weights(undisturbed))

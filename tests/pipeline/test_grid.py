@@ -83,7 +83,10 @@ def test_the_images_default_to_the_whole_split() -> None:
         ({}, "grid.blocks[0]: expands to nothing: the block is empty"),
         ({"method": "gaussian", "sigma": []}, "grid.blocks[0]: expands to nothing: sigma is an empty list"),
         ({"method": "gaussian", "sgima": 1}, "grid.blocks[0]: unknown axis 'sgima' (did you mean 'sigma'?)"),
-        ({"method": "gaussian", "sigma": [0.25, -1]}, "train.sigma: input should be greater than 0, got -1"),
+        (
+            {"method": "gaussian", "sigma": [0.25, -1]},
+            "train.sigma: input should be greater than or equal to 0, got -1",
+        ),
         ({"method": "gaussian", "sigma": 0.25, "sigma_cert": 0.0}, "certify.sigma_cert: input should be greater"),
         ({"method": ["gaussian", "magic"], "sigma": 0.25}, "train.method: 'magic' is not valid"),
         ({"method": "gaussian", "sigma": 0.25, "dataset": "mnist"}, "unknown dataset 'mnist'"),

@@ -11,8 +11,9 @@ import filelock
 import pyarrow as pa
 import pytest
 
+from analysis.envelope import envelope
 from configs.entry import run_command
-from jobs import train
+from jobs import steps
 from jobs.errors import TrainingDivergedError
 from jobs.manifest import read_manifest
 from jobs.store import Store
@@ -143,7 +144,7 @@ def test_one_diverging_model_does_not_stop_the_others(
         raise TrainingDivergedError("training of x diverged: the loss of epoch 0 is not finite")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "smoothadv_pgd", diverge)  # the two SmoothAdv models
+        patch.setattr(steps, "smoothadv_pgd", diverge)  # the two SmoothAdv models
         assert _launch(tmp_path) == 1
     error = capsys.readouterr().err
     assert "2 failed; all else is kept. Launch again" in error
@@ -205,7 +206,10 @@ def test_a_learning_rate_that_diverges_costs_its_own_model_only(
 ) -> None:
     blocks = "grid.blocks=[{method: gaussian, sigma: 0.25, learning_rate: [0.05, 1e30]}]"
     assert _launch(tmp_path, blocks) == 1
-    assert "diverged: the loss of epoch 0 is not finite; nothing was saved" in capsys.readouterr().err
+    assert (
+        "diverged in epoch 0 (counted from 0): loss or logits are not finite; nothing was saved"
+        in capsys.readouterr().err
+    )
     sound, diverging = read_manifest(Store(tmp_path).manifest_path("tiny")).runs
     assert len(Store(tmp_path).finished_shards(sound.train.key, sound.certify.key)) == 3
     assert not Store(tmp_path).is_trained(diverging.train.key)
@@ -220,3 +224,28 @@ def test_a_launch_of_a_complete_grid_never_imports_torch(undisturbed_results: Pa
     done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "nothing to do" in done.stdout
+
+
+def test_weights_ruined_by_the_very_last_step_are_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = "grid.blocks=[{method: gaussian, sigma: 0.25, learning_rate: 1e37}]"
+    assert _launch(tmp_path, blocks, "train.epochs=1", "train.batch_size=2000") == 1
+    assert "diverged in epoch 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["lost", "truncated"])
+def test_a_lost_manifest_is_written_again(results: Path, damage: str) -> None:
+    path = Store(results).manifest_path("tiny")
+    sound = path.read_text()
+    if damage == "lost":
+        path.unlink()
+    else:
+        path.write_text(sound[:100])
+    assert _launch(results) == 0
+    assert path.read_text() == sound
+
+
+def test_a_grid_certified_at_two_sigmas_keeps_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = "grid.blocks=[{method: gaussian, sigma: 0.25, sigma_cert: [0.25, 0.5]}]"
+    assert _launch(tmp_path, blocks, "train.epochs=1") == 0
+    assert run_command("envelope", envelope, ["grid=tiny", f"results={tmp_path}"]) == 0
+    assert "best of 2 models" in " ".join(capsys.readouterr().out.split())

@@ -1,0 +1,92 @@
+"""Empirical accuracy of one shard: each image is attacked, then PREDICT is asked about the result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jobs import attack_records
+from jobs.attack_spec import AttackSpec
+from jobs.checkpoint import TrainedClassifier
+from jobs.datasets import dataset_info
+from jobs.shards import LabelledImage, run_shard
+from jobs.store import Store
+from jobs.units import AttackUnit, Resources
+from smoothing.attacks import smoothadv_pgd, vanilla_pgd
+from smoothing.certificate import prediction_from_counts
+from smoothing.counts import class_counts
+from smoothing.ddn import smoothadv_ddn
+from smoothing.gradients import GradientEstimator, PlugInEstimator, SteinEstimator
+from smoothing.noise import BLOCK_ROWS, NoiseStream
+
+
+def run(unit: AttackUnit, store: Store, resources: Resources) -> None:
+    """Attack the images of a shard, or the rest of them, until its file is there.
+
+    All randomness is each image's own, by (seed, index), so that no record depends on shard
+    layout or interruption.
+
+    Raises:
+        CheckpointError: There is no sound checkpoint of the run. A damaged or foreign one is set
+            aside, so that the next launch trains anew.
+
+    Source:
+        Salman et al. 2019, section 4.2 and Figures 3, 7 and 8.
+    """
+    spec, num_classes = unit.run.attack, dataset_info(unit.run.train.dataset).num_classes
+
+    def attack_image(trained: TrainedClassifier, labelled: LabelledImage) -> dict[str, Any]:
+        found_CHW = attacked(trained.classifier, labelled, spec)
+        counts = class_counts(
+            trained.classifier,
+            found_CHW,
+            sigma=spec.sigma,
+            num_samples=spec.n,
+            num_classes=num_classes,
+            stream=NoiseStream(seed=spec.seed, index=labelled.index, stage="prediction"),
+            batch_size=resources.batch_size,
+        )
+        return attack_records.image_columns(
+            labelled.label,
+            prediction_from_counts(counts, alpha=spec.alpha),
+            counts,
+            distance=float((found_CHW.double() - labelled.image_CHW.double()).norm()),
+        )
+
+    run_shard(unit, spec.split, store, resources, attack_image)
+
+
+def attacked(classifier: torch.nn.Module, labelled: LabelledImage, spec: AttackSpec) -> Tensor:
+    """The adversarial image, shape (C, H, W), that an attack finds."""
+    inputs_BCHW = labelled.image_CHW.unsqueeze(0)
+    labels_B = torch.tensor([labelled.label], device=inputs_BCHW.device)
+    entropy = np.random.SeedSequence((spec.seed, labelled.index)).generate_state(1, np.uint32)[0]
+    settings: dict[str, Any] = {
+        "epsilon": spec.epsilon,
+        "num_steps": spec.num_steps,
+        "generator": torch.Generator(inputs_BCHW.device).manual_seed(int(entropy)),
+        "estimator": _estimator(spec),
+    }
+    if spec.attack == "vanilla":
+        return vanilla_pgd(classifier, inputs_BCHW, labels_B, **settings)[0]
+    attack = smoothadv_ddn if spec.attack == "ddn" else smoothadv_pgd
+    return attack(classifier, inputs_BCHW, labels_B, _noise(labelled, spec), **settings)[0]
+
+
+def _noise(labelled: LabelledImage, spec: AttackSpec) -> Tensor:
+    """The image's m_test draws, shape (M, 1, C, H, W); more draws begin with those of fewer."""
+    stream = NoiseStream(seed=spec.seed, index=labelled.index, stage="attack")
+    shape = tuple(labelled.image_CHW.shape)
+    blocks = [stream.block(block_nr, shape) for block_nr in range(-(-spec.m_test // BLOCK_ROWS))]
+    drawn = torch.from_numpy(np.concatenate(blocks)[: spec.m_test]).to(labelled.image_CHW.device)
+    return spec.sigma * drawn.unsqueeze(1)
+
+
+def _estimator(spec: AttackSpec) -> GradientEstimator:
+    if spec.attack in ("stein", "stein_hard"):
+        hard = spec.attack == "stein_hard"
+        return SteinEstimator(sigma=spec.sigma, hard=hard, inverse_temperature=spec.inverse_temperature)
+    return PlugInEstimator(inverse_temperature=spec.inverse_temperature)

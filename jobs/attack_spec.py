@@ -1,0 +1,71 @@
+"""What is attacked and how: one point of an empirical accuracy curve."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import asdict
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from jobs.datasets import Split
+from jobs.specs import AtLeastOne, NotNegative, Positive, Precision, Seed, decimal, digest
+from jobs.validation import STRICT
+from smoothing.bounds import top_class_p_value
+
+TestAttack = Literal["pgd", "ddn", "vanilla", "stein", "stein_hard"]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AttackSpec:
+    """One attack on one smoothed classifier, followed by PREDICT.
+
+    Attributes:
+        train_key: Key of the TrainSpec.
+        split: Which images.
+        attack: pgd and ddn are SmoothAdv's, on the smoothed classifier; vanilla is PGD on the base
+            classifier; stein and stein_hard are PGD along the gradient-free estimate of soft or
+            hard outputs.
+        sigma: Standard deviation of the smoothing noise, > 0.
+        epsilon: Radius of the attack, >= 0.
+        num_steps: Steps T.
+        m_test: Noise draws of the attack; 1 with vanilla, which has none.
+        inverse_temperature: The factor beta of the logits in the attack's softmax.
+        n: Draws of PREDICT.
+        alpha: Its error probability, in (0, 1).
+        precision: Arithmetic of the network.
+        seed: Of all noise, together with each image's index.
+    """
+
+    train_key: str
+    split: Split = "test"
+    attack: TestAttack
+    sigma: Positive
+    epsilon: NotNegative
+    num_steps: AtLeastOne
+    m_test: AtLeastOne
+    inverse_temperature: Positive = 1.0
+    n: AtLeastOne
+    alpha: Annotated[float, Field(gt=0, lt=1)]
+    precision: Precision = "float32"
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _fields_fit(self) -> AttackSpec:
+        if self.attack == "vanilla" and self.m_test != 1:
+            raise ValueError(f"attack=vanilla has no noise: m_test must be 1, got {self.m_test}")
+        if self.attack == "stein_hard" and self.inverse_temperature != 1.0:
+            raise ValueError("inverse_temperature has no effect with attack=stein_hard; leave it out")
+        if top_class_p_value(self.n, 0) > self.alpha:
+            raise ValueError(
+                f"n={self.n} draws can never predict anything at alpha={self.alpha}: PREDICT abstains even from "
+                "unanimous votes; take a larger n or alpha"
+            )
+        return self
+
+    @functools.cached_property
+    def key(self) -> str:
+        """For example ``pgd-s0.25-e0.50-m128-t20-1a2b3c4d``."""
+        slug = f"{self.attack}-s{decimal(self.sigma)}-e{decimal(self.epsilon)}-m{self.m_test}-t{self.num_steps}"
+        return f"{slug}-{digest('attack', asdict(self))}"

@@ -1,0 +1,157 @@
+"""Several processes that train one classifier: started, joined, and kept in step.
+
+On SLURM each task of the job is one of them, and submitit's TorchDistributedEnvironment says which.
+Elsewhere the process that is to train starts them all on its machine and waits for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
+
+from jobs.feeding import Share
+
+_EXIT_ORPHANED = 75
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """The processes of one training; this one alone by default.
+
+    Attributes:
+        rank: Of this process.
+        num_processes: How many there are.
+    """
+
+    rank: int = 0
+    num_processes: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+    @property
+    def share(self) -> Share:
+        """This process's part of each batch."""
+        return Share(rank=self.rank, num_processes=self.num_processes)
+
+    def wait_for_all(self) -> None:
+        """Return when every process has come here."""
+        if self.num_processes > 1:
+            torch.distributed.barrier()
+
+    def summed(self, values: Tensor) -> Tensor:
+        """The sum over all processes."""
+        if self.num_processes > 1:
+            torch.distributed.all_reduce(values)
+        return values
+
+    def replicated(self, module: nn.Module, device: torch.device) -> nn.Module:
+        """The module, its gradients averaged over all processes from now on."""
+        if self.num_processes == 1:
+            return module
+        device_ids = [torch.cuda.current_device()] if device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(module, device_ids=device_ids)
+
+    def copy_buffers(self, module: nn.Module) -> None:
+        """Give all processes the first one's running statistics, as one replicated model has them."""
+        if self.num_processes == 1:
+            return
+        buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
+        flat = torch.cat([buffer.flatten() for buffer in buffers])
+        torch.distributed.broadcast(flat, src=0)
+        parts = torch.split(flat, [buffer.numel() for buffer in buffers])
+        for buffer, part in zip(buffers, parts, strict=True):
+            buffer.copy_(part.view_as(buffer))
+
+
+def is_scheduled_task() -> bool:
+    """Whether the scheduler started this process as one task of several."""
+    return int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in os.environ
+
+
+@contextlib.contextmanager
+def scheduled_group(num_processes: int, device: torch.device) -> Iterator[Group]:
+    """Join the other tasks of this SLURM job.
+
+    Raises:
+        RuntimeError: The job has another number of tasks than the training asks for.
+    """
+    from submitit.helpers import TorchDistributedEnvironment
+
+    environment = TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+    if environment.world_size != num_processes:
+        raise RuntimeError(f"{environment.world_size} tasks in the job, the training asks for {num_processes}")
+    if device.type == "cuda":  # a task sees its own GPU only, or all of its node's
+        device = torch.device("cuda", environment.local_rank % torch.cuda.device_count())
+    with _joined("env://", environment.rank, num_processes, device) as group:
+        yield group
+
+
+def run_in_processes(act: Callable[..., None], num_processes: int, device_type: str, *arguments: Any) -> None:
+    """Call ``act(group, *arguments)`` in processes of this machine, one for each rank, and wait for them.
+
+    On GPUs, rank r has the r-th device to itself.
+
+    Raises:
+        torch.multiprocessing.ProcessRaisedException: One of them failed; its traceback is in the
+            message, and the others have been ended.
+        RuntimeError: There are fewer GPUs than processes.
+    """
+    if device_type == "cuda" and torch.cuda.device_count() < num_processes:
+        raise RuntimeError(f"{torch.cuda.device_count()} GPUs here, the training asks for {num_processes}")
+    with tempfile.TemporaryDirectory(prefix="smoothadv-") as folder:
+        spawn(  # type: ignore[no-untyped-call]
+            _member, (num_processes, device_type, Path(folder) / "rendezvous", act, arguments), nprocs=num_processes
+        )
+
+
+def _member(
+    rank: int,
+    num_processes: int,
+    device_type: str,
+    rendezvous: Path,
+    act: Callable[..., None],
+    arguments: tuple[Any, ...],
+) -> None:
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s rank {rank}: %(message)s", force=True)
+    device = torch.device(device_type, rank) if device_type == "cuda" else torch.device(device_type)
+    with _joined(f"file://{rendezvous}", rank, num_processes, device) as group:
+        act(group, *arguments)
+
+
+@contextlib.contextmanager
+def _joined(address: str, rank: int, num_processes: int, device: torch.device) -> Iterator[Group]:
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    torch.distributed.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo", init_method=address, rank=rank, world_size=num_processes
+    )
+    try:
+        yield Group(rank=rank, num_processes=num_processes)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def _die_with_parent() -> None:
+    """A process whose starter was killed would wait for its peers for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(_EXIT_ORPHANED)

@@ -1,0 +1,217 @@
+"""Training images in random order, varied at random, on the device, as one process's share.
+
+Everything random comes from a generator that all processes of a training hold in the same state, so
+that the global batch is the same for any number of processes.
+
+Shapes: N images of the dataset, B images of this process's share, C H W image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from jobs.datasets import Augmentation, Images
+from jobs.datasets._tree import TreeImages
+
+PADDING = 4
+"""Black pixels around an image before a random crop, as in the paper (and everyone's CIFAR-10)."""
+
+_AREA, _ASPECT, _CROP_TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10  # as torchvision's RandomResizedCrop
+_BATCHES_AHEAD = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Which part of each batch is this process's.
+
+    Attributes:
+        rank: Of this process, 0 <= rank < num_processes.
+        num_processes: How many share a batch.
+    """
+
+    rank: int = 0
+    num_processes: int = 1
+
+    def sizes(self, num_images: int) -> list[int]:
+        """Images of a batch for each process; the first get one more where it does not come out even."""
+        small, larger = divmod(num_images, self.num_processes)
+        return [small + (rank < larger) for rank in range(self.num_processes)]
+
+    def of(self, batch: Tensor) -> Tensor:
+        """This process's rows of a batch."""
+        return torch.split(batch, self.sizes(len(batch)))[self.rank]
+
+
+class Feeder(Protocol):
+    """Hands out the images of an epoch."""
+
+    @property
+    def num_images(self) -> int: ...
+
+    def batch(self, indices_N: Tensor, generator: torch.Generator, share: Share) -> tuple[Tensor, Tensor]:
+        """This process's share of a global batch: inputs_BCHW in [0, 1] and labels_B, on the device."""
+        ...
+
+
+def epoch_batches(
+    feeder: Feeder, batch_size: int, generator: torch.Generator, share: Share
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """All images once, in random order, in batches.
+
+    Args:
+        feeder: Where they come from.
+        batch_size: Images of a global batch; the last may be smaller. Should it have fewer images
+            than there are processes, it is left out.
+        generator: On the device, in the same state in all processes.
+        share: Which rows are this process's.
+
+    Yields:
+        Number of images of the global batch, inputs_BCHW, labels_B.
+    """
+    order_N = torch.randperm(feeder.num_images, generator=generator, device=generator.device)
+    chosen = [batch for batch in torch.split(order_N, batch_size) if len(batch) >= share.num_processes]
+    if isinstance(feeder, DiskFeeder):
+        feeder.expect([share.of(batch).tolist() for batch in chosen], seed=generator.initial_seed())
+    for batch_N in chosen:
+        inputs_BCHW, labels_B = feeder.batch(batch_N, generator, share)
+        yield len(batch_N), inputs_BCHW, labels_B
+
+
+def make_feeder(images: Images, augmentation: Augmentation, device: torch.device) -> Feeder:
+    """The feeder that suits a dataset. Reads all images first where they are to stay in memory.
+
+    Raises:
+        DataError: Images are broken; names them.
+    """
+    if augmentation == "resized_crop_flip":
+        assert isinstance(images, TreeImages)
+        return DiskFeeder(images, device)
+    return MemoryFeeder(images, augmentation, device)
+
+
+class MemoryFeeder:
+    """Keeps a dataset on the device as uint8 and varies each image there."""
+
+    def __init__(self, images: Images, augmentation: Augmentation, device: torch.device) -> None:
+        self._levels_NCHW = torch.from_numpy(images.pixels()).to(device)
+        self._labels_N = torch.from_numpy(images.labels).to(device)
+        self._num_levels, self._augmentation = images.num_levels, augmentation
+
+    @property
+    def num_images(self) -> int:
+        return len(self._labels_N)
+
+    def batch(self, indices_N: Tensor, generator: torch.Generator, share: Share) -> tuple[Tensor, Tensor]:
+        indices_B = share.of(indices_N)
+        levels_BCHW = self._levels_NCHW[indices_B]
+        if self._augmentation == "crop_flip":
+            # Drawn for the global batch, so that they do not depend on who gets which share.
+            shape, device = (len(indices_N),), generator.device
+            tops, lefts = (torch.randint(2 * PADDING + 1, shape, generator=generator, device=device) for _ in range(2))
+            flips = torch.rand(shape, generator=generator, device=device) < 0.5
+            levels_BCHW = crop_and_flip(levels_BCHW, share.of(tops), share.of(lefts), share.of(flips))
+        return levels_BCHW.float() / self._num_levels, self._labels_N[indices_B]
+
+
+def crop_and_flip(images_BCHW: Tensor, tops_B: Tensor, lefts_B: Tensor, flips_B: Tensor) -> Tensor:
+    """Each image cut from its padded self at its own place, and mirrored where asked for.
+
+    Args:
+        images_BCHW: Any type; padded with zeros by PADDING on all sides.
+        tops_B: First row of each cut in the padded image, 0 to 2 * PADDING.
+        lefts_B: First column, likewise.
+        flips_B: Whether left and right are exchanged, bool.
+    """
+    num_images, num_channels, height, width = images_BCHW.shape
+    padded_BCHW = torch.nn.functional.pad(images_BCHW, (PADDING,) * 4)
+    rows_BH = tops_B[:, None] + torch.arange(height, device=tops_B.device)
+    columns_W = torch.arange(width, device=tops_B.device)
+    columns_BW = lefts_B[:, None] + torch.where(flips_B[:, None], columns_W.flip(0), columns_W)
+    return padded_BCHW[
+        torch.arange(num_images, device=tops_B.device)[:, None, None, None],
+        torch.arange(num_channels, device=tops_B.device)[None, :, None, None],
+        rows_BH[:, None, :, None],
+        columns_BW[:, None, None, :],
+    ]
+
+
+class DiskFeeder:
+    """Decodes images in threads, some batches ahead of their use."""
+
+    def __init__(self, images: TreeImages, device: torch.device, num_threads: int | None = None) -> None:
+        self._images, self._device = images, device
+        self._labels_N = torch.from_numpy(images.labels)
+        self._pool = ThreadPoolExecutor(max_workers=num_threads, thread_name_prefix="decode")
+        self._waiting: deque[tuple[list[int], int]] = deque()
+        self._under_way: deque[list[Future[npt.NDArray[np.uint8]]]] = deque()
+
+    @property
+    def num_images(self) -> int:
+        return len(self._labels_N)
+
+    def expect(self, batches: Sequence[list[int]], *, seed: int) -> None:
+        """Say which batches will be asked for, in order, and begin with the first."""
+        self._under_way.clear()
+        self._waiting = deque((batch, seed) for batch in batches)
+        for _ in range(_BATCHES_AHEAD):
+            self._begin_next()
+
+    def batch(self, indices_N: Tensor, generator: torch.Generator, share: Share) -> tuple[Tensor, Tensor]:
+        del generator  # each image has its own randomness, by seed and index
+        decoded = [future.result() for future in self._under_way.popleft()]
+        self._begin_next()
+        levels_BCHW = torch.from_numpy(np.stack(decoded)).to(self._device)
+        labels_B = self._labels_N[share.of(indices_N).cpu()].to(self._device)
+        return levels_BCHW.float() / self._images.num_levels, labels_B
+
+    def _begin_next(self) -> None:
+        if self._waiting:
+            indices, seed = self._waiting.popleft()
+            self._under_way.append([self._pool.submit(random_resized, self._images, index, seed) for index in indices])
+
+
+def random_resized(images: TreeImages, index: int, seed: int) -> npt.NDArray[np.uint8]:
+    """A random part of an image, resized to the dataset's size, mirrored at random; a function of its arguments.
+
+    Returns:
+        uint8, shape (C, H, W).
+
+    Raises:
+        DataError: The file cannot be decoded; names it.
+    """
+    from PIL.Image import Resampling, Transpose
+
+    random = np.random.default_rng((seed, index))
+    image = images.decoded(index)
+    left, top, width, height = _random_box(random, image.width, image.height)
+    _, out_height, out_width = images.tree.image_shape
+    box = (left, top, left + width, top + height)
+    resized = image.crop(box).resize((out_width, out_height), Resampling.BILINEAR)
+    if random.random() < 0.5:
+        resized = resized.transpose(Transpose.FLIP_LEFT_RIGHT)
+    return np.asarray(resized).transpose(2, 0, 1)
+
+
+def _random_box(random: np.random.Generator, width: int, height: int) -> tuple[int, int, int, int]:
+    """left, top, width, height of a part by torchvision's law for RandomResizedCrop."""
+    for _ in range(_CROP_TRIES):
+        area = width * height * random.uniform(*_AREA)
+        aspect = math.exp(random.uniform(math.log(_ASPECT[0]), math.log(_ASPECT[1])))
+        box_width, box_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < box_width <= width and 0 < box_height <= height:
+            left = int(random.integers(0, width - box_width + 1))
+            return left, int(random.integers(0, height - box_height + 1)), box_width, box_height
+    # No try fitted: the largest central part of an aspect that is allowed.
+    box_width = min(width, round(height * _ASPECT[1]))
+    box_height = min(height, round(width / _ASPECT[0]))
+    return (width - box_width) // 2, (height - box_height) // 2, box_width, box_height

@@ -1,0 +1,73 @@
+"""python -m jobs.prepare DATASET FOLDER [--results RESULTS]: get a dataset ready, once.
+
+Downloads what can be downloaded and checks what is there: that a tree has the same classes in both
+splits, and that every image can be decoded. What was checked is written down below the results
+folder, so that it is not done twice. The launch does this by itself where it is not done yet;
+workers never do. On a cluster whose login node ends long processes, run it as a job of its own.
+
+Exit codes: 0 ready, 2 the data are missing, broken or cannot be had.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import filelock
+
+from jobs.datasets import data_folder, dataset_module
+from jobs.errors import ConfigError, DataError
+from jobs.store import Store
+
+
+def is_prepared(name: str, data: Mapping[str, str | None], store: Store) -> bool:
+    """Whether workers can read a dataset. Decodes nothing; lists the folders of a tree.
+
+    Raises:
+        ConfigError: Its folder is not known, not there or not right.
+    """
+    folder = data_folder(name, data)
+    if folder is None:
+        return True
+    module = dataset_module(name)
+    module.check(folder)
+    return bool(module.is_prepared(folder, store.data_dir()))
+
+
+def prepare(name: str, data: Mapping[str, str | None], store: Store) -> None:
+    """Get a dataset ready, one process at a time; nothing happens where it is ready.
+
+    Raises:
+        ConfigError: As ``is_prepared``.
+        DataError: It cannot be downloaded, or images are broken; names them.
+    """
+    folder = data_folder(name, data)
+    if folder is None:
+        return
+    store.data_dir().mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(store.data_dir() / f".{name}.lock"):
+        if not is_prepared(name, data, store):
+            dataset_module(name).prepare(folder, store.data_dir())
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m jobs.prepare", description=__doc__.partition("\n")[2])
+    parser.add_argument("dataset")
+    parser.add_argument("folder")
+    parser.add_argument("--results", default="results")
+    chosen = parser.parse_args(arguments)
+    try:
+        prepare(chosen.dataset, {chosen.dataset: chosen.folder}, Store(Path(chosen.results)))
+    except (ConfigError, DataError) as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return 2
+    print(f"{chosen.dataset} is ready in {chosen.folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,149 @@
+"""One shard of images, done image by image, so that it can be ended and gone on with at any moment."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jobs import records
+from jobs.atomic import remove_stale_temporaries, set_aside
+from jobs.checkpoint import TrainedClassifier, load_classifier
+from jobs.datasets import Split, load_images
+from jobs.device import device_name, set_up_device
+from jobs.errors import CheckpointError, RecordError
+from jobs.layouts import Layout, layout_of
+from jobs.provenance import provenance
+from jobs.store import Store
+from jobs.units import Resources, ShardUnit
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelledImage:
+    """What is done to one image needs this.
+
+    Attributes:
+        index: In its split.
+        label: Its class.
+        image_CHW: Pixels in [0, 1], on the device.
+    """
+
+    index: int
+    label: int
+    image_CHW: Tensor
+
+
+ImageWork = Callable[[TrainedClassifier, LabelledImage], dict[str, Any]]
+"""Does one image; returns the columns that are its own, but for index, label and elapsed_s."""
+
+
+def run_shard(unit: ShardUnit, split: Split, store: Store, resources: Resources, work: ImageWork) -> None:
+    """Do the images of a shard, or the rest of them, until its file is there.
+
+    Raises:
+        CheckpointError: There is no sound checkpoint of the run. A damaged or foreign one is set
+            aside, so that the next launch trains anew.
+    """
+    path = _path(unit, store)
+    if path.exists():
+        logging.info("already there: %s", path)
+        return
+    remove_stale_temporaries(path.parent)
+    device, layout = set_up_device(resources), layout_of(unit.run)
+    trained = _load_or_set_aside(unit, store, device)
+    images = load_images(unit.run.train.dataset, split, resources.data)
+    metadata = {
+        **layout.specs,
+        **provenance(),
+        "source": unit.stage,
+        "checkpoint_sha256": trained.weights_sha256,
+        "images": images.fingerprint,
+        "device": device_name(device),
+    }
+    rows = _saved_rows(unit, store, layout, metadata)
+    saved_at = time.monotonic()
+    for index in unit.indices:
+        if index in rows:
+            continue
+        began = time.perf_counter()
+        image_CHW = torch.from_numpy(images.image(index)).to(device)
+        labelled = LabelledImage(index=index, label=int(images.labels[index]), image_CHW=image_CHW)
+        own = work(trained, labelled)
+        elapsed_s = time.perf_counter() - began
+        rows[index] = {**layout.columns, "index": index, "label": labelled.label, **own, "elapsed_s": elapsed_s}
+        if time.monotonic() - saved_at >= resources.save_every_s:
+            _write(_partial_path(unit, store), layout, rows, metadata)
+            saved_at = time.monotonic()
+            logging.info("did %d of %d images", len(rows), len(unit.indices))
+    _write(path, layout, rows, metadata)
+    logging.info("did all %d images: %s", len(rows), path)
+    _remove_served_partials(unit, store)
+
+
+def _load_or_set_aside(unit: ShardUnit, store: Store, device: torch.device) -> TrainedClassifier:
+    path = store.checkpoint_path(unit.run.train.key)
+    try:
+        return load_classifier(path, unit.run.train, device)
+    except CheckpointError as error:
+        if not path.exists():
+            raise
+        moved = set_aside(path)
+        raise CheckpointError(f"{error}; moved to {moved.name}: launch again to train this run anew") from error
+
+
+def _saved_rows(unit: ShardUnit, store: Store, layout: Layout, metadata: Mapping[str, str]) -> dict[int, Row]:
+    """Rows of this shard's images in any unfinished file of the run, by index.
+
+    Other shards of the run may be under way: their files come and go, and hold nothing of ours
+    unless the layout has changed.
+    """
+    rows: dict[int, Row] = {}
+    for indices in store.partial_shards(unit.run.train.key, unit.run.key, unit.run.stage):
+        if not set(indices).intersection(unit.indices):
+            continue
+        path = store.partial_path(unit.run.train.key, unit.run.key, indices, unit.run.stage)
+        try:
+            found = records.check_metadata(path, layout.specs)
+            for name, what in (("checkpoint_sha256", "weights"), ("images", "images")):
+                if found.get(name) != metadata[name]:
+                    raise RecordError(f"{path}: made with other {what}")
+            table = records.read_records(path, layout.kind)
+        except FileNotFoundError:  # its owner has finished meanwhile
+            continue
+        except RecordError as error:
+            logging.warning("%s; moved to %s, its images are done again", error, set_aside(path).name)
+            continue
+        rows |= {row["index"]: row for row in table.to_pylist() if row["index"] in unit.indices}
+    if rows:
+        logging.info("going on with %d of %d images done before", len(rows), len(unit.indices))
+    return rows
+
+
+def _write(path: Path, layout: Layout, rows: Mapping[int, Row], metadata: Mapping[str, str]) -> None:
+    table = records.to_table([rows[index] for index in sorted(rows)], layout.kind)
+    records.write_records(path, table, metadata, layout.kind)
+
+
+def _remove_served_partials(unit: ShardUnit, store: Store) -> None:
+    """Remove unfinished files all of whose images are in finished ones by now."""
+    place = (unit.run.train.key, unit.run.key)
+    finished = {index for shard in store.finished_shards(*place, unit.run.stage) for index in shard}
+    for partial in store.partial_shards(*place, unit.run.stage):
+        if finished.issuperset(partial):
+            store.partial_path(*place, partial, unit.run.stage).unlink(missing_ok=True)
+
+
+def _path(unit: ShardUnit, store: Store) -> Path:
+    return store.shard_path(unit.run.train.key, unit.run.key, unit.indices, unit.run.stage)
+
+
+def _partial_path(unit: ShardUnit, store: Store) -> Path:
+    return store.partial_path(unit.run.train.key, unit.run.key, unit.indices, unit.run.stage)

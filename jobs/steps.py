@@ -1,0 +1,151 @@
+"""One training step: draw noise, attack, descend.
+
+Shapes: B images, M noise draws, C H W image, R = M * B rows, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from jobs.distributed import Group
+from jobs.models import Classifier
+from jobs.specs import TrainSpec
+from smoothing.attacks import smoothadv_pgd
+from smoothing.ddn import smoothadv_ddn
+from smoothing.gradients import GradientEstimator, PlugInEstimator, SteinEstimator
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Randomness:
+    """The generators of one epoch, on the device.
+
+    Attributes:
+        shared: In the same state in all processes, which draw the same from it.
+        own: This process's, for what may differ: the attack's way where the gradient vanishes.
+    """
+
+    shared: torch.Generator
+    own: torch.Generator
+
+
+@dataclass(kw_only=True, eq=False)
+class Stepper:
+    """Takes the steps of one training.
+
+    Attributes:
+        spec: How.
+        classifier: What is trained.
+        replica: The classifier, with gradients averaged over all processes.
+        optimizer: Of its parameters.
+        group: The processes.
+    """
+
+    spec: TrainSpec
+    classifier: Classifier
+    replica: nn.Module
+    optimizer: torch.optim.Optimizer
+    group: Group
+
+    def steps(
+        self, num_images: int, inputs_BCHW: Tensor, labels_B: Tensor, epsilon: float, random: Randomness
+    ) -> Iterator[Tensor]:
+        """The optimizer steps on one batch: one, or with ``sub_batches`` one for each of m parts.
+
+        Args:
+            num_images: Of the global batch.
+            inputs_BCHW: This process's share, in [0, 1].
+            labels_B: Its classes.
+            epsilon: The attack's radius in this epoch.
+            random: Of the epoch.
+
+        Yields:
+            For each step, over this process's rows: summed loss, number correct and number of
+            rows, shape (3,), on the device.
+        """
+        num_parts = self.spec.m_train if self.spec.multi_noise == "sub_batches" else 1
+        if num_parts == 1:
+            yield self._step(num_images, inputs_BCHW, labels_B, epsilon, random)
+            return
+        # The published code cuts even parts and leaves the rest of the batch out.
+        size = min(self.group.share.sizes(num_images)) // num_parts
+        for start in range(0, num_parts * size, size) if size else ():
+            part = slice(start, start + size)
+            yield self._step(size * self.group.num_processes, inputs_BCHW[part], labels_B[part], epsilon, random)
+
+    def _step(
+        self, num_images: int, inputs_BCHW: Tensor, labels_B: Tensor, epsilon: float, random: Randomness
+    ) -> Tensor:
+        """One step of Pseudocode 1 (Salman et al. 2019): the attack's noise is the step's noise."""
+        spec, group = self.spec, self.group
+        noise_MBCHW = self._noise(num_images, inputs_BCHW, random.shared)
+        inputs_BCHW = self._attacked(inputs_BCHW, labels_B, noise_MBCHW, epsilon, random)
+        logits_RK = self.replica((inputs_BCHW + noise_MBCHW).flatten(0, 1))
+        labels_R = labels_B.repeat(spec.m_train)
+        loss_sum = nn.functional.cross_entropy(logits_RK, labels_R, reduction="sum")
+        # Gradients are averaged over processes, and the loss is the mean over the global batch.
+        loss = loss_sum * (group.num_processes / (num_images * spec.m_train))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        group.copy_buffers(self.classifier)
+        num_correct = (logits_RK.argmax(dim=1) == labels_R).sum()
+        return torch.stack([loss_sum.detach(), num_correct, torch.full_like(loss_sum, len(labels_R))])
+
+    def _noise(self, num_images: int, inputs_BCHW: Tensor, generator: torch.Generator) -> Tensor:
+        """This process's noise: all processes draw all of it, so that it is the same for any number of them."""
+        spec, mine = self.spec, torch.empty(0)
+        if spec.sigma == 0:
+            return torch.zeros_like(inputs_BCHW).unsqueeze(0)
+        for rank, size in enumerate(self.group.share.sizes(num_images)):
+            shape = (size, spec.m_train, *inputs_BCHW.shape[1:])
+            drawn = torch.randn(shape, generator=generator, device=inputs_BCHW.device)
+            if rank == self.group.rank:
+                mine = drawn
+        return spec.sigma * mine.transpose(0, 1)
+
+    def _attacked(
+        self, inputs_BCHW: Tensor, labels_B: Tensor, noise_MBCHW: Tensor, epsilon: float, random: Randomness
+    ) -> Tensor:
+        spec, classifier = self.spec, self.classifier
+        if spec.method == "gaussian":
+            return inputs_BCHW
+        if spec.method == "vanilla_noise":  # the attack does not see the noise
+            noise_MBCHW = torch.zeros_like(noise_MBCHW[:1])
+        classifier.eval().requires_grad_(False)  # the attack sees frozen statistics and leaves no gradients
+        if spec.attack == "ddn":
+            found = smoothadv_ddn(
+                classifier,
+                inputs_BCHW,
+                labels_B,
+                noise_MBCHW,
+                epsilon=epsilon,
+                num_steps=spec.num_steps,
+                generator=random.own,
+                initial_norm=spec.ddn_initial_norm,
+                estimator=gradient_estimator(spec),
+            )
+        else:
+            found = smoothadv_pgd(
+                classifier,
+                inputs_BCHW,
+                labels_B,
+                noise_MBCHW,
+                epsilon=epsilon,
+                num_steps=spec.num_steps,
+                generator=random.own,
+                estimator=gradient_estimator(spec),
+            )
+        classifier.train().requires_grad_(True)
+        return found
+
+
+def gradient_estimator(spec: TrainSpec) -> GradientEstimator:
+    """How the attack of a training finds its direction."""
+    if spec.attack in ("stein", "stein_hard"):
+        hard = spec.attack == "stein_hard"
+        return SteinEstimator(sigma=spec.sigma, hard=hard, inverse_temperature=spec.inverse_temperature)
+    return PlugInEstimator(inverse_temperature=spec.inverse_temperature)

@@ -1,0 +1,68 @@
+"""The attack group, multiplied out over the models of a grid."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from jobs.attack_spec import AttackSpec
+from jobs.datasets import Split, count_images
+from jobs.errors import ConfigError
+from jobs.indices import IndexRange
+from jobs.manifest import AttackRun, Run
+from jobs.validation import build, collect
+
+
+def expand_attacks(
+    runs: Sequence[Run], attack: Mapping[str, Any], data: Mapping[str, str | None]
+) -> tuple[AttackRun, ...]:
+    """Every attack of the group on every smoothed classifier of a grid, each once.
+
+    Args:
+        runs: The grid's; sigma_cert is the attack's sigma where the group names none.
+        attack: Fields of AttackSpec but for the train key, each a value or a list of values, and
+            ``indices``.
+        data: Folders of datasets.
+
+    Raises:
+        ConfigError: Unknown or empty axes, or values out of range.
+    """
+    values = dict(attack)
+    index_values = values.pop("indices", None) or {}
+    axes = {axis: value if isinstance(value, list) else [value] for axis, value in values.items()}
+    problems = [f"attack: expands to nothing: {axis} is an empty list" for axis, choices in axes.items() if not choices]
+    found: dict[tuple[str, str], AttackRun] = {}
+    for run, point in itertools.product(runs, list(product_of(axes))):
+        fields = {**point, "train_key": run.train.key}
+        if fields.get("sigma") is None:
+            fields["sigma"] = run.certify.sigma_cert
+        spec = collect(problems, AttackSpec, fields, where="attack")
+        if spec is not None and (run.train.key, spec.key) not in found:
+            indices = image_indices(run.train.dataset, spec.split, index_values, data, where="attack.indices")
+            found[run.train.key, spec.key] = AttackRun(train=run.train, attack=spec, indices=indices)
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    return tuple(found.values())
+
+
+def image_indices(
+    dataset: str, split: Split, values: Mapping[str, Any], data: Mapping[str, str | None], *, where: str
+) -> IndexRange:
+    """The images that start, stop and step name; a stop of None is the size of the split.
+
+    Raises:
+        ConfigError: They are not there, or there are none.
+    """
+    size = count_images(dataset, split, data)
+    stop = values.get("stop")
+    indices = build(IndexRange, {**values, "stop": size if stop is None else stop}, where=where)
+    if indices.stop > size:
+        raise ConfigError([f"{where}.stop: {indices.stop} is beyond the {size} images of {dataset}'s {split} split"])
+    return indices
+
+
+def product_of(axes: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    """Every choice of one value for each axis, the last axis running fastest."""
+    for values in itertools.product(*axes.values()):
+        yield dict(zip(axes, values, strict=True))

@@ -1,0 +1,111 @@
+"""What a launch brings in from outside: datasets, and published checkpoints.
+
+Both are got ready here, on the machine that launches, and never by workers, of which there are
+many, and which may have no network.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.atomic import write_atomically
+from jobs.datasets import data_folder, dataset_module
+from jobs.errors import ConfigError
+from jobs.prepare import is_prepared
+from jobs.store import Store
+from jobs.units import AggregateUnit, TrainUnit, Unit
+from pipeline.plan import Plan
+
+if TYPE_CHECKING:
+    from pipeline.config import LaunchConfig
+
+
+def sha256_of(path: str | None) -> str | None:
+    """The hash of a published checkpoint; None where there is none.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
+    if path is None:
+        return None
+    try:
+        status = Path(path).stat()
+        return _sha256(path, status.st_mtime_ns, status.st_size)
+    except OSError as error:
+        raise ConfigError([f"train.checkpoint: cannot read {path} ({error.strerror})"]) from error
+
+
+def checkpoint_files(blocks: Sequence[Mapping[str, Any]], train: Mapping[str, Any]) -> dict[str, Path]:
+    """The files of all published checkpoints that a grid names, by hash."""
+    paths: set[str] = set()
+    for block in blocks:
+        value = {**train, **block}.get("checkpoint")
+        paths.update(path for path in (value if isinstance(value, list) else [value]) if path is not None)
+    return {str(sha256_of(path)): Path(path) for path in sorted(paths)}
+
+
+def check_data(config: LaunchConfig) -> None:
+    """Raise ConfigError, with all problems, unless every dataset of the grid has a sound folder."""
+    problems: list[str] = []
+    for name in sorted({run.train.dataset for run in config.manifest.runs}):
+        try:
+            folder = data_folder(name, config.data)
+            if folder is not None:
+                dataset_module(name).check(folder)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+
+
+def bring_in(plan: Plan, config: LaunchConfig, store: Store) -> None:
+    """Get ready whatever the units of a plan need from outside.
+
+    Raises:
+        ConfigError: A dataset cannot be had or is broken.
+    """
+    for unit in plan.train:
+        sha256 = unit.train.checkpoint_sha256
+        if sha256 is not None and sha256 in config.sources and not store.source_path(sha256).exists():
+            _copy(config.sources[sha256], store.source_path(sha256), sha256)
+    for name in sorted({dataset for unit in plan.units if (dataset := _dataset_of(unit)) is not None}):
+        if not is_prepared(name, config.data, store):
+            _prepare(name, config.data, store)
+
+
+def _prepare(name: str, data: Mapping[str, str | None], store: Store) -> None:
+    """Prepare a dataset in a process of its own: it imports what a launch never does."""
+    print(f"preparing {name} in {data[name]}", flush=True)
+    command = [sys.executable, "-m", "jobs.prepare", name, str(data[name]), "--results", str(store.root)]
+    done = subprocess.run(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, check=False)
+    if done.returncode:
+        lines = [line.removeprefix("error: ") for line in done.stderr.splitlines() if line.startswith("error: ")]
+        raise ConfigError(lines or [f"preparing {name} failed: {done.stderr.strip()[-500:]}"])
+
+
+def _copy(source: Path, target: Path, sha256: str) -> None:
+    def check(copied: Path) -> None:
+        if hashlib.sha256(copied.read_bytes()).hexdigest() != sha256:
+            raise ConfigError([f"train.checkpoint: {source} changed while it was copied; launch again"])
+
+    write_atomically(target, lambda temporary: shutil.copyfile(source, temporary), check)
+
+
+@functools.cache
+def _sha256(path: str, mtime_ns: int, size: int) -> str:
+    del mtime_ns, size  # a changed file is read again
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _dataset_of(unit: Unit) -> str | None:
+    if isinstance(unit, AggregateUnit):
+        return None
+    return unit.train.dataset if isinstance(unit, TrainUnit) else unit.run.train.dataset

@@ -1,0 +1,184 @@
+"""Which way an attack goes: estimators of the gradient of the smoothed classifier's loss.
+
+Shapes: B images, M noise draws, C H W image, K classes, R = M * B rows of one batch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from smoothing.counts import BaseClassifier
+
+
+class GradientEstimator(Protocol):
+    """Tells an attack where to go, and whether it has arrived."""
+
+    def gradient(
+        self, base_classifier: BaseClassifier, points_BCHW: Tensor, labels_B: Tensor, noise_MBCHW: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """A direction_BCHW in which the smoothed classifier's loss grows, and its predictions_B."""
+        ...
+
+    def prediction(self, base_classifier: BaseClassifier, points_BCHW: Tensor, noise_MBCHW: Tensor) -> Tensor:
+        """The smoothed classifier's predictions_B alone, which costs one forward pass."""
+        ...
+
+
+def smoothed_cross_entropy(logits_MBK: Tensor, labels_B: Tensor) -> Tensor:
+    """Cross-entropy of the softmax averaged over noise draws, for each image.
+
+    Args:
+        logits_MBK: Logits of M noisy copies of B images.
+        labels_B: True classes, int64.
+
+    Returns:
+        -log((1 / M) * sum_m softmax(logits_m)[label]), shape (B,), >= 0. For M = 1 it is the
+        ordinary cross-entropy.
+
+    Source:
+        Salman et al. 2019, equation (6): the plug-in estimate of -log E[F(x + noise)_y]. Computed
+        in logarithms, so that no probability underflows.
+    """
+    log_probabilities_MBK = torch.log_softmax(logits_MBK, dim=-1)
+    labels_MB1 = labels_B.expand(len(logits_MBK), -1).unsqueeze(-1)
+    log_probability_MB = log_probabilities_MBK.gather(-1, labels_MB1).squeeze(-1)
+    return math.log(len(logits_MBK)) - torch.logsumexp(log_probability_MB, dim=0)
+
+
+def plug_in_gradient(
+    base_classifier: BaseClassifier,
+    points_BCHW: Tensor,
+    labels_B: Tensor,
+    noise_MBCHW: Tensor,
+    *,
+    inverse_temperature: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """The gradient of ``smoothed_cross_entropy`` by automatic differentiation.
+
+    Args:
+        base_classifier: Maps inputs_BCHW to logits_BK.
+        points_BCHW: Where to differentiate.
+        labels_B: True classes, int64.
+        noise_MBCHW: The M noise draws for each image, scaled by sigma.
+        inverse_temperature: The logits' factor beta > 0 inside the softmax; 1 is the paper's
+            choice, and a large one makes the softmax as hard as the vote.
+
+    Returns:
+        The gradient, shape (B, C, H, W), and the smoothed classifier's predictions, shape (B,).
+
+    Source:
+        Salman et al. 2019, equation (6); Appendix B for the inverse temperature.
+    """
+    points_BCHW = points_BCHW.detach().requires_grad_(True)
+    logits_MBK = inverse_temperature * _logits(base_classifier, points_BCHW, noise_MBCHW)
+    loss = smoothed_cross_entropy(logits_MBK, labels_B).sum()
+    (gradient_BCHW,) = torch.autograd.grad(loss, points_BCHW)
+    return gradient_BCHW, _soft_prediction(logits_MBK.detach())
+
+
+def stein_gradient(
+    base_classifier: BaseClassifier,
+    points_BCHW: Tensor,
+    labels_B: Tensor,
+    noise_MBCHW: Tensor,
+    *,
+    sigma: float,
+    hard: bool = False,
+    inverse_temperature: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """The gradient of minus the smoothed classifier's probability, from function values alone.
+
+    By Stein's lemma the gradient of E[F(x + noise)_y] is E[F(x + noise)_y * noise] / sigma ** 2,
+    whether F can be differentiated or not. The mean over M draws estimates it without bias, but
+    with a variance that grows with the number of pixels.
+
+    Args:
+        base_classifier: Maps inputs_BCHW to logits_BK.
+        points_BCHW: Where to differentiate.
+        labels_B: True classes, int64.
+        noise_MBCHW: The M noise draws for each image, scaled by sigma.
+        sigma: Standard deviation of the noise, > 0.
+        hard: F is the vote (1 for the class of the largest logit, 0 for others), not the softmax.
+        inverse_temperature: Of the softmax, > 0.
+
+    Returns:
+        mean_i(-F(x + noise_i)_y * noise_i) / sigma ** 2, shape (B, C, H, W), and the smoothed
+        classifier's predictions, shape (B,). It is the direction of the loss's gradient too: the
+        logarithm only scales it.
+
+    Raises:
+        ValueError: ``sigma`` is not positive.
+
+    Source:
+        Salman et al. 2019, equation (7) and Figure 8.
+    """
+    if not sigma > 0:
+        raise ValueError(f"Stein's lemma needs noise: sigma must be > 0, got {sigma!r}")
+    with torch.no_grad():
+        logits_MBK = inverse_temperature * _logits(base_classifier, points_BCHW, noise_MBCHW)
+        outputs_MBK = _hard_outputs(logits_MBK) if hard else torch.softmax(logits_MBK, dim=-1)
+        output_MB = outputs_MBK.gather(-1, labels_B.expand(len(logits_MBK), -1).unsqueeze(-1)).squeeze(-1)
+        gradient_BCHW = -(output_MB[:, :, None, None, None] * noise_MBCHW).mean(dim=0) / sigma**2
+        return gradient_BCHW, outputs_MBK.mean(dim=0).argmax(dim=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlugInEstimator:
+    """``plug_in_gradient`` at one inverse temperature."""
+
+    inverse_temperature: float = 1.0
+
+    def gradient(
+        self, base_classifier: BaseClassifier, points_BCHW: Tensor, labels_B: Tensor, noise_MBCHW: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        beta = self.inverse_temperature
+        return plug_in_gradient(base_classifier, points_BCHW, labels_B, noise_MBCHW, inverse_temperature=beta)
+
+    def prediction(self, base_classifier: BaseClassifier, points_BCHW: Tensor, noise_MBCHW: Tensor) -> Tensor:
+        with torch.no_grad():
+            return _soft_prediction(self.inverse_temperature * _logits(base_classifier, points_BCHW, noise_MBCHW))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteinEstimator:
+    """``stein_gradient`` for noise of one sigma, of soft outputs or of hard ones."""
+
+    sigma: float
+    hard: bool = False
+    inverse_temperature: float = 1.0
+
+    def gradient(
+        self, base_classifier: BaseClassifier, points_BCHW: Tensor, labels_B: Tensor, noise_MBCHW: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        return stein_gradient(
+            base_classifier,
+            points_BCHW,
+            labels_B,
+            noise_MBCHW,
+            sigma=self.sigma,
+            hard=self.hard,
+            inverse_temperature=self.inverse_temperature,
+        )
+
+    def prediction(self, base_classifier: BaseClassifier, points_BCHW: Tensor, noise_MBCHW: Tensor) -> Tensor:
+        with torch.no_grad():
+            logits_MBK = self.inverse_temperature * _logits(base_classifier, points_BCHW, noise_MBCHW)
+            return _hard_outputs(logits_MBK).mean(dim=0).argmax(dim=-1) if self.hard else _soft_prediction(logits_MBK)
+
+
+def _logits(base_classifier: BaseClassifier, points_BCHW: Tensor, noise_MBCHW: Tensor) -> Tensor:
+    logits_RK = base_classifier((points_BCHW + noise_MBCHW).flatten(0, 1))
+    return logits_RK.reshape(*noise_MBCHW.shape[:2], -1)
+
+
+def _soft_prediction(logits_MBK: Tensor) -> Tensor:
+    return torch.softmax(logits_MBK, dim=-1).mean(dim=0).argmax(dim=-1)
+
+
+def _hard_outputs(logits_MBK: Tensor) -> Tensor:
+    return torch.nn.functional.one_hot(logits_MBK.argmax(dim=-1), logits_MBK.shape[-1]).to(logits_MBK)

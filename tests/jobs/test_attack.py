@@ -1,0 +1,210 @@
+"""The empirical-accuracy stage on real digits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+import torch
+
+from configs.composition import compose_config
+from jobs import attack, records
+from jobs.attack_records import ATTACK
+from jobs.attack_spec import AttackSpec
+from jobs.datasets import load_images
+from jobs.errors import ConfigError, RecordError
+from jobs.indices import IndexRange
+from jobs.manifest import AttackRun
+from jobs.shards import LabelledImage
+from jobs.store import Store
+from jobs.units import AttackUnit, Resources
+from jobs.validation import build
+from pipeline.launch import launch
+from pipeline.status import status
+from smoothing.certify import predict
+from tests.grids import tiny
+from tests.jobs.units import PGD_RUN, RESOURCES, train_here
+
+ALL = IndexRange(start=0, stop=12)
+
+
+def _spec(**change: Any) -> AttackSpec:
+    values: dict[str, Any] = {
+        "train_key": PGD_RUN.train.key,
+        "attack": "pgd",
+        "sigma": 0.25,
+        "epsilon": 0.5,
+        "num_steps": 3,
+        "m_test": 4,
+        "n": 100,
+        "alpha": 0.001,
+        "seed": 0,
+    }
+    return build(AttackSpec, {**values, **change}, where="attack")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = Store(tmp_path_factory.mktemp("trained"))
+    train_here(store, PGD_RUN)
+    return store
+
+
+def _attack(store: Store, spec: AttackSpec, indices: IndexRange, resources: Resources = RESOURCES) -> pa.Table:
+    run = AttackRun(train=PGD_RUN.train, attack=spec, indices=ALL)
+    attack.run(AttackUnit(run=run, indices=indices), store, resources)
+    return _table(store, spec)
+
+
+def _table(store: Store, spec: AttackSpec) -> pa.Table:
+    keys = (PGD_RUN.train.key, spec.key)
+    parts = [
+        records.read_records(store.shard_path(*keys, shard, "attack"), ATTACK)
+        for shard in store.finished_shards(*keys, "attack")
+    ]
+    return pa.concat_tables(parts).sort_by("index").drop_columns(["elapsed_s"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"attack": "ddn"},
+        {"attack": "stein", "m_test": 130},
+        {"attack": "stein_hard"},
+        {"attack": "vanilla", "m_test": 1},
+        {"inverse_temperature": 5.0},
+    ],
+    ids=lambda change: "-".join(map(str, change.values())) or "pgd",
+)
+def test_records_say_what_was_done(trained: Store, change: dict[str, Any]) -> None:
+    spec = _spec(**change)
+    table = _attack(trained, spec, ALL)
+    assert table["index"].to_pylist() == list(ALL)
+    assert table["label"].to_pylist() == load_images("digits", "test").labels[:12].tolist()
+    assert pc.unique(table["attack"]).to_pylist() == [spec.attack]
+    assert pc.unique(table["train_attack"]).to_pylist() == ["pgd"]
+    assert all(sum(counts) == 100 for counts in table["counts"].to_pylist())
+    assert pc.min(table["distance"]).as_py() >= 0
+    assert 0 < pc.max(table["distance"]).as_py() <= 0.5
+    assert table["correct"].to_pylist() == pc.equal(table["prediction"], table["label"]).to_pylist()
+
+
+def test_no_radius_is_predict_on_the_clean_images(trained: Store) -> None:
+    from jobs.checkpoint import load_classifier
+
+    table = _attack(trained, _spec(epsilon=0.0), ALL)
+    classifier = load_classifier(
+        trained.checkpoint_path(PGD_RUN.train.key), PGD_RUN.train, torch.device("cpu")
+    ).classifier
+    images = load_images("digits", "test")
+    expected = [
+        predict(
+            classifier,
+            torch.from_numpy(images.image(index)),
+            sigma=0.25,
+            n=100,
+            alpha=0.001,
+            num_classes=10,
+            seed=0,
+            index=index,
+            batch_size=1000,
+        )
+        for index in ALL
+    ]
+    assert table["prediction"].to_pylist() == expected
+    assert table["distance"].to_pylist() == [0.0] * 12
+
+
+def test_records_depend_neither_on_shards_nor_on_interruption(trained: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = _attack(trained, _spec(seed=3), ALL)
+    split = Store(trained.root.parent / "split")
+    train_here(split, PGD_RUN)
+    step, calls = attack.attacked, [0]
+
+    def dying(classifier: torch.nn.Module, labelled: LabelledImage, spec: AttackSpec) -> torch.Tensor:
+        calls[0] += 1
+        if calls[0] == 4:
+            raise KeyboardInterrupt
+        return step(classifier, labelled, spec)
+
+    shards = [IndexRange(start=1, stop=12, step=2), IndexRange(start=0, stop=12, step=2)]
+    with monkeypatch.context() as patch:
+        patch.setattr(attack, "attacked", dying)
+        with pytest.raises(KeyboardInterrupt):
+            _attack(split, _spec(seed=3), shards[0])
+    assert len(split.partial_shards(PGD_RUN.train.key, _spec(seed=3).key, "attack")) == 1
+    for shard in shards:
+        parts = _attack(split, _spec(seed=3), shard)
+    assert parts.equals(whole)
+    assert not split.partial_shards(PGD_RUN.train.key, _spec(seed=3).key, "attack")
+
+
+def test_more_draws_begin_with_those_of_fewer() -> None:
+    labelled = LabelledImage(index=5, label=0, image_CHW=torch.zeros(1, 8, 8))
+    few, many = (attack._noise(labelled, _spec(m_test=m_test)) for m_test in (3, 250))
+    assert torch.equal(few, many[:3])
+    assert len(many) == 250
+    other = attack._noise(replace(labelled, index=6), _spec(m_test=3))
+    assert not torch.equal(few, other)
+
+
+def test_attack_records_are_not_certification_records(trained: Store) -> None:
+    spec = _spec()
+    _attack(trained, spec, ALL)
+    with pytest.raises(RecordError, match="kind 'attack', expected 'certification'"):
+        records.read_records(trained.shard_path(PGD_RUN.train.key, spec.key, ALL, "attack"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"attack": "vanilla"}, "attack=vanilla has no noise: m_test must be 1, got 4"),
+        ({"n": 10}, "n=10 draws can never predict anything at alpha=0.001"),
+        ({"attack": "stein_hard", "inverse_temperature": 2.0}, "no effect with attack=stein_hard"),
+        ({"attack": "magic"}, "'magic' is not valid"),
+    ],
+)
+def test_what_cannot_be_attacked_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        _spec(**change)
+    assert message in str(caught.value)
+
+
+def test_the_key_is_pinned() -> None:
+    assert _spec(train_key="digits-gaussian-s0.25-74fc179a").key == "pgd-s0.25-e0.50-m4-t3-cdbc8a27"
+
+
+def test_attacks_are_a_stage_of_the_launch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = tiny(
+        tmp_path,
+        "cluster=debug",
+        "attack=digits",
+        "attack.epsilon=[0.0,0.5]",
+        "attack.num_steps=2",
+        "attack.n=50",
+        "attack.indices={start: 0, stop: 5, step: 1}",
+        "certify.indices.stop=4",
+    )
+    assert launch(compose_config("launch", [*command, "dry_run=true"])) == 0
+    out = capsys.readouterr().out
+    assert "attack     images       30       0              18" in out  # 3 models, 2 radii, 3 shards of 5 images
+    assert launch(compose_config("launch", command)) == 0
+    table = records.read_records(Store(tmp_path).attack_records_path("tiny"), ATTACK)
+    assert len(table) == 3 * 2 * 5
+    capsys.readouterr()
+    assert launch(compose_config("launch", command)) == 0
+    assert "nothing to do: the grid is complete" in capsys.readouterr().out
+    assert status({"results": str(tmp_path), "grid": "tiny", "verbose": False}) == 0
+    assert "attack" in capsys.readouterr().out
+    # A lost shard is made again, and the aggregate after it.
+    victim = next(tmp_path.glob("runs/*/attack/*/*.parquet"))
+    victim.unlink()
+    Store(tmp_path).attack_records_path("tiny").unlink()
+    assert launch(compose_config("launch", command)) == 0
+    again = records.read_records(Store(tmp_path).attack_records_path("tiny"), ATTACK)
+    assert again.drop_columns(["elapsed_s"]).equals(table.drop_columns(["elapsed_s"]))

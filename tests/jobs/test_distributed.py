@@ -1,0 +1,171 @@
+"""Several processes train one classifier as one process does."""
+
+from __future__ import annotations
+
+import copy
+import os
+import signal
+import time
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch import nn
+
+from jobs import checkpoint, train
+from jobs.datasets import dataset_info, load_images
+from jobs.distributed import Group
+from jobs.feeding import Share, epoch_batches, make_feeder
+from jobs.models import build_classifier
+from jobs.specs import TrainSpec
+from jobs.store import Store
+from jobs.train import _randomness
+from jobs.units import Resources, TrainUnit
+from tests.trees import make_tree
+
+SPEC = TrainSpec(
+    dataset="cifar10_images",
+    architecture="linear",
+    method="smoothadv",
+    attack="pgd",
+    sigma=0.25,
+    epsilon=0.5,
+    m_train=2,
+    num_steps=2,
+    warmup_epochs=1,
+    epochs=3,
+    batch_size=15,
+    learning_rate=0.01,
+    lr_step_epochs=2,
+    lr_gamma=0.1,
+    momentum=0.9,
+    weight_decay=1e-4,
+    num_processes=2,
+    seed=0,
+)
+
+
+@pytest.fixture(scope="module")
+def resources(tmp_path_factory: pytest.TempPathFactory) -> Resources:
+    tree = make_tree(tmp_path_factory.mktemp("tree"), per_class={"train": 4, "test": 1})
+    return Resources(device="cpu", data={"cifar10_images": str(tree)})
+
+
+def _train(spec: TrainSpec, store: Store, resources: Resources) -> None:
+    train.run(TrainUnit(train=spec), store, resources)
+
+
+def _losses(spec: TrainSpec, store: Store) -> list[float]:
+    losses: list[float] = pq.read_table(store.epochs_path(spec.key))["loss"].to_pylist()
+    return losses
+
+
+def _weights(spec: TrainSpec, store: Store) -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = checkpoint.load(store.checkpoint_path(spec.key))["state_dict"]
+    return weights
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, resources: Resources) -> Store:
+    store = Store(tmp_path_factory.mktemp("undisturbed"))
+    _train(SPEC, store, resources)
+    return store
+
+
+def test_two_processes_have_the_losses_of_one(undisturbed: Store, resources: Resources, tmp_path: Path) -> None:
+    """Global batches of 15, 15 and 10: shares that do not come out even included."""
+    one = replace(SPEC, num_processes=1)
+    _train(one, Store(tmp_path), resources)
+    # Sums of float32 in another order, through 9 steps of training.
+    assert _losses(SPEC, undisturbed) == pytest.approx(_losses(one, Store(tmp_path)), rel=1e-4)
+    ours, theirs = _weights(SPEC, undisturbed), _weights(one, Store(tmp_path))
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-5)
+
+
+def test_batch_normalisation_sees_each_process_share(tmp_path: Path, resources: Resources) -> None:
+    """One step of noise augmentation against the same step by hand: halves forward, gradients averaged.
+
+    That is what the published DataParallel training does with each GPU's part of the batch.
+    """
+    spec = replace(
+        SPEC,
+        architecture="cifar_resnet20",
+        method="gaussian",
+        attack="none",
+        epsilon=0.0,
+        m_train=1,
+        num_steps=0,
+        warmup_epochs=0,
+        epochs=1,
+        batch_size=40,
+    )
+    _train(spec, Store(tmp_path), resources)
+
+    torch.manual_seed(spec.seed)
+    info = dataset_info(spec.dataset)
+    classifier = build_classifier(spec.architecture, info).train()
+    random = _randomness(spec.seed, 0, Group(), torch.device("cpu"))
+    feeder = make_feeder(load_images(spec.dataset, "train", resources.data), info.augmentation, torch.device("cpu"))
+    ((_, inputs, labels),) = epoch_batches(feeder, spec.batch_size, random.shared, Share())
+    noisy = inputs + spec.sigma * torch.randn(inputs.shape, generator=random.shared)
+    replicas = [classifier, copy.deepcopy(classifier)]
+    halves = [slice(0, 20), slice(20, 40)]
+    losses = [
+        nn.functional.cross_entropy(replica(noisy[half]), labels[half])
+        for replica, half in zip(replicas, halves, strict=True)
+    ]
+    for loss in losses:
+        loss.backward()  # type: ignore[no-untyped-call]
+    assert _losses(spec, Store(tmp_path)) == pytest.approx([(losses[0].item() + losses[1].item()) / 2], rel=1e-5)
+    found = _weights(spec, Store(tmp_path))
+    for (name, first), second in zip(classifier.named_parameters(), replicas[1].parameters(), strict=True):
+        assert first.grad is not None
+        assert second.grad is not None
+        gradient = (first.grad + second.grad) / 2 + spec.weight_decay * first
+        torch.testing.assert_close(found[name], (first - spec.learning_rate * gradient).detach(), rtol=1e-3, atol=1e-5)
+    for name, buffer in classifier.named_buffers():  # the first process's statistics are everybody's
+        torch.testing.assert_close(found[name], buffer)
+
+
+def test_killed_processes_leave_nothing_behind_and_go_on_to_the_same_bits(
+    undisturbed: Store, resources: Resources, tmp_path: Path
+) -> None:
+    store = Store(tmp_path)
+    context = get_context("spawn")
+    process = context.Process(target=_train, args=(replace(SPEC, epochs=3), store, resources))
+    process.start()
+    deadline = time.monotonic() + 120
+    while not store.saved_epochs(SPEC.key) and process.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    children = _children_of(process.pid or 0)
+    os.kill(process.pid or 0, signal.SIGKILL)
+    process.join()
+    while any(_is_alive(pid) for pid in children) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(_is_alive(pid) for pid in children)
+    _train(SPEC, store, resources)
+    ours, theirs = _weights(SPEC, store), _weights(SPEC, undisturbed)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert _losses(SPEC, store) == _losses(SPEC, undisturbed)
+
+
+def _children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_failure_of_one_process_is_the_failure_of_all(tmp_path: Path, resources: Resources) -> None:
+    spec = replace(SPEC, learning_rate=1e30)
+    with pytest.raises(Exception, match="diverged: the loss of epoch"):
+        _train(spec, Store(tmp_path), resources)
+    assert not Store(tmp_path).is_trained(spec.key)

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor
+from torchvision.transforms import RandomResizedCrop
+
+from jobs.datasets import ArrayImages, imagenet, load_images
+from jobs.datasets._tree import TreeImages
+from jobs.errors import DataError
+from jobs.feeding import (
+    PADDING,
+    DiskFeeder,
+    Feeder,
+    MemoryFeeder,
+    Share,
+    _random_box,
+    crop_and_flip,
+    epoch_batches,
+    random_resized,
+)
+from tests.trees import make_tree
+
+CPU = torch.device("cpu")
+
+
+def test_each_image_is_cut_from_its_own_place_and_mirrored() -> None:
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (40, 3, 6, 5), dtype=torch.uint8)
+    tops, lefts = torch.randint(0, 9, (40,)), torch.randint(0, 9, (40,))
+    flips = torch.rand(40) < 0.5
+    found = crop_and_flip(images, tops, lefts, flips)
+    for index in range(40):
+        padded = torch.zeros(3, 6 + 2 * PADDING, 5 + 2 * PADDING, dtype=torch.uint8)
+        padded[:, PADDING : PADDING + 6, PADDING : PADDING + 5] = images[index]
+        cut = padded[:, tops[index] : tops[index] + 6, lefts[index] : lefts[index] + 5]
+        assert torch.equal(found[index], cut.flip(2) if flips[index] else cut)
+
+
+def _images(num_images: int = 23) -> ArrayImages:
+    levels = np.random.default_rng(0).integers(0, 256, size=(num_images, 3, 8, 8), dtype=np.uint8)
+    return ArrayImages(levels=levels, labels=np.arange(num_images))
+
+
+def _epoch(feeder: Feeder, share: Share, seed: int = 5) -> list[tuple[int, Tensor, Tensor]]:
+    return list(epoch_batches(feeder, 10, torch.Generator().manual_seed(seed), share))
+
+
+def test_an_epoch_has_every_image_once_in_another_order_each_time() -> None:
+    feeder = MemoryFeeder(_images(), "crop_flip", CPU)
+    epochs = [_epoch(feeder, Share(), seed) for seed in (1, 2)]
+    orders = [torch.cat([labels for _, _, labels in epoch]).tolist() for epoch in epochs]
+    assert [num_images for num_images, _, _ in epochs[0]] == [10, 10, 3]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(23))
+    assert orders[0] != orders[1]
+
+
+def test_without_augmentation_images_are_themselves() -> None:
+    images = _images()
+    for _, inputs, labels in _epoch(MemoryFeeder(images, "none", CPU), Share()):
+        assert torch.equal(inputs, torch.from_numpy(images.inputs)[labels])
+
+
+@pytest.mark.parametrize("num_processes", [2, 3])
+def test_shares_make_up_the_batch_of_one_process(num_processes: int) -> None:
+    feeder = MemoryFeeder(_images(), "crop_flip", CPU)
+    whole = _epoch(feeder, Share())
+    parts = [_epoch(feeder, Share(rank=rank, num_processes=num_processes)) for rank in range(num_processes)]
+    for batch_nr, (num_images, inputs, labels) in enumerate(whole):
+        assert all(part[batch_nr][0] == num_images for part in parts)
+        assert torch.equal(torch.cat([part[batch_nr][1] for part in parts]), inputs)
+        assert torch.equal(torch.cat([part[batch_nr][2] for part in parts]), labels)
+
+
+def test_a_rest_with_fewer_images_than_processes_is_left_out() -> None:
+    feeder = MemoryFeeder(_images(21), "none", CPU)
+    assert [num_images for num_images, _, _ in _epoch(feeder, Share(rank=1, num_processes=2))] == [10, 10]
+    assert Share(rank=0, num_processes=4).sizes(10) == [3, 3, 2, 2]
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> TreeImages:
+    folder = tmp_path_factory.mktemp("photographs")
+    make_tree(folder, per_class={"train": 4, "val": 1}, size=(60, 50), classes=("a", "b", "c"), suffix=".jpg")
+    tree = replace(imagenet.TREE, num_classes=3, num_images=None, image_shape=(3, 32, 32))
+    return tree.open_split("train", folder)
+
+
+def test_images_from_disk_are_each_a_function_of_seed_and_index(photographs: TreeImages) -> None:
+    epochs = []
+    for num_threads in (1, 4):
+        feeder = DiskFeeder(photographs, CPU, num_threads=num_threads)
+        epochs.append(_epoch(feeder, Share()))
+        seen = torch.cat([labels for _, _, labels in epochs[-1]])
+        assert torch.bincount(seen).tolist() == [4, 4, 4]
+    for ours, theirs in zip(*epochs, strict=True):
+        assert torch.equal(ours[1], theirs[1])
+        assert torch.equal(ours[2], theirs[2])
+    assert not np.array_equal(random_resized(photographs, 0, 1), random_resized(photographs, 0, 2))
+
+
+def test_shares_from_disk_make_up_the_batch_of_one_process(photographs: TreeImages) -> None:
+    whole = _epoch(DiskFeeder(photographs, CPU), Share())
+    parts = [_epoch(DiskFeeder(photographs, CPU), Share(rank=rank, num_processes=2)) for rank in range(2)]
+    for batch_nr, (_, inputs, labels) in enumerate(whole):
+        assert torch.equal(torch.cat([part[batch_nr][1] for part in parts]), inputs)
+        assert torch.equal(torch.cat([part[batch_nr][2] for part in parts]), labels)
+
+
+def _statistics(boxes: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float64]]:
+    left, top, width, height = boxes.T
+    return [width * height, np.log(width / height), left, top]
+
+
+def test_random_parts_follow_torchvisions_law() -> None:
+    """Means of area, aspect and place over 4,000 draws, within five standard errors of both samples."""
+    width, height, num_draws = 500, 375, 4000
+    random = np.random.default_rng(0)
+    ours = np.array([_random_box(random, width, height) for _ in range(num_draws)], dtype=float)
+    torch.manual_seed(0)
+    image = torch.empty(3, height, width)
+    boxes = [RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(num_draws)]
+    theirs = np.array([(left, top, box_width, box_height) for top, left, box_height, box_width in boxes], dtype=float)
+    assert (ours[:, 0] + ours[:, 2] <= width).all()
+    assert (ours[:, 1] + ours[:, 3] <= height).all()
+    for a, b in zip(_statistics(ours), _statistics(theirs), strict=True):
+        assert abs(a.mean() - b.mean()) < 5 * np.sqrt((a.var() + b.var()) / num_draws)
+        assert a.std() == pytest.approx(b.std(), rel=0.1)
+
+
+def test_extreme_shapes_give_the_largest_central_part() -> None:
+    random = np.random.default_rng(0)
+    assert _random_box(random, 1000, 3) == (498, 0, 4, 3)
+    assert _random_box(random, 3, 1000) == (0, 498, 3, 4)
+
+
+def test_a_file_that_vanishes_during_training_is_named(photographs: TreeImages, tmp_path: Path) -> None:
+    gone = replace(photographs, root=tmp_path)
+    with pytest.raises(DataError, match=r"\.jpg: not there any more"):
+        _epoch(DiskFeeder(gone, CPU), Share())
+
+
+def test_digits_keep_their_seventeen_levels() -> None:
+    images = load_images("digits", "test")
+    assert images.pixels().max() == images.num_levels == 16
+    assert images.image(3).max() <= 1
