@@ -12,7 +12,7 @@ from jobs import attack_records
 from jobs.attack_spec import AttackSpec
 from jobs.checkpoint import TrainedClassifier
 from jobs.datasets import dataset_info
-from jobs.shards import LabelledImage, run_shard
+from jobs.shards import LabelledImage, one_by_one, run_shard
 from jobs.store import Store
 from jobs.units import AttackUnit, Resources
 from smoothing.attacks import smoothadv_pgd, vanilla_pgd
@@ -56,7 +56,7 @@ def run(unit: AttackUnit, store: Store, resources: Resources) -> None:
             distance=float((found_CHW.double() - labelled.image_CHW.double()).norm()),
         )
 
-    run_shard(unit, spec.split, store, resources, attack_image)
+    run_shard(unit, spec.split, store, resources, one_by_one(attack_image))
 
 
 def attacked(classifier: torch.nn.Module, labelled: LabelledImage, spec: AttackSpec) -> Tensor:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from jobs.datasets import Split
-from jobs.specs import AtLeastOne, NotNegative, Positive, Precision, Seed, decimal, digest
+from jobs.specs import AtLeastOne, NotNegative, Positive, Seed, decimal, digest
 from jobs.validation import STRICT
 from smoothing.bounds import top_class_p_value
 
@@ -48,7 +48,7 @@ class AttackSpec:
     inverse_temperature: Positive = 1.0
     n: AtLeastOne
     alpha: Annotated[float, Field(gt=0, lt=1)]
-    precision: Precision = "float32"
+    precision: Literal["float32"] = "float32"
     seed: Seed
 
     @model_validator(mode="after")

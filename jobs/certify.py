@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
 
 from jobs import records
 from jobs.checkpoint import TrainedClassifier
 from jobs.datasets import dataset_info
-from jobs.shards import LabelledImage, run_shard
+from jobs.errors import DataError
+from jobs.inference import for_inference
+from jobs.manifest import Run
+from jobs.shards import Done, LabelledImage, run_shard
+from jobs.specs import CertifySpec
 from jobs.store import Store
 from jobs.units import CertifyUnit, Resources
-from smoothing.certify import certify
+from smoothing.certify import TestImage, certify_images
+from smoothing.laws import ExactGridNoise, GaussianNoise, NoiseLaw, OffGridError
+from smoothing.sequential import Procedure
 
 
 def run(unit: CertifyUnit, store: Store, resources: Resources) -> None:
@@ -19,22 +25,56 @@ def run(unit: CertifyUnit, store: Store, resources: Resources) -> None:
     Raises:
         CheckpointError: There is no sound checkpoint of the run. A damaged or foreign one is set
             aside, so that the next launch trains anew.
+        DataError: An image does not suit the noise; names it.
+        ConfigError: The device does not have the precision.
     """
-    spec, num_classes = unit.run.certify, dataset_info(unit.run.train.dataset).num_classes
 
-    def certify_image(trained: TrainedClassifier, labelled: LabelledImage) -> dict[str, Any]:
-        certificate = certify(
-            trained.classifier,
-            labelled.image_CHW,
-            sigma=spec.sigma_cert,
-            n0=spec.n0,
-            n=spec.n,
-            alpha=spec.alpha,
-            num_classes=num_classes,
+    def certify_them(trained: TrainedClassifier, images: Iterator[LabelledImage]) -> Iterator[Done]:
+        return _certified(unit.run, trained, images, resources)
+
+    run_shard(unit, unit.run.certify.split, store, resources, certify_them)
+
+
+def _certified(
+    run: Run, trained: TrainedClassifier, images: Iterator[LabelledImage], resources: Resources
+) -> Iterator[Done]:
+    spec, info = run.certify, dataset_info(run.train.dataset)
+    device = next(trained.classifier.buffers()).device
+    test_images = (TestImage(index=item.index, image_CHW=item.image_CHW, label=item.label) for item in images)
+    try:
+        for image, certificate in certify_images(
+            for_inference(trained.classifier, spec.precision, device, compiled=resources.compile),
+            test_images,
+            procedure(spec),
+            noise_law(spec, info.num_levels),
+            num_classes=info.num_classes,
             seed=spec.seed,
-            index=labelled.index,
             batch_size=resources.batch_size,
-        )
-        return records.image_columns(labelled.label, certificate)
+        ):
+            assert image.label is not None
+            labelled = LabelledImage(index=image.index, label=image.label, image_CHW=image.image_CHW)
+            yield labelled, records.image_columns(image.label, certificate)
+    except OffGridError as error:
+        raise DataError(f"{run.train.dataset}, {spec.split} split: {error}") from error
 
-    run_shard(unit, spec.split, store, resources, certify_image)
+
+def procedure(spec: CertifySpec) -> Procedure:
+    """How a spec certifies an image."""
+    return Procedure(
+        sigma=spec.sigma_cert,
+        n0=spec.n0,
+        n=spec.n,
+        alpha=spec.alpha,
+        mode=spec.mode,
+        stop_rule=spec.stop_rule,
+        radius_step=spec.radius_step,
+        stop_wrong=spec.stop_wrong,
+        curtail=spec.curtail,
+    )
+
+
+def noise_law(spec: CertifySpec, num_levels: int) -> NoiseLaw:
+    """The law of a spec's noise, on images with pixels 0 to ``num_levels``."""
+    if spec.noise == "exact_grid":
+        return ExactGridNoise(spec.sigma_cert, num_levels)
+    return GaussianNoise(spec.sigma_cert)

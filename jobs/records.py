@@ -113,7 +113,7 @@ def image_columns(label: int, certificate: Certificate) -> dict[str, Any]:
         "p_lower": certificate.p_lower,
         "radius": certificate.radius,
         "correct": certificate.prediction == label,
-        "stop": "full",
+        "stop": certificate.stop,
     }
 
 

@@ -1,10 +1,10 @@
-"""One shard of images, done image by image, so that it can be ended and gone on with at any moment."""
+"""One shard of images, saved image by image, so that it can be ended and gone on with at any moment."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 from jobs import records
 from jobs.atomic import remove_stale_temporaries, set_aside
 from jobs.checkpoint import TrainedClassifier, load_classifier
-from jobs.datasets import Split, load_images
+from jobs.datasets import Images, Split, load_images
 from jobs.device import device_name, set_up_device
 from jobs.errors import CheckpointError, RecordError
 from jobs.layouts import Layout, layout_of
@@ -41,11 +41,24 @@ class LabelledImage:
     image_CHW: Tensor
 
 
-ImageWork = Callable[[TrainedClassifier, LabelledImage], dict[str, Any]]
-"""Does one image; returns the columns that are its own, but for index, label and elapsed_s."""
+Done = tuple[LabelledImage, dict[str, Any]]
+"""An image and the columns that are its own, but for index, label and elapsed_s."""
+
+ShardWork = Callable[[TrainedClassifier, Iterator[LabelledImage]], Iterator[Done]]
+"""Does images, taking them as it can and handing each back as soon as it is done, in any order."""
 
 
-def run_shard(unit: ShardUnit, split: Split, store: Store, resources: Resources, work: ImageWork) -> None:
+def one_by_one(do: Callable[[TrainedClassifier, LabelledImage], dict[str, Any]]) -> ShardWork:
+    """Work that does one image after the other."""
+
+    def work(trained: TrainedClassifier, images: Iterator[LabelledImage]) -> Iterator[Done]:
+        for labelled in images:
+            yield labelled, do(trained, labelled)
+
+    return work
+
+
+def run_shard(unit: ShardUnit, split: Split, store: Store, resources: Resources, work: ShardWork) -> None:
     """Do the images of a shard, or the rest of them, until its file is there.
 
     Raises:
@@ -69,16 +82,13 @@ def run_shard(unit: ShardUnit, split: Split, store: Store, resources: Resources,
         "device": device_name(device),
     }
     rows = _saved_rows(unit, store, layout, metadata)
-    saved_at = time.monotonic()
-    for index in unit.indices:
-        if index in rows:
-            continue
-        began = time.perf_counter()
-        image_CHW = torch.from_numpy(images.image(index)).to(device)
-        labelled = LabelledImage(index=index, label=int(images.labels[index]), image_CHW=image_CHW)
-        own = work(trained, labelled)
-        elapsed_s = time.perf_counter() - began
-        rows[index] = {**layout.columns, "index": index, "label": labelled.label, **own, "elapsed_s": elapsed_s}
+    todo = [index for index in unit.indices if index not in rows]
+    began, saved_at = time.perf_counter(), time.monotonic()
+    for labelled, own in work(trained, (_labelled(images, index, device) for index in todo)):
+        # Images may share batches: each is charged the time since the one before was done.
+        began, elapsed_s = (now := time.perf_counter()), now - began
+        own_columns = {"index": labelled.index, "label": labelled.label, **own, "elapsed_s": elapsed_s}
+        rows[labelled.index] = {**layout.columns, **own_columns}
         if time.monotonic() - saved_at >= resources.save_every_s:
             _write(_partial_path(unit, store), layout, rows, metadata)
             saved_at = time.monotonic()
@@ -86,6 +96,11 @@ def run_shard(unit: ShardUnit, split: Split, store: Store, resources: Resources,
     _write(path, layout, rows, metadata)
     logging.info("did all %d images: %s", len(rows), path)
     _remove_served_partials(unit, store)
+
+
+def _labelled(images: Images, index: int, device: torch.device) -> LabelledImage:
+    image_CHW = torch.from_numpy(images.image(index)).to(device)
+    return LabelledImage(index=index, label=int(images.labels[index]), image_CHW=image_CHW)
 
 
 def _load_or_set_aside(unit: ShardUnit, store: Store, device: torch.device) -> TrainedClassifier:

@@ -19,13 +19,13 @@ from pydantic.dataclasses import dataclass
 from jobs.architectures import architecture_names
 from jobs.datasets import Split, dataset_names
 from jobs.validation import STRICT, unknown_choice
-from smoothing.bounds import can_certify, min_samples_to_certify
+from smoothing.bounds import min_samples_to_certify
+from smoothing.sequential import Mode, StopRule, can_ever_certify
 
 Method = Literal["gaussian", "smoothadv", "vanilla", "vanilla_noise"]
 Attack = Literal["none", "pgd", "ddn", "stein", "stein_hard"]
-Mode = Literal["paper"]
-Noise = Literal["gaussian"]
-Precision = Literal["float32"]
+Noise = Literal["gaussian", "exact_grid"]
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 
 KEY_FORMAT = 1
 """Goes into every hash; to be raised when a field changes its meaning."""
@@ -179,8 +179,14 @@ class CertifySpec:
         n0: Draws that select the class.
         n: Draws that bound its probability.
         alpha: Error probability of each certificate, in (0, 1).
-        mode: paper is CERTIFY of Cohen et al. 2019, draw for draw.
-        noise: The noise's law.
+        mode: paper is CERTIFY of Cohen et al. 2019, draw for draw; adaptive looks at fewer draws
+            first, each look with its share of alpha (``smoothing.sequential``).
+        stop_rule: With adaptive: grid stops when no further multiple of radius_step can be
+            certified, curve when the radius can grow by less than radius_step.
+        radius_step: With adaptive, > 0.
+        stop_wrong: Stop after selection where it chose another class than the label; in any mode.
+        curtail: Abstain as soon as no votes to come could certify anything; in any mode.
+        noise: The noise's law: gaussian in float32, or exact_grid, integers added to integers.
         precision: Arithmetic of the network.
         seed: Of the noise, together with each image's index.
     """
@@ -192,18 +198,32 @@ class CertifySpec:
     n: AtLeastOne
     alpha: Annotated[float, Field(gt=0, lt=1)]
     mode: Mode = "paper"
+    stop_rule: StopRule | None = None
+    radius_step: Positive | None = None
+    stop_wrong: bool = False
+    curtail: bool = False
     noise: Noise = "gaussian"
     precision: Precision = "float32"
     seed: Seed
 
     @model_validator(mode="after")
-    def _can_certify(self) -> CertifySpec:
-        if not can_certify(self.n, self.alpha):
-            raise ValueError(
+    def _fields_fit(self) -> CertifySpec:
+        problems = list(self._problems())
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _problems(self) -> Iterator[str]:
+        if not can_ever_certify(self.n, self.alpha, self.mode):
+            yield (
                 f"n={self.n} draws can never certify anything at alpha={self.alpha}: even unanimous votes "
                 f"do not prove a majority; take n >= {min_samples_to_certify(self.alpha)} or a larger alpha"
             )
-        return self
+        rule = f"stop_rule={self.stop_rule}, radius_step={self.radius_step}"
+        if self.mode == "adaptive" and (self.stop_rule is None or self.radius_step is None):
+            yield f"mode=adaptive needs a stop_rule (grid or curve) and a radius_step > 0 (got {rule})"
+        if self.mode == "paper" and (self.stop_rule is not None or self.radius_step is not None):
+            yield f"mode=paper draws all n samples: leave out stop_rule and radius_step (got {rule})"
 
     @functools.cached_property
     def key(self) -> str:

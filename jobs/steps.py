@@ -6,12 +6,13 @@ Shapes: B images, M noise draws, C H W image, R = M * B rows, K classes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from jobs.distributed import Group
+from jobs.folding import FoldedClassifier
 from jobs.models import Classifier
 from jobs.specs import TrainSpec
 from smoothing.attacks import smoothadv_pgd
@@ -42,6 +43,8 @@ class Stepper:
         replica: The classifier, with gradients averaged over all processes.
         optimizer: Of its parameters.
         group: The processes.
+        attacked: The classifier as attacks see it: statistics frozen and folded into convolutions,
+            parameters without gradients. Brought up to date once for each step.
     """
 
     spec: TrainSpec
@@ -49,6 +52,12 @@ class Stepper:
     replica: nn.Module
     optimizer: torch.optim.Optimizer
     group: Group
+    attacked: FoldedClassifier = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.classifier.train().to(memory_format=torch.channels_last)
+        self.attacked = FoldedClassifier(self.classifier)
+        self.attacked.to(memory_format=torch.channels_last)
 
     def steps(
         self, num_images: int, inputs_BCHW: Tensor, labels_B: Tensor, epsilon: float, random: Randomness
@@ -83,7 +92,8 @@ class Stepper:
         spec, group = self.spec, self.group
         noise_MBCHW = self._noise(num_images, inputs_BCHW, random.shared)
         inputs_BCHW = self._attacked(inputs_BCHW, labels_B, noise_MBCHW, epsilon, random)
-        logits_RK = self.replica((inputs_BCHW + noise_MBCHW).flatten(0, 1))
+        noisy_RCHW = (inputs_BCHW + noise_MBCHW).flatten(0, 1)
+        logits_RK = self.replica(noisy_RCHW.contiguous(memory_format=torch.channels_last))
         labels_R = labels_B.repeat(spec.m_train)
         loss_sum = nn.functional.cross_entropy(logits_RK, labels_R, reduction="sum")
         # Gradients are averaged over processes, and the loss is the mean over the global batch.
@@ -110,14 +120,14 @@ class Stepper:
     def _attacked(
         self, inputs_BCHW: Tensor, labels_B: Tensor, noise_MBCHW: Tensor, epsilon: float, random: Randomness
     ) -> Tensor:
-        spec, classifier = self.spec, self.classifier
+        spec, classifier = self.spec, self.attacked
         if spec.method == "gaussian":
             return inputs_BCHW
         if spec.method == "vanilla_noise":  # the attack does not see the noise
             noise_MBCHW = torch.zeros_like(noise_MBCHW[:1])
-        classifier.eval().requires_grad_(False)  # the attack sees frozen statistics and leaves no gradients
+        classifier.refresh()
         if spec.attack == "ddn":
-            found = smoothadv_ddn(
+            return smoothadv_ddn(
                 classifier,
                 inputs_BCHW,
                 labels_B,
@@ -128,19 +138,16 @@ class Stepper:
                 initial_norm=spec.ddn_initial_norm,
                 estimator=gradient_estimator(spec),
             )
-        else:
-            found = smoothadv_pgd(
-                classifier,
-                inputs_BCHW,
-                labels_B,
-                noise_MBCHW,
-                epsilon=epsilon,
-                num_steps=spec.num_steps,
-                generator=random.own,
-                estimator=gradient_estimator(spec),
-            )
-        classifier.train().requires_grad_(True)
-        return found
+        return smoothadv_pgd(
+            classifier,
+            inputs_BCHW,
+            labels_B,
+            noise_MBCHW,
+            epsilon=epsilon,
+            num_steps=spec.num_steps,
+            generator=random.own,
+            estimator=gradient_estimator(spec),
+        )
 
 
 def gradient_estimator(spec: TrainSpec) -> GradientEstimator:

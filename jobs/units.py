@@ -78,6 +78,8 @@ class Resources:
         device: A torch device; auto is cuda where there is one, else cpu.
         threads: CPU threads of the process.
         batch_size: Rows handed to the device at a time when certifying.
+        compile: Let torch.compile fuse the network's operations when certifying; rounds otherwise, so
+            that a vote on the edge may change, on a CPU too.
         save_every_s: Certification saves finished images at least this often, in seconds.
         data: Folders of the datasets that are read from disk, by dataset.
     """
@@ -86,4 +88,5 @@ class Resources:
     threads: int = 1
     batch_size: int = 1000
     save_every_s: float = 30.0
+    compile: bool = False
     data: Mapping[str, str | None] = field(default_factory=dict)

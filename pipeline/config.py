@@ -32,6 +32,7 @@ class ClusterConfig:
         device: Of the workers.
         threads: CPU threads of a worker.
         batch_size: Rows handed to the device at a time when certifying.
+        compile: Whether workers let torch.compile fuse the network when certifying.
         save_every_s: Seconds between saves of a shard under way.
     """
 
@@ -41,6 +42,7 @@ class ClusterConfig:
     device: Literal["auto", "cpu", "cuda"]
     threads: _Positive
     batch_size: _Positive
+    compile: bool
     save_every_s: Annotated[float, Field(gt=0)]
 
     @property

@@ -113,6 +113,7 @@ def _resources(config: LaunchConfig) -> Resources:
         save_every_s=cluster.save_every_s,
         # Workers may start in another folder.
         data={name: None if folder is None else str(Path(folder).absolute()) for name, folder in config.data.items()},
+        compile=cluster.compile,
     )
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from smoothing.bounds import clopper_pearson_lower, top_class_p_value
 from smoothing.radius import ABSTAIN, certified_radius
+
+StopReason = Literal["full", "wrong_class", "abstain", "decided"]
+"""Why sampling ended: all n votes were drawn; selection chose another class than the label; even
+unanimous further votes could not certify anything; no votes to come could be expected to matter."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -22,6 +27,7 @@ class Certificate:
         count_top: Votes k of the selected class among the estimation draws.
         counts0: Votes per class in selection, int64, shape (K,).
         counts: Votes per class in estimation, int64, shape (K,).
+        stop: Why there are not more of them.
     """
 
     prediction: int
@@ -30,6 +36,7 @@ class Certificate:
     count_top: int
     counts0: npt.NDArray[np.int64]
     counts: npt.NDArray[np.int64]
+    stop: StopReason = "full"
 
 
 def certificate_from_counts(
@@ -44,17 +51,37 @@ def certificate_from_counts(
         sigma: Standard deviation of the noise, > 0.
         alpha: Error probability in (0, 1).
     """
+    p_lower = float(clopper_pearson_lower(counts[np.argmax(counts0)], int(counts.sum()), alpha))
+    return certificate_from_bound(p_lower, counts0, counts, sigma=sigma)
+
+
+def certificate_from_bound(
+    p_lower: float,
+    counts0: npt.NDArray[np.int64],
+    counts: npt.NDArray[np.int64],
+    *,
+    sigma: float,
+    stop: StopReason = "full",
+) -> Certificate:
+    """The certificate that a bound on the selected class's probability gives.
+
+    Args:
+        p_lower: Lower confidence bound on the probability of the class most voted in selection.
+        counts0: Votes per class in selection, int64, shape (K,).
+        counts: Votes per class in estimation, int64, shape (K,); all 0 where none were drawn.
+        sigma: Standard deviation of the noise, > 0.
+        stop: Why sampling ended.
+    """
     selected = int(np.argmax(counts0))
-    count_top = int(counts[selected])
-    p_lower = float(clopper_pearson_lower(count_top, int(counts.sum()), alpha))
     abstains = p_lower < 0.5
     return Certificate(
         prediction=ABSTAIN if abstains else selected,
         radius=0.0 if abstains else float(certified_radius(p_lower, sigma)),
         p_lower=p_lower,
-        count_top=count_top,
+        count_top=int(counts[selected]),
         counts0=counts0,
         counts=counts,
+        stop=stop,
     )
 
 

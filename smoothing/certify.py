@@ -1,14 +1,92 @@
-"""CERTIFY and PREDICT of Cohen et al. 2019."""
+"""CERTIFY and PREDICT of Cohen et al. 2019, and CERTIFY with fewer samples."""
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
 from torch import Tensor
 
-from smoothing.certificate import Certificate, certificate_from_counts, prediction_from_counts
-from smoothing.counts import BaseClassifier, class_counts
-from smoothing.noise import NoiseStream, Stage
+from smoothing.certificate import Certificate, prediction_from_counts
+from smoothing.counts import BaseClassifier, Draws, VoteCounter, class_counts, draws_between
+from smoothing.laws import GaussianNoise, NoiseLaw
+from smoothing.noise import NoiseStream
+from smoothing.sequential import Procedure, Sampling
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TestImage:
+    """An image that is to be certified.
+
+    Attributes:
+        index: In its data set; names its noise.
+        label: Its class; needed by ``Procedure.stop_wrong`` only.
+        image_CHW: Pixels in [0, 1], float32, on the classifier's device.
+    """
+
+    index: int
+    image_CHW: Tensor
+    label: int | None = None
+
+    __test__ = False  # not a test, whatever pytest makes of the name
+
+
+def certify_images(
+    base_classifier: BaseClassifier,
+    images: Iterable[TestImage],
+    procedure: Procedure,
+    law: NoiseLaw,
+    *,
+    num_classes: int,
+    seed: int,
+    batch_size: int,
+) -> Iterator[tuple[TestImage, Certificate]]:
+    """Certify images, rows of several of them in each batch.
+
+    Args:
+        base_classifier: Maps inputs_BCHW to logits_BK, in evaluation mode.
+        images: All of one shape; taken one by one as there is room in a batch.
+        procedure: How; its ``total_variation`` is that of the law and set here.
+        law: Of the noise; its sigma is the procedure's.
+        num_classes: K.
+        seed: Seed of the run; the noise depends on (seed, index) alone.
+        batch_size: Rows handed to the device at a time; does not change the result on a CPU.
+
+    Yields:
+        Each image with its certificate as soon as that is known, not always in the order given.
+
+    Raises:
+        OffGridError: The law of the noise does not suit an image.
+        ValueError: The two sigmas differ.
+
+    Guarantee:
+        For each image, with probability at least 1 - alpha over its noise: either it abstains, or
+        the smoothed classifier is constant, and equal to the prediction, within the radius.
+
+    Source:
+        Cohen et al. 2019, CERTIFY; with mode adaptive, group-sequential bounds by the union bound.
+    """
+    if law.sigma != procedure.sigma:
+        raise ValueError(f"the noise has sigma {law.sigma!r}, the procedure {procedure.sigma!r}")
+    source = iter(images)
+    first = next(source, None)
+    if first is None:
+        return
+    shape = tuple(first.image_CHW.shape)
+    procedure = replace(procedure, total_variation=law.total_variation(first.image_CHW.numel()))
+    counter = VoteCounter(
+        base_classifier,
+        law,
+        num_classes=num_classes,
+        image_shape=shape,
+        batch_size=batch_size,
+        device=first.image_CHW.device,
+    )
+    line = _Line(itertools.chain([first], source), procedure, counter, seed)
+    for batch in counter.count(line.batches()):
+        yield from line.settle(batch)
 
 
 def certify(
@@ -24,7 +102,7 @@ def certify(
     index: int,
     batch_size: int,
 ) -> Certificate:
-    """Predict the smoothed classifier's class at an image and a radius around it.
+    """Predict the smoothed classifier's class at one image and a radius around it.
 
     Args:
         base_classifier: Maps inputs_BCHW to logits_BK, in evaluation mode.
@@ -48,20 +126,13 @@ def certify(
     Source:
         Cohen et al. 2019, CERTIFY.
     """
-
-    def votes(stage: Stage, num_samples: int) -> npt.NDArray[np.int64]:
-        return class_counts(
-            base_classifier,
-            image_CHW,
-            sigma=sigma,
-            num_samples=num_samples,
-            num_classes=num_classes,
-            stream=NoiseStream(seed=seed, index=index, stage=stage),
-            batch_size=batch_size,
-        )
-
-    counts0, counts = votes("selection", n0), votes("estimation", n)
-    return certificate_from_counts(counts0, counts, sigma=sigma, alpha=alpha)
+    images = [TestImage(index=index, image_CHW=image_CHW)]
+    procedure = Procedure(sigma=sigma, n0=n0, n=n, alpha=alpha)
+    law = GaussianNoise(sigma)
+    ((_, certificate),) = certify_images(
+        base_classifier, images, procedure, law, num_classes=num_classes, seed=seed, batch_size=batch_size
+    )
+    return certificate
 
 
 def predict(
@@ -96,3 +167,76 @@ def predict(
         batch_size=batch_size,
     )
     return prediction_from_counts(counts, alpha=alpha)
+
+
+@dataclass(eq=False)
+class _AtWork:
+    """An image in a slot; draws up to ``num_asked`` of its present stage are under way."""
+
+    image: TestImage
+    sampling: Sampling
+    slot: int
+    num_asked: int = 0
+
+
+class _Line:
+    """Images on their way: fills batches with what they want, and takes in new ones as there is room."""
+
+    def __init__(self, source: Iterator[TestImage], procedure: Procedure, counter: VoteCounter, seed: int) -> None:
+        self._source, self._procedure, self._counter, self._seed = source, procedure, counter, seed
+        self._at_work: dict[int, _AtWork] = {}
+        self._free = deque(range(counter.blocks_per_batch))
+
+    def batches(self) -> Iterator[list[Draws]]:
+        """Full batches as long as there are images; ``settle`` must have been called for the last one."""
+        while True:
+            batch: list[Draws] = []
+            for item in self._at_work.values():
+                self._ask(item, batch)
+            while len(batch) < self._counter.blocks_per_batch and self._free:
+                image = next(self._source, None)
+                if image is None:
+                    break
+                item = self._begin(image)
+                self._ask(item, batch)
+            if not batch:
+                return
+            yield batch
+
+    def settle(self, batch: Sequence[Draws]) -> Iterator[tuple[TestImage, Certificate]]:
+        """Decide about the images of a batch that have all the votes they wanted."""
+        slots = dict.fromkeys(draws.slot for draws in batch)
+        ready = [slot for slot in slots if self._at_work[slot].num_asked == self._at_work[slot].sampling.num_wanted]
+        if not ready:
+            return
+        for slot, counts in zip(ready, self._counter.votes(ready), strict=True):
+            item = self._at_work[slot]
+            stage = item.sampling.stage
+            item.sampling.take(counts)
+            if item.sampling.certificate is not None:
+                del self._at_work[slot]
+                self._free.append(slot)
+                yield item.image, item.sampling.certificate
+            elif item.sampling.stage != stage:
+                item.num_asked = 0
+                self._counter.clear([slot])
+
+    def _begin(self, image: TestImage) -> _AtWork:
+        item = _AtWork(image, Sampling(self._procedure, image.label), self._free.popleft())
+        self._counter.assign(item.slot, image.image_CHW)
+        self._at_work[item.slot] = item
+        return item
+
+    def _ask(self, item: _AtWork, batch: list[Draws]) -> None:
+        """Add what the image wants to the batch, as far as there is room."""
+        stream = NoiseStream(seed=self._seed, index=item.image.index, stage=item.sampling.stage)
+        room = self._counter.blocks_per_batch - len(batch)
+        draws = draws_between(item.slot, stream, item.num_asked, item.sampling.num_wanted)
+        wanted = list(itertools.islice(draws, room))
+        item.num_asked += sum(draws.num_rows for draws in wanted)
+        batch += wanted
+
+
+def _chain(first: TestImage, rest: Iterator[TestImage]) -> Iterator[TestImage]:
+    yield first
+    yield from rest

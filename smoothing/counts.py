@@ -1,23 +1,151 @@
-"""Votes of a base classifier under Gaussian noise.
+"""Votes of a base classifier under noise, for rows of several images in one batch.
 
-Shapes: B rows of a batch, C H W image, K classes.
+Shapes: B rows of a batch, S slots (images at work), C H W image, K classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from smoothing.laws import GaussianNoise, NoiseLaw
 from smoothing.noise import BLOCK_ROWS, NoiseStream
-
-_CPU_ROWS = 5 * BLOCK_ROWS
 
 BaseClassifier = Callable[[Tensor], Tensor]
 """Maps inputs_BCHW, pixels about [0, 1], to logits_BK."""
+
+_CPU_PIXELS = 65_536  # values of a piece: its activations should stay in a core's cache
+_MIN_CPU_ROWS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """Rows of one noise block of one image that are to be counted.
+
+    Attributes:
+        slot: Where the image's origin and votes are kept.
+        stream: Where the noise comes from.
+        block_nr: Of the stream.
+        num_rows: How many of the block's rows count, the first ones.
+    """
+
+    slot: int
+    stream: NoiseStream
+    block_nr: int
+    num_rows: int
+
+
+class VoteCounter:
+    """Counts votes on the device; nothing is copied back until somebody asks for an image's votes.
+
+    Guarantee:
+        Votes are independent draws of argmax f(x + noise). On a CPU the network is always given
+        the same pieces, each of one image, so that votes depend on nothing but image and stream. A
+        GPU is given whole batches of one shape, and there a vote whose two best logits agree to
+        within rounding may change with its place.
+    """
+
+    def __init__(
+        self,
+        base_classifier: BaseClassifier,
+        law: NoiseLaw,
+        *,
+        num_classes: int,
+        image_shape: tuple[int, ...],
+        batch_size: int,
+        device: torch.device,
+    ) -> None:
+        """Prepare to count.
+
+        Args:
+            base_classifier: In evaluation mode; a row's logits may not depend on the other rows.
+            law: Of the noise.
+            num_classes: K; logits must have as many columns.
+            image_shape: (C, H, W).
+            batch_size: Rows handed to the device at a time, rounded down to a multiple of
+                BLOCK_ROWS (but not to 0).
+            device: Where the classifier is.
+        """
+        self.blocks_per_batch = max(1, batch_size // BLOCK_ROWS)
+        self._classifier, self._law, self._device = base_classifier, law, device
+        self._num_classes, self._image_shape = num_classes, image_shape
+        num_slots = self.blocks_per_batch + 1  # the last one belongs to nobody: it fills up batches
+        self._origins_SCHW = torch.zeros((num_slots, *image_shape), device=device)
+        self._counts_SK = torch.zeros((num_slots, num_classes), dtype=torch.int64, device=device)
+
+    def assign(self, slot: int, image_CHW: Tensor) -> None:
+        """Give a slot to an image, pixels in [0, 1], float32, with no votes yet.
+
+        Raises:
+            OffGridError: The law of the noise does not suit the image.
+        """
+        origin = self._law.origin(image_CHW.detach().cpu().numpy())
+        self._origins_SCHW[slot] = torch.from_numpy(origin).to(self._device)
+        self.clear([slot])
+
+    def clear(self, slots: Sequence[int]) -> None:
+        """Forget the votes of some slots."""
+        if slots:
+            self._counts_SK[self._on_device(slots)] = 0
+
+    def votes(self, slots: Sequence[int]) -> npt.NDArray[np.int64]:
+        """The votes of some slots, int64, shape (len(slots), K): one copy from the device."""
+        return self._counts_SK[self._on_device(slots)].cpu().numpy()
+
+    def count(self, batches: Iterable[Sequence[Draws]]) -> Iterator[Sequence[Draws]]:
+        """Count batches of at most ``blocks_per_batch`` draws each, yielding each once it is under way."""
+        for batch in batches:
+            with torch.inference_mode():  # not around the yield: whoever takes the batch is none of its business
+                if self._device.type == "cpu":
+                    self._count_in_pieces(batch)
+                else:
+                    self._count_at_once(batch)
+            yield batch
+
+    def _count_in_pieces(self, batch: Sequence[Draws]) -> None:
+        for draws in batch:
+            noise_BCHW = self._block(draws)
+            inputs_BCHW = self._law.inputs(self._origins_SCHW[draws.slot], torch.from_numpy(noise_BCHW))
+            # CPU kernels choose their blocking, and so their rounding, by the shape of what they
+            # are given. Pieces of fixed shape keep every vote the same, and stay in the cache.
+            pieces = torch.split(inputs_BCHW, cpu_rows(self._image_shape))
+            used = pieces[: -(-draws.num_rows // len(pieces[0]))]
+            votes_B = torch.cat([self._classifier(piece).argmax(dim=1) for piece in used])[: draws.num_rows]
+            self._counts_SK[draws.slot] += torch.bincount(votes_B, minlength=self._num_classes)
+
+    def _count_at_once(self, batch: Sequence[Draws]) -> None:
+        num_empty = self.blocks_per_batch - len(batch)
+        slots = [draws.slot for draws in batch] + [self.blocks_per_batch] * num_empty
+        rows = [draws.num_rows for draws in batch] + [0] * num_empty
+        with ThreadPoolExecutor() as pool:  # numpy draws without holding the interpreter's lock
+            blocks = list(pool.map(self._block, batch))
+        noise = np.concatenate([*blocks, *[np.zeros_like(blocks[0])] * num_empty])
+        noise_BCHW = torch.from_numpy(noise).pin_memory().to(self._device, non_blocking=True)
+        slots_B = self._on_device(np.repeat(slots, BLOCK_ROWS).tolist())
+        counted_B = self._on_device(np.concatenate([np.arange(BLOCK_ROWS) < count for count in rows]).tolist())
+        inputs_BCHW = self._law.inputs(self._origins_SCHW[slots_B], noise_BCHW)
+        votes_B = self._classifier(inputs_BCHW).argmax(dim=1)
+        # Unlike bincount, this does not make the host wait for the device.
+        self._counts_SK.view(-1).scatter_add_(0, slots_B * self._num_classes + votes_B, counted_B.to(torch.int64))
+
+    def _block(self, draws: Draws) -> npt.NDArray[Any]:
+        return self._law.block(draws.stream, draws.block_nr, self._image_shape)
+
+    def _on_device(self, values: Sequence[int]) -> Tensor:
+        return torch.tensor(values).to(self._device, non_blocking=True)
+
+
+def cpu_rows(image_shape: tuple[int, ...]) -> int:
+    """Rows that a CPU is given at a time: a divisor of BLOCK_ROWS, by the size of the image alone."""
+    most = max(_MIN_CPU_ROWS, _CPU_PIXELS // int(np.prod(image_shape)))
+    return max(rows for rows in range(1, BLOCK_ROWS + 1) if BLOCK_ROWS % rows == 0 and rows <= most)
 
 
 def class_counts(
@@ -30,7 +158,7 @@ def class_counts(
     stream: NoiseStream,
     batch_size: int,
 ) -> npt.NDArray[np.int64]:
-    """Votes of the base classifier on ``num_samples`` noisy copies of an image.
+    """Votes of the base classifier on ``num_samples`` copies of an image with Gaussian noise.
 
     Args:
         base_classifier: In evaluation mode; a row's logits may not depend on the other rows.
@@ -39,8 +167,7 @@ def class_counts(
         num_samples: Draws n >= 1.
         num_classes: K; logits must have as many columns.
         stream: Where the noise comes from. The first n vectors of the stream are used.
-        batch_size: Rows handed to the device at a time, rounded down to a multiple of 500 (but
-            not to 0).
+        batch_size: Rows handed to the device at a time; see ``VoteCounter``.
 
     Returns:
         Votes per class, int64, shape (K,), summing to ``num_samples``.
@@ -48,38 +175,31 @@ def class_counts(
     Raises:
         ValueError: ``num_samples`` or ``batch_size`` is below 1.
 
-    Guarantee:
-        The votes are independent draws of argmax f(x + sigma * noise). On a CPU they do not
-        depend on ``batch_size`` at all, since the network is always given the same pieces. A GPU
-        is given the full batch, and there a vote whose two best logits agree to within rounding
-        may change with the shape of the batch.
-
     Source:
         Cohen et al. 2019, SampleUnderNoise.
     """
     if num_samples < 1 or batch_size < 1:
         raise ValueError(f"need at least one sample and row, got n={num_samples}, batch_size={batch_size}")
-    counts_K = torch.zeros(num_classes, dtype=torch.int64, device=image_CHW.device)
-    remaining = num_samples
-    with torch.inference_mode():
-        for noise_BCHW in _noise_batches(stream, image_CHW, num_samples, batch_size):
-            votes_B = _votes(base_classifier, image_CHW + sigma * noise_BCHW)[:remaining]
-            counts_K += torch.bincount(votes_B, minlength=num_classes)
-            remaining -= len(votes_B)
-    return counts_K.cpu().numpy()
+    counter = VoteCounter(
+        base_classifier,
+        GaussianNoise(sigma),
+        num_classes=num_classes,
+        image_shape=tuple(image_CHW.shape),
+        batch_size=batch_size,
+        device=image_CHW.device,
+    )
+    counter.assign(0, image_CHW)
+    draws = list(draws_between(0, stream, 0, num_samples))
+    size = counter.blocks_per_batch
+    for _ in counter.count(draws[first : first + size] for first in range(0, len(draws), size)):
+        pass
+    counts: npt.NDArray[np.int64] = counter.votes([0])[0]
+    return counts
 
 
-def _noise_batches(stream: NoiseStream, image_CHW: Tensor, num_samples: int, batch_size: int) -> Iterator[Tensor]:
-    num_blocks = -(-num_samples // BLOCK_ROWS)
-    blocks_per_batch = max(1, batch_size // _CPU_ROWS) * (_CPU_ROWS // BLOCK_ROWS)
-    for first in range(0, num_blocks, blocks_per_batch):
-        numbers = range(first, min(first + blocks_per_batch, num_blocks))
-        blocks = [stream.block(block_nr, tuple(image_CHW.shape)) for block_nr in numbers]
-        yield torch.from_numpy(np.concatenate(blocks)).to(image_CHW.device)
-
-
-def _votes(base_classifier: BaseClassifier, inputs_BCHW: Tensor) -> Tensor:
-    # CPU kernels choose their blocking, and so their rounding, by the shape of the batch. Pieces
-    # that do not depend on the batch size keep every vote the same, and stay in the cache.
-    rows = _CPU_ROWS if inputs_BCHW.device.type == "cpu" else len(inputs_BCHW)
-    return torch.cat([base_classifier(piece).argmax(dim=1) for piece in torch.split(inputs_BCHW, rows)])
+def draws_between(slot: int, stream: NoiseStream, first: int, stop: int) -> Iterator[Draws]:
+    """The draws number ``first`` (a multiple of BLOCK_ROWS) to ``stop`` of a stream, block by block."""
+    assert first % BLOCK_ROWS == 0, "a block is never used twice"
+    for start in range(first, stop, BLOCK_ROWS):
+        num_rows = min(BLOCK_ROWS, stop - start)
+        yield Draws(slot=slot, stream=stream, block_nr=start // BLOCK_ROWS, num_rows=num_rows)

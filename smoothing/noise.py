@@ -7,6 +7,7 @@ number, and any block can be drawn at any time, in any order, by any worker.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,8 +38,17 @@ class NoiseStream:
 
     def block(self, block_nr: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         """Standard normal noise, float32, shape (BLOCK_ROWS, *shape): a function of its arguments."""
+        generator = np.random.Generator(self._philox(block_nr))
+        return generator.standard_normal((BLOCK_ROWS, *shape), dtype=np.float32)
+
+    def bits(self, block_nr: int, shape: tuple[int, ...]) -> npt.NDArray[np.uint64]:
+        """Uniform 64-bit integers, shape (BLOCK_ROWS, *shape): a function of its arguments."""
+        full_shape = (BLOCK_ROWS, *shape)
+        drawn: npt.NDArray[np.uint64] = self._philox(block_nr).random_raw(math.prod(full_shape))
+        return drawn.reshape(full_shape)
+
+    def _philox(self, block_nr: int) -> np.random.Philox:
         counter = (0, 0, block_nr, _STAGE_COUNTER[self.stage])
         # numpy would read a pair with one value >= 2**63 as floats, which drops its low bits.
         key = np.array((self.seed, self.index), dtype=np.uint64)
-        philox = np.random.Philox(counter=counter, key=key)
-        return np.random.Generator(philox).standard_normal((BLOCK_ROWS, *shape), dtype=np.float32)
+        return np.random.Philox(counter=counter, key=key)

@@ -58,6 +58,8 @@ class DatasetInfo:
         mean: Channel means of the training images in [0, 1], for the normalisation layer.
         std: Channel standard deviations, likewise.
         num_images: Images per split of the complete dataset.
+        num_levels: Pixels are integers from 0 to this, which stands for 1: 255 for 8-bit images. The
+            grid of ``noise=exact_grid``.
         augmentation: Of training images.
         from_folder: Whether it is read from a folder that the configuration names (``data.NAME``).
         any_size: Whether the folder may hold another number of images than ``num_images``.
@@ -69,6 +71,7 @@ class DatasetInfo:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     num_images: Mapping[Split, int]
+    num_levels: int = 255
     augmentation: Augmentation = "none"
     from_folder: bool = False
     any_size: bool = False
@@ -138,6 +141,7 @@ def load_images(name: str, split: Split, data: Mapping[str, str | None] | None =
     if not info.any_size and len(images.labels) != expected:
         raise ConfigError([f"data.{name}: {len(images.labels)} {split} images, expected {expected}"])
     assert images.labels.dtype == np.int64
+    assert images.num_levels == info.num_levels
     return images
 
 

@@ -22,6 +22,7 @@ INFO = DatasetInfo(
     mean=(0.305,),
     std=(0.376,),
     num_images={"train": 1297, "test": 500},
+    num_levels=16,
 )
 
 
@@ -36,5 +37,5 @@ def open_split(split: Split, folder: Path | None) -> ArrayImages:
     return ArrayImages(
         levels=digits.images[chosen, None].astype(np.uint8),
         labels=digits.target[chosen].astype(np.int64),
-        num_levels=16,
+        num_levels=INFO.num_levels,
     )

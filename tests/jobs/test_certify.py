@@ -10,10 +10,12 @@ import pyarrow as pa
 import pytest
 
 from jobs import certify, records
-from jobs.errors import CheckpointError
+from jobs.errors import CheckpointError, ConfigError
 from jobs.indices import IndexRange, partition
+from jobs.manifest import Run
 from jobs.store import Store
-from tests.jobs.test_train import Killed, _die_after
+from smoothing.bounds import clopper_pearson_lower
+from tests.jobs.test_train import Killed
 from tests.jobs.units import GAUSSIAN_RUN, PGD_RUN, RESOURCES, certify_here
 
 RUN = PGD_RUN
@@ -43,6 +45,19 @@ def expected(undisturbed_records: pa.Table) -> pa.Table:
     return undisturbed_records.filter(mask)
 
 
+def _dying_after(num_images: int) -> Any:
+    """``certify_images``, but asking for the image after the first ``num_images`` is the process's last act."""
+    certify_images = certify.certify_images
+
+    def dying(*args: Any, **kwargs: Any) -> Any:
+        for number, done in enumerate(certify_images(*args, **kwargs)):
+            if number == num_images:
+                raise Killed
+            yield done
+
+    return dying
+
+
 @pytest.mark.parametrize("num_shards", [1, 3, 7])
 @pytest.mark.parametrize("batch_size", [1, 64, 1000, 7777])
 def test_counts_depend_neither_on_shards_nor_batch_size_nor_order(
@@ -66,18 +81,19 @@ def test_a_shard_killed_anywhere_goes_on_image_by_image(
     store: Store, expected: pa.Table, monkeypatch: pytest.MonkeyPatch, done: int
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(certify, "certify", _die_after(done, certify.certify))
+        patch.setattr(certify, "certify_images", _dying_after(done))
         with pytest.raises(Killed):
             certify_here(store, RUN, ALL)
     assert store.finished_shards(*KEYS) == []
     certified: list[int] = []
-    draw = certify.certify
+    certify_images = certify.certify_images
 
     def counting(*args: Any, **kwargs: Any) -> Any:
-        certified.append(kwargs["index"])
-        return draw(*args, **kwargs)
+        for image, certificate in certify_images(*args, **kwargs):
+            certified.append(image.index)
+            yield image, certificate
 
-    monkeypatch.setattr(certify, "certify", counting)
+    monkeypatch.setattr(certify, "certify_images", counting)
     certify_here(store, RUN, ALL)
     assert certified == list(ALL)[done:]  # nothing that was saved is done twice
     assert _records(store).equals(expected)
@@ -88,11 +104,11 @@ def test_saved_images_serve_another_shard_layout_too(
     store: Store, expected: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(certify, "certify", _die_after(15, certify.certify))
+        patch.setattr(certify, "certify_images", _dying_after(15))
         with pytest.raises(Killed):
             certify_here(store, RUN, ALL)
     with monkeypatch.context() as patch:
-        patch.setattr(certify, "certify", _die_after(0, certify.certify))
+        patch.setattr(certify, "certify_images", _dying_after(0))
         certify_here(store, RUN, IndexRange(start=0, stop=10))  # draws nothing
     certify_here(store, RUN, IndexRange(start=10, stop=ALL.stop))
     assert _records(store).equals(expected)
@@ -101,7 +117,7 @@ def test_saved_images_serve_another_shard_layout_too(
 
 def test_a_damaged_partial_file_is_set_aside(store: Store, expected: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(certify, "certify", _die_after(5, certify.certify))
+        patch.setattr(certify, "certify_images", _dying_after(5))
         with pytest.raises(Killed):
             certify_here(store, RUN, ALL)
     partial = store.partial_path(*KEYS, ALL)
@@ -153,7 +169,7 @@ def test_a_partial_file_that_vanishes_while_being_read_is_no_error(
     store: Store, expected: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(certify, "certify", _die_after(5, certify.certify))
+        patch.setattr(certify, "certify_images", _dying_after(5))
         with pytest.raises(Killed):
             certify_here(store, RUN, ALL)
     read = records.read_records
@@ -168,11 +184,61 @@ def test_a_partial_file_that_vanishes_while_being_read_is_no_error(
     assert _records(store).equals(expected)
 
 
+ADAPTIVE = replace(
+    RUN.certify, n=4000, mode="adaptive", stop_rule="grid", radius_step=0.25, stop_wrong=True, curtail=True
+)
+ADAPTIVE_RUN = replace(RUN, certify=ADAPTIVE)
+EXACT_RUN = replace(RUN, certify=replace(RUN.certify, noise="exact_grid"))
+
+
+@pytest.mark.parametrize("run", [ADAPTIVE_RUN, EXACT_RUN], ids=["adaptive", "exact_grid"])
+@pytest.mark.parametrize("batch_size", [1, 700, 5000])
+def test_what_an_image_gets_does_not_depend_on_its_company(store: Store, run: Run, batch_size: int) -> None:
+    """In full batches images of all stages stand side by side, and end in another order than they began."""
+    certify_here(store, run, ALL, replace(RESOURCES, batch_size=batch_size))
+    together = records.read_records(store.shard_path(run.train.key, run.certify.key, ALL))
+    for index in (0, 7, 20):
+        alone = IndexRange(start=index, stop=index + 1)
+        certify_here(store, run, alone, replace(RESOURCES, batch_size=100))
+        row = records.read_records(store.shard_path(run.train.key, run.certify.key, alone))
+        expected = together.filter(pa.compute.equal(together["index"], index))
+        assert row.drop_columns(list(records.TIMING_COLUMNS)).equals(
+            expected.drop_columns(list(records.TIMING_COLUMNS))
+        )
+
+
+def test_adaptive_records_say_what_was_drawn_and_why_it_ended(store: Store) -> None:
+    certify_here(store, ADAPTIVE_RUN, ALL)
+    rows = records.read_records(store.shard_path(RUN.train.key, ADAPTIVE.key, ALL)).to_pylist()
+    assert {row["stop"] for row in rows} >= {"decided", "wrong_class"}
+    for row in rows:
+        assert row["n"] == 4000
+        assert row["n_used"] == sum(row["counts"])
+        assert (row["n_used"] == 0) == (row["stop"] == "wrong_class")
+        assert (row["n_used"] == 4000) == (row["stop"] == "full")
+        assert row["stop"] != "wrong_class" or not row["correct"]
+
+
+def test_exact_noise_takes_its_total_variation_off_the_bound(store: Store) -> None:
+    certify_here(store, EXACT_RUN, ALL)
+    rows = records.read_records(store.shard_path(RUN.train.key, EXACT_RUN.certify.key, ALL)).to_pylist()
+    assert {row["noise"] for row in rows} == {"exact_grid"}
+    for row in rows:
+        plain = float(clopper_pearson_lower(row["count_top"], row["n"], row["alpha"]))
+        assert 0 <= plain - row["p_lower"] < 1e-9
+
+
+def test_a_precision_that_the_device_lacks_is_an_error(store: Store) -> None:
+    run = replace(RUN, certify=replace(RUN.certify, precision="tf32"))
+    with pytest.raises(ConfigError, match="tf32 needs a GPU"):
+        certify_here(store, run, ALL)
+
+
 def test_rows_certified_with_other_weights_are_not_taken(
     store: Store, expected: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(certify, "certify", _die_after(5, certify.certify))
+        patch.setattr(certify, "certify_images", _dying_after(5))
         with pytest.raises(Killed):
             certify_here(store, RUN, ALL)
     partial = store.partial_path(*KEYS, ALL)
@@ -186,7 +252,7 @@ def test_rows_certified_with_other_weights_are_not_taken(
 def test_a_sibling_s_saved_images_stay(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = partition(ALL, 11)
     with monkeypatch.context() as patch:
-        patch.setattr(certify, "certify", _die_after(5, certify.certify))
+        patch.setattr(certify, "certify_images", _dying_after(5))
         with pytest.raises(Killed):
             certify_here(store, RUN, first)
     certify_here(store, RUN, second)

@@ -1,0 +1,184 @@
+"""python -m benchmarks.certify: certification, a plain loop and ours, alternating in one process.
+
+The plain loop is how public certifiers do it: one image at a time, float32, channels first, the
+network as it was trained, noise from torch, votes copied to the host after every batch. Ours is what
+``jobs.certify`` runs. Weights are random, images too: neither changes the speed.
+
+Prints samples per second, the ratio, and the share of the device's compute bound that ours reaches
+(2 x multiply-adds over the throughput of a large matrix product, measured here). With --noise-cost,
+also how much longer exact-grid noise takes. Ends with exit code 1 below --ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from tabulate import tabulate
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.machine import machine, spent_s
+from jobs.datasets import DatasetInfo, dataset_info
+from jobs.inference import for_inference
+from jobs.models import Classifier, build_classifier
+from smoothing.certify import TestImage, certify_images
+from smoothing.laws import ExactGridNoise, GaussianNoise, NoiseLaw
+from smoothing.sequential import Procedure
+
+SIGMA, N0, ALPHA = 0.25, 100, 0.001
+_DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+Way = Callable[[Sequence[Tensor]], int]
+"""Certifies images, returns the number of samples drawn."""
+
+
+def plain_way(classifier: Classifier, info: DatasetInfo, n: int, batch_size: int) -> Way:
+    """SampleUnderNoise of Cohen et al. 2019, written down plainly."""
+
+    def votes(image_CHW: Tensor, num_samples: int) -> np.typing.NDArray[np.int64]:
+        counts = np.zeros(info.num_classes, dtype=np.int64)
+        left = num_samples
+        while left > 0:
+            this_batch = min(batch_size, left)
+            left -= this_batch
+            batch_BCHW = image_CHW.repeat((this_batch, 1, 1, 1))
+            noise_BCHW = torch.randn_like(batch_BCHW) * SIGMA
+            predictions = classifier(batch_BCHW + noise_BCHW).argmax(1)
+            for prediction in predictions.cpu().numpy():
+                counts[prediction] += 1
+        return counts
+
+    @torch.no_grad()
+    def certified(images: Sequence[Tensor]) -> int:
+        return sum(int(votes(image_CHW, N0).sum() + votes(image_CHW, n).sum()) for image_CHW in images)
+
+    return certified
+
+
+def our_way(classifier: nn.Module, info: DatasetInfo, n: int, batch_size: int, law: NoiseLaw) -> Way:
+    """What a certification job does, but for reading and writing files."""
+    procedure = Procedure(sigma=SIGMA, n0=N0, n=n, alpha=ALPHA)
+
+    def certified(images: Sequence[Tensor]) -> int:
+        test_images = (TestImage(index=index, image_CHW=image_CHW) for index, image_CHW in enumerate(images))
+        done = certify_images(
+            classifier, test_images, procedure, law, num_classes=info.num_classes, seed=0, batch_size=batch_size
+        )
+        return sum(int(item.counts0.sum() + item.counts.sum()) for _, item in done)
+
+    return certified
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the benchmark; returns the exit code."""
+    options = _options(arguments)
+    torch.set_num_threads(options.threads)
+    device, info = torch.device(options.device), dataset_info(options.dataset)
+    torch.manual_seed(0)
+    classifier = build_classifier(options.model, info).to(device).eval().requires_grad_(False)
+    began = spent_s("wall", device.type)
+    ready = for_inference(classifier, options.precision, device, compiled=options.compile)
+    ways = {
+        "plain loop": plain_way(classifier, info, options.n, options.plain_batch),
+        "ours": our_way(ready, info, options.n, options.batch, GaussianNoise(SIGMA)),
+    }
+    if options.noise_cost:
+        ways["ours, exact grid"] = our_way(
+            ready, info, options.n, options.batch, ExactGridNoise(SIGMA, info.num_levels)
+        )
+    images = list(_images(info, options.images, device))
+    ways["ours"](images[:1])
+    print(
+        machine(),
+        vars(options),
+        f"ready after {spent_s('wall', device.type) - began:.1f} s, compiling included",
+        sep="\n",
+    )
+    rates = _alternating(ways, images, options, device)
+    bound = _matmul_flops(options.precision, device, options.clock) / _flops_per_sample(classifier, info)
+    return _report(rates, bound, options)
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks.certify", description=__doc__)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--model", default="cifar_resnet110")
+    parser.add_argument("--dataset", default="cifar10", help="whose image shape and classes are taken")
+    parser.add_argument("--n", type=int, default=400)
+    parser.add_argument("--images", type=int, default=1, help="in each round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=1000)
+    parser.add_argument("--plain-batch", type=int, default=400, help="400 is the default of the published code")
+    parser.add_argument("--precision", default="float32", choices=sorted(_DTYPES))
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--noise-cost", action="store_true")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--clock", default="wall", choices=["wall", "cpu"], help="cpu: this process's seconds alone")
+    parser.add_argument("--ratio", type=float, default=1.35, help="what must be gained at least")
+    return parser.parse_args(arguments)
+
+
+def _alternating(
+    ways: dict[str, Way], images: Sequence[Tensor], options: argparse.Namespace, device: torch.device
+) -> dict[str, list[float]]:
+    """Samples per second of each way in each round; the ways take turns within a round."""
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(options.rounds):
+        for name, way in ways.items():
+            began = spent_s(options.clock, device.type)
+            num_samples = way(images)
+            rates[name].append(num_samples / (spent_s(options.clock, device.type) - began))
+    return rates
+
+
+def _report(rates: dict[str, list[float]], bound: float, options: argparse.Namespace) -> int:
+    plain = rates["plain loop"]
+    rows = []
+    for name, own in rates.items():
+        ratios = [ours / theirs for ours, theirs in zip(own, plain, strict=True)]
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        middle = statistics.median(own)
+        rows.append((name, f"{middle:,.1f}", f"{statistics.median(ratios):.2f}", spread, f"{middle / bound:.1%}"))
+    headers = ["", f"samples/s ({options.clock} clock)", "ratio", "over rounds", "of compute bound"]
+    print(tabulate(rows, headers=headers, disable_numparse=True))
+    if "ours, exact grid" in rates:
+        pairs = zip(rates["ours"], rates["ours, exact grid"], strict=True)
+        print(f"exact-grid noise costs {statistics.median(ours / exact - 1 for ours, exact in pairs):+.1%}")
+    ratio = statistics.median(ours / theirs for ours, theirs in zip(rates["ours"], plain, strict=True))
+    return int(ratio < options.ratio)
+
+
+def _images(info: DatasetInfo, num_images: int, device: torch.device) -> Iterator[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(num_images):
+        levels = torch.randint(info.num_levels + 1, info.image_shape, generator=generator)
+        yield (levels.float() / info.num_levels).to(device)
+
+
+def _flops_per_sample(classifier: Classifier, info: DatasetInfo) -> float:
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        classifier(torch.zeros(1, *info.image_shape, device=next(classifier.buffers()).device))
+    return float(counter.get_total_flops())
+
+
+def _matmul_flops(precision: str, device: torch.device, clock: str) -> float:
+    """Floating-point operations per second of the best of some large matrix products."""
+    size = 8192 if device.type == "cuda" else 1024
+    matrix = torch.randn(size, size, device=device, dtype=_DTYPES[precision])
+    best = 0.0
+    for _ in range(20):
+        began = spent_s(clock, device.type)
+        for _ in range(4):
+            matrix @ matrix
+        best = max(best, 4 * 2 * size**3 / (spent_s(clock, device.type) - began))
+    return best
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

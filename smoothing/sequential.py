@@ -1,0 +1,227 @@
+"""When enough votes are counted: looks that share one error probability, and stops that cost none.
+
+The plain procedure (Cohen et al. 2019) looks once, at n votes. Looking at the same bound again and
+again is wrong: its error grows with every look. Here the looks are fixed beforehand and each has
+its own share of alpha.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from smoothing.bounds import can_certify, clopper_pearson_lower, clopper_pearson_upper, min_count_for
+from smoothing.certificate import Certificate, StopReason, certificate_from_bound
+from smoothing.noise import BLOCK_ROWS, Stage
+from smoothing.radius import certified_radius
+
+Mode = Literal["paper", "adaptive"]
+StopRule = Literal["grid", "curve"]
+
+FIRST_LOOK = 1000
+"""Votes at the first look; each look has twice the votes of the one before, the last has n."""
+
+EARLY_WEIGHT = 0.0125
+"""Share of alpha that each look but the last takes: the last keeps .9125 at n = 100 000, so that an
+image that needs all votes loses next to nothing."""
+
+_CHECKS = 32  # curtailment is looked for about so often in n votes: more would make a GPU wait
+
+
+@dataclass(frozen=True)
+class Look:
+    """One bound that is computed if sampling gets this far.
+
+    Attributes:
+        num_samples: Votes that it is computed from, fixed beforehand.
+        alpha: Its own error probability.
+    """
+
+    num_samples: int
+    alpha: float
+
+
+def looks(n: int, alpha: float, mode: Mode) -> tuple[Look, ...]:
+    """The looks of a procedure: one at n, or for ``adaptive`` 1000, 2000, 4000, ... and n.
+
+    Guarantee:
+        The error probabilities sum to at most ``alpha``. By the union bound the running maximum of
+        the looks' lower bounds exceeds the true probability with at most that probability,
+        whatever rule stops the sampling: every look's number of votes is a constant.
+    """
+    early = [] if mode == "paper" else _doubling(n)
+    left = 1.0 - EARLY_WEIGHT * len(early)
+    assert left > 0.5, "no int32 n has that many doublings"
+    return (*(Look(count, alpha * EARLY_WEIGHT) for count in early), Look(n, alpha * left))
+
+
+def can_ever_certify(n: int, alpha: float, mode: Mode) -> bool:
+    """Whether unanimous votes would certify anything at some look."""
+    return any(can_certify(look.num_samples, look.alpha) for look in looks(n, alpha, mode))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Procedure:
+    """How an image is certified, but for its noise.
+
+    Attributes:
+        sigma: Standard deviation of the noise, > 0, in pixels of [0, 1].
+        n0: Draws for choosing the class, >= 1.
+        n: Most draws for bounding its probability, >= 1.
+        alpha: Probability that the certificate is wrong, in (0, 1).
+        mode: paper bounds once, from all n votes; adaptive bounds at every look.
+        stop_rule: With adaptive, when to stop: grid, when no further multiple of ``radius_step``
+            can still be certified; curve, when the radius can grow by less than ``radius_step``.
+        radius_step: Of the stop rule, > 0, an l2 length.
+        stop_wrong: Draw nothing more when selection chose another class than the label.
+        curtail: Abstain as soon as even unanimous further votes could not certify anything.
+        total_variation: Distance of the law of the drawn noise from the ideal one; comes off the
+            bound.
+    """
+
+    sigma: float
+    n0: int
+    n: int
+    alpha: float
+    mode: Mode = "paper"
+    stop_rule: StopRule | None = None
+    radius_step: float | None = None
+    stop_wrong: bool = False
+    curtail: bool = False
+    total_variation: float = 0.0
+
+    @functools.cached_property
+    def looks(self) -> tuple[Look, ...]:
+        """The looks, in order of their votes."""
+        return looks(self.n, self.alpha, self.mode)
+
+    @functools.cached_property
+    def checkpoints(self) -> tuple[int, ...]:
+        """Votes at which something may be decided, ascending, n the last. The same for all images."""
+        counts = {look.num_samples for look in self.looks}
+        if self.curtail:
+            every = BLOCK_ROWS * max(1, self.n // (_CHECKS * BLOCK_ROWS))
+            # No image can be out of the running before it has lost more votes than it may.
+            first = min(self._votes_to_lose(look) for look in self.looks) + 1
+            counts.update(count for count in range(every, self.n, every) if count >= first)
+        return tuple(sorted(counts))
+
+    def is_hopeless(self, count_top: int, num_samples: int) -> bool:
+        """Whether no look from here on can reach 1/2, whatever the votes to come."""
+        lost = num_samples - count_top
+        return all(lost > self._votes_to_lose(look) for look in self._looks_from(num_samples))
+
+    def lower_bound(self, count_top: int, num_samples: int) -> float:
+        """The bound of the look at just so many votes; 0 where there is no look."""
+        for look in self.looks:
+            if look.num_samples == num_samples:
+                return self._bound(count_top, look)
+        return 0.0
+
+    def is_enough(self, p_lower: float, count_top: int, num_samples: int) -> bool:
+        """Whether the stop rule ends sampling; decides about cost alone, never about soundness."""
+        if self.stop_rule is None or self.radius_step is None:
+            return False
+        best = max(self._prospects(count_top, num_samples), default=0.0)
+        if best < 0.5 or best <= p_lower:
+            return True
+        reachable = float(certified_radius(best, self.sigma))
+        radius = float(certified_radius(p_lower, self.sigma)) if p_lower >= 0.5 else None
+        if self.stop_rule == "curve":
+            return reachable - (radius or 0.0) < self.radius_step
+        # The smallest radius of the table is 0: not to abstain.
+        following = 0.0 if radius is None else (math.floor(radius / self.radius_step) + 1) * self.radius_step
+        return reachable < following
+
+    def _prospects(self, count_top: int, num_samples: int) -> Iterator[float]:
+        """Bounds of the looks to come, were the votes to come as good as can be believed."""
+        p_upper = float(clopper_pearson_upper(count_top, num_samples, self.alpha))
+        for look in self._looks_from(num_samples + 1):
+            to_come = look.num_samples - num_samples
+            yield self._bound(min(count_top + to_come, math.ceil(p_upper * look.num_samples)), look)
+
+    def _looks_from(self, num_samples: int) -> list[Look]:
+        return [look for look in self.looks if look.num_samples >= num_samples]
+
+    def _bound(self, count_top: int, look: Look) -> float:
+        bound = float(clopper_pearson_lower(count_top, look.num_samples, look.alpha))
+        return max(0.0, bound - self.total_variation)
+
+    def _votes_to_lose(self, look: Look) -> int:
+        """Votes for other classes with which the look still certifies; -1 where it never does."""
+        return self._losses[look]
+
+    @functools.cached_property
+    def _losses(self) -> dict[Look, int]:
+        needed = {look: min_count_for(0.5 + self.total_variation, look.num_samples, look.alpha) for look in self.looks}
+        return {look: -1 if count is None else look.num_samples - count for look, count in needed.items()}
+
+
+class Sampling:
+    """One image on its way to a certificate: says how many votes are wanted, and takes them.
+
+    Attributes:
+        stage: What the votes wanted are for.
+        num_wanted: Votes of this stage, from its first, that are wanted before the next decision.
+        certificate: What they prove, once nothing more is wanted; else None.
+    """
+
+    def __init__(self, procedure: Procedure, label: int | None = None) -> None:
+        if procedure.stop_wrong and label is None:
+            raise ValueError("stop_wrong needs to know the label")
+        self.stage: Stage = "selection"
+        self.num_wanted = procedure.n0
+        self.certificate: Certificate | None = None
+        self._procedure, self._label = procedure, label
+        self._counts0: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self._p_lower = 0.0
+
+    def take(self, counts: npt.NDArray[np.int64]) -> None:
+        """Decide from the votes per class of the first ``num_wanted`` draws of the stage, shape (K,)."""
+        assert self.certificate is None
+        assert counts.sum() == self.num_wanted
+        if self.stage == "selection":
+            self._select(counts)
+        else:
+            self._estimate(counts)
+
+    def _select(self, counts: npt.NDArray[np.int64]) -> None:
+        self._counts0 = counts
+        if self._procedure.stop_wrong and int(np.argmax(counts)) != self._label:
+            self._end(np.zeros_like(counts), "wrong_class")
+            return
+        self.stage, self.num_wanted = "estimation", self._procedure.checkpoints[0]
+
+    def _estimate(self, counts: npt.NDArray[np.int64]) -> None:
+        procedure, num_samples = self._procedure, self.num_wanted
+        count_top = int(counts[np.argmax(self._counts0)])
+        is_look = any(look.num_samples == num_samples for look in procedure.looks)
+        self._p_lower = max(self._p_lower, procedure.lower_bound(count_top, num_samples))
+        if num_samples == procedure.n:
+            self._end(counts, "full")
+        elif procedure.curtail and self._p_lower < 0.5 and procedure.is_hopeless(count_top, num_samples):
+            self._end(counts, "abstain")
+        elif is_look and procedure.is_enough(self._p_lower, count_top, num_samples):
+            self._end(counts, "decided")
+        else:
+            self.num_wanted = next(count for count in procedure.checkpoints if count > num_samples)
+
+    def _end(self, counts: npt.NDArray[np.int64], stop: StopReason) -> None:
+        self.certificate = certificate_from_bound(
+            self._p_lower, self._counts0, counts, sigma=self._procedure.sigma, stop=stop
+        )
+
+
+def _doubling(n: int) -> list[int]:
+    counts = []
+    count = FIRST_LOOK
+    while count < n:
+        counts.append(count)
+        count *= 2
+    return counts

@@ -1,0 +1,147 @@
+"""Folding: the same function as the classifier in evaluation mode, kept up to date, nothing else touched."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from jobs.datasets import dataset_info
+from jobs.errors import ConfigError
+from jobs.folding import FoldedClassifier
+from jobs.inference import for_inference
+from jobs.models import Classifier, Normalize, build_classifier
+
+CPU = torch.device("cpu")
+
+
+def lived_in(architecture: str, dataset: str) -> Classifier:
+    """A classifier whose statistics and affine parameters are not those of a fresh one."""
+    torch.manual_seed(1)
+    classifier = build_classifier(architecture, dataset_info(dataset))
+    for module in classifier.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+    shake(classifier, dataset)
+    return classifier.eval()
+
+
+def shake(classifier: Classifier, dataset: str) -> None:
+    """Other statistics and weights, as an optimizer step would leave them."""
+    classifier.train()
+    with torch.no_grad():
+        for _ in range(3):
+            classifier(torch.rand(8, *dataset_info(dataset).image_shape))
+        for parameter in classifier.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    classifier.eval()
+
+
+ARCHITECTURES = pytest.mark.parametrize(
+    ("architecture", "dataset", "num_folded"),
+    [
+        ("digits_cnn", "digits", 2),
+        ("cifar_resnet20", "cifar10", 21),
+        ("resnet50", "imagenet", 53),
+        ("linear", "digits", 0),
+    ],
+)
+
+
+def assert_same_function(found: nn.Module, classifier: Classifier, dataset: str) -> None:
+    inputs_BCHW = torch.rand(3, *dataset_info(dataset).image_shape) * 2 - 0.5  # noise leaves [0, 1]
+    with torch.no_grad():
+        expected_BK, found_BK = classifier(inputs_BCHW), found(inputs_BCHW)
+    # float32 through up to 53 layers.
+    torch.testing.assert_close(found_BK, expected_BK, rtol=1e-4, atol=1e-4 * float(expected_BK.abs().max()))
+
+
+@ARCHITECTURES
+def test_folded_is_the_same_function(architecture: str, dataset: str, num_folded: int) -> None:
+    classifier = lived_in(architecture, dataset)
+    folded = FoldedClassifier(classifier)
+    assert folded.num_folded == num_folded
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in folded.network.modules()) == 0 or num_folded == 0
+    assert_same_function(folded, classifier, dataset)
+    assert_same_function(for_inference(classifier, "float32", CPU), classifier, dataset)
+
+
+@ARCHITECTURES
+def test_refreshed_follows_its_source(architecture: str, dataset: str, num_folded: int) -> None:
+    classifier = lived_in(architecture, dataset)
+    folded = FoldedClassifier(classifier)
+    shake(classifier, dataset)
+    folded.refresh()
+    assert_same_function(folded, classifier, dataset)
+
+
+def test_the_source_is_left_alone() -> None:
+    classifier = lived_in("cifar_resnet20", "cifar10").train()
+    before = {name: value.clone() for name, value in classifier.state_dict().items()}
+    folded = FoldedClassifier(classifier)
+    folded(torch.rand(2, 3, 32, 32))
+    assert classifier.training
+    assert all(parameter.requires_grad for parameter in classifier.parameters())
+    assert not any(parameter.requires_grad for parameter in folded.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in classifier.state_dict().items())
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_borders_are_right_where_the_first_convolution_pads(padding: int) -> None:
+    """A padded zero stands for the mean: a bias for the mean would be wrong at the border."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=padding), nn.BatchNorm2d(4), nn.Flatten())
+    classifier = Classifier(Normalize((0.4, 0.5, 0.6), (0.2, 0.1, 0.3)), network).eval()
+    inputs_BCHW = torch.rand(2, 3, 4, 4)
+    torch.testing.assert_close(FoldedClassifier(classifier)(inputs_BCHW), classifier(inputs_BCHW), rtol=1e-5, atol=1e-5)
+
+
+class Shared(nn.Module):
+    """A convolution used twice, once with a normalisation behind it: not to be folded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+    def forward(self, inputs_BCHW: torch.Tensor) -> torch.Tensor:
+        outputs_BCHW: torch.Tensor = self.norm(self.conv(inputs_BCHW)) + self.conv(inputs_BCHW)
+        return outputs_BCHW.mean(dim=(2, 3))
+
+
+class Moody(nn.Module):
+    """A network whose course depends on its input, which tracing cannot follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+    def forward(self, inputs_BCHW: torch.Tensor) -> torch.Tensor:
+        if inputs_BCHW.mean() > 0:
+            inputs_BCHW = self.norm(self.conv(inputs_BCHW))
+        return inputs_BCHW.mean(dim=(2, 3))
+
+
+@pytest.mark.parametrize("network", [Shared(), Moody()], ids=["shared", "moody"])
+def test_what_cannot_be_folded_runs_as_it_is(network: nn.Module) -> None:
+    classifier = Classifier(Normalize((0.4, 0.5, 0.6), (0.2, 0.1, 0.3)), network).eval()
+    inputs_BCHW = torch.rand(2, 3, 4, 4)
+    folded = FoldedClassifier(classifier)
+    assert folded.num_folded == 0
+    torch.testing.assert_close(folded(inputs_BCHW), classifier(inputs_BCHW))
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("bfloat16", 0.05), ("float16", 0.01)])
+def test_lower_precision_is_near(precision: str, tolerance: float) -> None:
+    classifier = lived_in("digits_cnn", "digits")
+    inputs_BCHW = torch.rand(8, 1, 8, 8)
+    with torch.no_grad():
+        expected_BK = classifier(inputs_BCHW)
+        found_BK = for_inference(classifier, precision, CPU)(inputs_BCHW).float()  # type: ignore[arg-type]
+    error = (found_BK - expected_BK).abs().max() / expected_BK.abs().max()
+    assert 0 < error < tolerance
+
+
+def test_tf32_needs_a_gpu() -> None:
+    with pytest.raises(ConfigError, match=r"certify.precision: tf32 needs a GPU, this is a cpu"):
+        for_inference(lived_in("digits_cnn", "digits"), "tf32", CPU)
