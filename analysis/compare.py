@@ -67,7 +67,8 @@ class Comparison:
 
     Attributes:
         grid: The models.
-        contenders: All models but the baseline's (those, where there are no others).
+        contenders: The SmoothAdv models; where there are none, all but the baseline's; where there are
+            no others, those.
         baseline: The Gaussian-augmentation models; None where there are none besides.
         selection: same: chosen and reported on all images. split: chosen on every 20th image, reported
             on the others.
@@ -86,7 +87,9 @@ def compare(grid: CertifiedGrid, selection: SelectionMode = "same") -> Compariso
         RecordError: selection is split, and one of the two halves holds no image.
     """
     baseline = [model for model in grid.models if model.parameters.method == BASELINE_METHOD]
-    others = [model for model in grid.models if model.parameters.method != BASELINE_METHOD]
+    smoothadv = [model for model in grid.models if model.parameters.method == "smoothadv"]
+    # Vanilla adversarial training is a baseline too: it does not stand in for SmoothAdv.
+    others = smoothadv or [model for model in grid.models if model.parameters.method != BASELINE_METHOD]
     chosen = others or baseline
     methods = {model.parameters.method for model in chosen}
     name = _METHOD_NAMES.get(methods.pop() or "", "Adversarial") if len(methods) == 1 else "Adversarial"

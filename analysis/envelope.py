@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 from analysis.alpha import at_alpha
 from analysis.compare import Comparison, SelectionMode, compare, default_radii, even_radii, largest_radius
 from analysis.load import load_grid
+from analysis.models import VOTE_COLUMNS
 from analysis.statistics import Levels, envelope_frame
 from analysis.tables import TableFormat, caption, envelope_table, statistics_caption, statistics_table
 from configs.entry import EXIT_FAILED, run_entry
@@ -72,8 +73,8 @@ def load_comparison(store: Store, config: EnvelopeConfig) -> Comparison:
         ConfigError: No such grid.
         RecordError: It is incomplete or unsound, or does not allow what is asked.
     """
-    with_votes = config.alpha is not None
-    grid = load_grid(store, config.grid, where=config.where, allow_partial=config.allow_partial, with_votes=with_votes)
+    votes = () if config.alpha is None else VOTE_COLUMNS
+    grid = load_grid(store, config.grid, where=config.where, allow_partial=config.allow_partial, more=votes)
     return compare(grid if config.alpha is None else at_alpha(grid, config.alpha), config.selection)
 
 

@@ -22,6 +22,8 @@ from jobs.store import Store
 from jobs.validation import STRICT, build
 from smoothing.radius import format_radius
 
+_MORE_COLUMNS = ("label", "elapsed_s")
+
 DECIMALS = 4
 """Digits of a radius, as in the published logs; floored here, where those round to nearest."""
 
@@ -46,7 +48,7 @@ def export_tsv(values: dict[str, Any]) -> int:
     config = build(ExportConfig, values, where="export_tsv")
     store = Store(Path(config.results))
     try:
-        grid = load_grid(store, config.grid, where=config.where, allow_partial=config.allow_partial, with_votes=True)
+        grid = load_grid(store, config.grid, where=config.where, allow_partial=config.allow_partial, more=_MORE_COLUMNS)
     except RecordError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED

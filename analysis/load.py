@@ -10,7 +10,6 @@ import pyarrow as pa
 from analysis.load_imported import load_imported
 from analysis.models import (
     ROW_COLUMNS,
-    VOTE_COLUMNS,
     CertifiedGrid,
     check_comparable,
     incomplete_message,
@@ -29,7 +28,7 @@ _REMEDY = "launch it again (python -m pipeline.launch grid={grid})"
 
 
 def load_grid(
-    store: Store, grid: object, *, where: Where | None = None, allow_partial: bool = False, with_votes: bool = False
+    store: Store, grid: object, *, where: Where | None = None, allow_partial: bool = False, more: Sequence[str] = ()
 ) -> CertifiedGrid:
     """The models of a launched or imported grid with their curves.
 
@@ -38,14 +37,14 @@ def load_grid(
         grid: The grid's name.
         where: Conditions on parameters; models that do not meet them are not looked at.
         allow_partial: Leave out models that are not complete instead of refusing.
-        with_votes: Read VOTE_COLUMNS too.
+        more: Columns to read besides ROW_COLUMNS.
 
     Raises:
         ConfigError: No such grid was launched or imported into the folder.
         RecordError: The grid is incomplete (names what is missing), its runs cannot be compared
             (names both), nothing meets the conditions, or a file is unsound (names it).
     """
-    conditions, columns = where or {}, (*ROW_COLUMNS, *(VOTE_COLUMNS if with_votes else ()))
+    conditions, columns = where or {}, (*ROW_COLUMNS, *more)
     check_where(conditions, "where")
     if grid in store.imported_names():
         return load_imported(store, str(grid), conditions, columns, allow_partial=allow_partial)

@@ -16,14 +16,15 @@ from analysis.selection import Parameters
 from jobs.errors import RecordError
 from smoothing.accuracy import AccuracyCurve
 
-ROW_COLUMNS = (
-    *("index", "prediction", "correct", "radius", "p_lower"),
-    *("count_top", "n_used", "stop", "elapsed_s"),
-)
-"""What analysis needs of each image. The votes of single classes are left on the disk."""
+ROW_COLUMNS = ("index", "prediction", "correct", "radius", "count_top", "n_used", "stop")
+"""What the envelope and its statistics need of each image; a file of many models is read in a second
+because the rest stays on the disk."""
 
-VOTE_COLUMNS = ("label", "counts0")
+VOTE_COLUMNS = ("label", "counts0", "p_lower")
 """What it takes besides to certify anew from the votes."""
+
+REPORT_COLUMNS = ("p_lower", "elapsed_s")
+"""What it takes besides to report bounds and cost."""
 
 _NAMED = 5  # how many missing models a message names
 
@@ -35,8 +36,8 @@ class Model:
     Attributes:
         label: Short and unique within the grid, for tables: pgd-s0.25-e0.50-m4-t2.
         parameters: What is known of it.
-        rows: ROW_COLUMNS, one row per image, indices ascending. A column that the records leave null
-            is null here.
+        rows: ROW_COLUMNS and what else was asked for, one row per image, indices ascending. A column that
+            the records leave null is null here.
     """
 
     label: str
@@ -54,12 +55,12 @@ class Model:
         return np.asarray(self.column("index"))
 
     def column(self, name: str) -> npt.NDArray[Any]:
-        """One of ROW_COLUMNS as an array, shape (N,)."""
+        """A column of the rows as an array, shape (N,)."""
         return np.asarray(self.rows[name].to_numpy())
 
     def has(self, name: str) -> bool:
-        """Whether the records give this column for every image."""
-        return not self.rows[name].null_count
+        """Whether this column was read and the records give it for every image."""
+        return name in self.rows.column_names and not self.rows[name].null_count
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -118,7 +118,7 @@ def _rows_without_records(
         label = _row_label(known)
         if not models or known.dataset != dataset or not matches(known, declared.where) or label in there:
             continue
-        notes.append(f"{NOT_RECORDED}: no records (an empty log, which the paper's own script prints as nan).")
+        notes.append(f"{NOT_RECORDED}: no records, or an empty log (which the authors' own script prints as nan).")
         rows.append((declared.label, label, [_empty_cell(printed, radius) for radius in radii]))
     return rows
 

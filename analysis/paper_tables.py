@@ -150,4 +150,5 @@ def _notes(table: PaperTable) -> list[str]:
 
 def _marked(cell: Cell, bold: str, different: str) -> str:
     text = bold.format(cell.text) if cell.is_best else cell.text
-    return different.format(text, cell.printed_text) if cell.differs else text
+    is_unmatched = cell.differs or (cell.num_certified is None and cell.printed_text is not None)
+    return different.format(text, cell.printed_text) if is_unmatched else text

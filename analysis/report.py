@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from analysis.compare import compare, default_radii
 from analysis.load import load_grid
+from analysis.models import REPORT_COLUMNS
 from analysis.provenance import provenance_of
 from analysis.report_page import render
 from analysis.statistics import Levels, envelope_frame
@@ -44,7 +45,9 @@ def report(values: dict[str, Any]) -> int:
     config = build(ReportConfig, values, where="report")
     store = Store(Path(config.results))
     try:
-        grid = load_grid(store, config.grid, where=config.where, allow_partial=config.allow_partial)
+        grid = load_grid(
+            store, config.grid, where=config.where, allow_partial=config.allow_partial, more=REPORT_COLUMNS
+        )
         origin = provenance_of(store, grid)
     except RecordError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -22,6 +22,10 @@ function box(parent, text, name, isTicked) {
   return input;
 }
 
+// Vanilla adversarial training is a baseline: it is there to be ticked, not to stand in for SmoothAdv.
+const startsTicked = (axis, value) => axis !== "method" || !data.apart.includes(value);
+const nameOf = (numbers) => (numbers.every((number) => !data.apart.includes(data.models[number].method)) ? data.name : "Adversarial");
+
 const boxes = {};
 function makeToggles() {
   const toggles = document.getElementById("toggles");
@@ -30,7 +34,7 @@ function makeToggles() {
     if (found.length < 2) continue;
     const group = document.createElement("span");
     group.append(Object.assign(document.createElement("b"), { textContent: title }));
-    boxes[axis] = found.map((value) => [value, box(group, value === null ? "unknown" : value, axis, true)]);
+    boxes[axis] = found.map((value) => [value, box(group, value === null ? "unknown" : value, axis, startsTicked(axis, value))]);
     toggles.append(group);
   }
   const group = document.createElement("span");
@@ -101,7 +105,7 @@ function drawEnvelope() {
   const traces = [];
   if (boxes.single.checked) traces.push(singles(ticked));
   if (others.length) {
-    const envelope = line(data.name, others, "#0072B2", "solid");
+    const envelope = line(nameOf(others), others, "#0072B2", "solid");
     if (boxes.band.checked) traces.push(bandOf(envelope, others.length));
     traces.push(envelope);
   }

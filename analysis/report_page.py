@@ -68,6 +68,7 @@ def page_data(comparison: Comparison, levels: Levels) -> dict[str, Any]:
         "name": comparison.contenders.name,
         "baseline": BASELINE_METHOD,
         "has_others": comparison.baseline is not None,
+        "apart": _methods_apart(comparison),
         "num_images": int(models[0].indices.size),
         "error": round(1 - levels.confidence, 12),
         "radii": radii.tolist(),
@@ -79,6 +80,12 @@ def page_data(comparison: Comparison, levels: Levels) -> dict[str, Any]:
         "bins": [round((number + 0.5) / _NUM_BINS, 4) for number in range(_NUM_BINS)],
         "bounds": _bounds(models),
     }
+
+
+def _methods_apart(comparison: Comparison) -> list[str]:
+    """Methods of the grid that are neither the contenders' nor the baseline's."""
+    compared = {model.parameters.method for model in comparison.contenders.models.values()} | {BASELINE_METHOD}
+    return sorted({model.parameters.method or "unknown" for model in comparison.grid.models} - compared)
 
 
 def _bounds(models: Sequence[Model]) -> list[dict[str, Any]]:

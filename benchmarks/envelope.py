@@ -143,7 +143,7 @@ def measure_plain_loop(store: Store, num_models: int, num_radii: int) -> tuple[f
     Returns:
         With the log read for every model and radius; with the log read once for every model.
     """
-    models = load_grid(store, GRID, with_votes=True).models[:_SAMPLED]
+    models = load_grid(store, GRID, more=("label", "elapsed_s")).models[:_SAMPLED]
     logs = []
     for model in models:
         path = store.root / f"{model.label}.tsv"

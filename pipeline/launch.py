@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import filelock
@@ -110,8 +111,9 @@ def _resources(config: LaunchConfig) -> Resources:
         threads=cluster.threads,
         batch_size=cluster.batch_size,
         save_every_s=cluster.save_every_s,
+        # Workers may start in another folder.
+        data={name: None if folder is None else str(Path(folder).absolute()) for name, folder in config.data.items()},
         compile=cluster.compile,
-        data=config.data,
     )
 
 

@@ -42,6 +42,7 @@ class Tree:
         image_shape: (C, H, W) of the images it gives.
         view: How files become images of that shape.
         split_folders: Names of the splits' folders.
+        num_images: Images that each split must have; None where any number will do.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Tree:
     image_shape: tuple[int, int, int]
     view: View
     split_folders: Mapping[Split, str]
+    num_images: Mapping[Split, int] | None = None
 
     def check(self, folder: Path) -> None:
         """Raise ConfigError unless both splits are there, with the same classes; decodes nothing."""
@@ -73,7 +75,7 @@ class Tree:
         """Paths of a split's images relative to its folder, and their classes.
 
         Raises:
-            ConfigError: The tree is not right, or a class has no image.
+            ConfigError: The tree is not right, a class has no image, or there are too many or too few.
         """
         self.check(folder)
         root = folder / self.split_folders[split]
@@ -86,6 +88,10 @@ class Tree:
                 raise ConfigError([f"data.{self.name}: no image in {root / class_name} ({', '.join(SUFFIXES)})"])
             paths += [f"{class_name}/{name}" for name in names]
             labels += [label] * len(names)
+        if self.num_images is not None and len(paths) != self.num_images[split]:
+            raise ConfigError(
+                [f"data.{self.name}: {len(paths):,} images in {root}, {self.name} has {self.num_images[split]:,} there"]
+            )
         return paths, np.asarray(labels, dtype=np.int64)
 
     def open_split(self, split: Split, folder: Path) -> TreeImages:

@@ -30,6 +30,7 @@ TREE = Tree(
     image_shape=INFO.image_shape,
     view="centre",
     split_folders={"train": "train", "test": "val"},
+    num_images=INFO.num_images,
 )
 check, is_prepared, prepare = TREE.check, TREE.is_prepared, TREE.prepare
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from analysis.models import ROW_COLUMNS, CertifiedGrid, Model
+from analysis.models import ROW_COLUMNS, VOTE_COLUMNS, CertifiedGrid, Model
 from analysis.selection import Parameters
 from jobs.records import SCHEMA
 from smoothing.bounds import clopper_pearson_lower
@@ -69,7 +69,7 @@ def voted(label: str, votes: Sequence[int], labels_match: Sequence[bool] | None 
         "label": np.zeros(count.size),
         "counts0": [[100, 0] if match else [0, 100] for match in matches],
     }
-    return Model(label=label, parameters=told, rows=_rows(columns, count.size, ("label", "counts0")))
+    return Model(label=label, parameters=told, rows=_rows(columns, count.size, (*VOTE_COLUMNS, "elapsed_s")))
 
 
 def grid(*models: Model, missing: Sequence[str] = ()) -> CertifiedGrid:

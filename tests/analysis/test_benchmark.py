@@ -12,7 +12,7 @@ from smoothing.certificate import certificate_from_counts
 def test_the_made_up_grid_is_one_that_analysis_opens(tmp_path: Path) -> None:
     store = Store(tmp_path)
     prepare(store, num_models=6, num_images=30)
-    grid = load_grid(store, GRID, with_votes=True)
+    grid = load_grid(store, GRID, more=("counts0",))
     assert len(grid.models) == 6
     assert compare(grid).baseline is not None
     one = grid.models[5]

@@ -30,6 +30,17 @@ def test_each_radius_names_its_best_model() -> None:
     assert frame["gain"].tolist() == pytest.approx([0.25, 0.75, 0.25, 0.25, 0.0])
 
 
+def test_vanilla_adversarial_training_does_not_stand_in_for_smoothadv() -> None:
+    comparison = compare(
+        grid(
+            model("gaussian", [0.1]), model("smooth", [0.2]), model("vanilla", [0.9], method="vanilla", sigma_train=0.0)
+        )
+    )
+    assert list(comparison.contenders.models) == ["smooth"]
+    assert comparison.contenders.name == "SmoothAdv"
+    assert len(comparison.grid.models) == 3
+
+
 def test_a_radius_on_a_table_radius_counts() -> None:
     frame = envelope_frame(compare(grid(model("one", [0.25, 0.5]))), [0.25, np.nextafter(0.25, 1), 0.5], LEVELS)
     assert frame["num_certified"].tolist() == [2, 1, 1]

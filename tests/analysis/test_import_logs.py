@@ -217,6 +217,9 @@ def test_records_that_are_not_those_listed_are_named(source: Path) -> None:
     records.write_records(path, records.read_records(path, IMPORTED).slice(1), {}, IMPORTED)
     with pytest.raises(RecordError, match="are not those listed; import the logs again"):
         load_grid(store, "old")
+    records.write_records(path, IMPORTED.schema.empty_table(), {}, IMPORTED)
+    with pytest.raises(RecordError, match="are not those listed"):  # no records at all
+        load_grid(store, "old")
     store.import_path("old").write_text("{}")
     with pytest.raises(RecordError, match="not a list of imported models"):
         load_grid(store, "old")

@@ -35,6 +35,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_log(root, cifar_path("PGD_4steps", 64, "0.25", 4), _rows("0.9", "0.9", "0.9", "0.9"))
     write_text(root, cifar_path("PGD_2steps", 512, "0.25", 8), "idx\tlabel\tpredict\tradius\tcorrect\ttime\n")
     write_log(root, cifar_path("PGD_2steps", 127, "0.25"), _rows("0.9"))
+    for attack, radii in (("DDN_2steps", ("0.5", "0.5")), ("PGD_1step", ("1.0", "-0.5"))):
+        path = f"data/certify/imagenet/{attack}/eps_255/resnet50/noise_0.50/test/sigma_0.50"
+        write_log(root, path, _rows(*radii))
+    write_log(root, "data_cohen/certify/imagenet/resnet50/noise_0.50/test/sigma_0.50", _rows("0.5", "-0.5"))
     for kind in ("with_noise", "without_noise"):
         path = cifar_path(f"PGD_2steps_baseAttackExp/{kind}", 64, "0.25")
         write_log(root, path, _rows("0.4", "0.4", "0.4", "0.4"))
@@ -92,8 +96,19 @@ def test_the_best_of_each_column_is_bold_and_an_empty_log_is_a_row_of_dashes(dra
     best = next(line for line in text.splitlines() if "m = 8" in line and "sigma = 0.25, epsilon = 1.00" in line)
     assert best.count("**1.00**") == 3
     empty = next(line for line in text.splitlines() if "m = 8" in line and "sigma = 0.25, epsilon = 2.00" in line)
-    assert {cell.strip() for cell in empty.split("|")[3:-1]} == {"-"}
+    assert [cell.strip() for cell in empty.split("|")[3:6]] == ["- (paper 0.61)", "- (paper 0.56)", "- (paper 0.51)"]
     assert "no records" in text
+
+
+def test_imagenet_has_its_own_tables_and_radii(drawn: Path) -> None:
+    ours = pd.read_csv(drawn / "envelope_imagenet.csv").query("row == 'SmoothAdv'").set_index("radius")
+    assert ours.index.tolist() == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5]
+    assert ours["paper"].tolist() == [0.56, 0.43, 0.37, 0.27, 0.25, 0.20, 0.16]
+    assert ours["accuracy"].tolist() == [1.0, 0.5, 0, 0, 0, 0, 0]
+    single = pd.read_csv(drawn / "models_one_step_imagenet.csv").query("group == 'DDN' and num_images > 0")
+    assert single["paper"].tolist()[:3] == [0.55, 0.49, 0.40]
+    assert single["row"].unique().tolist() == ["sigma = 0.50, epsilon = 1.00"]
+    assert (drawn / "envelope_per_sigma_imagenet.pdf").exists()
 
 
 def test_accuracy_under_attack_is_the_share_predicted_right(drawn: Path) -> None:

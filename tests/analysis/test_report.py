@@ -80,14 +80,29 @@ def test_the_command_writes_the_page(undisturbed_results: Path, tmp_path: Path) 
     assert run_command("report", report, ["grid=tiny", f"results={store.root}"]) == 1
 
 
+def _dom(tmp_path: Path, page: str) -> str:
+    """The page as a browser leaves it, after its scripts have run."""
+    assert CHROMIUM is not None
+    path = tmp_path / "report.html"
+    path.write_text(page, encoding="utf-8")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    command = [CHROMIUM, *flags, f"--user-data-dir={tmp_path}/profile", "--dump-dom", path.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
 def test_a_browser_draws_it(tmp_path: Path) -> None:
-    assert CHROMIUM is not None
-    page = tmp_path / "report.html"
-    page.write_text(_page(), encoding="utf-8")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    command = [CHROMIUM, *flags, f"--user-data-dir={tmp_path}/profile", "--dump-dom", page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert re.search(r'data-ready-ms="\d+"', done.stdout)  # the script came to its end
-    assert done.stdout.count('class="js-line"') >= 2
-    assert done.stdout.count('type="checkbox"') >= 6
+    dom = _dom(tmp_path, _page())
+    assert re.search(r'data-ready-ms="\d+"', dom)  # the script came to its end
+    assert dom.count('class="js-line"') >= 2
+    assert dom.count('type="checkbox"') >= 6
+    assert "SmoothAdv (best of 2)" in dom
+    assert "Gaussian (best of 1)" in dom
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
+def test_a_box_that_is_unticked_takes_its_models_out(tmp_path: Path) -> None:
+    click = "<script>document.querySelectorAll('input[name=m_train]')[1].click();</script></body>"
+    dom = _dom(tmp_path, _page().replace("</body>", click))
+    assert "SmoothAdv (best of 1)" in dom
+    assert "Gaussian (best of 1)" in dom

@@ -87,7 +87,7 @@ def test_a_rest_with_fewer_images_than_processes_is_left_out() -> None:
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> TreeImages:
     folder = tmp_path_factory.mktemp("photographs")
     make_tree(folder, per_class={"train": 4, "val": 1}, size=(60, 50), classes=("a", "b", "c"), suffix=".jpg")
-    tree = replace(imagenet.TREE, num_classes=3, image_shape=(3, 32, 32))
+    tree = replace(imagenet.TREE, num_classes=3, num_images=None, image_shape=(3, 32, 32))
     return tree.open_split("train", folder)
 
 

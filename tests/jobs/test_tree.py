@@ -45,7 +45,7 @@ def test_order_labels_and_pixels_are_those_of_torchvision(tree: Path) -> None:
 @pytest.mark.parametrize("size", [(300, 260), (260, 500), (224, 224), (100, 333), (700, 501)])
 def test_the_centre_view_is_resize_256_and_centre_crop_224(tmp_path: Path, size: tuple[int, int]) -> None:
     folder = make_tree(tmp_path, per_class={"train": 1, "val": 1}, size=size, classes=("a",))
-    images = replace(imagenet.TREE, num_classes=1).open_split("test", folder)
+    images = replace(imagenet.TREE, num_classes=1, num_images=None).open_split("test", folder)
     by_torchvision = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()])
     with Image.open(folder / "val" / "a" / "0000.png") as image:
         expected = by_torchvision(image.convert("RGB"))
@@ -109,6 +109,13 @@ def test_an_image_of_another_size_is_named(tree: Path) -> None:
     assert f"{tree / 'train' / 'frog' / '0001.png'}: 31 x 32 pixels, expected 32 x 32" in _problem(tree)
 
 
+def test_another_number_of_images_is_named_where_it_matters(tree: Path) -> None:
+    strict = replace(cifar10_images.TREE, num_images={"train": 20, "test": 11})
+    assert len(strict.list_files("train", tree)[0]) == 20
+    with pytest.raises(ConfigError, match=f"10 images in {tree / 'test'}, cifar10_images has 11 there"):
+        strict.list_files("test", tree)
+
+
 def test_grey_images_become_colour(tree: Path) -> None:
     Image.new("L", (32, 32), color=7).save(tree / "test" / "airplane" / "0000.png")
     assert (load_images(NAME, "test", _data(tree)).pixels()[0] == 7).all()
@@ -134,7 +141,7 @@ def test_the_launch_names_what_is_wrong_before_training(
     command = ["grid=cifar_images_quick", f"results={tmp_path / 'results'}", f"data.{NAME}={tree}", "cluster=debug"]
     with pytest.raises(ConfigError, match=f"{broken}: broken image"):
         launch(compose_config("launch", [*command, "certify.indices.stop=10"]))
-    assert not (tmp_path / "results" / "runs").exists()
+    assert not list((tmp_path / "results" / "runs").iterdir())
     assert f"preparing {NAME} in {tree}" in capfd.readouterr().out
 
 

@@ -105,6 +105,15 @@ def test_all_groups_are_checked_at_once(tmp_path: Path, capsys: pytest.CaptureFi
         assert part in problems
 
 
+def test_the_name_of_an_imported_grid_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Store(tmp_path).import_path("tiny")
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    assert _launch(tmp_path) == 2
+    assert "grid tiny was imported from logs" in capsys.readouterr().err
+    assert not Store(tmp_path).manifest_path("tiny").exists()
+
+
 def test_a_results_folder_that_cannot_be_written_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     blocker = tmp_path / "file"
     blocker.write_text("mine")
