@@ -12,6 +12,8 @@ def set_up_device(resources: Resources) -> torch.device:
     torch.set_num_threads(resources.threads)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
+    # torch's default lets a GPU's convolutions round their factors; float32 shall mean float32.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if resources.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(resources.device)
