@@ -106,6 +106,8 @@ def _write_spec(spec: TrainSpec, store: Store) -> None:
 def _begin_or_resume(group: Group, spec: TrainSpec, store: Store, device: torch.device) -> _Trainer:
     torch.manual_seed(spec.seed)
     classifier = build_classifier(spec.architecture, dataset_info(spec.dataset)).to(device)
+    # Before it is replicated: gradients are averaged in the layout that parameters have at that moment.
+    classifier.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
         classifier.parameters(), lr=spec.learning_rate, momentum=spec.momentum, weight_decay=spec.weight_decay
     )
