@@ -166,6 +166,6 @@ def _is_alive(pid: int) -> bool:
 
 def test_a_failure_of_one_process_is_the_failure_of_all(tmp_path: Path, resources: Resources) -> None:
     spec = replace(SPEC, learning_rate=1e30)
-    with pytest.raises(Exception, match="diverged: the loss of epoch"):
+    with pytest.raises(Exception, match=r"training of .* diverged: "):
         _train(spec, Store(tmp_path), resources)
     assert not Store(tmp_path).is_trained(spec.key)
