@@ -132,6 +132,9 @@ def test_attack_and_training_step_see_the_same_noise(tmp_path: Path, monkeypatch
     attack, forward = steps.smoothadv_pgd, Classifier.forward
 
     def watch_attack(classifier: Any, inputs: Any, labels: Any, noise: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        # The attack sees frozen statistics, and parameters that take no gradient.
+        assert not classifier.training
+        assert not any(parameter.requires_grad for parameter in classifier.parameters())
         adversarial = attack(classifier, inputs, labels, noise, **kwargs)
         attacked.append((adversarial, noise))
         return adversarial
@@ -139,8 +142,6 @@ def test_attack_and_training_step_see_the_same_noise(tmp_path: Path, monkeypatch
     def watch_forward(self: Classifier, inputs: torch.Tensor) -> torch.Tensor:
         if self.training:
             trained_on.append(inputs.detach())
-        else:  # the attack: statistics are frozen, parameters take no gradient
-            assert not any(parameter.requires_grad for parameter in self.parameters())
         return forward(self, inputs)
 
     monkeypatch.setattr(steps, "smoothadv_pgd", watch_attack)
