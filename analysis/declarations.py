@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
+import pyarrow as pa
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from analysis.predictions import LARGEST, SCHEMA
 from analysis.selection import check_where
 from jobs.errors import ConfigError
-from jobs.imported import PREDICTIONS
 from jobs.validation import STRICT, collect, unknown_choice
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
@@ -62,9 +63,11 @@ class CurveDeclaration:
     """One curve of a figure, or one per value of a parameter.
 
     Attributes:
-        kind: certified: the envelope of the models. empirical: accuracy under attack, by its radius.
+        kind: certified: the envelope of the models. empirical: accuracy under attack, by its radius; of
+            several models the best at each radius.
         label: In the legend; may hold parameters in braces, {sigma_train:.2f}.
-        where: Conditions on models, or on predictions.
+        where: Conditions on models, or on the columns of ``predictions.SCHEMA``.
+        in_logs: Where the records are published logs: conditions in place of those of the same name.
         by: Draw one curve per value of this column; None for one of all.
         dashed: Dashed curves follow the colours of the solid ones by position.
         not_in_logs: As for rows.
@@ -75,7 +78,12 @@ class CurveDeclaration:
     where: Conditions
     by: str | None = None
     dashed: bool = False
+    in_logs: Conditions = Field(default_factory=dict)
     not_in_logs: list[Conditions] = Field(default_factory=list)
+
+    def conditions(self, *, are_logs: bool) -> Conditions:
+        """What models or predictions must meet to be in the curve."""
+        return {**self.where, **self.in_logs} if are_logs else self.where
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -163,12 +171,20 @@ def _figure(problems: list[str], entry: Mapping[str, Any], where: str) -> Figure
     ]
     for curve in curves:
         if curve is not None and curve.kind == "certified":
-            _check_models(problems, [curve.where, *curve.not_in_logs, {curve.by: None} if curve.by else {}], where)
+            by = {curve.by: None} if curve.by else {}
+            _check_models(problems, [curve.where, curve.in_logs, *curve.not_in_logs, by], where)
         elif curve is not None:
-            columns = [*curve.where, *([curve.by] if curve.by else [])]
-            known = PREDICTIONS.schema.names
-            problems += [f"{where}: {unknown_choice('column', name, known)}" for name in columns if name not in known]
+            _check_columns(problems, curve, where)
     return collect(problems, FigureDeclaration, {**entry, "curves": [curve for curve in curves if curve]}, where=where)
+
+
+def _check_columns(problems: list[str], curve: CurveDeclaration, where: str) -> None:
+    for condition in (curve.where, curve.in_logs, {curve.by: None} if curve.by else {}):
+        for name, wanted in condition.items():
+            if name not in SCHEMA.names:
+                problems.append(f"{where}: {unknown_choice('column', name, SCHEMA.names)}")
+            elif wanted == LARGEST and pa.types.is_string(SCHEMA.field(name).type):
+                problems.append(f"{where}: {name} is not a number, so none is the {LARGEST}; name a value")
 
 
 def _check_models(problems: list[str], conditions: Sequence[Conditions], where: str) -> None:

@@ -13,6 +13,7 @@ from analysis.compare import contend
 from analysis.declarations import CurveDeclaration, FigureDeclaration
 from analysis.figures import Curve, envelope_curve
 from analysis.paper_records import PaperRecords, whole_models
+from analysis.predictions import CLASSIFIER, meeting
 from jobs.errors import RecordError
 
 
@@ -81,7 +82,8 @@ def figure_frame(figure: PaperFigure) -> pd.DataFrame:
 
 
 def _certified(declared: CurveDeclaration, dataset: str, records: PaperRecords, first_color: int) -> list[Curve]:
-    models = whole_models(records.models_of(dataset, declared.where, declared.not_in_logs))
+    where = declared.conditions(are_logs=records.are_logs)
+    models = whole_models(records.models_of(dataset, where, declared.not_in_logs))
     groups: dict[Any, list[Any]] = {}
     for model in models:
         key = None if declared.by is None else asdict(model.parameters)[declared.by]
@@ -98,26 +100,25 @@ def _certified(declared: CurveDeclaration, dataset: str, records: PaperRecords, 
 
 
 def _empirical(declared: CurveDeclaration, dataset: str, records: PaperRecords, first_color: int) -> list[Curve]:
-    rows = records.predictions[records.predictions["dataset"] == dataset]
-    for name, wanted in declared.where.items():
-        rows = rows[rows[name].isin(wanted if isinstance(wanted, list) else [wanted])]
+    where = declared.conditions(are_logs=records.are_logs)
+    rows = meeting(records.predictions, {"dataset": dataset, **where})
     if rows.empty:
         return []
     if declared.by is None:
         return [_attacked(declared, rows, first_color)]
-    groups = list(rows.groupby(declared.by, sort=True))
+    groups = list(rows.groupby(declared.by, sort=True, observed=True))
     return [_attacked(declared, group, first_color + number) for number, (_, group) in enumerate(groups)]
 
 
 def _attacked(declared: CurveDeclaration, rows: pd.DataFrame, color_nr: int) -> Curve:
-    by_radius = rows.groupby("attack_epsilon", sort=True)
-    per_image = by_radius["index"].agg(["count", "nunique"])
+    attacks = rows.groupby(["attack_epsilon", *CLASSIFIER], sort=True, observed=True, dropna=False)
+    per_image = attacks["index"].agg(["count", "nunique"])
     if (per_image["count"] != per_image["nunique"]).any():
         raise RecordError(
-            f"curve {declared.label!r}: several predictions of one image at one radius meet {declared.where}; "
-            "add conditions until one attack is left, or a parameter after by"
+            f"curve {declared.label!r}: several predictions of one model for one image at one radius meet "
+            f"{declared.where}; add conditions until one attack is left, or a parameter after by"
         )
-    accuracies = by_radius["correct"].mean()
+    accuracies = attacks["correct"].mean().groupby(level="attack_epsilon").max()
     return Curve(
         label=_label(declared, rows.iloc[0].to_dict()),
         radii=np.asarray(accuracies.index, dtype=np.float64),

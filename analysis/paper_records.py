@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
 
 from analysis.declarations import Conditions
 from analysis.load import load_grid
 from analysis.load_imported import load_imported_models
 from analysis.log_tree import read_tree
 from analysis.models import ROW_COLUMNS, Model, label_models
+from analysis.predictions import attacked_predictions, logged_predictions
 from analysis.selection import Parameters, matches, matches_any
 from jobs import records
 from jobs.imported import PREDICTIONS
+from jobs.manifest import open_grid
 from jobs.store import Store
 
 
@@ -27,7 +28,7 @@ class PaperRecords:
 
     Attributes:
         models: Certified models, also those whose logs are short.
-        predictions: Columns of kind PREDICTIONS.
+        predictions: Answers at attacked images, in the columns of ``predictions.SCHEMA``.
         are_logs: Whether they are published logs.
     """
 
@@ -60,23 +61,22 @@ def from_logs(root: Path) -> PaperRecords:
         tables.append(rows.slice(start, model["num_rows"]))
         start += model["num_rows"]
     models = label_models([Parameters.from_columns(model) for model in tree.models], tables)
-    return PaperRecords(models=models, predictions=_frame(tree.predictions), are_logs=True)
+    return PaperRecords(models=models, predictions=logged_predictions(tree.predictions), are_logs=True)
 
 
 def from_grid(store: Store, grid: str) -> PaperRecords:
-    """Records of a grid; of a launched one, the models that are complete.
+    """Records of a grid; of a launched one, the models and attacks that are complete.
 
     Raises:
         ConfigError: No such grid.
         RecordError: Its records are unsound.
     """
     if grid in store.imported_names():
-        predictions = records.read_records(store.predictions_path(grid), PREDICTIONS)
-        return PaperRecords(
-            models=load_imported_models(store, grid, {}), predictions=_frame(predictions), are_logs=True
-        )
+        logged = logged_predictions(records.read_records(store.predictions_path(grid), PREDICTIONS))
+        return PaperRecords(models=load_imported_models(store, grid, {}), predictions=logged, are_logs=True)
     models = load_grid(store, grid, allow_partial=True).models
-    return PaperRecords(models=models, predictions=_frame(PREDICTIONS.schema.empty_table()), are_logs=False)
+    predictions = attacked_predictions(store, open_grid(store, grid))
+    return PaperRecords(models=models, predictions=predictions, are_logs=False)
 
 
 def whole_models(models: Sequence[Model]) -> list[Model]:
@@ -86,11 +86,6 @@ def whole_models(models: Sequence[Model]) -> list[Model]:
     sets = Counter(model.indices.tobytes() for model in models)
     usual = sets.most_common(1)[0][0]
     return [model for model in models if model.indices.tobytes() == usual]
-
-
-def _frame(table: pa.Table) -> pd.DataFrame:
-    frame: pd.DataFrame = table.to_pandas()
-    return frame
 
 
 def _order(model: Model) -> tuple[float, float, str]:

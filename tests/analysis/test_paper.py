@@ -188,7 +188,7 @@ def test_a_point_that_stands_for_several_attacks_is_refused(
     curve = {"kind": "empirical", "label": "all of them", "where": {"method": "gaussian"}}
     values["figures"] = [{"name": "own", "title": "Own", "needs": "empirical", "curves": [curve]}]
     assert paper(values) == 1
-    assert "curve 'all of them': several predictions of one image" in capsys.readouterr().err
+    assert "curve 'all of them': several predictions of one model" in capsys.readouterr().err
 
 
 def test_printed_numbers_are_those_of_the_paper() -> None:

@@ -1,0 +1,84 @@
+"""PREDICT's answers at attacked images, of logs and of our own attacks, under the same names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from jobs import records
+from jobs.aggregate import collect_run, is_current
+from jobs.attack_records import ATTACK
+from jobs.imported import PREDICTIONS
+from jobs.indices import missing_from
+from jobs.manifest import AttackRun, Manifest
+from jobs.store import Store
+
+CLASSIFIER = ["train_key", "sigma"]
+"""Together the smoothed classifier that was attacked; null in logs, which do not say which it was."""
+
+_OURS_ONLY = (*CLASSIFIER, "split", "sigma_train", "epsilon_train", "m_train", "num_steps", "inverse_temperature")
+
+SCHEMA = pa.schema([*PREDICTIONS.schema, *(ATTACK.schema.field(name) for name in _OURS_ONLY)])
+"""The columns that a curve may be declared by. Those that only our own records know are null in logs."""
+
+LARGEST = "largest"
+"""In a condition on a number: the largest that the records meeting the conditions before it hold."""
+
+_ESTIMATORS = {"pgd": "smoothed", "ddn": "smoothed", "stein": "gradient_free", "stein_hard": "gradient_free"}
+_AS_IN_LOGS = {"pgd": "pgd", "ddn": "ddn", "vanilla": "pgd", "stein": "pgd", "stein_hard": "pgd"}
+_READ = ("dataset", "method", "attack", "epsilon", "m_test", "n", "alpha", "index", "correct", *_OURS_ONLY)
+
+
+def logged_predictions(table: pa.Table) -> pd.DataFrame:
+    """A table of kind PREDICTIONS as a frame with the columns of SCHEMA."""
+    return _completed(table.to_pandas())
+
+
+def attacked_predictions(store: Store, manifest: Manifest) -> pd.DataFrame:
+    """The attacks of a launched grid in the columns of SCHEMA; attacks that are not complete are left out.
+
+    PGD, whatever gradient it follows, is ``attack`` pgd, as in logs, and ``estimator`` says whose gradient;
+    ``variant`` is hard where the gradient-free one saw hard outputs, else empty.
+
+    Raises:
+        RecordError: A file is unsound.
+    """
+    frame = _attack_table(store, manifest).to_pandas()
+    attack = frame["attack"].astype(object)
+    estimator = attack.map(_ESTIMATORS).fillna("base")
+    return _completed(
+        frame.rename(columns={"epsilon": "attack_epsilon"}).assign(
+            attack=attack.map(_AS_IN_LOGS),
+            estimator=estimator,
+            m_test=frame["m_test"].where(estimator != "base"),  # the base classifier is attacked without noise
+            variant=attack.eq("stein_hard").map({True: "hard", False: ""}),
+        )
+    )
+
+
+def meeting(predictions: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows that meet every condition: column to a value, a list of values, or LARGEST."""
+    rows = predictions
+    for name, wanted in where.items():
+        allowed = [rows[name].max()] if wanted == LARGEST else wanted if isinstance(wanted, list) else [wanted]
+        rows = rows[rows[name].isin(allowed)]
+    return rows
+
+
+def _attack_table(store: Store, manifest: Manifest) -> pa.Table:
+    path, columns = store.attack_records_path(manifest.grid), list(_READ)
+    if manifest.attacks and is_current(path, manifest):
+        return records.read_records(path, ATTACK, columns)
+    tables = [collect_run(run, store)[0].select(columns) for run in manifest.attacks if _is_complete(run, store)]
+    return pa.concat_tables([ATTACK.schema.empty_table().select(columns), *tables])
+
+
+def _is_complete(run: AttackRun, store: Store) -> bool:
+    return not missing_from(run.indices, store.finished_shards(run.train.key, run.key, run.stage))
+
+
+def _completed(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.reindex(columns=SCHEMA.names)
