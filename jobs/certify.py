@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from jobs import records
+from jobs import interrupt, records
 from jobs.atomic import remove_stale_temporaries, set_aside
 from jobs.checkpoint import TrainedClassifier, load_classifier
 from jobs.datasets import Images, dataset_info, load_images
@@ -54,12 +54,16 @@ def run(unit: CertifyUnit, store: Store, resources: Resources) -> None:
         if index in rows:
             continue
         rows[index] = _certified_row(unit.run, index, images, trained, device, resources.batch_size)
-        if time.monotonic() - saved_at >= resources.save_every_s:
+        if interrupt.was_asked() or time.monotonic() - saved_at >= resources.save_every_s:
+            if path.exists():  # a lost node's copy of this unit was faster
+                break
             _write(store.partial_path(train_key, certify_key, unit.indices), rows, metadata)
             saved_at = time.monotonic()
             logging.info("certified %d of %d images", len(rows), len(unit.indices))
-    _write(path, rows, metadata)
-    logging.info("certified all %d images: %s", len(rows), path)
+            interrupt.stop_if_asked()
+    if not path.exists():
+        _write(path, rows, metadata, replace=False)
+    logging.info("certified all %d images: %s", len(unit.indices), path)
     _remove_served_partials(unit, store)
 
 
@@ -117,8 +121,9 @@ def _certified_row(
     }
 
 
-def _write(path: Path, rows: Mapping[int, Row], metadata: Mapping[str, str]) -> None:
-    records.write_records(path, records.to_table([rows[index] for index in sorted(rows)]), metadata)
+def _write(path: Path, rows: Mapping[int, Row], metadata: Mapping[str, str], *, replace: bool = True) -> None:
+    table = records.to_table([rows[index] for index in sorted(rows)])
+    records.write_records(path, table, metadata, replace=replace)
 
 
 def _remove_served_partials(unit: CertifyUnit, store: Store) -> None:

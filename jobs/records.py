@@ -111,13 +111,14 @@ def spec_metadata(train: TrainSpec, certify: CertifySpec) -> dict[str, str]:
     return {"train_spec": canonical_json(asdict(train)), "certify_spec": canonical_json(asdict(certify))}
 
 
-def write_records(path: Path, table: pa.Table, metadata: Mapping[str, str]) -> None:
+def write_records(path: Path, table: pa.Table, metadata: Mapping[str, str], *, replace: bool = True) -> None:
     """Write a table of SCHEMA atomically, with page checksums, and read it back before it counts.
 
     Args:
         path: The file.
         table: The rows.
         metadata: Provenance, kept in the file's metadata beside the schema version.
+        replace: False leaves a file alone that is there already.
     """
     stamped = table.cast(SCHEMA).replace_schema_metadata({**metadata, _VERSION_KEY: str(SCHEMA_VERSION)})
 
@@ -128,7 +129,7 @@ def write_records(path: Path, table: pa.Table, metadata: Mapping[str, str]) -> N
         if not read_records(temporary).equals(table.cast(SCHEMA)):
             raise RecordError(f"{path}: the disk gave back other rows than were written; check the file system")
 
-    write_atomically(path, write, check)
+    write_atomically(path, write, check, replace=replace)
 
 
 def read_records(path: Path) -> pa.Table:

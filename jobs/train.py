@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
-from jobs import checkpoint
+from jobs import checkpoint, interrupt
 from jobs.atomic import remove_stale_temporaries, write_atomically, write_json
 from jobs.datasets import dataset_info, load_images
 from jobs.device import set_up_device
@@ -57,7 +57,12 @@ def run(unit: TrainUnit, store: Store, resources: Resources) -> None:
         if not math.isfinite(row["loss"]):
             raise TrainingDivergedError(_divergence_message(spec, store, row["epoch"]))
         _save_state(trainer, spec, store)
-    _finish(trainer, spec, store)
+        if store.is_trained(spec.key):
+            logging.info("another copy of this unit was faster, its checkpoint stays")
+            break
+    else:
+        _finish(trainer, spec, store)
+    shutil.rmtree(store.state_dir(spec.key), ignore_errors=True)
 
 
 def epsilon_at(spec: TrainSpec, epoch: int) -> float:
@@ -118,6 +123,7 @@ def _train_epoch(trainer: _Trainer, spec: TrainSpec, inputs_NCHW: Tensor, labels
     total_loss, total_correct = (torch.zeros((), device=inputs_NCHW.device) for _ in range(2))
     total_seen = 0
     for batch_B in _batches(len(labels_N), spec.batch_size, generator):
+        interrupt.stop_if_asked()  # the state after the last epoch is on the disk
         loss, correct = _train_step(trainer, spec, inputs_NCHW[batch_B], labels_N[batch_B], epsilon, generator)
         total_loss, total_correct = total_loss + loss, total_correct + correct
         total_seen += len(batch_B) * spec.m_train
@@ -214,10 +220,10 @@ def _finish(trainer: _Trainer, spec: TrainSpec, store: Store) -> None:
         store.epochs_path(spec.key),
         lambda temporary: pq.write_table(history, temporary, write_page_checksum=True),
         pq.read_table,
+        replace=False,
     )
-    # The checkpoint comes last but for the tidying: where it is, training is done.
+    # The checkpoint comes last: where it is, training is done.
     checkpoint.save_classifier(store.checkpoint_path(spec.key), trainer.classifier, spec)
-    shutil.rmtree(store.state_dir(spec.key), ignore_errors=True)
 
 
 def _divergence_message(spec: TrainSpec, store: Store, epoch: int) -> str:

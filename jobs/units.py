@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jobs.indices import IndexRange
-from jobs.manifest import Run
+from jobs.manifest import Manifest, Run
 from jobs.specs import TrainSpec
-from jobs.store import shard_stem
+from jobs.store import parse_shard_stem, shard_stem
 
 Stage = Literal["train", "certify", "aggregate"]
 STAGES: tuple[Stage, ...] = ("train", "certify", "aggregate")
@@ -53,6 +53,23 @@ class AggregateUnit:
 
 
 Unit = TrainUnit | CertifyUnit | AggregateUnit
+
+
+def unit_named(name: str, manifest: Manifest) -> Unit:
+    """The unit of a grid that has a name.
+
+    Raises:
+        KeyError: The grid has no such run.
+    """
+    stage, _, rest = name.partition("/")
+    if stage == "aggregate":
+        return AggregateUnit(grid=manifest.grid)
+    if stage == "train":
+        return TrainUnit(train={run.train.key: run.train for run in manifest.runs}[rest])
+    train_key, certify_key, stem = rest.split("/")
+    # Of two runs that differ in their images only, either names the unit: it has its own.
+    runs = {(run.train.key, run.certify.key): run for run in manifest.runs}
+    return CertifyUnit(run=runs[train_key, certify_key], indices=parse_shard_stem(stem))
 
 
 @dataclass(frozen=True, kw_only=True)
