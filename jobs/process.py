@@ -23,17 +23,18 @@ from jobs.failures import Failure, FailureClass, failures_of, record_death
 from jobs.store import Store
 from jobs.units import Resources, Unit
 
-_WARM = "jobs.warm"
+WARM = "jobs.warm"
+"""Imports everything that any unit imports."""
 _EXIT_ORPHANED, _EXIT_INTERRUPTED = 75, 76
 
 
-def start_fork_server(preload: Sequence[str] = ()) -> None:
-    """Have torch imported, and what else the units' parent has imported, before the first unit.
+def start_fork_server(preload: Sequence[str]) -> None:
+    """Have modules imported, torch among them, before the first unit.
 
     The server is born with the signals of ``jobs.interrupt`` blocked, and so are its children until
     they listen: a cluster that signals all processes of a job ends none of them by it.
     """
-    multiprocessing.get_context("forkserver").set_forkserver_preload([_WARM, *preload])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(preload))
     resource_tracker.ensure_running()  # first, since starting it unblocks signals
     held = signal.pthread_sigmask(signal.SIG_BLOCK, interrupt.SIGNALS)
     try:
@@ -92,9 +93,7 @@ def start(unit: Unit, store: Store, resources: Resources, log_path: Path) -> Uni
     num_failures = len(failures_of(store, unit))
     process.start()
     theirs.close()
-    return UnitProcess(
-        unit=unit, process=process, lifeline=ours, log_path=log_path, num_failures_before=num_failures
-    )
+    return UnitProcess(unit=unit, process=process, lifeline=ours, log_path=log_path, num_failures_before=num_failures)
 
 
 def _run_unit(unit: Unit, store: Store, resources: Resources, log_path: Path, lifeline: Connection) -> None:

@@ -168,6 +168,14 @@ def read_metadata(path: Path) -> dict[str, str]:
     return {key.decode(): value.decode() for key, value in raw.items() if key != b"ARROW:schema"}
 
 
+def num_rows(path: Path) -> int:
+    """The number of rows of a file that may vanish or be replaced while we look; 0 if it cannot be read."""
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError):
+        return 0
+
+
 def check_specs(path: Path, train: TrainSpec, certify: CertifySpec) -> dict[str, str]:
     """The metadata of a records file, which must be of the two specs.
 

@@ -102,6 +102,14 @@ class Store:
         """The code of this package as submitted jobs run it."""
         return self.root / "code" / digest
 
+    def has_slurm_launches(self) -> bool:
+        """Whether any grid was ever handed to SLURM."""
+        return any(self.root.glob("grids/*/slurm"))
+
+    def code_copies(self) -> list[Path]:
+        """All copies of the code."""
+        return sorted((self.root / "code").glob("[!.]*"))
+
     def launch_lock_path(self) -> Path:
         return self.root / ".launch.lock"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobs.datasets import dataset_info
-from jobs.specs import TrainSpec
+from jobs.specs import CertifySpec, TrainSpec
 from jobs.units import AggregateUnit, TrainUnit, Unit
 
 _BACKWARD = 2.0  # a backward pass costs about two forward passes
@@ -15,7 +15,12 @@ def unit_cost(unit: Unit) -> float:
         return train_cost(unit.train)
     if isinstance(unit, AggregateUnit):
         return 0.0
-    return float(len(unit.indices)) * (unit.run.certify.n0 + unit.run.certify.n)
+    return certify_cost(unit.run.certify, len(unit.indices))
+
+
+def certify_cost(spec: CertifySpec, num_images: int) -> float:
+    """Each image is passed forward n0 + n times."""
+    return float(num_images) * (spec.n0 + spec.n)
 
 
 def train_cost(spec: TrainSpec) -> float:

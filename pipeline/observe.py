@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jobs.aggregate import is_current
-from jobs.indices import IndexRange
+from jobs.indices import IndexRange, missing_from
 from jobs.manifest import Manifest
 from jobs.store import Store
 
@@ -26,6 +26,14 @@ class Observation:
     trained: frozenset[str]
     certified: Mapping[RunKey, tuple[IndexRange, ...]]
     aggregated: bool
+
+    def is_certified(self, manifest: Manifest) -> bool:
+        """Whether every model is trained and every image certified."""
+        return all(
+            run.train.key in self.trained
+            and not missing_from(run.indices, self.certified[run.train.key, run.certify.key])
+            for run in manifest.runs
+        )
 
 
 def observe(manifest: Manifest, store: Store) -> Observation:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 
+from jobs.failures import FailureClass
 from jobs.indices import missing_from, partition
 from jobs.manifest import Manifest, Run
+from jobs.store import parse_shard_stem, shard_stem
 from jobs.units import AggregateUnit, CertifyUnit, TrainUnit, Unit
+from pipeline.history import NO_HISTORY, History
 from pipeline.observe import Observation
+from pipeline.retry import Retry, waits_for_person
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,11 +25,13 @@ class Plan:
         train: Base classifiers without a checkpoint.
         certify: Shards of missing images; each needs its run's checkpoint.
         aggregate: The last unit, which needs all others; None where the records file is current.
+        waiting: Units that failed too often to be tried again unasked, and the class of failure.
     """
 
     train: tuple[TrainUnit, ...]
     certify: tuple[CertifyUnit, ...]
     aggregate: AggregateUnit | None
+    waiting: Mapping[str, FailureClass] = field(default_factory=dict)
 
     @property
     def units(self) -> tuple[Unit, ...]:
@@ -31,7 +40,15 @@ class Plan:
         return (*self.train, *self.certify, *last)
 
 
-def plan(manifest: Manifest, observed: Observation, *, num_shards: int) -> Plan:
+def plan(
+    manifest: Manifest,
+    observed: Observation,
+    *,
+    num_shards: int,
+    history: History = NO_HISTORY,
+    under_way: AbstractSet[str] = frozenset(),
+    retry: Retry | None = None,
+) -> Plan:
     """What is missing of a grid.
 
     Args:
@@ -39,19 +56,61 @@ def plan(manifest: Manifest, observed: Observation, *, num_shards: int) -> Plan:
         observed: What is there.
         num_shards: The shard size is a run's number of images divided by this, rounded up; what is
             missing is cut into shards of at most that size.
+        history: What failed before.
+        under_way: Names of units that a scheduler has queued or runs; they are left to it.
+        retry: Failures to try again however often they occurred.
     """
-    train = tuple({run.train.key: TrainUnit(train=run.train) for run in manifest.runs}.values())
-    missing_train = tuple(unit for unit in train if unit.train.key not in observed.trained)
-    certify = tuple(unit for run in manifest.runs for unit in _missing_shards(run, observed, num_shards))
-    is_complete = observed.aggregated and not missing_train and not certify
-    return Plan(
-        train=missing_train,
-        certify=certify,
-        aggregate=None if is_complete else AggregateUnit(grid=manifest.grid),
-    )
+    waiting: dict[str, FailureClass] = {}
+    train: dict[str, TrainUnit] = {}
+    for run in manifest.runs:
+        unit = TrainUnit(train=run.train)
+        if run.train.key in observed.trained or unit.name in under_way:
+            continue
+        failure_class = waits_for_person(history.train.get(run.train.key, ()), retry)
+        if failure_class:
+            waiting[unit.name] = failure_class
+        else:
+            train[run.train.key] = unit
+    certify: list[CertifyUnit] = []
+    for run in manifest.runs:
+        if f"train/{run.train.key}" not in waiting:
+            certify += _shards(run, observed, num_shards, history, under_way, retry, waiting)
+    aggregate: AggregateUnit | None = AggregateUnit(grid=manifest.grid)
+    if not train and not certify:
+        # Over new files it may well succeed; over the same ones it fails again.
+        failure_class = waits_for_person(history.aggregate, retry)
+        is_complete = observed.aggregated and observed.is_certified(manifest)
+        if is_complete or waiting or "aggregate" in under_way:
+            aggregate = None
+        elif failure_class:
+            aggregate, waiting["aggregate"] = None, failure_class
+    return Plan(train=tuple(train.values()), certify=tuple(certify), aggregate=aggregate, waiting=waiting)
 
 
-def _missing_shards(run: Run, observed: Observation, num_shards: int) -> list[CertifyUnit]:
-    missing = missing_from(run.indices, observed.certified[run.train.key, run.certify.key])
+def _shards(
+    run: Run,
+    observed: Observation,
+    num_shards: int,
+    history: History,
+    under_way: AbstractSet[str],
+    retry: Retry | None,
+    waiting: dict[str, FailureClass],
+) -> list[CertifyUnit]:
+    """The missing images, cut into shards; adds those that are not tried again to ``waiting``."""
+    keys = run.train.key, run.certify.key
+    prefix = CertifyUnit(run=run, indices=run.indices).name.rpartition("/")[0] + "/"
+    queued = [parse_shard_stem(name.removeprefix(prefix)) for name in under_way if name.startswith(prefix)]
+    missing = missing_from(run.indices, [*observed.certified[keys], *queued])
     max_size = -(-len(run.indices) // num_shards)
-    return [CertifyUnit(run=run, indices=indices) for indices in partition(missing, max_size)]
+    given_up: dict[FailureClass, list[int]] = defaultdict(list)
+    failed = history.certify.get(keys, {})
+    for index in missing if failed else ():
+        # Shards may be cut anew between two failures: it is the image that counts.
+        failures = [failure for shard, those in failed.items() if index in shard for failure in those]
+        failure_class = waits_for_person(failures, retry)
+        if failure_class:
+            given_up[failure_class].append(index)
+    for failure_class, indices in given_up.items():
+        waiting |= {f"{prefix}{shard_stem(shard)}": failure_class for shard in partition(indices, max_size)}
+    left = set(missing).difference(*given_up.values())
+    return [CertifyUnit(run=run, indices=indices) for indices in partition(left, max_size)]

@@ -1,0 +1,128 @@
+"""The state of every unit of a grid, from a survey: done, running, queued, failed, missing, unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from jobs.failures import Failure
+from jobs.indices import missing_from, partition
+from jobs.manifest import Manifest, Run
+from jobs.store import parse_shard_stem
+from jobs.units import AggregateUnit, CertifyUnit, TrainUnit, Unit
+from pipeline.survey import Survey
+
+State = Literal["done", "running", "queued", "failed", "missing", "unknown"]
+STATES: tuple[State, ...] = ("done", "running", "queued", "failed", "missing", "unknown")
+# What a model is said to be that has units in several states.
+_FOREMOST: tuple[State, ...] = ("running", "queued", "unknown", "failed", "missing", "done")
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitState:
+    """A unit and its state; the failure of one that failed."""
+
+    unit: Unit
+    state: State
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStates:
+    """One model: its training, the shards of its certification, and images certified."""
+
+    run: Run
+    train: UnitState
+    shards: tuple[UnitState, ...]
+    num_certified: int
+
+    @property
+    def certify(self) -> State:
+        """One state for all shards."""
+        states = {shard.state for shard in self.shards}
+        return next(state for state in _FOREMOST if state in states)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridStates:
+    """A whole grid."""
+
+    runs: tuple[RunStates, ...]
+    aggregate: UnitState
+
+    @property
+    def units(self) -> Iterator[UnitState]:
+        """Every unit once: models, shards, aggregation."""
+        yield from {item.run.train.key: item.train for item in self.runs}.values()
+        for item in self.runs:
+            yield from item.shards
+        yield self.aggregate
+
+
+def grid_states(manifest: Manifest, found: Survey, submitted_at: Mapping[str, float]) -> GridStates:
+    """The state of every unit.
+
+    Args:
+        manifest: The grid.
+        found: What there is, is under way, and failed.
+        submitted_at: When each unit was last handed to SLURM; matters where SLURM does not answer.
+    """
+    failures = {**found.history.last, **{death.unit: death.as_failure() for death in found.deaths}}
+
+    def state_of(unit: Unit) -> UnitState:
+        way, failure = found.activity.way_of(unit.name), failures.get(unit.name)
+        if way is not None:
+            return UnitState(unit=unit, state=way)
+        since = submitted_at.get(unit.name)
+        if found.activity.problem and since is not None and (failure is None or failure.time < since):
+            return UnitState(unit=unit, state="unknown")
+        return UnitState(unit=unit, state="missing" if failure is None else "failed", failure=failure)
+
+    runs = []
+    for run in manifest.runs:
+        train = TrainUnit(train=run.train)
+        is_trained = run.train.key in found.observed.trained
+        runs.append(
+            RunStates(
+                run=run,
+                train=UnitState(unit=train, state="done") if is_trained else state_of(train),
+                shards=tuple(_shards(run, found, state_of, submitted_at)),
+                num_certified=len(run.indices) - len(_missing(run, found)),
+            )
+        )
+    aggregate = AggregateUnit(grid=manifest.grid)
+    is_done = found.observed.aggregated and found.observed.is_certified(manifest)
+    return GridStates(
+        runs=tuple(runs), aggregate=UnitState(unit=aggregate, state="done") if is_done else state_of(aggregate)
+    )
+
+
+def _shards(
+    run: Run, found: Survey, state_of: Callable[[Unit], UnitState], submitted_at: Mapping[str, float]
+) -> Iterator[UnitState]:
+    """Shards as files, queue, and failures name them; what nobody names is missing."""
+    keys = run.train.key, run.certify.key
+    for indices in found.observed.certified[keys]:
+        if any(index in run.indices for index in indices):
+            yield UnitState(unit=CertifyUnit(run=run, indices=indices), state="done")
+    missing = set(_missing(run, found))
+    prefix = f"certify/{keys[0]}/{keys[1]}/"
+    named = [found.activity.under_way, submitted_at if found.activity.problem else ()]
+    shards = [
+        parse_shard_stem(name.removeprefix(prefix)) for names in named for name in names if name.startswith(prefix)
+    ]
+    shards += found.history.certify.get(keys, {})
+    shards += [
+        parse_shard_stem(death.unit.removeprefix(prefix)) for death in found.deaths if death.unit.startswith(prefix)
+    ]
+    for indices in shards:
+        if not missing.isdisjoint(indices):
+            missing.difference_update(indices)
+            yield state_of(CertifyUnit(run=run, indices=indices))
+    for indices in partition(missing, len(run.indices)):
+        yield UnitState(unit=CertifyUnit(run=run, indices=indices), state="missing")
+
+
+def _missing(run: Run, found: Survey) -> list[int]:
+    return missing_from(run.indices, found.observed.certified[run.train.key, run.certify.key])
