@@ -106,7 +106,7 @@ def _check_keys(config_name: str, overrides: Sequence[Override]) -> None:
         if override not in choices and not override.is_add() and key not in known:
             parent = key.rpartition(".")[0]
             siblings = [name for name in known if name.rpartition(".")[0] == (parent if parent in known else "")]
-            problems.append(unknown_choice("key", key, siblings))
+            problems.append(unknown_choice("key", key, siblings, also_near=known))
     if problems:
         raise ConfigError(problems)
 

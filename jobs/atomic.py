@@ -66,7 +66,8 @@ def set_aside(path: Path) -> Path:
     for number in range(1, 10_000):
         target = path.with_name(f"{path.name}.rejected-{number}")
         if not target.exists():
-            path.rename(target)
+            with contextlib.suppress(FileNotFoundError):  # another worker was quicker
+                path.rename(target)
             return target
     raise RuntimeError(f"{path} was set aside 9999 times; find out what breaks it, then remove the copies")
 

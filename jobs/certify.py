@@ -79,16 +79,24 @@ def _load_or_set_aside(unit: CertifyUnit, store: Store, device: torch.device) ->
 
 
 def _saved_rows(unit: CertifyUnit, store: Store, weights_sha256: str) -> dict[int, Row]:
-    """Rows of this shard's images in any unfinished file of the run, by index."""
+    """Rows of this shard's images in any unfinished file of the run, by index.
+
+    Other shards of the run may be under way: their files come and go, and hold nothing of ours
+    unless the layout has changed.
+    """
     train_key, certify_key = unit.run.train.key, unit.run.certify.key
     rows: dict[int, Row] = {}
     for indices in store.partial_shards(train_key, certify_key):
+        if not set(indices).intersection(unit.indices):
+            continue
         path = store.partial_path(train_key, certify_key, indices)
         try:
             metadata = records.check_specs(path, unit.run.train, unit.run.certify)
             if metadata["checkpoint_sha256"] != weights_sha256:
                 raise RecordError(f"{path}: certified with other weights")
             table = records.read_records(path)
+        except FileNotFoundError:  # its owner has finished meanwhile
+            continue
         except RecordError as error:
             logging.warning("%s; moved to %s, its images are certified again", error, set_aside(path).name)
             continue

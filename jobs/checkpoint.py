@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
 import zipfile
 from dataclasses import asdict, dataclass
@@ -18,8 +19,7 @@ from jobs.models import Classifier, build_classifier
 from jobs.specs import TrainSpec, canonical_json
 
 FORMAT = 1
-# OSError is not among them: a disk that does not answer says nothing about the file.
-_DAMAGE = (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)
+_DAMAGE = (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,8 +105,10 @@ def load(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         raise CheckpointError(f"{path}: no such checkpoint; launch again to train it")
+    # Read first: a disk that does not answer says nothing about the file, and its error passes through.
+    data = io.BytesIO(path.read_bytes())
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(data, map_location="cpu", weights_only=True)
     except _DAMAGE as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(f"{path}: cannot be read, truncated or damaged ({reason})") from error

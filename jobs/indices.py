@@ -52,7 +52,7 @@ def partition(missing: Iterable[int], max_size: int) -> list[IndexRange]:
     """Cut a set of indices into progressions of at most ``max_size`` each.
 
     Greedy: from the smallest index left, follow the step that reaches furthest. The images between
-    every 20th, for example, become 19 long progressions of step 20 and not 500 short runs.
+    every 20th, for example, become a few long progressions and not 500 short runs.
 
     Args:
         missing: Distinct indices >= 0.

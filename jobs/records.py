@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -139,9 +140,8 @@ def read_records(path: Path) -> pa.Table:
         RecordError: The file cannot be read, is of another schema version, lacks a column, has one
             of another type, or a null where none may be. Names file and column.
     """
-    try:
-        metadata = read_metadata(path)
-        version = metadata.get(_VERSION_KEY)
+    with _parquet(path) as file:
+        version = _own_metadata(file).get(_VERSION_KEY)
         if version is None:
             raise RecordError(f"{path}: a Parquet file, but not one of certification records (no {_VERSION_KEY})")
         if version != str(SCHEMA_VERSION):
@@ -149,9 +149,7 @@ def read_records(path: Path) -> pa.Table:
                 f"{path}: schema version {version}, this version of the package reads {SCHEMA_VERSION}; "
                 "read it with the version that wrote it, or certify again"
             )
-        table = pq.read_table(path, page_checksum_verification=True, partitioning=None)
-    except (pa.ArrowException, OSError) as error:
-        raise RecordError(f"{path}: cannot be read as Parquet, truncated or damaged ({_first_line(error)})") from error
+        table = file.read()
     return _conforming(table, path)
 
 
@@ -161,11 +159,8 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         RecordError: The file cannot be read as Parquet.
     """
-    try:
-        raw = pq.read_schema(path).metadata or {}
-    except (pa.ArrowException, OSError) as error:
-        raise RecordError(f"{path}: cannot be read as Parquet, truncated or damaged ({_first_line(error)})") from error
-    return {key.decode(): value.decode() for key, value in raw.items() if key != b"ARROW:schema"}
+    with _parquet(path) as file:
+        return _own_metadata(file)
 
 
 def num_rows(path: Path) -> int:
@@ -190,6 +185,28 @@ def check_specs(path: Path, train: TrainSpec, certify: CertifySpec) -> dict[str,
     return metadata
 
 
+@contextlib.contextmanager
+def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    """An open Parquet file; whatever Arrow finds wrong with it inside the block is a RecordError.
+
+    Errors of the system (no such file, a disk that does not answer) pass through: they say nothing
+    about the content.
+    """
+    with path.open("rb") as opened:
+        try:
+            yield pq.ParquetFile(opened, page_checksum_verification=True)
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            reason = str(error).partition("\n")[0]
+            raise RecordError(f"{path}: cannot be read as Parquet, truncated or damaged ({reason})") from error
+
+
+def _own_metadata(file: pq.ParquetFile) -> dict[str, str]:
+    raw = file.schema_arrow.metadata or {}
+    return {key.decode(): value.decode() for key, value in raw.items()}
+
+
 def _conforming(table: pa.Table, path: Path) -> pa.Table:
     for field in SCHEMA:
         if field.name not in table.column_names:
@@ -211,7 +228,3 @@ def _differences(found: str | None, expected: str) -> str:
         for key in sorted({*ours, *theirs})
         if ours.get(key) != theirs.get(key)
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

@@ -44,9 +44,16 @@ def collect(problems: list[str], cls: type[T], values: Mapping[str, Any], *, whe
         return None
 
 
-def unknown_choice(what: str, value: object, valid: list[str]) -> str:
-    """A message for a name that is not among the valid ones, with the nearest one suggested."""
-    near = difflib.get_close_matches(str(value), valid, n=1)
+def unknown_choice(what: str, value: object, valid: list[str], also_near: list[str] | None = None) -> str:
+    """A message for a name that is not among the valid ones, with the nearest one suggested.
+
+    Args:
+        what: What is named: "dataset".
+        value: The name.
+        valid: The names to list.
+        also_near: Further names worth suggesting, too many to list.
+    """
+    near = difflib.get_close_matches(str(value), [*valid, *(also_near or [])], n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return f"unknown {what} {value!r}{hint}; valid: {', '.join(valid)}"
 

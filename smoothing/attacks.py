@@ -13,8 +13,8 @@ from torch import Tensor
 from smoothing.counts import BaseClassifier
 
 PROJECTION_SLACK = 1e-6
-"""Projection aims this share inside the ball, so that float32 rounding of the norm and of x + delta
-cannot put the result outside."""
+"""Projection aims this share inside the ball, so that float32 rounding of the shortened vector
+cannot put it outside."""
 
 
 def smoothed_cross_entropy(logits_MBK: Tensor, labels_B: Tensor) -> Tensor:
@@ -71,13 +71,16 @@ def smoothadv_pgd(
     """
     if epsilon == 0 or num_steps == 0:
         return inputs_BCHW.detach().clone()
+    # x + delta rounds each pixel by at most half a unit in the last place of numbers below 1.
+    rounding = torch.finfo(inputs_BCHW.dtype).eps / 4 * math.sqrt(inputs_BCHW[0].numel())
+    reach = max(epsilon - rounding, 0.0)
     delta_BCHW = torch.zeros_like(inputs_BCHW)
     fallback_BCHW = torch.randn(inputs_BCHW.shape, generator=generator, device=inputs_BCHW.device)
     for _ in range(num_steps):
         gradient_BCHW = _ascent_gradient(base_classifier, inputs_BCHW + delta_BCHW, labels_B, noise_MBCHW)
         step_BCHW = 2 * epsilon / num_steps * unit_direction(gradient_BCHW, fallback_BCHW)
         delta_BCHW = (inputs_BCHW + delta_BCHW + step_BCHW).clamp(0, 1) - inputs_BCHW
-        delta_BCHW = project_l2(delta_BCHW, epsilon)
+        delta_BCHW = project_l2(delta_BCHW, reach)
     # x + (x' - x) may miss [0, 1] by a rounding error.
     return (inputs_BCHW + delta_BCHW).clamp(0, 1)
 
@@ -93,9 +96,10 @@ def unit_direction(vectors_BCHW: Tensor, fallback_BCHW: Tensor) -> Tensor:
 
 def project_l2(delta_BCHW: Tensor, epsilon: float) -> Tensor:
     """Each image's perturbation shortened to length at most ``epsilon``; shorter ones unchanged."""
-    norm_B = delta_BCHW.flatten(1).norm(dim=1)
-    shrink_B = (epsilon * (1 - PROJECTION_SLACK) / norm_B.clamp_min(1e-30)).clamp_max(1.0)
-    return delta_BCHW * _per_image(shrink_B)
+    # In float64: a float32 sum over a large image errs by more than the slack.
+    norm_B = torch.linalg.vector_norm(delta_BCHW.flatten(1), dim=1, dtype=torch.float64)
+    shrink_B = (epsilon * (1 - PROJECTION_SLACK) / norm_B.clamp_min(1e-300)).clamp_max(1.0)
+    return delta_BCHW * _per_image(shrink_B.to(delta_BCHW.dtype))
 
 
 def _ascent_gradient(

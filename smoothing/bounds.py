@@ -66,7 +66,9 @@ def clopper_pearson_upper(counts: Counts, num_samples: Counts, alpha: float) -> 
         Numerical error raises the bound.
     """
     count, total = _checked(counts, num_samples, alpha)
-    return 1.0 - clopper_pearson_lower(total - count, total, alpha)
+    # Near 1 the slack of a tiny lower bound is lost in the subtraction's rounding: hence one step up.
+    upper: FloatArray = np.nextafter(1.0 - clopper_pearson_lower(total - count, total, alpha), 1.0)
+    return upper
 
 
 def min_count_for(probability: float, num_samples: int, alpha: float) -> int | None:
@@ -105,6 +107,8 @@ def can_certify(num_samples: int, alpha: float) -> bool:
 
 def min_samples_to_certify(alpha: float) -> int:
     """The smallest n with ``can_certify(n, alpha)``: the first with alpha ** (1 / n) > 1/2."""
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must lie in (0, 1), got {alpha!r}")
     num_samples = max(1, int(np.ceil(-np.log2(alpha))))
     while not can_certify(num_samples, alpha):
         num_samples += 1

@@ -38,5 +38,7 @@ class NoiseStream:
     def block(self, block_nr: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         """Standard normal noise, float32, shape (BLOCK_ROWS, *shape): a function of its arguments."""
         counter = (0, 0, block_nr, _STAGE_COUNTER[self.stage])
-        philox = np.random.Philox(counter=counter, key=(self.seed, self.index))
+        # numpy would read a pair with one value >= 2**63 as floats, which drops its low bits.
+        key = np.array((self.seed, self.index), dtype=np.uint64)
+        philox = np.random.Philox(counter=counter, key=key)
         return np.random.Generator(philox).standard_normal((BLOCK_ROWS, *shape), dtype=np.float32)

@@ -65,8 +65,11 @@ def two_class_radius(
         raise ValueError("probabilities must lie in [0, 1]")
     # Where the top class has no majority the difference is no promise (and may be inf - inf).
     wins = top > second
-    difference = special.ndtri(np.where(wins, top, 0.5)) - special.ndtri(np.where(wins, second, 0.5))
-    return np.maximum(sigma / 2 * difference * (1.0 - RELATIVE_SLACK), 0.0)
+    # Each quantile gives its slack away by itself: their difference may cancel, their errors do not.
+    high, low = special.ndtri(np.where(wins, top, 0.5)), special.ndtri(np.where(wins, second, 0.5))
+    high = high * (1.0 - np.copysign(RELATIVE_SLACK, high))
+    low = low * (1.0 + np.copysign(RELATIVE_SLACK, low))
+    return np.maximum(sigma / 2 * (high - low), 0.0)
 
 
 def max_radius(num_samples: int, alpha: float, sigma: float) -> float:

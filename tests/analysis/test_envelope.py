@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from analysis.envelope import envelope
+from analysis.load import load_grid
+from configs.entry import run_command
+from jobs import records
+from jobs.errors import RecordError
+from jobs.manifest import Manifest, Run, read_manifest, write_manifest
+from jobs.store import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path, undisturbed_results: Path) -> Store:
+    return Store(Path(shutil.copytree(undisturbed_results, tmp_path / "results")))
+
+
+def _runs(store: Store) -> tuple[Run, ...]:
+    return read_manifest(store.manifest_path("tiny")).runs
+
+
+def _envelope(store: Store, *more: str) -> int:
+    return run_command("envelope", envelope, ["grid=tiny", f"results={store.root}", *more])
+
+
+def _lose_a_shard(store: Store) -> Run:
+    run = _runs(store)[1]
+    shard = store.finished_shards(run.train.key, run.certify.key)[0]
+    store.shard_path(run.train.key, run.certify.key, shard).unlink()
+    return run
+
+
+def test_the_envelope_is_printed_and_written(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _envelope(store) == 0
+    text = capsys.readouterr().out
+    assert "SmoothAdv" in text
+    assert "Gaussian" in text
+    assert max(len(line) for line in text.splitlines() if not line.startswith("wrote")) <= 100
+    folder = store.envelope_dir("tiny")
+    assert sorted(os.listdir(folder)) == [f"envelope.{suffix}" for suffix in ("csv", "md", "pdf", "png", "tex")]
+    assert (folder / "envelope.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "envelope.pdf").read_bytes().startswith(b"%PDF")
+    assert r"\toprule" in (folder / "envelope.tex").read_text()
+    assert "|" in (folder / "envelope.md").read_text()
+
+
+def test_the_csv_holds_what_the_records_say(store: Store, undisturbed_records: pa.Table) -> None:
+    assert _envelope(store, "radii=[0,0.2,0.4]") == 0
+    frame = pd.read_csv(store.envelope_dir("tiny") / "envelope.csv")
+    rows = undisturbed_records.to_pandas()
+    for radius, accuracy, baseline in zip(frame["radius"], frame["accuracy"], frame["baseline_accuracy"], strict=True):
+        certified = rows[rows["correct"] & (rows["radius"] >= radius)].groupby("train_key").size() / 21
+        is_baseline = certified.index.str.contains("gaussian")
+        assert accuracy == pytest.approx(certified[~is_baseline].max())
+        assert baseline == pytest.approx(certified[is_baseline].max())
+
+
+def test_records_and_shards_give_the_same_curves(store: Store) -> None:
+    from_records = load_grid(store, "tiny").models
+    store.records_path("tiny").unlink()
+    from_shards = load_grid(store, "tiny").models
+    for ours, theirs in zip(from_records, from_shards, strict=True):
+        assert ours.label == theirs.label
+        assert ours.curve.radii.tolist() == theirs.curve.radii.tolist()
+
+
+def test_an_incomplete_grid_is_refused(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    run = _lose_a_shard(store)
+    store.checkpoint_path(_runs(store)[0].train.key).unlink()
+    shutil.rmtree(store.run_dir(_runs(store)[0].train.key) / "certify")
+    assert _envelope(store) == 1
+    error = capsys.readouterr().err
+    assert "grid tiny is incomplete: 2 of 3 models" in error
+    assert f"{run.train.key}: 7 of 21 images not certified" in error
+    assert f"{_runs(store)[0].train.key}: not trained" in error
+    assert "allow_partial=true" in error
+    assert not store.envelope_dir("tiny").exists()
+
+
+def test_a_partial_grid_is_drawn_with_a_note(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    _lose_a_shard(store)
+    assert _envelope(store, "allow_partial=true") == 0
+    assert "PARTIAL: 1 of 3 models are missing." in capsys.readouterr().out
+    assert "PARTIAL" in (store.envelope_dir("tiny") / "envelope.md").read_text()
+
+
+def test_nothing_complete_is_an_error_even_then(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(store.root / "runs")
+    assert _envelope(store, "allow_partial=true") == 1
+    assert "no model is complete yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["n", "alpha", "images"])
+def test_a_mixed_grid_is_refused(store: Store, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second, third = _runs(store)
+    if what == "images":
+        other = Run(train=third.train, certify=third.certify, indices=type(third.indices)(start=0, stop=7))
+    else:
+        change = {"n": 100} if what == "n" else {"alpha": 0.01}
+        certify = type(third.certify)(**{**vars(third.certify), **change})
+        other = Run(train=third.train, certify=certify, indices=third.indices)
+    write_manifest(store.manifest_path("tiny"), Manifest(grid="tiny", runs=(first, second, other)))
+    assert _envelope(store) == 1
+    error = capsys.readouterr().err
+    assert f"mixed grid: {what} differ" in error
+    assert first.train.key in error
+    assert third.train.key in error
+
+
+def test_a_damaged_records_file_is_named(store: Store) -> None:
+    path = store.records_path("tiny")
+    data = path.read_bytes()
+    path.write_bytes(data[:200] + bytes(100) + data[300:])
+    with pytest.raises(RecordError, match=r"records\.parquet: cannot be read"):
+        load_grid(store, "tiny")
+
+
+def test_records_that_lack_a_row_are_named(store: Store) -> None:
+    path = store.records_path("tiny")
+    metadata = records.read_metadata(path)
+    records.write_records(path, records.read_records(path).slice(1), metadata)
+    with pytest.raises(RecordError, match=r"are not those of its images; remove records\.parquet and launch"):
+        load_grid(store, "tiny")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("radii=[0,-1]", "envelope.radii.1: input should be greater than or equal to 0, got -1"),
+        ("confidence=1.0", "envelope.confidence: input should be less than 1"),
+        ("grid=tony", "unknown grid 'tony' (did you mean 'tiny'?)"),
+        ("colour=red", "unknown key 'colour'"),
+    ],
+)
+def test_bad_input_exits_2(store: Store, override: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _envelope(store, override) == 2
+    assert message in capsys.readouterr().err
+    assert not store.envelope_dir("tiny").exists()

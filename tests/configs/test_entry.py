@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from configs.composition import CONFIG_DIR, compose_config, options_of
+from configs.entry import EXIT_CONFIG, EXIT_INTERRUPTED, run_command
+from jobs.errors import ConfigError
+from pipeline.config import parse_launch
+
+
+@pytest.mark.parametrize("grid", options_of("grid"))
+def test_every_grid_composes_and_expands(grid: str) -> None:
+    manifest = parse_launch(compose_config("launch", [f"grid={grid}"])).manifest
+    assert manifest.grid == grid
+    assert manifest.runs
+
+
+@pytest.mark.parametrize("grid", options_of("grid"))
+def test_every_grid_file_begins_with_its_command(grid: str) -> None:
+    assert f"# python -m pipeline.launch grid={grid}" in (CONFIG_DIR / "grid" / f"{grid}.yaml").read_text()
+
+
+@pytest.mark.parametrize("cluster", options_of("cluster"))
+def test_every_cluster_composes(cluster: str) -> None:
+    parse_launch(compose_config("launch", ["grid=digits", f"cluster={cluster}"]))
+
+
+def test_digits_holds_the_baseline_and_the_cube() -> None:
+    runs = parse_launch(compose_config("launch", ["grid=digits"])).manifest.runs
+    cube = {(r.train.sigma, r.train.epsilon, r.train.m_train) for r in runs if r.train.method == "smoothadv"}
+    assert {r.train.sigma for r in runs if r.train.method == "gaussian"} == {0.12, 0.25, 0.5}
+    assert [len({point[axis] for point in cube}) for axis in range(3)] == [3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], "grid is required; write grid=NAME; valid: "),
+        (["grid=digit"], "unknown grid 'digit' (did you mean 'digits'?); valid: "),
+        (["grid=digits", "trian.epochs=3"], "unknown key 'trian.epochs' (did you mean 'train.epochs'?)"),
+        (["grid=digits", "train.epoch=3"], "unknown key 'train.epoch' (did you mean 'train.epochs'?)"),
+        (["grid=digits", "cluster=slrum"], "unknown cluster 'slrum'"),
+        (["grid=digits", "=="], "cannot read '==' on the command line; write key=value"),
+    ],
+)
+def test_a_bad_command_line_names_the_valid_choices(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose_config("launch", overrides)
+    assert any(message in problem for problem in caught.value.problems)
+
+
+def test_a_view_takes_any_grid_s_name() -> None:
+    assert compose_config("status", ["grid=not-in-configs"])["grid"] == "not-in-configs"
+
+
+def test_help_lists_commands_groups_and_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("launch", lambda _: 1, ["--help"]) == 0
+    text = capsys.readouterr().out
+    for expected in ("python -m pipeline.launch grid=NAME", "Exit codes:", "cluster   auto, debug, local", "dry_run"):
+        assert expected in text
+
+
+def test_cfg_prints_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("launch", lambda _: 1, ["grid=digits", "certify.n0=77", "--cfg", "job"]) == 0
+    assert "  n0: 77\n" in capsys.readouterr().out
+
+
+def test_config_errors_are_printed_one_a_line_with_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(_: dict[str, Any]) -> int:
+        raise ConfigError(["first", "second"])
+
+    assert run_command("launch", refuse, ["grid=digits"]) == EXIT_CONFIG
+    assert capsys.readouterr().err == "error: first\nerror: second\n"
+
+
+def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(_: dict[str, Any]) -> int:
+        raise KeyboardInterrupt
+
+    assert run_command("launch", interrupt, ["grid=digits"]) == EXIT_INTERRUPTED
+    assert "run the same command again to go on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["pipeline.launch", "pipeline.status", "analysis.envelope"])
+def test_entries_never_import_torch(module: str) -> None:
+    program = f"import sys, {module}; sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

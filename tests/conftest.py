@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipeline.launch import launch
+from tests.grids import compose_tiny, grid_records
+
+
+@pytest.fixture(autouse=True)
+def _keep_log_handlers() -> Iterator[None]:
+    """Units that run in this process send the log elsewhere; the next test wants it back."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.fixture(scope="session")
+def undisturbed_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of the tiny grid, launched once and never interfered with. Not to be written to."""
+    results = tmp_path_factory.mktemp("undisturbed") / "results"
+    assert launch(compose_tiny(results, "cluster=debug")) == 0
+    return results
+
+
+@pytest.fixture(scope="session")
+def undisturbed_records(undisturbed_results: Path) -> pa.Table:
+    return grid_records(undisturbed_results)

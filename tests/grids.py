@@ -1,0 +1,57 @@
+"""Small grids of real digits, and what the tests ask of a results folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from configs.composition import compose_config
+from jobs import records
+from jobs.manifest import Manifest
+from jobs.store import Store
+from pipeline.config import parse_launch
+
+TINY = [
+    "grid=digits",
+    "grid.name=tiny",
+    "grid.blocks=[{method: gaussian, sigma: 0.25}, "
+    "{method: smoothadv, attack: pgd, sigma: 0.25, epsilon: [0.25, 0.5], m_train: 2, num_steps: 2, warmup_epochs: 1}]",
+    "train.epochs=3",
+    "certify.n=200",
+    "certify.indices.stop=21",
+    "cluster.max_workers=2",
+    "cluster.num_shards=3",
+    "cluster.save_every_s=0.05",
+]
+"""Three models of three epochs, 21 images each: seconds, and every stage."""
+
+
+def tiny(results: Path, *more: str) -> list[str]:
+    """The command line of the tiny grid."""
+    return [*TINY, f"results={results}", *more]
+
+
+def compose_tiny(results: Path, *more: str) -> dict[str, Any]:
+    """Its configuration."""
+    return compose_config("launch", tiny(results, *more))
+
+
+def tiny_manifest(*more: str) -> Manifest:
+    """Its runs."""
+    return parse_launch(compose_tiny(Path("unused"), *more)).manifest
+
+
+def grid_records(results: Path, grid: str = "tiny") -> pa.Table:
+    """The aggregated records without the columns that may differ between equal runs."""
+    return records.read_records(Store(results).records_path(grid)).drop_columns(list(records.TIMING_COLUMNS))
+
+
+def finished_files(results: Path) -> dict[str, tuple[int, int]]:
+    """Inode and mtime of every file that counts as finished."""
+    names = [
+        path for pattern in ("checkpoint.pt", "epochs.parquet", "*-*-*.parquet") for path in results.rglob(pattern)
+    ]
+    kept = [path for path in names if not path.name.endswith(".partial.parquet") and not path.name.startswith(".")]
+    return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in kept}

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from jobs import aggregate, records
+from jobs.errors import RecordError
+from jobs.manifest import Run, read_manifest
+from jobs.store import Store
+from jobs.units import AggregateUnit, Resources
+from tests.grids import grid_records
+
+
+@pytest.fixture
+def store(tmp_path: Path, undisturbed_results: Path) -> Store:
+    return Store(Path(shutil.copytree(undisturbed_results, tmp_path / "results")))
+
+
+def _run(store: Store) -> Run:
+    return read_manifest(store.manifest_path("tiny")).runs[1]
+
+
+def _shards(store: Store) -> list[Path]:
+    run = _run(store)
+    keys = run.train.key, run.certify.key
+    return [store.shard_path(*keys, shard) for shard in store.finished_shards(*keys)]
+
+
+def _aggregate(store: Store) -> None:
+    aggregate.run(AggregateUnit(grid="tiny"), store, Resources())
+
+
+def _rewrite(path: Path, table: pa.Table, **metadata: str) -> None:
+    records.write_records(path, table, {**records.read_metadata(path), **metadata})
+
+
+def test_all_runs_and_images_are_there_once(store: Store) -> None:
+    table = grid_records(store.root)
+    runs = read_manifest(store.manifest_path("tiny")).runs
+    expected = [(run.train.key, index) for run in runs for index in run.indices]
+    assert list(zip(table["train_key"].to_pylist(), table["index"].to_pylist(), strict=True)) == expected
+
+
+def test_aggregating_again_gives_the_same(store: Store, undisturbed_records: pa.Table) -> None:
+    store.records_path("tiny").unlink()
+    _aggregate(store)
+    assert grid_records(store.root).equals(undisturbed_records)
+
+
+def test_a_gap_is_an_error(store: Store) -> None:
+    _shards(store)[1].unlink()
+    with pytest.raises(RecordError, match=r"7 of 21 images are not certified \(first: 7\); launch the grid again"):
+        _aggregate(store)
+
+
+def test_an_image_in_two_files_is_an_error(store: Store) -> None:
+    first = _shards(store)[0]
+    table = records.read_records(first)
+    twin = first.with_name("000003-000004-001.parquet")
+    shutil.copy(first, twin)
+    _rewrite(twin, table.slice(3, 1))
+    with pytest.raises(RecordError, match=rf"{twin.name}: 1 images \(first: 3\) are in .*{first.name} too; remove one"):
+        _aggregate(store)
+
+
+def test_a_truncated_shard_is_set_aside(store: Store) -> None:
+    path = _shards(store)[2]
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(RecordError, match=rf"{path.name}: cannot be read as Parquet.*moved to {path.name}.rejected-1"):
+        _aggregate(store)
+    assert not path.exists()
+
+
+def test_a_shard_of_another_run_is_set_aside(store: Store) -> None:
+    path = _shards(store)[0]
+    other = read_manifest(store.manifest_path("tiny")).runs[0]
+    foreign = store.shard_path(
+        other.train.key, other.certify.key, store.finished_shards(other.train.key, other.certify.key)[0]
+    )
+    shutil.copy(foreign, path)
+    with pytest.raises(RecordError, match=r"foreign records, train_spec differs in .*method"):
+        _aggregate(store)
+    assert not path.exists()
+
+
+def test_rows_that_are_not_those_of_the_name_are_an_error(store: Store) -> None:
+    path = _shards(store)[0]
+    _rewrite(path, records.read_records(path).slice(0, 5))
+    with pytest.raises(RecordError, match="5 rows that are not the indices of its name"):
+        _aggregate(store)
+
+
+def test_mixed_parameters_in_rows_are_an_error(store: Store) -> None:
+    path = _shards(store)[0]
+    table = records.read_records(path)
+    position = table.column_names.index("alpha")
+    mixed = pa.array([0.001] * 6 + [0.01])
+    _rewrite(path, table.set_column(position, "alpha", mixed))
+    with pytest.raises(RecordError, match=r"mixed parameters, column 'alpha' holds \[0.001, 0.01\], expected 0.001"):
+        _aggregate(store)
+
+
+def test_shards_of_different_weights_are_an_error(store: Store) -> None:
+    path = _shards(store)[0]
+    _rewrite(path, records.read_records(path), checkpoint_sha256="f" * 64)
+    with pytest.raises(RecordError, match="certified with different weights"):
+        _aggregate(store)
+
+
+def test_all_problems_of_all_runs_are_reported(store: Store) -> None:
+    _shards(store)[1].unlink()
+    run = read_manifest(store.manifest_path("tiny")).runs[0]
+    shutil.rmtree(store.certify_dir(run.train.key, run.certify.key))
+    with pytest.raises(RecordError) as caught:
+        _aggregate(store)
+    assert "7 of 21 images" in str(caught.value)
+    assert "21 of 21 images" in str(caught.value)
+
+
+def test_an_edited_manifest_is_an_error(store: Store) -> None:
+    path = store.manifest_path("tiny")
+    path.write_text(path.read_text().replace('"sigma": 0.25', '"sigma": -0.25'))
+    with pytest.raises(RecordError, match=r"grid.json: not a grid manifest .*sigma"):
+        _aggregate(store)
+
+
+def test_a_manifest_of_another_format_is_an_error(store: Store) -> None:
+    path = store.manifest_path("tiny")
+    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(RecordError, match=r"format 2, this version reads 1; launch the grid again"):
+        _aggregate(store)

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jobs.atomic import STALE_AFTER_S, read_json, remove_stale_temporaries, set_aside, write_atomically, write_json
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def half(temporary: Path) -> None:
+        temporary.write_text("ha")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, half, Path.stat)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_write_that_reads_back_wrong_never_counts(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+
+    def refuse(temporary: Path) -> None:
+        raise ValueError(temporary.read_text())
+
+    with pytest.raises(ValueError, match="content"):
+        write_atomically(path, lambda temporary: temporary.write_text("content"), refuse)
+    assert os.listdir(tmp_path) == []
+
+
+def test_kill_during_the_write_leaves_no_file_that_counts(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys; from pathlib import Path; from jobs.atomic import write_atomically\n"
+        "def write(path): path.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"write_atomically(Path({str(tmp_path / 'file')!r}), write, Path.stat)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
+    assert not (tmp_path / "file").exists()
+    (leftover,) = tmp_path.iterdir()
+    remove_stale_temporaries(tmp_path)
+    assert leftover.exists()  # young: another writer may be at it
+    os.utime(leftover, (0, time.time() - 2 * STALE_AFTER_S))
+    remove_stale_temporaries(tmp_path)
+    assert not leftover.exists()
+
+
+def test_what_is_set_aside_is_kept_under_a_new_name(tmp_path: Path) -> None:
+    for content in ("first", "second"):
+        (tmp_path / "file").write_text(content)
+        set_aside(tmp_path / "file")
+    assert (tmp_path / "file.rejected-1").read_text() == "first"
+    assert (tmp_path / "file.rejected-2").read_text() == "second"
+
+
+def test_json_round_trip(tmp_path: Path) -> None:
+    write_json(tmp_path / "folder" / "file.json", {"b": [1, 2.5], "a": None})
+    assert read_json(tmp_path / "folder" / "file.json") == {"a": None, "b": [1, 2.5]}

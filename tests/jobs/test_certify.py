@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import random
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from jobs import certify, records
+from jobs.errors import CheckpointError
+from jobs.indices import IndexRange, partition
+from jobs.store import Store
+from tests.jobs.test_train import Killed, _die_after
+from tests.jobs.units import GAUSSIAN_RUN, PGD_RUN, RESOURCES, certify_here
+
+RUN = PGD_RUN
+KEYS = RUN.train.key, RUN.certify.key
+ALL = RUN.indices
+
+
+@pytest.fixture
+def store(tmp_path: Path, undisturbed_results: Path) -> Store:
+    """A store with trained classifiers and no certification."""
+    store = Store(tmp_path)
+    for run in (RUN, GAUSSIAN_RUN):
+        target = store.checkpoint_path(run.train.key)
+        target.parent.mkdir(parents=True)
+        shutil.copy(Store(undisturbed_results).checkpoint_path(run.train.key), target)
+    return store
+
+
+def _records(store: Store) -> pa.Table:
+    shards = [records.read_records(store.shard_path(*KEYS, shard)) for shard in store.finished_shards(*KEYS)]
+    return pa.concat_tables(shards).sort_by("index").drop_columns(list(records.TIMING_COLUMNS))
+
+
+@pytest.fixture(scope="module")
+def expected(undisturbed_records: pa.Table) -> pa.Table:
+    mask = pa.compute.equal(undisturbed_records["train_key"], RUN.train.key)
+    return undisturbed_records.filter(mask)
+
+
+@pytest.mark.parametrize("num_shards", [1, 3, 7])
+@pytest.mark.parametrize("batch_size", [1, 64, 1000, 7777])
+def test_counts_depend_neither_on_shards_nor_batch_size_nor_order(
+    store: Store, expected: pa.Table, num_shards: int, batch_size: int
+) -> None:
+    shards = partition(ALL, -(-len(ALL) // num_shards))
+    random.Random(num_shards).shuffle(shards)
+    for shard in shards:
+        certify_here(store, RUN, shard, replace(RESOURCES, batch_size=batch_size))
+    assert _records(store).equals(expected)
+
+
+def test_strided_shards_give_the_same_records(store: Store, expected: pa.Table) -> None:
+    for start in (2, 0, 1):
+        certify_here(store, RUN, IndexRange(start=start, stop=ALL.stop, step=3))
+    assert _records(store).equals(expected)
+
+
+@pytest.mark.parametrize("done", [0, 1, 10, 20])
+def test_a_shard_killed_anywhere_goes_on_image_by_image(
+    store: Store, expected: pa.Table, monkeypatch: pytest.MonkeyPatch, done: int
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(certify, "certify", _die_after(done, certify.certify))
+        with pytest.raises(Killed):
+            certify_here(store, RUN, ALL)
+    assert store.finished_shards(*KEYS) == []
+    certified: list[int] = []
+    draw = certify.certify
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        certified.append(kwargs["index"])
+        return draw(*args, **kwargs)
+
+    monkeypatch.setattr(certify, "certify", counting)
+    certify_here(store, RUN, ALL)
+    assert certified == list(ALL)[done:]  # nothing that was saved is done twice
+    assert _records(store).equals(expected)
+    assert store.partial_shards(*KEYS) == []
+
+
+def test_saved_images_serve_another_shard_layout_too(
+    store: Store, expected: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(certify, "certify", _die_after(15, certify.certify))
+        with pytest.raises(Killed):
+            certify_here(store, RUN, ALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(certify, "certify", _die_after(0, certify.certify))
+        certify_here(store, RUN, IndexRange(start=0, stop=10))  # draws nothing
+    certify_here(store, RUN, IndexRange(start=10, stop=ALL.stop))
+    assert _records(store).equals(expected)
+    assert store.partial_shards(*KEYS) == []
+
+
+def test_a_damaged_partial_file_is_set_aside(store: Store, expected: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(certify, "certify", _die_after(5, certify.certify))
+        with pytest.raises(Killed):
+            certify_here(store, RUN, ALL)
+    partial = store.partial_path(*KEYS, ALL)
+    partial.write_bytes(partial.read_bytes()[:-20])
+    certify_here(store, RUN, ALL)
+    assert _records(store).equals(expected)
+    assert partial.with_name(f"{partial.name}.rejected-1").exists()
+
+
+def test_a_finished_shard_is_not_touched(store: Store) -> None:
+    certify_here(store, RUN, ALL)
+    path = store.shard_path(*KEYS, ALL)
+    before = path.stat()
+    certify_here(store, RUN, ALL)
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_missing_checkpoint_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such checkpoint; launch again to train it"):
+        certify_here(Store(tmp_path), RUN, ALL)
+
+
+def test_a_truncated_checkpoint_is_set_aside(store: Store) -> None:
+    path = store.checkpoint_path(RUN.train.key)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match=r"moved to checkpoint.pt.rejected-1: launch again"):
+        certify_here(store, RUN, ALL)
+    assert not store.is_trained(RUN.train.key)
+
+
+def test_a_checkpoint_of_another_spec_is_set_aside(store: Store) -> None:
+    shutil.copy(store.checkpoint_path(GAUSSIAN_RUN.train.key), store.checkpoint_path(RUN.train.key))
+    with pytest.raises(CheckpointError, match="another spec"):
+        certify_here(store, RUN, ALL)
+    assert not store.is_trained(RUN.train.key)
+
+
+def test_shards_say_where_they_come_from(store: Store) -> None:
+    certify_here(store, RUN, ALL)
+    metadata = records.check_specs(store.shard_path(*KEYS, ALL), RUN.train, RUN.certify)
+    assert len(metadata["checkpoint_sha256"]) == 64
+    assert metadata["device"] == "cpu"
+    assert metadata["source"] == "certify"
+    assert '"torch"' in metadata["packages"]
+    assert metadata["git_commit"]
+
+
+def test_a_partial_file_that_vanishes_while_being_read_is_no_error(
+    store: Store, expected: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(certify, "certify", _die_after(5, certify.certify))
+        with pytest.raises(Killed):
+            certify_here(store, RUN, ALL)
+    read = records.read_records
+
+    def vanishing(path: Path) -> pa.Table:
+        if ".partial." in path.name and path.exists() and not path.name.startswith("."):
+            path.unlink()
+        return read(path)
+
+    monkeypatch.setattr(records, "read_records", vanishing)
+    certify_here(store, RUN, ALL)
+    assert _records(store).equals(expected)

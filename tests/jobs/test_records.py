@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs import records
+from jobs.errors import RecordError
+from tests.jobs.test_specs import CERTIFY, GAUSSIAN
+
+PINNED_SCHEMA = """\
+train_key: string not null
+certify_key: string not null
+dataset: string not null
+split: string not null
+architecture: string not null
+method: string not null
+attack: string not null
+sigma_train: double not null
+sigma_cert: double not null
+epsilon: double not null
+m_train: int32 not null
+num_steps: int32 not null
+seed: int64 not null
+index: int32 not null
+label: int32 not null
+prediction: int32 not null
+n0: int32 not null
+n: int32 not null
+n_used: int32 not null
+counts0: list<element: int32 not null> not null
+  child 0, element: int32 not null
+counts: list<element: int32 not null> not null
+  child 0, element: int32 not null
+count_top: int32 not null
+alpha: double not null
+p_lower: double not null
+radius: double not null
+correct: bool not null
+stop: string not null
+noise: string not null
+precision: string not null
+elapsed_s: float not null"""
+
+
+@pytest.fixture
+def table() -> pa.Table:
+    row = {
+        **records.run_columns(GAUSSIAN, CERTIFY),
+        "index": 0,
+        "label": 3,
+        "prediction": 3,
+        "n_used": 1000,
+        "counts0": [0, 0, 0, 100, 0, 0, 0, 0, 0, 0],
+        "counts": [0, 0, 0, 1000, 0, 0, 0, 0, 0, 0],
+        "count_top": 1000,
+        "p_lower": 0.99,
+        "radius": 0.58,
+        "correct": True,
+        "stop": "full",
+        "elapsed_s": 0.25,
+    }
+    return records.to_table([row, {**row, "index": 1}])
+
+
+@pytest.fixture
+def path(tmp_path: Path, table: pa.Table) -> Path:
+    path = tmp_path / "000000-000002-001.parquet"
+    records.write_records(path, table, records.spec_metadata(GAUSSIAN, CERTIFY))
+    return path
+
+
+def test_the_schema_is_pinned() -> None:
+    assert records.SCHEMA.to_string() == PINNED_SCHEMA
+
+
+def test_records_survive_the_disk(path: Path, table: pa.Table) -> None:
+    assert records.read_records(path).equals(table)
+    assert records.check_specs(path, GAUSSIAN, CERTIFY)["smoothadv.schema_version"] == "1"
+
+
+def test_a_file_written_by_version_1_still_loads() -> None:
+    table = records.read_records(Path(__file__).parent / "records-version-1.parquet")
+    assert table["radius"].to_pylist() == [0.58, 0.58]
+    assert table["counts"].to_pylist()[0][3] == 1000
+
+
+@pytest.mark.parametrize("kept", [0, 3, 100, -8, -1])
+def test_a_truncated_file_is_named(path: Path, kept: int) -> None:
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(RecordError, match=rf"{path.name}: cannot be read as Parquet"):
+        records.read_records(path)
+
+
+def test_every_flipped_byte_of_the_data_is_noticed(path: Path, table: pa.Table) -> None:
+    sound = path.read_bytes()
+    footer_size = int.from_bytes(sound[-8:-4], "little")
+    for position in range(4, len(sound) - footer_size - 8, 97):
+        damaged = bytearray(sound)
+        damaged[position] ^= 0x10
+        path.write_bytes(bytes(damaged))
+        try:
+            read = records.read_records(path)
+        except RecordError:
+            continue
+        assert read.equals(table)  # a byte that carries nothing
+
+
+def test_foreign_parquet_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "foreign.parquet"
+    pq.write_table(pa.table({"a": [1]}), path)
+    with pytest.raises(RecordError, match="not one of certification records"):
+        records.read_records(path)
+
+
+def test_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "text.parquet"
+    path.write_text("idx label predict radius correct time\n")
+    with pytest.raises(RecordError, match="cannot be read as Parquet"):
+        records.read_records(path)
+
+
+def _rewrite(path: Path, table: pa.Table, version: str = "1") -> None:
+    pq.write_table(table.replace_schema_metadata({"smoothadv.schema_version": version}), path)
+
+
+def test_another_schema_version_is_refused(path: Path, table: pa.Table) -> None:
+    _rewrite(path, table, version="2")
+    with pytest.raises(RecordError, match="schema version 2, this version of the package reads 1"):
+        records.read_records(path)
+
+
+def test_a_missing_column_is_named(path: Path, table: pa.Table) -> None:
+    _rewrite(path, table.drop_columns(["radius"]))
+    with pytest.raises(RecordError, match="column 'radius' is missing"):
+        records.read_records(path)
+
+
+def test_a_column_of_another_type_is_named(path: Path, table: pa.Table) -> None:
+    position = table.column_names.index("radius")
+    _rewrite(path, table.set_column(position, "radius", table["radius"].cast(pa.float32())))
+    with pytest.raises(RecordError, match="column 'radius' has type float, expected double"):
+        records.read_records(path)
+
+
+def test_a_null_is_named(path: Path, table: pa.Table) -> None:
+    position = table.column_names.index("label")
+    nulls: Any = pa.array([1, None], pa.int32())
+    _rewrite(path, table.set_column(position, "label", nulls))
+    with pytest.raises(RecordError, match="column 'label' has nulls"):
+        records.read_records(path)
+
+
+def test_records_of_another_spec_are_foreign(path: Path) -> None:
+    other = CERTIFY.__class__(**{**vars(CERTIFY), "n": 500})
+    with pytest.raises(RecordError, match=r"foreign records, certify_spec differs in n \(1000, expected 500\)"):
+        records.check_specs(path, GAUSSIAN, other)

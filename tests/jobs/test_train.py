@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from jobs import checkpoint, train
+from jobs.errors import TrainingDivergedError
+from jobs.manifest import Run
+from jobs.store import Store
+from tests.jobs.units import GAUSSIAN_RUN, PGD_RUN, train_here
+
+RUN = Run(train=replace(PGD_RUN.train, epochs=4), certify=PGD_RUN.certify, indices=PGD_RUN.indices)
+KEY = RUN.train.key
+
+
+class Killed(BaseException):
+    """Stands for a process that ends at once: nothing catches it."""
+
+
+def _weights(store: Store, key: str = KEY) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = checkpoint.load(store.checkpoint_path(key))["state_dict"]
+    return state
+
+
+def _assert_same_bits(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert torch.equal(ours[name], theirs[name]), name
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = Store(tmp_path_factory.mktemp("undisturbed"))
+    train_here(store, RUN)
+    return store
+
+
+def _die_after(calls: int, function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function``, but the call after the first ``calls`` is the process's last act."""
+    left = [calls]
+
+    def dying(*args: Any, **kwargs: Any) -> Any:
+        if left[0] == 0:
+            raise Killed
+        left[0] -= 1
+        return function(*args, **kwargs)
+
+    return dying
+
+
+@pytest.mark.parametrize("epochs_done", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("at", ["_train_epoch", "_save_state"])
+def test_training_killed_anywhere_goes_on_to_the_same_bits(
+    tmp_path: Path, undisturbed: Store, monkeypatch: pytest.MonkeyPatch, epochs_done: int, at: str
+) -> None:
+    store = Store(tmp_path)
+    if epochs_done < RUN.train.epochs:
+        with monkeypatch.context() as patch:
+            patch.setattr(train, at, _die_after(epochs_done, getattr(train, at)))
+            with pytest.raises(Killed):
+                train_here(store, RUN)
+        assert not store.is_trained(KEY)
+        assert store.saved_epochs(KEY) == [*range(1, epochs_done + 1)][-2:]
+    train_here(store, RUN)
+    _assert_same_bits(_weights(store), _weights(undisturbed))
+    assert not store.state_dir(KEY).exists()
+
+
+def test_killed_inside_an_epoch_goes_on_to_the_same_bits(
+    tmp_path: Path, undisturbed: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_train_step", _die_after(50, train._train_step))  # 21 steps an epoch
+        with pytest.raises(Killed):
+            train_here(store, RUN)
+    train_here(store, RUN)
+    _assert_same_bits(_weights(store), _weights(undisturbed))
+
+
+def test_a_damaged_state_falls_back_to_the_one_before(
+    tmp_path: Path, undisturbed: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_train_epoch", _die_after(3, train._train_epoch))
+        with pytest.raises(Killed):
+            train_here(store, RUN)
+    newest = store.state_path(KEY, 3)
+    newest.write_bytes(newest.read_bytes()[:1000])
+    train_here(store, RUN)
+    _assert_same_bits(_weights(store), _weights(undisturbed))
+
+
+def test_a_finished_run_is_not_touched(undisturbed: Store) -> None:
+    before = undisturbed.checkpoint_path(KEY).stat()
+    train_here(undisturbed, RUN)
+    after = undisturbed.checkpoint_path(KEY).stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_the_epochs_file_tells_the_story(undisturbed: Store) -> None:
+    epochs = pq.read_table(undisturbed.epochs_path(KEY)).to_pylist()
+    assert [row["epoch"] for row in epochs] == [0, 1, 2, 3]
+    assert [row["epsilon"] for row in epochs] == [0.0, 0.25, 0.25, 0.25]
+    assert epochs[-1]["accuracy"] > 0.5  # chance is 0.1
+
+
+def test_epsilon_is_zero_first_and_grows_linearly() -> None:
+    spec = replace(PGD_RUN.train, epsilon=1.0, warmup_epochs=10)
+    assert [train.epsilon_at(spec, epoch) for epoch in (0, 1, 5, 10, 11)] == pytest.approx([0, 0.1, 0.5, 1, 1])
+    assert train.epsilon_at(replace(spec, warmup_epochs=0), 0) == 1.0
+
+
+def test_the_learning_rate_steps_down() -> None:
+    spec = replace(PGD_RUN.train, learning_rate=0.1, lr_step_epochs=50, lr_gamma=0.1)
+    rates = [train.learning_rate_at(spec, epoch) for epoch in (0, 49, 50, 100, 149)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.001, 0.001])
+
+
+def test_attack_and_training_step_see_the_same_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attacked: list[tuple[torch.Tensor, torch.Tensor]] = []
+    trained_on: list[torch.Tensor] = []
+    attack, forward = train.smoothadv_pgd, train.Classifier.forward
+
+    def watch_attack(classifier: Any, inputs: Any, labels: Any, noise: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        adversarial = attack(classifier, inputs, labels, noise, **kwargs)
+        attacked.append((adversarial, noise))
+        return adversarial
+
+    def watch_forward(self: train.Classifier, inputs: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            trained_on.append(inputs.detach())
+        else:  # the attack: statistics are frozen, parameters take no gradient
+            assert not any(parameter.requires_grad for parameter in self.parameters())
+        return forward(self, inputs)
+
+    monkeypatch.setattr(train, "smoothadv_pgd", watch_attack)
+    monkeypatch.setattr(train.Classifier, "forward", watch_forward)
+    train_here(Store(tmp_path), Run(train=replace(RUN.train, epochs=2), certify=RUN.certify, indices=RUN.indices))
+    assert len(attacked) == len(trained_on) == 2 * 21
+    for (adversarial, noise), inputs in zip(attacked, trained_on, strict=True):
+        assert torch.equal(inputs, (adversarial + noise).flatten(0, 1))
+
+
+def test_diverging_training_stops_and_keeps_the_last_good_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, step = Store(tmp_path), train._train_step
+    steps = [0]
+
+    def diverge_in_the_third_epoch(trainer: Any, *args: Any) -> Any:
+        steps[0] += 1
+        if steps[0] == 45:  # 21 steps an epoch
+            with torch.no_grad():
+                next(trainer.classifier.parameters()).fill_(float("nan"))
+        return step(trainer, *args)
+
+    monkeypatch.setattr(train, "_train_step", diverge_in_the_third_epoch)
+    with pytest.raises(TrainingDivergedError, match="epoch 2 is not finite; the state after epoch 2 is kept"):
+        train_here(store, GAUSSIAN_RUN)
+    assert store.saved_epochs(GAUSSIAN_RUN.train.key) == [1, 2]
+    for epoch in (1, 2):
+        state = checkpoint.load(store.state_path(GAUSSIAN_RUN.train.key, epoch))["state_dict"]
+        assert all(bool(tensor.isfinite().all()) for tensor in state.values())
+    assert not store.is_trained(GAUSSIAN_RUN.train.key)

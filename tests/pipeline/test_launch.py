@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import filelock
+import pyarrow as pa
+import pytest
+
+from configs.entry import run_command
+from jobs import train
+from jobs.errors import TrainingDivergedError
+from jobs.manifest import read_manifest
+from jobs.store import Store
+from pipeline.launch import launch
+from tests.grids import finished_files, grid_records, tiny
+
+
+def _launch(results: Path, *more: str) -> int:
+    return run_command("launch", launch, tiny(results, "cluster=debug", *more))
+
+
+@pytest.fixture
+def results(tmp_path: Path, undisturbed_results: Path) -> Path:
+    return Path(shutil.copytree(undisturbed_results, tmp_path / "results"))
+
+
+def test_a_second_launch_has_nothing_to_do(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = finished_files(results)
+    assert _launch(results) == 0
+    assert "nothing to do: the grid is complete" in capsys.readouterr().out
+    assert finished_files(results) == before
+
+
+def test_a_dry_run_touches_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _launch(tmp_path / "results", "dry_run=true") == 0
+    assert "dry run" in capsys.readouterr().out
+    assert os.listdir(tmp_path) == []
+
+
+def test_more_images_re_use_those_that_are_there(results: Path, undisturbed_records: pa.Table) -> None:
+    before = finished_files(results)
+    assert _launch(results, "certify.indices.stop=30") == 0
+    assert before.items() <= finished_files(results).items()
+    table = grid_records(results)
+    assert len(table) == 90
+    assert table.filter(pa.compute.less(table["index"], 21)).equals(undisturbed_records)
+
+
+def test_every_20th_and_then_all(tmp_path: Path, undisturbed_records: pa.Table) -> None:
+    assert _launch(tmp_path, "certify.indices.step=20") == 0
+    assert len(grid_records(tmp_path)) == 6
+    assert _launch(tmp_path) == 0
+    assert grid_records(tmp_path).equals(undisturbed_records)
+
+
+def test_two_grids_share_runs(results: Path) -> None:
+    before = finished_files(results)
+    assert _launch(results, "grid.name=other") == 0
+    assert finished_files(results) == before
+    assert grid_records(results, "other").equals(grid_records(results))
+
+
+def test_a_changed_grid_is_noted(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _launch(results, "certify.n=100") == 0
+    assert "note: grid tiny was launched with other settings before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["train.dataset=mnist"],
+        ["train.epochs=0"],
+        ["certify.alpha=0"],
+        ["certify.alpha=1.0"],
+        ["certify.n=0"],
+        ["certify.n=9"],
+        ["cluster.max_workers=0"],
+        ["grid.blocks=[{method: gaussian, sigma: 0}]"],
+        ["grid.blocks=[{method: magic, sigma: 0.25}]"],
+        ["grid.blocks=[{method: gaussian, sigma: []}]"],
+        ["grid.blocks=[]"],
+        ["grid=nope"],
+        ["certify.nn=10"],
+        ["dry_run=perhaps"],
+    ],
+)
+def test_bad_input_exits_2_and_writes_nothing(
+    tmp_path: Path, overrides: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _launch(tmp_path / "results", *overrides) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert os.listdir(tmp_path) == []
+
+
+def test_all_groups_are_checked_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _launch(tmp_path, "cluster.max_workers=0", "certify.alpha=2", "train.dataset=mnist", "dry_run=3") == 2
+    problems = capsys.readouterr().err
+    for part in ("launch.dry_run", "cluster.max_workers", "certify.alpha", "unknown dataset 'mnist'"):
+        assert part in problems
+
+
+def test_a_results_folder_that_cannot_be_written_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("mine")
+    assert _launch(blocker / "results") == 2
+    assert "results: cannot write to" in capsys.readouterr().err
+    assert blocker.read_text() == "mine"
+
+
+def test_bad_input_leaves_finished_results_alone(results: Path) -> None:
+    before = finished_files(results)
+    assert _launch(results, "certify.n=3") == 2
+    assert finished_files(results) == before
+
+
+def test_a_second_launch_at_the_same_time_is_refused(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with filelock.FileLock(Store(results).launch_lock_path()):
+        assert _launch(results) == 1
+    assert "another launch is at work" in capsys.readouterr().err
+
+
+def test_one_diverging_model_does_not_stop_the_others(
+    tmp_path: Path,
+    undisturbed_records: pa.Table,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def diverge(*args: object, **kwargs: object) -> None:
+        raise TrainingDivergedError("training of x diverged: the loss of epoch 0 is not finite")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "smoothadv_pgd", diverge)  # the two SmoothAdv models
+        assert _launch(tmp_path) == 1
+    error = capsys.readouterr().err
+    assert "2 failed; all else is kept. Launch again" in error
+    assert "held back, since something they need failed: 7 units" in error
+    gaussian = read_manifest(Store(tmp_path).manifest_path("tiny")).runs[0]
+    assert len(Store(tmp_path).finished_shards(gaussian.train.key, gaussian.certify.key)) == 3
+    before = finished_files(tmp_path)
+    assert _launch(tmp_path) == 0
+    assert before.items() <= finished_files(tmp_path).items()
+    assert grid_records(tmp_path).equals(undisturbed_records)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign"])
+def test_a_damaged_shard_fails_once_and_is_made_anew(
+    results: Path, undisturbed_records: pa.Table, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(results)
+    run = read_manifest(store.manifest_path("tiny")).runs[1]
+    path = store.shard_path(run.train.key, run.certify.key, store.finished_shards(run.train.key, run.certify.key)[1])
+    path.write_bytes(path.read_bytes()[:500] if damage == "truncated" else b"PAR1 something else PAR1")
+    store.records_path("tiny").unlink()
+    assert _launch(results) == 1
+    assert path.name in capsys.readouterr().err
+    assert _launch(results) == 0
+    assert grid_records(results).equals(undisturbed_records)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "of another spec"])
+def test_a_damaged_checkpoint_fails_once_and_is_trained_anew(
+    results: Path, undisturbed_records: pa.Table, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(results)
+    other, run, third = read_manifest(store.manifest_path("tiny")).runs
+    shutil.rmtree(store.certify_dir(run.train.key, run.certify.key))
+    path = store.checkpoint_path(run.train.key)
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        shutil.copy(store.checkpoint_path(other.train.key), path)
+    finished = finished_files(store.run_dir(third.train.key))
+    assert _launch(results) == 1
+    assert "moved to checkpoint.pt.rejected-1: launch again to train this run anew" in capsys.readouterr().err
+    assert _launch(results) == 0
+    assert grid_records(results).equals(undisturbed_records)
+    assert finished_files(store.run_dir(third.train.key)) == finished
+
+
+def test_records_of_an_older_layout_of_the_grid_are_not_taken_for_current(results: Path) -> None:
+    path = Store(results).records_path("tiny")
+    before = path.stat().st_mtime_ns
+    time.sleep(0.01)
+    assert _launch(results, "certify.indices.stop=14") == 0
+    assert path.stat().st_mtime_ns > before
+    assert len(grid_records(results)) == 42

@@ -1,0 +1,167 @@
+"""The real pool of processes, and what survives when any of them is killed at any moment."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from configs.entry import run_command
+from jobs.store import Store
+from pipeline.launch import launch
+from pipeline.status import read_activity
+from tests.grids import finished_files, grid_records, tiny
+
+SLOW_ENOUGH = ["train.epochs=3", "cluster=local"]
+PATIENCE_S = 120.0
+
+
+@contextlib.contextmanager
+def _launched(results: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
+    """The launch as a user starts it, in a session of its own so that its processes can be counted."""
+    command = [sys.executable, "-m", "pipeline.launch", *tiny(results, *SLOW_ENOUGH, *more)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _await(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def _worker_pid(results: Path, stage: str) -> int | None:
+    """The process of a unit of that stage which has begun and not ended, as its log says."""
+    for log in sorted((Store(results).grid_dir("tiny") / "logs" / stage).rglob("*.log")):
+        text = log.read_text()
+        begun = re.findall(r"begin .* process (\d+)\)", text)
+        if begun and len(re.findall(r"INFO end|failed ", text)) < len(begun):
+            return int(begun[-1])
+    return None
+
+
+def _session_is_empty(session: int) -> bool:
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended while we looked
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session and fields[0] not in "ZX":
+                return False
+    return True
+
+
+def _finish(results: Path, expected: pa.Table) -> None:
+    """Launch again: the grid becomes complete, with the records of an undisturbed run."""
+    before = finished_files(results)
+    with _launched(results) as process:
+        output, errors = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, (output, errors)
+    assert before.items() <= finished_files(results).items()
+    assert grid_records(results).equals(expected)
+    assert list(results.rglob("*.partial.parquet")) == []
+    assert list(results.rglob("state")) == []
+
+
+def test_the_pool_gives_the_records_of_the_plain_loop(
+    tmp_path: Path, undisturbed_records: pa.Table, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command("launch", launch, tiny(tmp_path, "cluster=local", "cluster.num_shards=2")) == 0
+    assert "next: python -m analysis.envelope grid=tiny" in capsys.readouterr().out
+    assert grid_records(tmp_path).equals(undisturbed_records)
+    log = next((Store(tmp_path).grid_dir("tiny") / "logs" / "train").glob("*.log")).read_text()
+    assert "epoch 2: loss" in log
+    assert not Store(tmp_path).activity_path("tiny").exists()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_kill_9_of_the_launcher_anywhere(tmp_path: Path, undisturbed_records: pa.Table, seed: int) -> None:
+    choose = random.Random(seed)
+    with _launched(tmp_path) as process:
+        _await(lambda: _worker_pid(tmp_path, "train"), process)
+        time.sleep(choose.uniform(0, 2.5))  # from the first epoch to the last shard
+        process.kill()
+        process.wait()
+        _await_empty(process.pid)  # no worker outlives its launch
+    _finish(tmp_path, undisturbed_records)
+
+
+def _await_empty(session: int) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not _session_is_empty(session):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("stage", ["train", "certify"])
+def test_kill_9_of_a_worker_costs_its_own_unit_only(tmp_path: Path, undisturbed_records: pa.Table, stage: str) -> None:
+    victim: list[int] = []
+
+    def found() -> bool:
+        pid = _worker_pid(tmp_path, stage)
+        victim[:] = [] if pid is None else [pid]
+        return pid is not None
+
+    with _launched(tmp_path, "certify.n=20000" if stage == "certify" else "train.epochs=30") as process:
+        _await(found, process)
+        os.kill(victim[0], signal.SIGKILL)
+        _, errors = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 1
+    assert "1 failed; all else is kept. Launch again" in errors
+    assert "the process was killed (SIGKILL): out of memory, or by hand" in errors
+    store = Store(tmp_path)
+    num_trained = len(list(store.root.glob("runs/*/checkpoint.pt")))
+    assert num_trained == (2 if stage == "train" else 3)
+    num_shards = len(list(store.root.glob("runs/*/certify/*/??????-*.parquet")))
+    assert num_shards == (6 if stage == "train" else 8)
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_kill_9_of_workers_again_and_again(tmp_path: Path, undisturbed_records: pa.Table, seed: int) -> None:
+    choose = random.Random(seed)
+    for stage in ("train", "certify"):
+        with _launched(tmp_path) as process:
+            with contextlib.suppress(AssertionError):  # the launch may be through before we find a victim
+                _await(lambda stage=stage: _worker_pid(tmp_path, stage), process)  # type: ignore[misc]
+                time.sleep(choose.uniform(0, 0.2))
+                pid = _worker_pid(tmp_path, stage)
+                if pid is not None:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            process.communicate(timeout=PATIENCE_S)
+    _finish(tmp_path, undisturbed_records)
+
+
+def test_status_sees_the_launch_at_work(tmp_path: Path) -> None:
+    with _launched(tmp_path) as process:
+        _await(lambda: _worker_pid(tmp_path, "train"), process)
+        _await(lambda: read_activity(Store(tmp_path), "tiny").running, process)
+        process.kill()
+        process.wait()
+    assert not read_activity(Store(tmp_path), "tiny").running
+
+
+def test_ctrl_c_ends_the_workers_and_says_how_to_go_on(tmp_path: Path, undisturbed_records: pa.Table) -> None:
+    with _launched(tmp_path) as process:
+        _await(lambda: _worker_pid(tmp_path, "train"), process)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 130
+        assert "run the same command again to go on" in errors
+        _await_empty(process.pid)
+    _finish(tmp_path, undisturbed_records)

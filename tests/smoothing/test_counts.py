@@ -1,0 +1,146 @@
+"""Votes: the same for every batch size and order, and equal to a plain loop's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor, nn
+
+from smoothing.counts import class_counts
+from smoothing.noise import BLOCK_ROWS, NoiseStream
+
+NUM_CLASSES = 5
+SIGMA = 0.5
+STREAM = NoiseStream(seed=11, index=40, stage="estimation")
+
+
+def random_convnet() -> nn.Module:
+    """A small network with batch normalisation whose votes spread over several classes."""
+    generator = torch.Generator().manual_seed(1)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, stride=2),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(8 * 3 * 3, NUM_CLASSES),
+    )
+    for name, values in network.state_dict().items():
+        if name.endswith("running_var"):
+            values.copy_(0.5 + torch.rand(values.shape, generator=generator))
+        elif values.is_floating_point():
+            values.copy_(torch.randn(values.shape, generator=generator))
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    return random_convnet()
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    return torch.rand((4, 3, 8, 8), generator=torch.Generator().manual_seed(1))
+
+
+def votes(
+    classifier: Callable[[Tensor], Tensor], image_CHW: Tensor, num_samples: int, batch_size: int = 500
+) -> npt.NDArray[np.int64]:
+    return class_counts(
+        classifier,
+        image_CHW,
+        sigma=SIGMA,
+        num_samples=num_samples,
+        num_classes=NUM_CLASSES,
+        stream=STREAM,
+        batch_size=batch_size,
+    )
+
+
+def plain_loop_votes(classifier: nn.Module, image_CHW: Tensor, num_samples: int) -> npt.NDArray[np.int64]:
+    counts = np.zeros(NUM_CLASSES, dtype=np.int64)
+    for sample_nr in range(num_samples):
+        block_nr, row = divmod(sample_nr, BLOCK_ROWS)
+        noise = torch.from_numpy(STREAM.block(block_nr, tuple(image_CHW.shape))[row])
+        with torch.no_grad():
+            counts[int(classifier((image_CHW + SIGMA * noise)[None]).argmax())] += 1
+    return counts
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 100, 500, 1000, 10**6])
+def test_batch_size_does_not_change_a_vote(network: nn.Module, images: Tensor, batch_size: int) -> None:
+    expected = votes(network, images[0], 2345, batch_size=2000)
+    assert np.all(expected > 50), "a vote that is always the same would show nothing"
+    assert np.array_equal(votes(network, images[0], 2345, batch_size=batch_size), expected)
+
+
+@pytest.mark.parametrize("num_samples", [1, 99, 100, 101, 500, 501, 1234])
+def test_votes_sum_to_the_number_of_samples(network: nn.Module, images: Tensor, num_samples: int) -> None:
+    counts = votes(network, images[0], num_samples)
+    assert counts.sum() == num_samples
+    assert counts.shape == (NUM_CLASSES,)
+    assert counts.dtype == np.int64
+
+
+def test_other_images_do_not_change_the_votes(network: nn.Module, images: Tensor) -> None:
+    forwards = [votes(network, image_CHW, 300) for image_CHW in images]
+    backwards = [votes(network, image_CHW, 300) for image_CHW in images.flip(0)]
+    assert np.array_equal(forwards, backwards[::-1])
+
+
+@pytest.mark.parametrize("num_samples", [1, 100, 537])
+def test_votes_equal_a_plain_loops(network: nn.Module, images: Tensor, num_samples: int) -> None:
+    expected = plain_loop_votes(network, images[1], num_samples)
+    assert np.array_equal(votes(network, images[1], num_samples), expected)
+
+
+def test_more_samples_only_add_votes(network: nn.Module, images: Tensor) -> None:
+    counts = np.array([votes(network, images[0], num_samples) for num_samples in range(95, 106)])
+    added = np.diff(counts, axis=0)
+    assert np.all(added >= 0)
+    assert np.all(added.sum(axis=1) == 1)
+
+
+def inputs_seen(image_CHW: Tensor, num_samples: int, batch_size: int) -> list[Tensor]:
+    """What the classifier is given, call by call; its votes are all for class 0."""
+    seen: list[Tensor] = []
+
+    def recorder(inputs_BCHW: Tensor) -> Tensor:
+        seen.append(inputs_BCHW.clone())
+        return torch.zeros(len(inputs_BCHW), NUM_CLASSES)
+
+    assert votes(recorder, image_CHW, num_samples, batch_size=batch_size).tolist() == [num_samples, 0, 0, 0, 0]
+    return seen
+
+
+def test_classifier_sees_the_image_plus_scaled_noise(images: Tensor) -> None:
+    noise = np.concatenate([STREAM.block(block_nr, (3, 8, 8)) for block_nr in range(12)])
+    expected_BCHW = images[0] + SIGMA * torch.from_numpy(noise)
+    assert torch.equal(torch.cat(inputs_seen(images[0], 1150, 1000))[:1150], expected_BCHW[:1150])
+
+
+@pytest.mark.parametrize("batch_size", [1, 999, 1500, 10**6])
+def test_classifier_on_a_cpu_sees_the_same_pieces_for_every_batch_size(images: Tensor, batch_size: int) -> None:
+    """Equal shapes are what makes rounding, and so every vote, the same on any machine."""
+    expected, seen = inputs_seen(images[0], 2345, 1000), inputs_seen(images[0], 2345, batch_size)
+    assert len(seen) == len(expected) > 1
+    assert all(torch.equal(piece, other) for piece, other in zip(seen, expected, strict=True))
+
+
+def test_counting_leaves_image_and_network_alone(network: nn.Module, images: Tensor) -> None:
+    image_CHW, before = images[0].clone(), {name: value.clone() for name, value in network.state_dict().items()}
+    votes(network, image_CHW, 100)
+    assert torch.equal(image_CHW, images[0])
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(("num_samples", "batch_size"), [(0, 100), (-5, 100), (100, 0), (100, -1)])
+def test_at_least_one_sample_and_one_row(network: nn.Module, images: Tensor, num_samples: int, batch_size: int) -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        votes(network, images[0], num_samples, batch_size=batch_size)
