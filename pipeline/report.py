@@ -27,10 +27,11 @@ def plan_table(manifest: Manifest, observed: Observation, plan: Plan, activity: 
     num_missing = sum(
         len(missing_from(run.indices, observed.certified[run.train.key, run.certify.key])) for run in manifest.runs
     )
+    is_aggregated = observed.aggregated and observed.is_certified(manifest)
     rows = [
-        ("train", "models", len(models), len(models) - len(plan.train), len(plan.train)),
+        ("train", "models", len(models), len(models & observed.trained), len(plan.train)),
         ("certify", "images", num_images, num_images - num_missing, len(plan.certify)),
-        ("aggregate", "file", 1, int(plan.aggregate is None), int(plan.aggregate is not None)),
+        ("aggregate", "file", 1, int(is_aggregated), int(plan.aggregate is not None)),
     ]
     table = tabulate(rows, headers=["stage", "of", "total", "done", "units to run"], intfmt=",")
     if activity.under_way:

@@ -153,11 +153,12 @@ class _Submission:
         waiting = list(todo)
         try:
             while waiting:
-                block = waiting.pop(0)
+                block, num_before = waiting.pop(0), len(self.jobs)
                 try:
                     waiting = self._fitting(block, waiting)
                 except SubmitLimitError:
-                    if block.width == 1:
+                    # Where its first array was taken, the next launch does the rest of the block.
+                    if block.width == 1 or len(self.jobs) > num_before:
                         raise
                     waiting = [*block.split(block.width // 2), *waiting]
         except SubmitLimitError as error:

@@ -5,6 +5,7 @@ except for "slow". The pipeline itself knows nothing of this.
 """
 
 import functools
+import importlib
 import json
 import os
 import re
@@ -32,12 +33,14 @@ def _wait_for_second_copy() -> None:
         time.sleep(0.1)
 
 
-def _raise() -> None:
-    raise RuntimeError("a fault on order")
+def _make_raise(module_name: str) -> None:
+    def run(*args: object) -> None:
+        raise RuntimeError("a fault on order")
+
+    importlib.import_module(module_name).run = run  # type: ignore[attr-defined]
 
 
 _ACTIONS: dict[str, Callable[[], object]] = {
-    "raise": _raise,
     "exit": lambda: os._exit(3),
     "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
@@ -81,6 +84,9 @@ def _order() -> None:
             if re.search(pattern, unit.name):
                 if action == "slow":
                     _slow_down()
+                elif action == "raise":
+                    if _is_first_time(pattern):
+                        _make_raise(worker.STAGE_MODULES[unit.stage])
                 elif action == "two copies" or _is_first_time(pattern):
                     _ACTIONS[action]()
         execute(unit, *args)
