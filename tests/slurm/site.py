@@ -42,6 +42,7 @@ SLURM = [
     "cluster.poll_s=0.3",
     *(f"cluster.{stage}.{option}" for stage in ("train", "certify") for option in ("cpus=1", "mem_gb=2.5")),
     "cluster.aggregate.mem_gb=2.5",
+    "cluster.units_per_job=2",  # importing torch is what takes longest
 ]
 
 

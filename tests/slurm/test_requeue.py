@@ -65,7 +65,7 @@ def test_time_limits_of_training_and_of_certification(site: Site, tmp_path: Path
     grid = ["grid.blocks=[{method: gaussian, sigma: 0.25}]", "cluster.num_shards=1"]
     images = ["certify.indices.stop=12"]
     other = ["grid.name=certified", "train.seed=1"]
-    limit = ["cluster.train.time_min=1", "cluster.certify.time_min=1", "cluster.signal_delay_s=40"]
+    limit = ["cluster.train.time_min=1", "cluster.certify.time_min=1", "cluster.signal_delay_s=20"]
     expected = tmp_path / "expected"
     for more in ([*grid, *images, "train.epochs=25"], [*grid, *images, *other]):
         assert launch(compose(expected, "cluster=debug", *more)) == 0

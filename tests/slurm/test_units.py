@@ -7,15 +7,16 @@ import pyarrow as pa
 from tests.grids import finished_files, grid_records
 from tests.slurm.site import Site
 
-MODELS = "grid.blocks=[{method: gaussian, sigma: [0.25, 0.5]}]"
+SINGLY = ["cluster.units_per_job=1", "cluster.max_array_size=1"]
+"""Every array has one task, and every model is a block of its own."""
 
 
 def test_an_undisturbed_launch_returns_at_once_and_completes(site: Site, undisturbed: pa.Table) -> None:
-    text = site.launch("cluster.max_array_size=1")  # every array has one task, and each is a block of its own
+    text = site.launch(*SINGLY)
     assert "submitted 7 units in 7 arrays" in text
     states = set(site.states().values())
     assert states <= {"queued", "running", "done"}
-    assert "nothing to submit: the rest is under way" in site.launch("cluster.max_array_size=1")
+    assert "nothing to submit: the rest is under way" in site.launch(*SINGLY)
     site.finish()
     assert grid_records(site.results, "faults").equals(undisturbed)
     assert (site.store.envelope_dir("faults") / "envelope.csv").exists()

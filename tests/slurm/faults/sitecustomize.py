@@ -70,8 +70,8 @@ def _slow_down() -> None:
 
         return wrapper
 
-    train._train_epoch = slowly(train._train_epoch, 2.0)
-    certify._certified_row = slowly(certify._certified_row, 4.0)
+    train._train_epoch = slowly(train._train_epoch, 1.5)
+    certify._certified_row = slowly(certify._certified_row, 3.0)
 
 
 def _order() -> None:
