@@ -1,6 +1,7 @@
 # make demo    environment, then the main job on real data on this machine's CPU, and its envelope
-# make test    environment, then the whole test suite
-# make check   what CI runs: format, lint, types, import rules, tests with branch coverage
+# make test    environment, then the whole test suite with branch coverage
+# make check   format, lint, types and import rules, then make test
+# make slurm-up, test-slurm, slurm-down   the tests on a real SLURM, see tests/slurm/slurm.mk
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -12,10 +13,9 @@ demo: $(VENV)/installed
 	$(BIN)/python -m analysis.envelope grid=digits
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
-
-check: lint
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+check: lint test
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
@@ -37,3 +37,5 @@ constraints: $(VENV)/installed
 
 clean:
 	rm -rf $(VENV)
+
+include tests/slurm/slurm.mk

@@ -1,18 +1,64 @@
-"""A grid's envelope beside its Gaussian baseline, radius by radius."""
+"""A grid's envelope beside its Gaussian baseline, and the models it may choose from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-import pandas as pd
+import numpy.typing as npt
 
-from analysis.load import CertifiedGrid, Model
-from smoothing.accuracy import Envelope, upper_envelope
-from smoothing.bounds import two_sided_interval
+from analysis.models import CertifiedGrid, Model
+from jobs.errors import RecordError
+from smoothing.accuracy import AccuracyCurve, Envelope, upper_envelope
 
 BASELINE_METHOD = "gaussian"
+SELECTION_STEP = 20
+"""selection=split chooses on every so-many-th image: those that the papers certify."""
+
+SelectionMode = Literal["same", "split"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Contenders:
+    """Models of one kind, the envelope that chooses among them, and what the choice is worth.
+
+    Attributes:
+        name: What they are called in tables and legends.
+        models: All models searched, by label.
+        choice_curves: Per label, over the images that the choice is made on.
+        curves: Per label, over the images that are reported.
+        is_reported: Which images those are, bool, one per row of a model.
+        envelope: Of ``choice_curves``.
+    """
+
+    name: str
+    models: dict[str, Model]
+    choice_curves: dict[str, AccuracyCurve]
+    curves: dict[str, AccuracyCurve]
+    is_reported: npt.NDArray[np.bool_]
+    envelope: Envelope
+
+    @property
+    def num_images(self) -> int:
+        """Images that are reported, N."""
+        return next(iter(self.curves.values())).num_images
+
+    def winner_at(self, radius: float) -> Model | None:
+        """The model chosen at a radius; None where none certifies anything there."""
+        label = self.envelope.winner_at(radius)
+        return None if label is None else self.models[label]
+
+    def num_certified_at(self, radii: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """Images that the model chosen at each radius certifies there, shape of ``radii``."""
+        at = np.atleast_1d(np.asarray(radii, dtype=np.float64))
+        labels = [self.envelope.winner_at(float(radius)) for radius in at]
+        counts = [
+            0 if label is None else int(self.curves[label].num_certified(radius))
+            for label, radius in zip(labels, at, strict=True)
+        ]
+        return np.array(counts, dtype=np.int64)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,74 +67,94 @@ class Comparison:
 
     Attributes:
         grid: The models.
-        name: What the models of ``envelope`` are called in tables and legends.
-        envelope: Over all models but the baseline's (over those where there are no others).
-        baseline: Over the Gaussian-augmentation models; None where there are none besides.
+        contenders: All models but the baseline's (those, where there are no others).
+        baseline: The Gaussian-augmentation models; None where there are none besides.
+        selection: same: chosen and reported on all images. split: chosen on every 20th image, reported
+            on the others.
     """
 
     grid: CertifiedGrid
-    name: str
-    envelope: Envelope
-    baseline: Envelope | None
+    contenders: Contenders
+    baseline: Contenders | None
+    selection: SelectionMode
 
 
-def compare(grid: CertifiedGrid) -> Comparison:
-    """Split a grid's models into the baseline's and the others, and take both envelopes."""
-    baseline = [model for model in grid.models if model.run.train.method == BASELINE_METHOD]
-    others = [model for model in grid.models if model.run.train.method != BASELINE_METHOD]
+def compare(grid: CertifiedGrid, selection: SelectionMode = "same") -> Comparison:
+    """Split a grid's models into the baseline's and the others, and take both envelopes.
+
+    Raises:
+        RecordError: selection is split, and one of the two halves holds no image.
+    """
+    baseline = [model for model in grid.models if model.parameters.method == BASELINE_METHOD]
+    others = [model for model in grid.models if model.parameters.method != BASELINE_METHOD]
     chosen = others or baseline
-    methods = {model.run.train.method for model in chosen}
+    methods = {model.parameters.method for model in chosen}
+    name = _METHOD_NAMES.get(methods.pop() or "", "Adversarial") if len(methods) == 1 else "Adversarial"
     return Comparison(
         grid=grid,
-        name=_METHOD_NAMES.get(methods.pop(), "Adversarial") if len(methods) == 1 else "Adversarial",
-        envelope=_envelope(chosen),
-        baseline=_envelope(baseline) if others and baseline else None,
+        contenders=contend(chosen, name, selection),
+        baseline=contend(baseline, "Gaussian", selection) if others and baseline else None,
+        selection=selection,
+    )
+
+
+def contend(models: Sequence[Model], name: str, selection: SelectionMode = "same") -> Contenders:
+    """The envelope of some models.
+
+    Args:
+        models: At least one, all on the same images.
+        name: What they are called together.
+        selection: As for ``compare``.
+    """
+    by_label = {model.label: model for model in models}
+    everything = np.ones(models[0].indices.size, dtype=bool)
+    is_for_choice = models[0].indices % SELECTION_STEP == 0 if selection == "split" else everything
+    is_reported = ~is_for_choice if selection == "split" else everything
+    if not is_for_choice.any() or not is_reported.any():
+        raise RecordError(
+            f"selection=split chooses models on the images whose index is a multiple of {SELECTION_STEP} and reports "
+            f"on the others, but {int(is_for_choice.sum())} of the {is_for_choice.size} images certified are such"
+        )
+    choice_curves = {label: _curve(model, is_for_choice) for label, model in by_label.items()}
+    return Contenders(
+        name=name,
+        models=by_label,
+        choice_curves=choice_curves,
+        curves={label: _curve(model, is_reported) for label, model in by_label.items()},
+        is_reported=is_reported,
+        envelope=upper_envelope(choice_curves),
     )
 
 
 def default_radii(comparison: Comparison) -> list[float]:
     """About ten even steps from 0 to the largest certified radius: paper-like 0, 0.25, 0.5, ..."""
-    largest = float(comparison.envelope.breakpoints[-1]) if comparison.envelope.breakpoints.size else 0.0
+    largest = largest_radius(comparison)
     step = next(step for step in _STEPS if largest / step <= _MAX_ROWS or step == _STEPS[-1])
-    return [step * row for row in range(int(largest / step) + 1)]
+    return even_radii(largest, step)
 
 
-def envelope_frame(comparison: Comparison, radii: Sequence[float], confidence: float) -> pd.DataFrame:
-    """One row per radius: counts, accuracies, exact intervals over test images, winning models.
-
-    Args:
-        comparison: The envelopes.
-        radii: Where to evaluate them.
-        confidence: Of the two-sided Clopper-Pearson interval of each cell, taken by itself. It does
-            not account for the choice of the best model on the same images.
-
-    Returns:
-        Columns radius, num_images, and for the envelope and, with the prefix ``baseline_``, the
-        baseline: num_certified, accuracy, lower, upper, model; then gain.
-    """
-    at = np.asarray(radii, dtype=np.float64)
-    frame = pd.DataFrame({"radius": at, "num_images": comparison.envelope.num_images})
-    _add_envelope(frame, comparison.envelope, confidence, prefix="")
-    if comparison.baseline is not None:
-        _add_envelope(frame, comparison.baseline, confidence, prefix="baseline_")
-        frame["gain"] = frame["accuracy"] - frame["baseline_accuracy"]
-    return frame
+def even_radii(largest: float, step: float) -> list[float]:
+    """0, step, 2 step, ... up to ``largest``."""
+    return [round(step * row, 12) for row in range(int(largest / step + 1e-9) + 1)]
 
 
-_METHOD_NAMES = {"smoothadv": "SmoothAdv", "gaussian": "Gaussian"}
+def largest_radius(comparison: Comparison) -> float:
+    """The largest radius that any model certifies; 0 where none does."""
+    breakpoints = comparison.contenders.envelope.breakpoints
+    return float(breakpoints[-1]) if breakpoints.size else 0.0
+
+
+_METHOD_NAMES = {
+    "smoothadv": "SmoothAdv",
+    "gaussian": "Gaussian",
+    "vanilla": "Vanilla PGD",
+    "vanilla_noise": "Vanilla PGD + noise",
+}
 _STEPS = (0.0625, 0.125, 0.25, 0.5, 1.0)
 _MAX_ROWS = 12
 
 
-def _envelope(models: Sequence[Model]) -> Envelope:
-    return upper_envelope({model.label: model.curve for model in models})
-
-
-def _add_envelope(frame: pd.DataFrame, envelope: Envelope, confidence: float, *, prefix: str) -> None:
-    radii = frame["radius"].to_numpy()
-    counts = envelope.num_certified_at(radii)
-    lower, upper = two_sided_interval(counts, envelope.num_images, 1 - confidence)
-    frame[f"{prefix}num_certified"] = counts
-    frame[f"{prefix}accuracy"] = counts / envelope.num_images
-    frame[f"{prefix}lower"], frame[f"{prefix}upper"] = lower, upper
-    frame[f"{prefix}model"] = [envelope.winner_at(float(radius)) or "" for radius in radii]
+def _curve(model: Model, among: npt.NDArray[np.bool_]) -> AccuracyCurve:
+    if among.all():
+        return model.curve
+    return AccuracyCurve.from_records(model.column("correct")[among], model.column("radius")[among])

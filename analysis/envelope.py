@@ -12,14 +12,18 @@ import pandas as pd
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from analysis.compare import Comparison, compare, default_radii, envelope_frame
+from analysis.alpha import at_alpha
+from analysis.compare import Comparison, SelectionMode, compare, default_radii, even_radii, largest_radius
 from analysis.load import load_grid
-from analysis.tables import caption, envelope_table
+from analysis.statistics import Levels, envelope_frame
+from analysis.tables import TableFormat, caption, envelope_table, statistics_caption, statistics_table
 from configs.entry import EXIT_FAILED, run_entry
 from jobs.atomic import write_atomically
-from jobs.errors import RecordError
+from jobs.errors import ConfigError, RecordError
 from jobs.store import Store
 from jobs.validation import STRICT, build
+
+_Open = Annotated[float, Field(gt=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -28,8 +32,13 @@ class EnvelopeConfig:
 
     grid: str | None
     results: Annotated[str, Field(min_length=1)]
+    where: dict[str, Any] | None
     radii: list[Annotated[float, Field(ge=0)]] | None
-    confidence: Annotated[float, Field(gt=0, lt=1)]
+    step: Annotated[float, Field(gt=0)] | None
+    alpha: _Open | None
+    selection: SelectionMode
+    confidence: _Open
+    rho: _Open
     allow_partial: bool
 
 
@@ -40,31 +49,45 @@ def envelope(values: dict[str, Any]) -> int:
         ConfigError: The configuration is wrong; nothing was written.
     """
     config = build(EnvelopeConfig, values, where="envelope")
+    if config.radii is not None and config.step is not None:
+        raise ConfigError(["envelope: give radii or step, not both"])
     store = Store(Path(config.results))
     try:
-        grid = load_grid(store, config.grid, allow_partial=config.allow_partial)
+        comparison = load_comparison(store, config)
     except RecordError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED
-    comparison = compare(grid)
-    radii = default_radii(comparison) if config.radii is None else sorted(config.radii)
-    frame = envelope_frame(comparison, radii, config.confidence)
-    paths = write_envelope(comparison, frame, store.envelope_dir(grid.name), config.confidence)
-    print(envelope_table(comparison, frame, "simple"))
-    print(f"\n{textwrap.fill(caption(comparison, config.confidence), 100)}\n")
+    levels = Levels(confidence=config.confidence, rho=config.rho)
+    frame = envelope_frame(comparison, _radii(comparison, config), levels)
+    paths = write_envelope(comparison, frame, store.envelope_dir(comparison.grid.name), levels)
+    print(_text(comparison, frame, levels, "simple", width=100))
     print("\n".join(f"wrote {path}" for path in paths))
     return 0
 
 
-def write_envelope(comparison: Comparison, frame: pd.DataFrame, folder: Path, confidence: float) -> list[Path]:
+def load_comparison(store: Store, config: EnvelopeConfig) -> Comparison:
+    """The grid as configured: its models, at its alpha, compared as asked.
+
+    Raises:
+        ConfigError: No such grid.
+        RecordError: It is incomplete or unsound, or does not allow what is asked.
+    """
+    with_votes = config.alpha is not None
+    grid = load_grid(store, config.grid, where=config.where, allow_partial=config.allow_partial, with_votes=with_votes)
+    return compare(grid if config.alpha is None else at_alpha(grid, config.alpha), config.selection)
+
+
+def write_envelope(comparison: Comparison, frame: pd.DataFrame, folder: Path, levels: Levels) -> list[Path]:
     """Write envelope.csv, .md, .tex, .png and .pdf to a folder; returns their paths."""
     from analysis.figures import envelope_figure, save_figure  # matplotlib is slow to import
 
-    figure, note = envelope_figure(comparison), caption(comparison, confidence)
+    figure, note = envelope_figure(comparison), caption(comparison, frame, levels)
+    markdown = _text(comparison, frame, levels, "pipe")
+    latex = f"% {note}\n{envelope_table(comparison, frame, 'latex_booktabs')}\n"
     writers: dict[str, Callable[[Path], object]] = {
         "csv": lambda path: frame.to_csv(path, index=False),
-        "md": lambda path: path.write_text(f"{envelope_table(comparison, frame, 'pipe')}\n\n{note}\n"),
-        "tex": lambda path: path.write_text(f"% {note}\n{envelope_table(comparison, frame, 'latex_booktabs')}\n"),
+        "md": lambda path: path.write_text(markdown, encoding="utf-8"),
+        "tex": lambda path: path.write_text(latex, encoding="utf-8"),
         "png": lambda path: save_figure(figure, path, "png"),
         "pdf": lambda path: save_figure(figure, path, "pdf"),
     }
@@ -74,6 +97,21 @@ def write_envelope(comparison: Comparison, frame: pd.DataFrame, folder: Path, co
         write_atomically(path, write, lambda written: written.stat())
         paths.append(path)
     return paths
+
+
+def _radii(comparison: Comparison, config: EnvelopeConfig) -> list[float]:
+    if config.step is not None:
+        return even_radii(largest_radius(comparison), config.step)
+    return default_radii(comparison) if config.radii is None else sorted(config.radii)
+
+
+def _text(
+    comparison: Comparison, frame: pd.DataFrame, levels: Levels, table_format: TableFormat, width: int | None = None
+) -> str:
+    notes = [caption(comparison, frame, levels), statistics_caption(comparison, frame, levels)]
+    wrapped = [note if width is None else textwrap.fill(note, width) for note in notes]
+    tables = [table(comparison, frame, table_format) for table in (envelope_table, statistics_table)]
+    return "\n\n".join([tables[0], wrapped[0], tables[1], wrapped[1]]) + "\n"
 
 
 if __name__ == "__main__":

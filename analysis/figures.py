@@ -1,71 +1,132 @@
-"""The envelope as a figure that can go into a paper as it is."""
+"""Curves of accuracy as figures that can go into a paper as they are: column width, vector PDF, readable in grey."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from analysis.compare import Comparison
-from analysis.load import Model
+from analysis.models import Model
 from analysis.tables import partial_note
-from smoothing.accuracy import AccuracyCurve, Envelope
+from smoothing.accuracy import Envelope
 
-# Okabe and Ito's palette: told apart with every kind of colour vision; the dashes also in grey.
-_BLUE, _VERMILLION, _GREY = "#0072B2", "#D55E00", "#BBBBBB"
+# Okabe and Ito's palette, told apart with every kind of colour vision, from dark to light; dashes and
+# markers tell curves apart in grey.
+PALETTE = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#999999")
+_MARKERS = "osD^vPX*"
+_GREY = "#BBBBBB"
 _STYLE: dict[Any, Any] = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42}
-_SIZE_INCHES = (3.5, 2.6)  # the width of a column
+_WIDTH_INCHES = 3.5  # of a column
+_MODEL_POINTS = 200  # of a faint curve of a single model: finer than its line is thick
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Curve:
+    """One line of a figure.
+
+    Attributes:
+        label: In the legend.
+        radii: Ascending, float64, shape (P,).
+        accuracies: In [0, 1], float64, shape (P,).
+        is_step: An exact step function, continuous from the left; else points joined by lines.
+        color_nr: Position in the palette; a dashed curve may share a solid one's.
+        dashed: Whether the line is dashed.
+    """
+
+    label: str
+    radii: npt.NDArray[np.float64]
+    accuracies: npt.NDArray[np.float64]
+    is_step: bool
+    color_nr: int
+    dashed: bool = False
 
 
 def envelope_figure(comparison: Comparison) -> Figure:
     """Envelope and baseline as exact step functions over faint curves of the single models."""
+    curves = [
+        envelope_curve(comparison.contenders.envelope, label=f"{comparison.contenders.name}, envelope", color_nr=1)
+    ]
+    if comparison.baseline is not None:
+        curves.append(envelope_curve(comparison.baseline.envelope, label="Gaussian", color_nr=2, dashed=True))
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
+        figure = Figure(figsize=(_WIDTH_INCHES, 2.6), layout="constrained")
         axes = figure.subplots()
-        _draw_models(axes, comparison.grid.models, comparison.name)
-        if comparison.baseline is not None:
-            _draw_envelope(axes, comparison.baseline, label="Gaussian", color=_VERMILLION, dashes=(4, 2))
-        _draw_envelope(axes, comparison.envelope, label=f"{comparison.name}, envelope", color=_BLUE)
-        axes.set(xlabel=r"$\ell_2$ radius", ylabel="certified accuracy", ylim=(0, 1.02))
-        axes.set_xlim(0, None)
-        axes.grid(color="#EEEEEE", linewidth=0.6)
+        _draw_models(axes, comparison.grid.models)
+        for curve in curves[::-1]:
+            _draw(axes, curve)
+        _finish(axes, "certified accuracy", max_radius=None)
         axes.legend(frameon=False, loc="upper right")
         if comparison.grid.num_missing:
             axes.text(0.03, 0.05, partial_note(comparison), transform=axes.transAxes, color="#CC0000", weight="bold")
         return figure
 
 
-def save_figure(figure: Figure, path: Path, file_format: Literal["png", "pdf"]) -> None:
-    """Write a figure, whatever the path's suffix. Fonts are embedded in PDF."""
+def curves_figure(curves: Sequence[Curve], *, max_radius: float | None) -> Figure:
+    """Curves with their legend underneath, where it hides nothing.
+
+    Args:
+        curves: At least one.
+        max_radius: Right end of the axis; None for where the curves end.
+    """
     with mpl.rc_context(_STYLE):
-        figure.savefig(path, format=file_format, dpi=300)
+        num_rows = (len(curves) + 1) // 2
+        figure = Figure(figsize=(_WIDTH_INCHES, 2.4 + 0.16 * num_rows), layout="constrained")
+        axes = figure.subplots()
+        for number, curve in enumerate(curves):
+            _draw(axes, curve, marker=_MARKERS[curve.color_nr % len(_MARKERS)], shift=number / len(curves))
+        is_certified = all(curve.is_step for curve in curves)
+        _finish(axes, "certified accuracy" if is_certified else "accuracy", max_radius)
+        figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=7)
+        return figure
 
 
-def _draw_models(axes: Axes, models: Sequence[Model], name: str) -> None:
-    for model_nr, model in enumerate(models):
-        radii, accuracies = _steps_of_curve(model.curve)
-        label = "single models" if model_nr == 0 else None
-        axes.step(radii, accuracies, where="pre", color=_GREY, linewidth=0.4, alpha=0.7, label=label)
-
-
-def _draw_envelope(
-    axes: Axes, envelope: Envelope, *, label: str, color: str, dashes: tuple[int, int] | None = None
-) -> None:
+def envelope_curve(envelope: Envelope, *, label: str, color_nr: int, dashed: bool = False) -> Curve:
+    """An envelope as a curve, down to zero at its end."""
     radii = np.concatenate([[0.0], envelope.breakpoints, envelope.breakpoints[-1:]])
     accuracies = envelope(radii)
     accuracies[-1:] = 0.0  # the fall to zero above the last radius
-    (line,) = axes.step(radii, accuracies, where="pre", color=color, linewidth=1.4, label=label)
-    if dashes:
-        line.set_dashes(dashes)
+    return Curve(label=label, radii=radii, accuracies=accuracies, is_step=True, color_nr=color_nr, dashed=dashed)
 
 
-def _steps_of_curve(curve: AccuracyCurve) -> tuple[np.ndarray, np.ndarray]:
-    radii = np.concatenate([[0.0], np.unique(curve.radii), curve.radii[-1:]])
-    accuracies = curve(radii)
-    accuracies[-1:] = 0.0
-    return radii, accuracies
+def save_figure(figure: Figure, path: Path, file_format: Literal["png", "pdf"]) -> None:
+    """Write a figure, whatever the path's suffix. Fonts are embedded in PDF; the same figure gives the same bytes."""
+    metadata = {"CreationDate": None} if file_format == "pdf" else None
+    with mpl.rc_context(_STYLE):
+        figure.savefig(path, format=file_format, dpi=300, metadata=metadata)
+
+
+def _draw(axes: Axes, curve: Curve, *, marker: str | None = None, shift: float = 0.0) -> None:
+    style: dict[str, Any] = {
+        "color": PALETTE[curve.color_nr % len(PALETTE)],
+        "linewidth": 1.2,
+        "label": curve.label,
+        "linestyle": (0, (4, 2)) if curve.dashed else "-",
+    }
+    if marker is not None:
+        # Spread over the length of the axis, each curve's elsewhere, so that they do not cover each other.
+        style |= {"marker": marker, "markersize": 3, "markevery": (0.1 * shift, 0.1), "markeredgewidth": 0.6}
+        style["markerfacecolor"] = "white" if curve.dashed else style["color"]
+    axes.plot(curve.radii, curve.accuracies, drawstyle="steps-pre" if curve.is_step else "default", **style)
+
+
+def _finish(axes: Axes, ylabel: str, max_radius: float | None) -> None:
+    axes.set(xlabel="\u2113\u2082 radius", ylabel=ylabel, ylim=(0, 1.02))
+    axes.set_xlim(0, max_radius)
+    axes.grid(color="#EEEEEE", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def _draw_models(axes: Axes, models: Sequence[Model]) -> None:
+    largest = max((float(model.curve.radii[-1]) for model in models if model.curve.radii.size), default=0.0)
+    radii = np.linspace(0.0, largest, _MODEL_POINTS)
+    lines = [np.column_stack([radii, model.curve(radii)]) for model in models]
+    axes.add_collection(LineCollection(lines, colors=_GREY, linewidths=0.4, alpha=0.7, label="single models"))

@@ -54,6 +54,9 @@ def run_command(config_name: str, act: Callable[[dict[str, Any]], int], argument
     except BrokenPipeError:  # whoever read our output has seen enough; nor may the exit flush to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+    except OSError as error:  # a full disk, a folder that may not be read: nothing a traceback explains
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_FAILED
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -65,7 +65,7 @@ def load_classifier(path: Path, spec: TrainSpec, device: torch.device) -> Traine
     """
     content = load(path)
     try:
-        _check_spec(path, content["spec"], spec)
+        check_spec(path, content["spec"], spec)
         classifier = build_classifier(spec.architecture, dataset_info(spec.dataset))
         classifier.load_state_dict(content["state_dict"])
         expected = content["weights_sha256"]
@@ -117,8 +117,11 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-def _check_spec(path: Path, found: dict[str, Any], spec: TrainSpec) -> None:
+def check_spec(path: Path, found: Any, spec: TrainSpec) -> None:
+    """Raise CheckpointError unless the spec found in a file is the one expected."""
     expected = asdict(spec)
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: says of no spec that it is one's checkpoint")
     if canonical_json(found) == canonical_json(expected):
         return
     differences = ", ".join(

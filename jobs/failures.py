@@ -112,7 +112,24 @@ def record_death(
 def failures_of(store: Store, unit: Unit) -> list[Failure]:
     """All recorded failures of a unit, the oldest first."""
     paths = sorted(_folder(store, unit).glob(f"{_stem(unit)}-attempt-*.json"))
-    return [Failure(**read_json(path)) for path in paths]
+    return [_read(path, unit) for path in paths]
+
+
+def _read(path: Path, unit: Unit) -> Failure:
+    try:
+        return Failure(**read_json(path))
+    except (TypeError, ValueError):  # damaged, or of another version: an attempt that failed all the same
+        return Failure(
+            unit=unit.name,
+            failure_class="unknown",
+            message=f"{path}: this failure's record cannot be read; it can be removed",
+            traceback="",
+            host="",
+            gpus="",
+            log_path="",
+            attempt=int(path.stem.rpartition("-")[2]),
+            time=path.stat().st_mtime,
+        )
 
 
 def _record(

@@ -46,10 +46,16 @@ class Manifest:
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write grid.json, unless the same content is there already."""
-    plain = _to_plain(manifest)
-    if path.exists() and read_json(path) == plain:
-        return
-    write_json(path, plain)
+    if not is_written(path, manifest):
+        write_json(path, _to_plain(manifest))
+
+
+def is_written(path: Path, manifest: Manifest) -> bool:
+    """Whether just this grid is in a grid.json."""
+    try:
+        return bool(read_json(path) == _to_plain(manifest))
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -69,6 +75,14 @@ def read_manifest(path: Path) -> Manifest:
         raise RecordError(f"{path}: not a grid manifest ({error}); launch the grid again") from error
 
 
+def check_launchable(store: Store, grid: object) -> None:
+    """Raise ConfigError where a name is that of a grid imported from logs."""
+    if grid in store.imported_names():
+        raise ConfigError(
+            [f"grid {grid} was imported from logs: there is nothing in it to launch or to follow; take another name"]
+        )
+
+
 def open_grid(store: Store, grid: object) -> Manifest:
     """The manifest of a grid that was launched into a results folder.
 
@@ -76,6 +90,9 @@ def open_grid(store: Store, grid: object) -> Manifest:
         ConfigError: There is none of that name, or its grid.json cannot be read.
     """
     known = store.grid_names()
+    if grid is None:
+        raise ConfigError([f"grid is required; write grid=NAME; in {store.root}: {', '.join(known) or 'none yet'}"])
+    check_launchable(store, grid)
     if grid not in known:
         reason = unknown_choice("grid", grid, known) if known else f"no grid was launched into {store.root}"
         raise ConfigError([f"{reason}; launch one with python -m pipeline.launch grid=NAME results={store.root}"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from smoothing.certificate import Certificate
 
 SCHEMA_VERSION = 1
 _VERSION_KEY = "smoothadv.schema_version"
+_KIND_KEY = "smoothadv.kind"
 
 SCHEMA = pa.schema(
     [
@@ -55,6 +56,23 @@ SCHEMA = pa.schema(
     ]
 )
 """Columns as README.md of the results folder explains them."""
+
+
+@dataclass(frozen=True)
+class RecordKind:
+    """One of the layouts that a records file can have.
+
+    Attributes:
+        name: Stands in the file's metadata; a file of one kind is never read as another.
+        schema: The columns. Those that are not nullable are never null.
+    """
+
+    name: str
+    schema: pa.Schema
+
+
+CERTIFICATION = RecordKind("certification", SCHEMA)
+"""What our own runs write. Files without a kind are of this one."""
 
 TIMING_COLUMNS = ("elapsed_s",)
 """The columns that may differ between two runs of the same work."""
@@ -112,45 +130,61 @@ def spec_metadata(train: TrainSpec, certify: CertifySpec) -> dict[str, str]:
     return {"train_spec": canonical_json(asdict(train)), "certify_spec": canonical_json(asdict(certify))}
 
 
-def write_records(path: Path, table: pa.Table, metadata: Mapping[str, str], *, replace: bool = True) -> None:
-    """Write a table of SCHEMA atomically, with page checksums, and read it back before it counts.
+def write_records(
+    path: Path,
+    table: pa.Table,
+    metadata: Mapping[str, str],
+    kind: RecordKind = CERTIFICATION,
+    *,
+    replace: bool = True,
+) -> None:
+    """Write a table of records atomically, with page checksums, and read it back before it counts.
 
     Args:
         path: The file.
-        table: The rows.
-        metadata: Provenance, kept in the file's metadata beside the schema version.
+        table: The rows, of the kind's schema.
+        metadata: Provenance, kept in the file's metadata beside kind and schema version.
+        kind: Which layout.
         replace: False leaves a file alone that is there already.
     """
-    stamped = table.cast(SCHEMA).replace_schema_metadata({**metadata, _VERSION_KEY: str(SCHEMA_VERSION)})
+    cast = table.cast(kind.schema)
+    stamp = {_VERSION_KEY: str(SCHEMA_VERSION), _KIND_KEY: kind.name}
+    stamped = cast.replace_schema_metadata({**metadata, **stamp})
 
     def write(temporary: Path) -> None:
         pq.write_table(stamped, temporary, compression="zstd", write_page_checksum=True)
 
     def check(temporary: Path) -> None:
-        if not read_records(temporary).equals(table.cast(SCHEMA)):
+        if not read_records(temporary, kind).equals(cast):
             raise RecordError(f"{path}: the disk gave back other rows than were written; check the file system")
 
     write_atomically(path, write, check, replace=replace)
 
 
-def read_records(path: Path) -> pa.Table:
-    """All rows of a records file, every page's checksum verified; columns exactly SCHEMA's.
+def read_records(path: Path, kind: RecordKind = CERTIFICATION, columns: Sequence[str] | None = None) -> pa.Table:
+    """All rows of a records file, every page's checksum verified; columns exactly the kind's.
+
+    Args:
+        path: The file.
+        kind: The layout it must have.
+        columns: Read these alone, in this order; None for all. Columns of strings then come
+            dictionary-encoded.
 
     Raises:
-        RecordError: The file cannot be read, is of another schema version, lacks a column, has one
-            of another type, or a null where none may be. Names file and column.
+        RecordError: The file cannot be read, is of another kind or schema version, lacks a column, has
+            one of another type, or a null where none may be. Names file and column.
     """
-    with _parquet(path) as file:
-        version = _own_metadata(file).get(_VERSION_KEY)
-        if version is None:
-            raise RecordError(f"{path}: a Parquet file, but not one of certification records (no {_VERSION_KEY})")
-        if version != str(SCHEMA_VERSION):
-            raise RecordError(
-                f"{path}: schema version {version}, this version of the package reads {SCHEMA_VERSION}; "
-                "read it with the version that wrote it, or certify again"
-            )
-        table = file.read()
-    return _conforming(table, path)
+    strings = [name for name in columns or () if kind.schema.field(name).type == pa.string()]
+    with _parquet(path, read_dictionary=strings) as file:
+        _check_stamp(path, _own_metadata(file), kind)
+        _check_columns(path, file.schema_arrow, kind, encoded=strings)
+        table = file.read(columns=list(kind.schema.names if columns is None else columns))
+    for name in table.column_names:
+        if not kind.schema.field(name).nullable and table[name].null_count:
+            raise RecordError(f"{path}: column {name!r} has nulls where none may be")
+    if columns is None:
+        return table.select(kind.schema.names).cast(kind.schema).replace_schema_metadata(None)
+    return table.select(list(columns)).replace_schema_metadata(None)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -186,7 +220,7 @@ def check_specs(path: Path, train: TrainSpec, certify: CertifySpec) -> dict[str,
 
 
 @contextlib.contextmanager
-def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
+def _parquet(path: Path, read_dictionary: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
     """An open Parquet file; whatever Arrow finds wrong with it inside the block is a RecordError.
 
     Errors of the system (no such file, a disk that does not answer) pass through: they say nothing
@@ -194,7 +228,7 @@ def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
     """
     with path.open("rb") as opened:
         try:
-            yield pq.ParquetFile(opened, page_checksum_verification=True)
+            yield pq.ParquetFile(opened, page_checksum_verification=True, read_dictionary=list(read_dictionary))
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
@@ -204,25 +238,43 @@ def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
 
 def _own_metadata(file: pq.ParquetFile) -> dict[str, str]:
     raw = file.schema_arrow.metadata or {}
-    return {key.decode(): value.decode() for key, value in raw.items()}
+    # A flipped bit may leave text that is no UTF-8: it then equals nothing that is expected.
+    return {key.decode(errors="replace"): value.decode(errors="replace") for key, value in raw.items()}
 
 
-def _conforming(table: pa.Table, path: Path) -> pa.Table:
-    for field in SCHEMA:
-        if field.name not in table.column_names:
+def _check_stamp(path: Path, metadata: Mapping[str, str], kind: RecordKind) -> None:
+    version, found = metadata.get(_VERSION_KEY), metadata.get(_KIND_KEY, CERTIFICATION.name)
+    if version is None:
+        raise RecordError(f"{path}: a Parquet file, but not one of certification records (no {_VERSION_KEY})")
+    if version != str(SCHEMA_VERSION):
+        raise RecordError(
+            f"{path}: schema version {version}, this version of the package reads {SCHEMA_VERSION}; "
+            "read it with the version that wrote it, or certify again"
+        )
+    if found != kind.name:
+        raise RecordError(f"{path}: holds records of kind {found!r}, expected {kind.name!r}")
+
+
+def _check_columns(path: Path, found: pa.Schema, kind: RecordKind, *, encoded: Sequence[str]) -> None:
+    for field in kind.schema:
+        if field.name not in found.names:
             raise RecordError(f"{path}: column {field.name!r} is missing")
-        found = table.schema.field(field.name).type
-        if not found.equals(field.type):
-            raise RecordError(f"{path}: column {field.name!r} has type {found}, expected {field.type}")
-        if not field.nullable and table[field.name].null_count:
-            raise RecordError(f"{path}: column {field.name!r} has nulls where none may be")
-    return table.select(SCHEMA.names).cast(SCHEMA).replace_schema_metadata(None)
+        type_found = found.field(field.name).type
+        if field.name in encoded and pa.types.is_dictionary(type_found):
+            type_found = type_found.value_type
+        if not type_found.equals(field.type):
+            raise RecordError(f"{path}: column {field.name!r} has type {type_found}, expected {field.type}")
 
 
 def _differences(found: str | None, expected: str) -> str:
     if found is None:
         return "everything (it has none)"
-    ours, theirs = json.loads(expected), json.loads(found)
+    try:
+        ours, theirs = json.loads(expected), json.loads(found)
+    except ValueError:
+        return "everything (it is damaged)"
+    if not isinstance(theirs, dict):
+        return "everything (it is damaged)"
     return ", ".join(
         f"{key} ({theirs.get(key)!r}, expected {ours.get(key)!r})"
         for key in sorted({*ours, *theirs})

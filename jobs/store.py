@@ -70,6 +70,25 @@ class Store:
     def records_path(self, grid: str) -> Path:
         return self.grid_dir(grid) / "records.parquet"
 
+    def import_path(self, grid: str) -> Path:
+        """Where this is, the grid was imported from logs and not launched."""
+        return self.grid_dir(grid) / "import.json"
+
+    def import_report_path(self, grid: str) -> Path:
+        return self.grid_dir(grid) / "import-report.csv"
+
+    def predictions_path(self, grid: str) -> Path:
+        return self.grid_dir(grid) / "predictions.parquet"
+
+    def report_path(self, grid: str) -> Path:
+        return self.grid_dir(grid) / "report.html"
+
+    def tsv_dir(self, grid: str) -> Path:
+        return self.grid_dir(grid) / "tsv"
+
+    def paper_dir(self, grid: str) -> Path:
+        return self.grid_dir(grid) / "paper"
+
     def grid_failures_dir(self, grid: str) -> Path:
         return self.grid_dir(grid) / "failures"
 
@@ -110,6 +129,9 @@ class Store:
         """All copies of the code."""
         return sorted((self.root / "code").glob("[!.]*"))
 
+    def activity_paths(self) -> list[Path]:
+        return sorted(self.root.glob("grids/*/activity.json"))
+
     def launch_lock_path(self) -> Path:
         return self.root / ".launch.lock"
 
@@ -139,6 +161,10 @@ class Store:
         """Grids that were launched into this folder, sorted."""
         return sorted(path.parent.name for path in self.root.glob("grids/*/grid.json"))
 
+    def imported_names(self) -> list[str]:
+        """Grids that were imported from logs, sorted."""
+        return sorted(path.parent.name for path in self.root.glob("grids/*/import.json"))
+
 
 def shard_stem(indices: IndexRange) -> str:
     """The file name of a shard without its suffix; zero-padded, so that gaps show in a listing."""
@@ -160,6 +186,6 @@ def _ranges(folder: Path, pattern: re.Pattern[str]) -> list[IndexRange]:
 def _matches(folder: Path, pattern: re.Pattern[str]) -> list[re.Match[str]]:
     try:
         names = os.listdir(folder)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return [match for name in names if (match := pattern.fullmatch(name))]

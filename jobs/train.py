@@ -102,6 +102,7 @@ def _begin_or_resume(spec: TrainSpec, store: Store, device: torch.device) -> _Tr
         path = store.state_path(spec.key, epoch)
         try:
             state = checkpoint.load(path)
+            checkpoint.check_spec(path, state.get("spec"), spec)
         except CheckpointError as error:
             logging.warning("%s; trying the state before it", error)
             continue

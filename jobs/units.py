@@ -74,7 +74,7 @@ def unit_named(name: str, manifest: Manifest) -> Unit:
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """How a unit may run; nothing in here changes a result on a CPU.
+    """How a unit may run. On a CPU nothing but ``threads`` changes a result: it changes how training rounds.
 
     Attributes:
         device: A torch device; auto is cuda where there is one, else cpu.

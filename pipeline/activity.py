@@ -89,7 +89,10 @@ def read_activity(store: Store, grid: str) -> Activity:
     path = store.activity_path(grid)
     if not path.exists() or not _is_locked(store.launch_lock_path()):
         return Activity()  # what a killed launch left behind means nothing
-    content = read_json(path)
+    try:
+        content = read_json(path)
+    except FileNotFoundError:  # the launch has ended meanwhile
+        return Activity()
     return Activity(running=frozenset(content["running"]), queued=frozenset(content["queued"]))
 
 

@@ -218,9 +218,10 @@ def _parse_cluster(problems: list[str], values: Mapping[str, Any]) -> tuple[Clus
 def check_writable(results: Path) -> None:
     """Make the results folder, or raise ConfigError if nothing can be written there."""
     try:
-        results.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=results, buffering=0) as file:
-            file.write(bytes(_WRITE_TRIAL))  # a full disk lets files be made, but not filled
+        for folder in (results, results / "runs", results / "grids"):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+                file.write(bytes(_WRITE_TRIAL))  # a full disk lets files be made, but not filled
     except OSError as error:
         raise ConfigError(
             [f"results: cannot write to {results} ({error.strerror}); choose another folder with results=PATH"]

@@ -12,7 +12,7 @@ import filelock
 from configs.entry import EXIT_FAILED, run_entry
 from jobs.errors import ConfigError, RecordError
 from jobs.failures import Failure
-from jobs.manifest import Manifest, read_manifest, write_manifest
+from jobs.manifest import Manifest, check_launchable, read_manifest, write_manifest
 from jobs.store import Store
 from jobs.units import Resources
 from pipeline import report, scheduler
@@ -27,7 +27,7 @@ from pipeline.scheduler import SchedulerError
 from pipeline.survey import Survey, survey, survey_slurm
 
 # A status that looks whether somebody holds the lock holds it itself for a moment.
-_LOCK_PATIENCE_S = 0.5
+_LOCK_PATIENCE_S = 1.0
 
 
 def launch(values: dict[str, Any]) -> int:
@@ -38,6 +38,7 @@ def launch(values: dict[str, Any]) -> int:
     """
     config = _with_kind(parse_launch(values))
     store = Store(config.results)
+    check_launchable(store, config.manifest.grid)
     try:
         if config.dry_run:
             return _dry_run(config, store)
@@ -92,6 +93,8 @@ def _dry_run(config: LaunchConfig, store: Store) -> int:
 
 def _launch_locked(config: LaunchConfig, store: Store) -> int:
     manifest, began = config.manifest, time.monotonic()
+    for leftover in store.activity_paths():  # of launches that were killed: we hold the lock, so none is at work
+        leftover.unlink(missing_ok=True)
     found = _survey(config, store)
     if found.deaths:
         record_deaths(found.deaths, manifest, store)
@@ -104,6 +107,7 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
     if not todo.units:
         if todo.waiting:
             return EXIT_FAILED
+        write_manifest(store.manifest_path(manifest.grid), manifest)  # should it have been lost or damaged
         print(report.nothing_to_do(config, found.activity))
         return 0
     _note_changed_grid(manifest, store)

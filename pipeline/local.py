@@ -41,10 +41,12 @@ class LocalExecutor:
                     if unit is None:
                         break
                     running.append(process.start(unit, store, resources, store.log_path(grid, unit.name)))
-                _write_activity(store.activity_path(grid), running, schedule.left)
                 if not running:
                     break
-                for item in _wait_for_some(running):
+                _write_activity(store.activity_path(grid), running, schedule.left)
+                while not (ended := _wait_for_some(running)):
+                    progress.tick()
+                for item in ended:
                     running.remove(item)
                     failure = item.ended(store)
                     if failure is not None:

@@ -1,4 +1,4 @@
-"""What is done, as the files say: one or two folder listings for each run, no file opened."""
+"""What is done, as the files say: one or two folder listings for each run; of files only records.parquet is opened."""
 
 from __future__ import annotations
 

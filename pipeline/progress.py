@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import Counter
@@ -27,11 +28,12 @@ class Progress:
         self._began = self._said = time.monotonic()
         self._bar = tqdm(
             total=1.0,
-            disable=not sys.stderr.isatty(),
-            bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}",
+            disable=not _has_terminal(),
+            bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
             dynamic_ncols=True,
             leave=False,
         )
+        self._bar.set_postfix_str(self._counts())
 
     def __enter__(self) -> Progress:
         return self
@@ -49,6 +51,11 @@ class Progress:
         self._cost += cost
         self._bar.set_postfix_str(self._counts(), refresh=False)
         self._bar.update(min(cost, 1.0 - self._bar.n))
+        self.tick()
+
+    def tick(self) -> None:
+        """Let the clock go on while no unit ends: on the bar, or with a line now and then."""
+        self._bar.refresh()
         if self._bar.disable and time.monotonic() - self._said >= _LINE_EVERY_S:
             self._said = time.monotonic()
             self.say(f"{self._cost:4.0%}  {self._counts()}, {self._time_left()} left")
@@ -67,3 +74,11 @@ class Progress:
     def _time_left(self) -> str:
         elapsed = time.monotonic() - self._began
         return tqdm.format_interval(elapsed * (1 - self._cost) / self._cost) if self._cost else "?"
+
+
+def _has_terminal() -> bool:
+    """Whether standard error is a terminal that has a size (some recorders' have none)."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).lines > 0
+    except (OSError, ValueError):
+        return False

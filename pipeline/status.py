@@ -8,16 +8,18 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+from pydantic.dataclasses import dataclass as strict_dataclass
 from tabulate import tabulate
 
 from configs.entry import run_entry
 from jobs import records
-from jobs.errors import ConfigError
 from jobs.manifest import Manifest, open_grid
 from jobs.store import Store
 from jobs.units import CertifyUnit, TrainUnit, Unit
+from jobs.validation import STRICT, build
 from pipeline import report, scheduler
 from pipeline.activity import Activity, read_activity, slurm_activity
 from pipeline.estimate import estimate
@@ -27,6 +29,17 @@ from pipeline.states import STATES, GridStates, UnitState, grid_states
 from pipeline.survey import Survey, survey
 
 _CLEAR = "\033[H\033[2J"
+
+
+@strict_dataclass(frozen=True, kw_only=True, config=STRICT)
+class StatusConfig:
+    """What to show; see configs/status.yaml."""
+
+    grid: str | None
+    results: Annotated[str, Field(min_length=1)]
+    verbose: bool
+    watch: bool
+    interval_s: Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,20 +58,18 @@ def status(values: Mapping[str, Any]) -> int:
     Raises:
         ConfigError: No such grid was launched into the results folder.
     """
-    store = Store(Path(str(values["results"])))
-    manifest = open_grid(store, values["grid"])
-    interval_s = values["interval_s"]
-    if not isinstance(interval_s, (int, float)) or interval_s <= 0:
-        raise ConfigError([f"interval_s: seconds above 0 are needed, got {interval_s!r}"])
+    config = build(StatusConfig, values, where="status")
+    store = Store(Path(config.results))
+    manifest = open_grid(store, config.grid)
     while True:
         current = look(manifest, store)
-        if values["watch"] and sys.stdout.isatty():
+        if config.watch and sys.stdout.isatty():
             print(_CLEAR, end="")
-        print("\n".join(_lines(current, verbose=bool(values["verbose"]))), flush=True)
-        if not values["watch"] or not is_under_way(current.found.activity):
+        print("\n".join(_lines(current, verbose=config.verbose)), flush=True)
+        if not config.watch or not is_under_way(current.found.activity):
             return 0
         try:
-            time.sleep(interval_s)
+            time.sleep(config.interval_s)
         except KeyboardInterrupt:
             return 0
 

@@ -110,20 +110,40 @@ def upper_envelope(curves: Mapping[str, AccuracyCurve]) -> Envelope:
     if not curves:
         raise ValueError("an envelope needs at least one curve")
     num_images = _common_num_images(list(curves.values()))
-    breakpoints = np.unique(np.concatenate([curve.radii for curve in curves.values()]))
-    best = np.zeros(breakpoints.size, dtype=np.int64)
-    winners = np.zeros(breakpoints.size, dtype=np.int64)
+    # In terms of counts instead of radii: the largest radius at which anyone certifies k images is
+    # the maximum over models of their k-th largest radii. That costs models x images, where looking
+    # every model up at every radius that occurs would cost models^2 x images.
+    num_counts = max(curve.radii.size for curve in curves.values())
+    reach = np.full((len(curves), num_counts), -np.inf)  # [model, k - 1]: where it still certifies k
     for model_nr, curve in enumerate(curves.values()):
-        counts = curve.num_certified(breakpoints)
-        better = counts > best
-        best[better], winners[better] = counts[better], model_nr
-    # A breakpoint matters only where the step to its right differs.
-    changes = (np.diff(best, append=0) != 0) | (np.diff(winners, append=-1) != 0)
+        reach[model_nr, : curve.radii.size] = curve.radii[::-1]
+    best_before = np.full(num_counts, -np.inf)
+    count_ends = np.append(reach.max(axis=0)[1:], -np.inf)  # to its left someone certifies k + 1
+    breakpoints, num_certified, winners = [], [], []
+    for model_nr, reached in enumerate(reach):
+        # Of those who certify k images at a radius the first wins: it takes over where all before it end.
+        steps = np.flatnonzero((reached > best_before) & (reached > count_ends))
+        breakpoints.append(reached[steps])
+        num_certified.append(steps + 1)
+        winners.append(np.full(steps.size, model_nr))
+        np.maximum(best_before, reached, out=best_before)
+    return _joined_steps(tuple(curves), breakpoints, num_certified, winners, num_images)
+
+
+def _joined_steps(
+    models: tuple[str, ...],
+    breakpoints: Sequence[FloatArray],
+    num_certified: Sequence[IntArray],
+    winners: Sequence[IntArray],
+    num_images: int,
+) -> Envelope:
+    radii, counts, names = (np.concatenate(list(parts)) for parts in (breakpoints, num_certified, winners))
+    ascending = np.argsort(radii, kind="stable")
     return Envelope(
-        models=tuple(curves),
-        breakpoints=breakpoints[changes],
-        num_certified=best[changes],
-        winners=winners[changes],
+        models=models,
+        breakpoints=radii[ascending],
+        num_certified=counts[ascending].astype(np.int64),
+        winners=names[ascending].astype(np.int64),
         num_images=num_images,
     )
 

@@ -1,34 +1,28 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from analysis.compare import compare, default_radii, envelope_frame
-from analysis.load import CertifiedGrid, Model
-from analysis.tables import caption, envelope_table
-from smoothing.accuracy import AccuracyCurve
+from analysis.compare import compare, default_radii
+from analysis.models import check_comparable
+from analysis.statistics import Levels, envelope_frame
+from analysis.tables import caption, envelope_table, statistics_table
+from jobs.errors import RecordError
 from smoothing.bounds import two_sided_interval
-from tests.grids import tiny_manifest
+from tests.analysis.models import grid, model
 
-RUNS = tiny_manifest().runs
-
-
-def _grid(*radii: list[float], num_missing: int = 0) -> CertifiedGrid:
-    """Models of the tiny grid (the first is the baseline) with given radii; a negative one is wrong."""
-    models = []
-    for run, label, model_radii in zip(RUNS, ("gaussian", "first", "second"), radii, strict=False):
-        values = np.array(model_radii)
-        models.append(Model(label=label, run=run, curve=AccuracyCurve.from_records(values >= 0, np.abs(values))))
-    return CertifiedGrid(name="tiny", models=tuple(models), num_missing=num_missing)
-
-
-GRID = _grid([0.1, 0.2, -0.3, 0.4], [0.5, 0.5, -1, -1], [0.3, 0.3, 0.3, 0.9])
+LEVELS = Levels(confidence=0.95, rho=0.001)
+GRID = grid(
+    model("gaussian", [0.1, 0.2, -0.3, 0.4]),
+    model("first", [0.5, 0.5, -1, -1]),
+    model("second", [0.3, 0.3, 0.3, 0.9]),
+)
 
 
 def test_each_radius_names_its_best_model() -> None:
-    frame = envelope_frame(compare(GRID), [0.0, 0.3, 0.4, 0.6, 1.0], 0.95)
+    frame = envelope_frame(compare(GRID), [0.0, 0.3, 0.4, 0.6, 1.0], LEVELS)
     assert frame["num_certified"].tolist() == [4, 4, 2, 1, 0]
     assert frame["model"].tolist() == ["second", "second", "first", "second", ""]
     assert frame["baseline_num_certified"].tolist() == [3, 1, 1, 0, 0]
@@ -36,22 +30,45 @@ def test_each_radius_names_its_best_model() -> None:
     assert frame["gain"].tolist() == pytest.approx([0.25, 0.75, 0.25, 0.25, 0.0])
 
 
+def test_a_radius_on_a_table_radius_counts() -> None:
+    frame = envelope_frame(compare(grid(model("one", [0.25, 0.5]))), [0.25, np.nextafter(0.25, 1), 0.5], LEVELS)
+    assert frame["num_certified"].tolist() == [2, 1, 1]
+
+
+def test_ties_go_to_the_earlier_model() -> None:
+    tied = grid(model("a", [0.5, 0.1]), model("b", [0.1, 0.5]), model("c", [0.5, 0.5]))
+    frame = envelope_frame(compare(tied), [0.0, 0.5], LEVELS)
+    assert frame["model"].tolist() == ["a", "c"]
+
+
+def test_the_best_single_model_is_the_best_on_average_over_the_radii() -> None:
+    frame = envelope_frame(compare(GRID), [0.0, 0.3, 0.4, 0.6], LEVELS)
+    assert set(frame["single_model"]) == {"second"}
+    assert frame["single_accuracy"].tolist() == [1.0, 1.0, 0.25, 0.25]
+
+
 def test_intervals_are_exact() -> None:
-    frame = envelope_frame(compare(GRID), [0.4], 0.75)
+    frame = envelope_frame(compare(GRID), [0.4], Levels(confidence=0.75, rho=0.001))
     lower, upper = two_sided_interval(2, 4, 0.25)
     assert (frame["lower"][0], frame["upper"][0]) == (float(lower), float(upper))
 
 
+def test_one_record_is_enough() -> None:
+    frame = envelope_frame(compare(grid(model("one", [0.3]))), [0.0, 0.3, 0.31], LEVELS)
+    assert frame["accuracy"].tolist() == [1.0, 1.0, 0.0]
+
+
 def test_a_grid_of_baselines_only_has_no_comparison() -> None:
-    comparison = compare(_grid([0.1, 0.2]))
+    comparison = compare(grid(model("gaussian", [0.1, 0.2])))
     assert comparison.baseline is None
-    assert comparison.name == "Gaussian"
-    assert "gain" not in envelope_frame(comparison, [0.0], 0.95)
-    assert "Gaussian" in envelope_table(comparison, envelope_frame(comparison, [0.0], 0.95), "simple")
+    assert comparison.contenders.name == "Gaussian"
+    frame = envelope_frame(comparison, [0.0], LEVELS)
+    assert "gain" not in frame
+    assert "Gaussian" in envelope_table(comparison, frame, "simple")
 
 
 def test_the_table_rounds_intervals_outwards() -> None:
-    frame = envelope_frame(compare(GRID), [0.4], 0.95)
+    frame = envelope_frame(compare(GRID), [0.4], LEVELS)
     table = envelope_table(compare(GRID), frame, "pipe")
     lower, upper = two_sided_interval(2, 4, 0.05)
     shown_lower, shown_upper = (float(x) for x in table.split("50.0 [")[1].split("]")[0].split(","))
@@ -61,22 +78,64 @@ def test_the_table_rounds_intervals_outwards() -> None:
 
 @pytest.mark.parametrize(("largest", "step"), [(0.6, 0.0625), (1.2, 0.125), (2.5, 0.25), (4.0, 0.5)])
 def test_the_table_has_about_ten_even_rows(largest: float, step: float) -> None:
-    radii = default_radii(compare(_grid([0.0], [largest])))
+    radii = default_radii(compare(grid(model("gaussian", [0.0]), model("one", [largest]))))
     assert radii[0] == 0
     assert np.diff(radii) == pytest.approx(step)
     assert radii[-1] <= largest < radii[-1] + step
 
 
 def test_a_grid_that_always_abstains_still_has_a_table() -> None:
-    comparison = compare(_grid([-0.0001, -0.0001], [-0.0001, -0.0001]))
-    frame = envelope_frame(comparison, default_radii(comparison), 0.95)
+    comparison = compare(grid(model("gaussian", [-0.0001] * 2), model("one", [-0.0001] * 2)))
+    frame = envelope_frame(comparison, default_radii(comparison), LEVELS)
     assert frame["accuracy"].tolist() == [0.0]
     assert frame["model"].tolist() == [""]
+    assert "-" in statistics_table(comparison, frame, "simple")
+
+
+def test_split_chooses_on_some_images_and_reports_the_others() -> None:
+    indices = [0, 20, 1, 2]
+    lucky = model("lucky", [0.5, 0.5, -1, 0.1], indices)
+    steady = model("steady", [0.5, -1, 0.5, 0.5], indices)
+    frame = envelope_frame(compare(grid(lucky, steady), "split"), [0.5], LEVELS)
+    assert (frame["model"][0], frame["num_images"][0], frame["accuracy"][0]) == ("lucky", 2, 0.0)
+    assert envelope_frame(compare(grid(lucky, steady)), [0.5], LEVELS)["accuracy"][0] == 0.75
+
+
+def test_split_needs_images_on_both_sides() -> None:
+    with pytest.raises(RecordError, match=r"selection=split .* 2 of the 2 images certified are such"):
+        compare(grid(model("one", [0.1, 0.2], [0, 20])), "split")
+
+
+def test_choosing_on_the_reported_images_is_optimistic() -> None:
+    """Models that are all equally good: the envelope flatters the best of them, split does not."""
+    rng = np.random.default_rng(0)
+    models = [model(f"m{number}", np.where(rng.random(2000) < 0.5, 1.0, -1.0).tolist()) for number in range(40)]
+    levels = Levels(confidence=0.999, rho=0.001)
+    same = envelope_frame(compare(grid(*models)), [1.0], levels)
+    split = envelope_frame(compare(grid(*models), "split"), [1.0], levels)
+    assert same["accuracy"][0] > 0.52
+    assert split["lower"][0] <= 0.5 <= split["upper"][0]
+    assert same["band_lower"][0] <= 0.5 <= same["band_upper"][0]
 
 
 def test_the_caption_says_how_many_models_were_searched() -> None:
-    text = caption(compare(GRID), 0.95)
+    comparison = compare(GRID)
+    frame = envelope_frame(comparison, [0.4], LEVELS)
+    text = caption(comparison, frame, LEVELS)
     assert "best of 2 models" in text
     assert "no single model attains the whole envelope" in text
     assert "PARTIAL" not in text
-    assert caption(compare(replace(GRID, num_missing=7)), 0.95).startswith("PARTIAL: 7 of 10 models are missing.")
+    partial = compare(grid(*GRID.models, missing=["x"] * 7))
+    assert caption(partial, frame, LEVELS).startswith("PARTIAL: 7 of 10 models are missing.")
+
+
+@pytest.mark.parametrize("what", ["n", "alpha", "dataset"])
+def test_models_that_cannot_be_compared_are_named(what: str) -> None:
+    known: dict[str, Any] = {"n": 2000, "alpha": 0.01, "dataset": "cifar10"}
+    changed = known[what]
+    first, second = model("first", [0.1]), model("second", [0.1], None, **{what: changed})
+    with pytest.raises(RecordError, match=f"{'images' if what == 'dataset' else what} differ") as raised:
+        check_comparable([first.parameters, second.parameters], ["1 image"] * 2)
+    assert first.parameters.train_key in str(raised.value)
+    assert second.parameters.train_key in str(raised.value)
+    assert str(changed) in str(raised.value)

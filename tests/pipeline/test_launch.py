@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -187,3 +189,25 @@ def test_records_of_an_older_layout_of_the_grid_are_not_taken_for_current(result
     assert _launch(results, "certify.indices.stop=14") == 0
     assert path.stat().st_mtime_ns > before
     assert len(grid_records(results)) == 42
+
+
+def test_a_learning_rate_that_diverges_costs_its_own_model_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = "grid.blocks=[{method: gaussian, sigma: 0.25, learning_rate: [0.05, 1e30]}]"
+    assert _launch(tmp_path, blocks) == 1
+    assert "diverged: the loss of epoch 0 is not finite; nothing was saved" in capsys.readouterr().err
+    sound, diverging = read_manifest(Store(tmp_path).manifest_path("tiny")).runs
+    assert len(Store(tmp_path).finished_shards(sound.train.key, sound.certify.key)) == 3
+    assert not Store(tmp_path).is_trained(diverging.train.key)
+
+
+def test_a_launch_of_a_complete_grid_never_imports_torch(undisturbed_results: Path) -> None:
+    program = (
+        "import sys; from configs.entry import run_command; from pipeline.launch import launch\n"
+        f"code = run_command('launch', launch, {tiny(undisturbed_results)!r})\n"
+        "sys.exit(code or 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "nothing to do" in done.stdout

@@ -33,10 +33,10 @@ def test_preemption_of_training_and_of_certification(site: Site, undisturbed: pa
     site.await_(lambda: {site.unit(f"train/{key}").state for key in keys} == {"queued"}, "the preemption")
     epochs = {key: site.store.saved_epochs(key)[-1] for key in keys}
     site.order_faults()  # the rest is to be quick
-    for key in keys:
-        site.await_(
-            lambda key=key: f"going on after epoch {epochs[key]}" in _log(site, f"train/{key}.log"), "the resumption"
-        )  # type: ignore[misc]
+    site.await_(
+        lambda: all(f"going on after epoch {epochs[key]}" in _log(site, f"train/{key}.log") for key in keys),
+        "the resumption",
+    )
     site.finish()
     assert "failed" not in _log(site, "**/*.log")
     assert grid_records(site.results, "faults").equals(undisturbed)

@@ -91,7 +91,7 @@ def _order() -> None:
                     _ACTIONS[action]()
         execute(unit, *args)
 
-    worker.execute = execute_with_faults
+    worker.execute = execute_with_faults  # type: ignore[assignment]
 
 
 if "FAULTS" in os.environ and any("forkserver" in argument for argument in sys.orig_argv):

@@ -1,0 +1,108 @@
+"""python -m analysis.import_logs source=DIR grid=NAME: published TSV logs as Parquet records."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from analysis.log_tree import LogTree, read_tree
+from configs.entry import EXIT_FAILED, run_entry
+from jobs import imported, records
+from jobs.atomic import write_atomically
+from jobs.errors import ConfigError
+from jobs.store import Store
+from jobs.validation import STRICT, build
+
+_SHOWN = 12  # findings on the screen; the file has all
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ImportConfig:
+    """What to import; see configs/import_logs.yaml."""
+
+    source: str | None
+    grid: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None
+    results: Annotated[str, Field(min_length=1)]
+    strict: bool
+
+
+def import_logs(values: dict[str, Any]) -> int:
+    """Import a tree of logs; returns the exit code.
+
+    Raises:
+        ConfigError: The configuration is wrong; nothing was written.
+    """
+    config = build(ImportConfig, values, where="import_logs")
+    root, store = source_folder(config.source), Store(Path(config.results))
+    if config.grid is None:
+        raise ConfigError(["grid is required; write grid=NAME: what the imported grid is to be called"])
+    if config.grid in store.grid_names():
+        raise ConfigError([f"grid {config.grid} was launched into {store.root}; import under another name"])
+    tree = read_tree(root)
+    print(_summary(tree))
+    if not tree.models and not len(tree.predictions):
+        print(f"nothing to import: {root} holds no sound log")
+        return EXIT_FAILED
+    print("\n".join(f"wrote {path}" for path in write_tree(tree, store, config.grid, root)))
+    print(f"next: python -m analysis.envelope grid={config.grid} results={store.root} allow_partial=true")
+    unsound = [finding for finding in tree.findings if not finding.is_harmless]
+    return EXIT_FAILED if config.strict and unsound else 0
+
+
+def source_folder(source: str | None) -> Path:
+    """The folder of logs that a configuration names.
+
+    Raises:
+        ConfigError: None is named, or it is not there.
+    """
+    if source is None:
+        raise ConfigError(["source is required; write source=DIR: the folder that holds the logs"])
+    if not Path(source).is_dir():
+        raise ConfigError([f"source: {source!r} is not a folder"])
+    return Path(source)
+
+
+def write_tree(tree: LogTree, store: Store, grid: str, root: Path) -> list[Path]:
+    """Write records, predictions and report of an imported grid; its listing last, which makes it one."""
+    metadata = {"source": f"imported from {root.name}"}
+    report, written = store.import_report_path(grid), []
+    write_atomically(report, lambda path: _write_report(path, tree), lambda path: path.stat())
+    for path, table, kind in (
+        (store.records_path(grid), tree.records, imported.IMPORTED),
+        (store.predictions_path(grid), tree.predictions, imported.PREDICTIONS),
+    ):
+        records.write_records(path, table, metadata, kind)
+        written.append(path)
+    imported.write_listing(store, grid, tree.models)
+    return [report, *written, store.import_path(grid)]
+
+
+def _write_report(path: Path, tree: LogTree) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["path", "rows", "verdict", "reason"])
+        for finding in tree.findings:
+            writer.writerow([finding.path, finding.num_rows, finding.verdict, finding.reason])
+
+
+def _summary(tree: LogTree) -> str:
+    kinds = Counter(finding.kind for finding in tree.findings)
+    shown = [finding for finding in tree.findings if not finding.is_harmless][:_SHOWN]
+    lines = [
+        f"{tree.num_files} files: {len(tree.models)} certification logs ({len(tree.records)} rows), "
+        f"{len(tree.predictions)} rows of prediction logs",
+        "findings: " + (", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"),
+        *(f"  {finding.path}: {finding.num_rows} rows, {finding.verdict}; {finding.reason}" for finding in shown),
+    ]
+    if len(tree.findings) > len(shown):
+        lines.append(f"  and {len(tree.findings) - len(shown)} more in import-report.csv")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_entry("import_logs", import_logs)

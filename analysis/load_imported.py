@@ -1,0 +1,87 @@
+"""The models of grids that were imported from published logs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from analysis.models import (
+    ROW_COLUMNS,
+    CertifiedGrid,
+    Model,
+    check_comparable,
+    image_set,
+    incomplete_message,
+    label_models,
+)
+from analysis.runs import split_runs
+from analysis.selection import Parameters, Where, matches
+from jobs import imported
+from jobs.errors import RecordError
+from jobs.store import Store
+
+_REMEDY = "their logs are short (see import-report.csv)"
+
+
+def load_imported(
+    store: Store, grid: str, where: Where, columns: Sequence[str], *, allow_partial: bool
+) -> CertifiedGrid:
+    """The models of an imported grid that can be compared; as ``load_grid``, which calls it."""
+    models = load_imported_models(store, grid, where, columns)
+    sets = Counter(model.indices.tobytes() for model in models)
+    whole = next(model for model in models if model.indices.tobytes() == sets.most_common(1)[0][0])
+    short = {model.label for model in models if _is_part(model.indices, whole.indices)}
+    missing = [
+        f"{model.label}: {model.indices.size} of {whole.indices.size} images"
+        for model in models
+        if model.label in short
+    ]
+    if short and not allow_partial:
+        raise RecordError(incomplete_message(grid, len(models), missing, _REMEDY))
+    kept = [model for model in models if model.label not in short]
+    check_comparable([model.parameters for model in kept], [image_set(model.indices) for model in kept])
+    return CertifiedGrid(name=grid, models=tuple(kept), missing=tuple(missing), is_imported=True)
+
+
+def load_imported_models(
+    store: Store, grid: str, where: Where, columns: Sequence[str] = ROW_COLUMNS
+) -> tuple[Model, ...]:
+    """The models of an imported grid that meet the conditions, comparable or not, whole or short.
+
+    Raises:
+        RecordError: None meets them, or a file is unsound.
+    """
+    listing = imported.read_listing(store, grid)
+    chosen = [entry for entry in listing if matches(Parameters.from_columns(entry), where)]
+    if not chosen:
+        raise RecordError(f"grid {grid}: no model meets the conditions {dict(where)}")
+    tables = _imported_tables(store, grid, chosen, columns)
+    return label_models([Parameters.from_columns(entry) for entry in chosen], tables)
+
+
+def _imported_tables(
+    store: Store, grid: str, entries: Sequence[Mapping[str, Any]], columns: Sequence[str]
+) -> list[pa.Table]:
+    """The rows of some models of an imported grid, in the order asked for.
+
+    Raises:
+        RecordError: The records are not those of the listing.
+    """
+    path = store.records_path(grid)
+    by_key = split_runs(path, imported.IMPORTED, columns)
+    tables = []
+    for entry in entries:
+        table = by_key.get((entry["train_key"], entry["certify_key"]))
+        if table is None or len(table) != entry["num_rows"]:
+            raise RecordError(f"{path}: the rows of {entry['train_key']} are not those listed; import the logs again")
+        tables.append(table)
+    return tables
+
+
+def _is_part(indices: npt.NDArray[np.int32], whole: npt.NDArray[np.int32]) -> bool:
+    return indices.size < whole.size and bool(np.isin(indices, whole, assume_unique=True).all())

@@ -1,0 +1,158 @@
+"""Certified models as analysis sees them, and which of them may be compared."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from analysis.selection import Parameters
+from jobs.errors import RecordError
+from smoothing.accuracy import AccuracyCurve
+
+ROW_COLUMNS = (
+    *("index", "prediction", "correct", "radius", "p_lower"),
+    *("count_top", "n_used", "stop", "elapsed_s"),
+)
+"""What analysis needs of each image. The votes of single classes are left on the disk."""
+
+VOTE_COLUMNS = ("label", "counts0")
+"""What it takes besides to certify anew from the votes."""
+
+_NAMED = 5  # how many missing models a message names
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Model:
+    """One certified model of a grid.
+
+    Attributes:
+        label: Short and unique within the grid, for tables: pgd-s0.25-e0.50-m4-t2.
+        parameters: What is known of it.
+        rows: ROW_COLUMNS, one row per image, indices ascending. A column that the records leave null
+            is null here.
+    """
+
+    label: str
+    parameters: Parameters
+    rows: pa.Table
+
+    @cached_property
+    def curve(self) -> AccuracyCurve:
+        """Its certified accuracy."""
+        return AccuracyCurve.from_records(self.column("correct"), self.column("radius"))
+
+    @cached_property
+    def indices(self) -> npt.NDArray[np.int32]:
+        """Dataset indices of its images, ascending."""
+        return np.asarray(self.column("index"))
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """One of ROW_COLUMNS as an array, shape (N,)."""
+        return np.asarray(self.rows[name].to_numpy())
+
+    def has(self, name: str) -> bool:
+        """Whether the records give this column for every image."""
+        return not self.rows[name].null_count
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CertifiedGrid:
+    """All models of a grid that can be compared.
+
+    Attributes:
+        name: The grid.
+        models: In the grid's order, all certified on the same images with the same n and alpha.
+        missing: In words, the models left out because they are not complete; empty for a complete grid.
+        is_imported: Whether the records are others' logs.
+    """
+
+    name: str
+    models: tuple[Model, ...]
+    missing: tuple[str, ...]
+    is_imported: bool = False
+
+    @property
+    def num_missing(self) -> int:
+        """Models left out."""
+        return len(self.missing)
+
+
+def check_comparable(models: Sequence[Parameters], images: Sequence[str]) -> None:
+    """Raise RecordError unless all models are certified on the same images with the same n and alpha.
+
+    Args:
+        models: At least one.
+        images: Per model, its index set in words.
+    """
+    first, first_images = models[0], images[0]
+    for other, other_images in zip(models, images, strict=True):
+        for what, ours, theirs in (
+            (
+                "images",
+                f"{first.dataset} {first.split} {first_images}",
+                f"{other.dataset} {other.split} {other_images}",
+            ),
+            ("n", first.n, other.n),
+            ("alpha", first.alpha, other.alpha),
+        ):
+            if ours != theirs:
+                raise RecordError(
+                    f"mixed grid: {what} differ, so its models cannot be compared: {first.train_key} has {ours}, "
+                    f"{other.train_key} has {theirs}; take one kind with where, for example "
+                    f'"where={{dataset: {first.dataset}}}", or launch two grids'
+                )
+
+
+def image_set(indices: npt.NDArray[np.int32]) -> str:
+    """A set of indices in words: 500 images, 0 to 9980 by 20."""
+    steps = np.unique(np.diff(indices))
+    by = f" by {steps[0]}" if steps.size == 1 else ""
+    return f"{indices.size} images, {indices[0]} to {indices[-1]}{by}"
+
+
+def label_models(parameters: Sequence[Parameters], tables: Sequence[pa.Table]) -> tuple[Model, ...]:
+    """Models with labels that are unique among them."""
+    return tuple(
+        Model(label=label, parameters=known, rows=table)
+        for label, known, table in zip(_labels(parameters), parameters, tables, strict=True)
+    )
+
+
+def incomplete_message(grid: str, num_models: int, gaps: list[str], remedy: str) -> str:
+    """What to say of a grid of which something is missing: the first few by name, and what to do."""
+    named = [f"  {gap}" for gap in gaps[:_NAMED]]
+    if len(gaps) > _NAMED:
+        named.append(f"  and {len(gaps) - _NAMED} more")
+    return "\n".join(
+        [
+            f"grid {grid} is incomplete: {len(gaps)} of {num_models} models",
+            *named,
+            f"{remedy.format(grid=grid)}, or draw what is there with allow_partial=true",
+        ]
+    )
+
+
+def _labels(models: Sequence[Parameters]) -> list[str]:
+    """The keys without dataset and hash; where that names two, with as much more as tells them apart."""
+    labels = [model.train_key.removeprefix(f"{model.dataset}-").rpartition("-")[0] for model in models]
+    for detail in _DETAILS:
+        shared = {label for label, count in Counter(labels).items() if count > 1}
+        labels = [
+            label + detail(model) if label in shared else label for label, model in zip(labels, models, strict=True)
+        ]
+    return labels
+
+
+_DETAILS: tuple[Callable[[Parameters], str], ...] = (
+    lambda model: f" ({model.variant})" if model.variant else "",
+    lambda model: "" if model.is_certified_as_trained else f" at {model.sigma_cert:.2f}",
+    lambda model: f" {model.train_key.rpartition('-')[2]}",
+    lambda model: f" {model.certify_key}",
+)

@@ -1,0 +1,125 @@
+"""python -m analysis.paired grid=NAME radius=R: two models, or two grids, on the same images (McNemar)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from tabulate import tabulate
+
+from analysis.compare import contend
+from analysis.load import load_grid
+from analysis.models import CertifiedGrid, Model, check_comparable, image_set
+from configs.entry import EXIT_FAILED, run_entry
+from jobs.errors import ConfigError, RecordError
+from jobs.store import Store
+from jobs.validation import STRICT, build, unknown_choice
+from smoothing.paired import PairedComparison, compare_paired
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PairedConfig:
+    """What to compare; see configs/paired.yaml."""
+
+    grid: str | None
+    grid_b: str | None
+    model_a: str | None
+    model_b: str | None
+    where: dict[str, Any] | None
+    where_b: dict[str, Any] | None
+    results: Annotated[str, Field(min_length=1)]
+    radius: Annotated[float, Field(ge=0)]
+    allow_partial: bool
+
+
+def paired(values: dict[str, Any]) -> int:
+    """Print the comparison; returns the exit code.
+
+    Raises:
+        ConfigError: The configuration is wrong, or there is no such grid or model.
+    """
+    config = build(PairedConfig, values, where="paired")
+    store = Store(Path(config.results))
+    try:
+        first = _chosen(store, config.grid, config.model_a, config.where, config)
+        second = _chosen(
+            store,
+            config.grid if config.grid_b is None else config.grid_b,
+            config.model_b,
+            config.where if config.where_b is None else config.where_b,
+            config,
+        )
+        counts = compare_models(first[0], second[0], config.radius)
+    except RecordError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    print(_text(first, second, counts, config.radius))
+    return 0
+
+
+def compare_models(first: Model, second: Model, radius: float) -> PairedComparison:
+    """Which of two models certifies more images at a radius.
+
+    Raises:
+        RecordError: They are not certified on the same images with the same n and alpha; names both.
+    """
+    models = (first, second)
+    check_comparable([model.parameters for model in models], [image_set(model.indices) for model in models])
+    if not np.array_equal(first.indices, second.indices):
+        raise RecordError(f"mixed grid: {first.label} and {second.label} are certified on different images")
+    return compare_paired(certified(first, radius), certified(second, radius))
+
+
+def certified(model: Model, radius: float) -> npt.NDArray[np.bool_]:
+    """Whether each image is certified correct at a radius, shape (N,)."""
+    return np.asarray(model.column("correct") & (model.column("radius") >= radius))
+
+
+def _chosen(
+    store: Store, grid_name: str | None, label: str | None, where: dict[str, Any] | None, config: PairedConfig
+) -> tuple[Model, str]:
+    grid = load_grid(store, grid_name, where=where, allow_partial=config.allow_partial)
+    if label is not None:
+        return _by_label(grid, label), f"{grid.name}: {label}"
+    winner = contend(grid.models, grid.name).winner_at(config.radius)
+    if winner is None:
+        raise RecordError(f"grid {grid.name}: no model certifies anything at radius {config.radius}")
+    return winner, f"{grid.name}: {winner.label}, the best of {len(grid.models)} at this radius"
+
+
+def _by_label(grid: CertifiedGrid, label: str) -> Model:
+    by_label = {model.label: model for model in grid.models}
+    if label not in by_label:
+        raise ConfigError([unknown_choice(f"model of grid {grid.name}", label, sorted(by_label))])
+    return by_label[label]
+
+
+def _text(first: tuple[Model, str], second: tuple[Model, str], counts: PairedComparison, radius: float) -> str:
+    table = tabulate(
+        [
+            ["both", counts.both],
+            ["only A", counts.only_first],
+            ["only B", counts.only_second],
+            ["neither", counts.neither],
+        ],
+        headers=["certified correct", "images"],
+    )
+    lines = [
+        f"A  {first[1]}",
+        f"B  {second[1]}",
+        table,
+        f"A - B at radius {radius:g}: {100 * counts.difference:+.2f} points on {counts.num_images} images; "
+        f"exact McNemar p = {counts.p_value:.3g}",
+    ]
+    if "the best of" in first[1] + second[1]:
+        lines.append("A model was chosen on these very images: p is too small by what the choice gains.")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_entry("paired", paired)

@@ -1,0 +1,150 @@
+"""python -m analysis.paper source=DIR: every table and figure of the paper, from its logs or from a grid."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from analysis.declarations import FigureDeclaration, TableDeclaration, parse_declarations
+from analysis.import_logs import source_folder
+from analysis.paper_figures import PaperFigure, figure_frame, trace_figure
+from analysis.paper_fill import fill_table
+from analysis.paper_records import PaperRecords, from_grid, from_logs
+from analysis.paper_tables import PaperTable, table_frame, table_latex, table_markdown
+from configs.entry import EXIT_FAILED, run_entry
+from jobs.atomic import write_atomically
+from jobs.errors import ConfigError, RecordError
+from jobs.store import Store
+from jobs.validation import STRICT, build
+
+Writers = dict[str, Callable[[Path], object]]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PaperConfig:
+    """What to draw; see configs/paper.yaml and the declarations in configs/figures."""
+
+    source: str | None
+    grid: str | None
+    results: Annotated[str, Field(min_length=1)]
+    output: str | None
+    tables: list[dict[str, Any]]
+    figures: list[dict[str, Any]]
+
+
+def paper(values: dict[str, Any]) -> int:
+    """Draw everything declared that the records allow; returns the exit code.
+
+    Raises:
+        ConfigError: The configuration is wrong; nothing was written.
+    """
+    config = build(PaperConfig, values, where="paper")
+    if (config.source is None) == (config.grid is None):
+        raise ConfigError(["paper: give source=DIR (published logs) or grid=NAME, and not both"])
+    tables, figures = parse_declarations(config.tables, config.figures)
+    store = Store(Path(config.results))
+    try:
+        records = from_grid(store, config.grid) if config.grid is not None else from_logs(source_folder(config.source))
+        filled, traced, skipped = draw(tables, figures, records)
+    except RecordError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    if not filled and not traced:
+        print("error: the records hold nothing that is declared", file=sys.stderr)
+        return EXIT_FAILED
+    folder = Path(config.output) if config.output else _folder(store, config.grid)
+    write_all(filled, traced, skipped, folder)
+    print(index_text(filled, traced, skipped))
+    print(f"wrote {len(filled)} tables and {len(traced)} figures to {folder}")
+    return 0
+
+
+def draw(
+    tables: list[TableDeclaration], figures: list[FigureDeclaration], records: PaperRecords
+) -> tuple[list[PaperTable], list[PaperFigure], list[str]]:
+    """Fill every table and trace every figure for every data set.
+
+    Returns:
+        Tables, figures, and in words what the records do not hold.
+    """
+    filled, traced, skipped = [], [], []
+    for dataset in records.datasets:
+        for table_declared in tables:
+            table = fill_table(table_declared, dataset, records)
+            if table is not None:
+                filled.append(table)
+            elif dataset in table_declared.numbers:
+                skipped.append(f"{table_declared.numbers[dataset]} ({dataset}): {table_declared.title}")
+        for figure_declared in figures:
+            figure = trace_figure(figure_declared, dataset, records)
+            if figure is not None:
+                traced.append(figure)
+            elif dataset in figure_declared.numbers:
+                skipped.append(f"{figure_declared.numbers[dataset]} ({dataset}): {figure_declared.title}")
+    return filled, traced, skipped
+
+
+def write_all(tables: list[PaperTable], figures: list[PaperFigure], skipped: list[str], folder: Path) -> None:
+    """Write every file, each whole or not at all, the index last."""
+    from analysis.figures import curves_figure, save_figure  # matplotlib is slow to import
+
+    for table in tables:
+        _write(folder, table.name, _table_writers(table))
+    for figure in figures:
+        drawn = curves_figure(figure.curves, max_radius=figure.max_radius)
+        _write(
+            folder,
+            figure.name,
+            {
+                "csv": partial(figure_frame(figure).to_csv, index=False),
+                "pdf": partial(save_figure, drawn, file_format="pdf"),
+                "png": partial(save_figure, drawn, file_format="png"),
+            },
+        )
+    _write(folder, "index", {"md": lambda path: _write_text(path, index_text(tables, figures, skipped))})
+
+
+def index_text(tables: list[PaperTable], figures: list[PaperFigure], skipped: list[str]) -> str:
+    """What was drawn, how it compares with print, and what was not, as Markdown."""
+    lines = ["# Tables", ""]
+    for table in tables:
+        compared = f"{table.num_compared} cells in print, {table.num_different} differ" if table.num_compared else ""
+        lines.append(f"- [{table.title}]({table.name}.md){': ' if compared else ''}{compared}")
+    lines += ["", "# Figures", ""]
+    for figure in figures:
+        missing = f"; no records for {', '.join(figure.absent)}" if figure.absent else ""
+        lines.append(f"- [{figure.title}]({figure.name}.pdf): {len(figure.curves)} curves{missing}")
+    if skipped:
+        lines += ["", "# Not in these records", "", *(f"- {entry}" for entry in skipped)]
+    return "\n".join(lines) + "\n"
+
+
+def _folder(store: Store, grid: str | None) -> Path:
+    return store.root / "paper" if grid is None else store.paper_dir(grid)
+
+
+def _table_writers(table: PaperTable) -> Writers:
+    return {
+        "csv": lambda path: table_frame(table).to_csv(path, index=False),
+        "md": lambda path: _write_text(path, table_markdown(table)),
+        "tex": lambda path: _write_text(path, table_latex(table)),
+    }
+
+
+def _write(folder: Path, name: str, writers: Writers) -> None:
+    for suffix, write in writers.items():
+        write_atomically(folder / f"{name}.{suffix}", write, lambda written: written.stat())
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run_entry("paper", paper)

@@ -1,0 +1,136 @@
+"""Declared figures, drawn from records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.compare import contend
+from analysis.declarations import CurveDeclaration, FigureDeclaration
+from analysis.figures import Curve, envelope_curve
+from analysis.paper_records import PaperRecords, whole_models
+from jobs.errors import RecordError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PaperFigure:
+    """A figure, ready to be drawn.
+
+    Attributes:
+        name: Of its files.
+        title: With the paper's own number, if it has one.
+        curves: At least one.
+        max_radius: Right end of the axis; None for where the curves end.
+        absent: Labels of declared curves that the records do not hold.
+    """
+
+    name: str
+    title: str
+    curves: tuple[Curve, ...]
+    max_radius: float | None
+    absent: tuple[str, ...]
+
+
+def trace_figure(declaration: FigureDeclaration, dataset: str, records: PaperRecords) -> PaperFigure | None:
+    """The curves of a declared figure for one data set; None where none of the kind it needs is there,
+    or but one of several curves.
+
+    Raises:
+        RecordError: A point of an empirical curve stands for several attacks at once.
+    """
+    curves: list[Curve] = []
+    absent: list[str] = []
+    found: list[str] = []
+    colors_taken = {False: 0, True: 0}
+    for declared in declaration.curves:
+        # Dashed curves take up the colours from the first: what they stand beside has the same.
+        first_color = colors_taken[declared.dashed]
+        trace = _certified if declared.kind == "certified" else _empirical
+        traced = trace(declared, dataset, records, first_color)
+        curves += traced
+        colors_taken[declared.dashed] += max(1, len(traced))
+        if traced:
+            found.append(declared.kind)
+        else:
+            absent.append(declared.label)
+    if declaration.needs not in found or len(found) < min(2, len(declaration.curves)):
+        return None  # one curve of several says nothing of what the figure compares
+    number = declaration.numbers.get(dataset)
+    return PaperFigure(
+        name=f"{declaration.name}_{dataset}",
+        title=f"{declaration.title} ({dataset}{f', {number}' if number else ''})",
+        curves=tuple(curves),
+        max_radius=declaration.max_radius.get(dataset),
+        absent=tuple(absent),
+    )
+
+
+def figure_frame(figure: PaperFigure) -> pd.DataFrame:
+    """One row per point, for CSV. Certified curves are steps: constant to the left of each radius."""
+    return pd.concat(
+        [
+            pd.DataFrame({"curve": curve.label, "radius": curve.radii, "accuracy": curve.accuracies})
+            for curve in figure.curves
+        ],
+        ignore_index=True,
+    )
+
+
+def _certified(declared: CurveDeclaration, dataset: str, records: PaperRecords, first_color: int) -> list[Curve]:
+    models = whole_models(records.models_of(dataset, declared.where, declared.not_in_logs))
+    groups: dict[Any, list[Any]] = {}
+    for model in models:
+        key = None if declared.by is None else asdict(model.parameters)[declared.by]
+        groups.setdefault(round(key, 2) if isinstance(key, float) else key, []).append(model)
+    return [
+        envelope_curve(
+            contend(group, declared.label).envelope,
+            label=_label(declared, asdict(group[0].parameters)),
+            color_nr=first_color + number,
+            dashed=declared.dashed,
+        )
+        for number, (_, group) in enumerate(sorted(groups.items(), key=lambda item: (item[0] is None, item[0])))
+    ]
+
+
+def _empirical(declared: CurveDeclaration, dataset: str, records: PaperRecords, first_color: int) -> list[Curve]:
+    rows = records.predictions[records.predictions["dataset"] == dataset]
+    for name, wanted in declared.where.items():
+        rows = rows[rows[name].isin(wanted if isinstance(wanted, list) else [wanted])]
+    if rows.empty:
+        return []
+    if declared.by is None:
+        return [_attacked(declared, rows, first_color)]
+    groups = list(rows.groupby(declared.by, sort=True))
+    return [_attacked(declared, group, first_color + number) for number, (_, group) in enumerate(groups)]
+
+
+def _attacked(declared: CurveDeclaration, rows: pd.DataFrame, color_nr: int) -> Curve:
+    by_radius = rows.groupby("attack_epsilon", sort=True)
+    per_image = by_radius["index"].agg(["count", "nunique"])
+    if (per_image["count"] != per_image["nunique"]).any():
+        raise RecordError(
+            f"curve {declared.label!r}: several predictions of one image at one radius meet {declared.where}; "
+            "add conditions until one attack is left, or a parameter after by"
+        )
+    accuracies = by_radius["correct"].mean()
+    return Curve(
+        label=_label(declared, rows.iloc[0].to_dict()),
+        radii=np.asarray(accuracies.index, dtype=np.float64),
+        accuracies=accuracies.to_numpy(dtype=np.float64),
+        is_step=False,
+        color_nr=color_nr,
+        dashed=declared.dashed,
+    )
+
+
+def _label(declared: CurveDeclaration, values: Mapping[Any, Any]) -> str:
+    whole = {
+        str(name): int(value) if isinstance(value, float) and name in ("m_test", "n") and value == value else value
+        for name, value in values.items()
+    }
+    return declared.label.format(**whole)

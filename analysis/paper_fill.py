@@ -1,0 +1,171 @@
+"""Declared tables, filled from records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from analysis.compare import contend, even_radii
+from analysis.declarations import RowsDeclaration, TableDeclaration
+from analysis.models import Model
+from analysis.paper_numbers import ModelKey, PrintedRow, printed_envelope, printed_model, printed_models
+from analysis.paper_records import PaperRecords, whole_models
+from analysis.paper_tables import NOT_RECORDED, Cell, PaperTable
+from analysis.selection import Parameters, matches
+
+Row = tuple[str, str, list[Cell]]
+"""Group, label and cells."""
+
+
+def fill_table(declaration: TableDeclaration, dataset: str, records: PaperRecords) -> PaperTable | None:
+    """A declared table for one data set; None where fewer than two of its groups (or its only one) have records."""
+    groups = [records.models_of(dataset, rows.where, rows.not_in_logs) for rows in declaration.rows]
+    if sum(bool(models) for models in groups) < min(2, len(groups)):
+        return None
+    radii = _radii(declaration, dataset, groups)
+    notes: list[str] = []
+    rows: list[Row] = []
+    for declared, models in zip(declaration.rows, groups, strict=True):
+        if declaration.kind == "envelope":
+            rows += _envelope_row(declared, dataset, models, radii, notes)
+        else:
+            rows += _model_rows(declared, dataset, models, radii, notes)
+    if declaration.kind == "models":
+        rows = _marked_best(rows)
+    number = declaration.numbers.get(dataset)
+    return PaperTable(
+        name=f"{declaration.name}_{dataset}",
+        title=f"{declaration.title} ({dataset}{f', {number}' if number else ''})",
+        radii=tuple(radii),
+        rows=tuple((group, label, tuple(cells)) for group, label, cells in rows),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _radii(declaration: TableDeclaration, dataset: str, groups: Sequence[Sequence[Model]]) -> list[float]:
+    if dataset in declaration.radii:
+        first, last, step = declaration.radii[dataset]
+        return [first + radius for radius in even_radii(last - first, step)]
+    every = [model.curve.radii[-1] for models in groups for model in models if model.curve.radii.size]
+    largest = float(max(every, default=0.0))
+    step = next(step for step in (0.0625, 0.125, 0.25, 0.5, 1.0, largest) if largest / step <= 12)
+    return even_radii(largest, step)
+
+
+def _envelope_row(
+    declared: RowsDeclaration, dataset: str, models: Sequence[Model], radii: Sequence[float], notes: list[str]
+) -> list[Row]:
+    whole = whole_models(models)
+    if not whole:
+        return []
+    contenders = contend(whole, declared.label)
+    printed = printed_envelope(dataset, str(declared.where.get("method")))
+    notes.append(f"{declared.label}: the best of {len(whole)} models at each radius, on the images it is chosen on.")
+    if len(whole) < len(models):
+        notes.append(f"{declared.label}: {len(models) - len(whole)} models certified on other images are left out.")
+    cells = []
+    for radius, count in zip(radii, contenders.num_certified_at(radii), strict=True):
+        winner = contenders.winner_at(radius)
+        cells.append(
+            Cell(
+                num_certified=int(count),
+                num_images=contenders.num_images,
+                model="" if winner is None else winner.label,
+                printed=printed.percent_at(radius) if printed else None,
+                is_best=False,
+                decimals=0,
+            )
+        )
+    return [("", declared.label, cells)]
+
+
+def _model_rows(
+    declared: RowsDeclaration, dataset: str, models: Sequence[Model], radii: Sequence[float], notes: list[str]
+) -> list[Row]:
+    usual = len(whole_models(models)[0].indices) if models else 0
+    rows = []
+    for model in models:
+        label, printed = _row_label(model.parameters), printed_model(model.parameters)
+        if len(model.indices) < usual:
+            label += f" ({len(model.indices)} images)"
+            notes.append("Rows with fewer images are as their logs are, and not compared with the others for bold.")
+        counts = model.curve.num_certified(radii)
+        cells = [
+            Cell(
+                num_certified=int(count),
+                num_images=len(model.indices),
+                model=model.label,
+                printed=printed.percent_at(radius) if printed else None,
+                is_best=len(model.indices) == usual,  # may be: settled over all rows
+                decimals=2,
+            )
+            for radius, count in zip(radii, counts, strict=True)
+        ]
+        rows.append((declared.label, label, cells))
+    return rows + _rows_without_records(declared, dataset, models, radii, notes)
+
+
+def _rows_without_records(
+    declared: RowsDeclaration, dataset: str, models: Sequence[Model], radii: Sequence[float], notes: list[str]
+) -> list[Row]:
+    """Rows that the paper prints (be it as nan) and the records do not hold, so that no row is missing unseen."""
+    there = {_row_label(model.parameters) for model in models}
+    rows = []
+    for key, printed in printed_models().items():
+        known = _parameters_of(key)
+        label = _row_label(known)
+        if not models or known.dataset != dataset or not matches(known, declared.where) or label in there:
+            continue
+        notes.append(f"{NOT_RECORDED}: no records (an empty log, which the paper's own script prints as nan).")
+        rows.append((declared.label, label, [_empty_cell(printed, radius) for radius in radii]))
+    return rows
+
+
+def _parameters_of(key: ModelKey) -> Parameters:
+    return Parameters(
+        train_key="",
+        certify_key="",
+        dataset=key.dataset,
+        split="test",
+        sigma_cert=key.sigma,
+        method=key.method,
+        attack=key.attack,
+        sigma_train=key.sigma,
+        epsilon=key.epsilon,
+        m_train=key.m_train,
+        num_steps=key.num_steps,
+    )
+
+
+def _empty_cell(printed: PrintedRow, radius: float) -> Cell:
+    return Cell(
+        num_certified=None, num_images=0, model="", printed=printed.percent_at(radius), is_best=False, decimals=2
+    )
+
+
+def _marked_best(rows: list[Row]) -> list[Row]:
+    """Bold for the most of each column among the rows on all images; all of them where several have it."""
+    if not rows:
+        return rows
+    counts = np.array(
+        [[cell.num_certified if cell.is_best and cell.num_certified else 0 for cell in cells] for _, _, cells in rows]
+    )
+    best = counts.max(axis=0)
+    return [
+        (
+            group,
+            label,
+            [
+                replace(cell, is_best=bool(count == most and most > 0))
+                for cell, count, most in zip(cells, row_counts, best, strict=True)
+            ],
+        )
+        for (group, label, cells), row_counts in zip(rows, counts, strict=True)
+    ]
+
+
+def _row_label(known: Parameters) -> str:
+    label = f"sigma = {known.sigma_train:.2f}"
+    return label if not known.epsilon else f"{label}, epsilon = {known.epsilon:.2f}"

@@ -1,0 +1,98 @@
+"""The records that tables and figures are drawn from: a tree of logs, or a grid."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+
+from analysis.declarations import Conditions
+from analysis.load import load_grid
+from analysis.load_imported import load_imported_models
+from analysis.log_tree import read_tree
+from analysis.models import ROW_COLUMNS, Model, label_models
+from analysis.selection import Parameters, matches, matches_any
+from jobs import records
+from jobs.imported import PREDICTIONS
+from jobs.store import Store
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PaperRecords:
+    """All there is to draw from.
+
+    Attributes:
+        models: Certified models, also those whose logs are short.
+        predictions: Columns of kind PREDICTIONS.
+        are_logs: Whether they are published logs.
+    """
+
+    models: tuple[Model, ...]
+    predictions: pd.DataFrame
+    are_logs: bool
+
+    @property
+    def datasets(self) -> list[str]:
+        """Data sets, sorted."""
+        return sorted({model.parameters.dataset for model in self.models} | set(self.predictions["dataset"]))
+
+    def models_of(self, dataset: str, where: Conditions, not_in_logs: Sequence[Conditions]) -> list[Model]:
+        """The models of a data set that meet the conditions, in the order of sigma, epsilon and key."""
+        chosen = [
+            model
+            for model in self.models
+            if model.parameters.dataset == dataset
+            and matches(model.parameters, where)
+            and not (self.are_logs and matches_any(model.parameters, not_in_logs))
+        ]
+        return sorted(chosen, key=_order)
+
+
+def from_logs(root: Path) -> PaperRecords:
+    """Records of a tree of logs, kept in memory."""
+    tree = read_tree(root)
+    rows, start, tables = tree.records.select(list(ROW_COLUMNS)), 0, []
+    for model in tree.models:
+        tables.append(rows.slice(start, model["num_rows"]))
+        start += model["num_rows"]
+    models = label_models([Parameters.from_columns(model) for model in tree.models], tables)
+    return PaperRecords(models=models, predictions=_frame(tree.predictions), are_logs=True)
+
+
+def from_grid(store: Store, grid: str) -> PaperRecords:
+    """Records of a grid; of a launched one, the models that are complete.
+
+    Raises:
+        ConfigError: No such grid.
+        RecordError: Its records are unsound.
+    """
+    if grid in store.imported_names():
+        predictions = records.read_records(store.predictions_path(grid), PREDICTIONS)
+        return PaperRecords(
+            models=load_imported_models(store, grid, {}), predictions=_frame(predictions), are_logs=True
+        )
+    models = load_grid(store, grid, allow_partial=True).models
+    return PaperRecords(models=models, predictions=_frame(PREDICTIONS.schema.empty_table()), are_logs=False)
+
+
+def whole_models(models: Sequence[Model]) -> list[Model]:
+    """Those on the index set that most of them share; parts of it and others are left out."""
+    if not models:
+        return []
+    sets = Counter(model.indices.tobytes() for model in models)
+    usual = sets.most_common(1)[0][0]
+    return [model for model in models if model.indices.tobytes() == usual]
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
+
+
+def _order(model: Model) -> tuple[float, float, str]:
+    known = model.parameters
+    return known.sigma_train or 0.0, known.epsilon or 0.0, known.train_key

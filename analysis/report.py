@@ -1,0 +1,63 @@
+"""python -m analysis.report grid=NAME: one HTML page with everything about a grid, for a browser without network."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from analysis.compare import compare, default_radii
+from analysis.load import load_grid
+from analysis.provenance import provenance_of
+from analysis.report_page import render
+from analysis.statistics import Levels, envelope_frame
+from configs.entry import EXIT_FAILED, run_entry
+from jobs.atomic import write_atomically
+from jobs.errors import RecordError
+from jobs.store import Store
+from jobs.validation import STRICT, build
+
+_Open = Annotated[float, Field(gt=0, lt=1)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ReportConfig:
+    """What to report; see configs/report.yaml."""
+
+    grid: str | None
+    results: Annotated[str, Field(min_length=1)]
+    where: dict[str, Any] | None
+    confidence: _Open
+    rho: _Open
+    allow_partial: bool
+
+
+def report(values: dict[str, Any]) -> int:
+    """Write the page of a grid; returns the exit code.
+
+    Raises:
+        ConfigError: The configuration is wrong; nothing was written.
+    """
+    config = build(ReportConfig, values, where="report")
+    store = Store(Path(config.results))
+    try:
+        grid = load_grid(store, config.grid, where=config.where, allow_partial=config.allow_partial)
+        origin = provenance_of(store, grid)
+    except RecordError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    comparison = compare(grid)
+    levels = Levels(confidence=config.confidence, rho=config.rho)
+    frame = envelope_frame(comparison, default_radii(comparison), levels)
+    page = render(comparison, frame, levels, origin)
+    path = store.report_path(grid.name)
+    write_atomically(path, lambda path: path.write_text(page, encoding="utf-8"), lambda path: path.stat())
+    print(f"wrote {path} ({len(page.encode()) / 1e6:.1f} MB, {len(grid.models)} models)")
+    return 0
+
+
+if __name__ == "__main__":
+    run_entry("report", report)

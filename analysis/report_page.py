@@ -1,0 +1,156 @@
+"""The report's HTML: a template, the data as JSON, and Plotly's own JavaScript, all in one file."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from plotly.offline import get_plotlyjs
+
+from analysis.compare import BASELINE_METHOD, Comparison, largest_radius
+from analysis.models import Model
+from analysis.statistics import Levels, average_radius
+from analysis.tables import caption, partial_note, statistics_caption
+
+_FOLDER = Path(__file__).parent
+_NUM_POINTS = 400  # of each curve: finer than a screen shows
+_NUM_BINS = 25
+
+
+def render(comparison: Comparison, frame: pd.DataFrame, levels: Levels, provenance: Mapping[str, str]) -> str:
+    """The page.
+
+    Args:
+        comparison: The grid.
+        frame: Its table of statistics.
+        levels: What the table was made with.
+        provenance: Names and values.
+    """
+    grid = comparison.grid
+    num_images = sum(len(model.rows) for model in grid.models)
+    cost_s = sum(cost for model in grid.models if (cost := _cost_s(model)) is not None)
+    template = Template((_FOLDER / "report_page.html").read_text(encoding="utf-8"))
+    return template.substitute(
+        title=html.escape(f"Grid {grid.name}"),
+        summary=html.escape(
+            f"{len(grid.models)} models, {num_images:,} certificates, {cost_s / 3600:.2f} hours of certification"
+        ),
+        warning=_warning(comparison),
+        caption=html.escape(f"{caption(comparison, frame, levels)} {statistics_caption(comparison, frame, levels)}"),
+        table=_statistics(frame),
+        runs=_runs(grid.models),
+        provenance=_table(["what", "value"], provenance.items(), num_text=2),
+        data=json.dumps(page_data(comparison, levels)).replace("</", "<\\/"),
+        script=(_FOLDER / "report_page.js").read_text(encoding="utf-8"),
+        plotly=get_plotlyjs(),
+    )
+
+
+def page_data(comparison: Comparison, levels: Levels) -> dict[str, Any]:
+    """What the page's script draws from: per model its parameters, and counts at common radii."""
+    models = comparison.grid.models
+    largest = largest_radius(comparison)
+    if comparison.baseline is not None and comparison.baseline.envelope.breakpoints.size:
+        largest = max(largest, float(comparison.baseline.envelope.breakpoints[-1]))
+    # Rounded before anything is counted at them: what the page shows is what holds at the radius it shows.
+    radii = np.round(np.linspace(0.0, largest, _NUM_POINTS + 1), 6) if largest else np.zeros(1)
+    counts = np.stack([model.curve.num_certified(radii) for model in models]).astype("<u4")
+    names = ("method", "attack", "sigma_cert", "epsilon", "m_train", "num_steps")
+    return {
+        "name": comparison.contenders.name,
+        "baseline": BASELINE_METHOD,
+        "has_others": comparison.baseline is not None,
+        "num_images": int(models[0].indices.size),
+        "error": round(1 - levels.confidence, 12),
+        "radii": radii.tolist(),
+        "models": [
+            {"label": model.label, **{name: _short(getattr(model.parameters, name)) for name in names}}
+            for model in models
+        ],
+        "counts": base64.b64encode(counts.tobytes()).decode(),
+        "bins": [round((number + 0.5) / _NUM_BINS, 4) for number in range(_NUM_BINS)],
+        "bounds": _bounds(models),
+    }
+
+
+def _bounds(models: Sequence[Model]) -> list[dict[str, Any]]:
+    """Per sigma the shares, in per cent, of p_lower in each bin; nothing where the records hold none."""
+    by_sigma: dict[float, list[Model]] = {}
+    for model in models:
+        if model.has("p_lower"):
+            by_sigma.setdefault(model.parameters.sigma_cert, []).append(model)
+    groups = []
+    for sigma, group in sorted(by_sigma.items()):
+        bounds = np.concatenate([model.column("p_lower") for model in group])
+        shares = 100.0 * np.histogram(bounds, bins=_NUM_BINS, range=(0.0, 1.0))[0] / bounds.size
+        groups.append({"sigma": sigma, "shares": [round(float(share), 3) for share in shares]})
+    return groups
+
+
+def _warning(comparison: Comparison) -> str:
+    grid = comparison.grid
+    if not grid.missing:
+        return "<p>The grid is complete.</p>"
+    items = "".join(f"<li>{html.escape(entry)}</li>" for entry in grid.missing)
+    return f'<div class="warning"><b>{html.escape(partial_note(comparison))}</b><ul>{items}</ul></div>'
+
+
+def _statistics(frame: pd.DataFrame) -> str:
+    names = [name for name in frame.columns if name not in ("num_images", "num_models", "baseline_num_models")]
+    rows = [[_cell(value) for value in row] for row in frame[names].itertuples(index=False, name=None)]
+    return _table([name.replace("_", " ") for name in names], rows, num_text=0)
+
+
+def _runs(models: Sequence[Model]) -> str:
+    names = (
+        "method",
+        "attack",
+        "sigma_train",
+        "sigma_cert",
+        "epsilon",
+        "m_train",
+        "num_steps",
+        "n",
+        "alpha",
+        "variant",
+    )
+    headers = ["model", *names, "images", "accuracy at 0", "average radius", "seconds"]
+    rows = []
+    for model in models:
+        known = [_cell(getattr(model.parameters, name)) for name in names]
+        results = [len(model.rows), float(model.curve(0.0)), average_radius(model), _cost_s(model)]
+        rows.append([model.label, *known, *(_cell(value) for value in results)])
+    return _table(headers, rows, num_text=1)
+
+
+def _cost_s(model: Model) -> float | None:
+    return float(model.column("elapsed_s").sum(dtype=np.float64)) if model.has("elapsed_s") else None
+
+
+def _table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, num_text: int) -> str:
+    """An HTML table, the first ``num_text`` columns to the left."""
+
+    def line(tag: str, cells: Sequence[str]) -> str:
+        marks = [' class="text"' if number < num_text else "" for number in range(len(cells))]
+        return "".join(f"<{tag}{mark}>{html.escape(cell)}</{tag}>" for mark, cell in zip(marks, cells, strict=True))
+
+    body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{line('th', headers)}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _short(value: Any) -> Any:
+    return round(value, 4) if isinstance(value, float) else value

@@ -1,0 +1,88 @@
+"""Which models of a grid: by the values of their parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from jobs.errors import ConfigError
+from jobs.validation import unknown_choice
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """What is known of a certified model; None where a log does not say. Names as in the records."""
+
+    train_key: str
+    certify_key: str
+    dataset: str
+    split: str
+    sigma_cert: float
+    architecture: str | None = None
+    method: str | None = None
+    attack: str | None = None
+    sigma_train: float | None = None
+    epsilon: float | None = None
+    m_train: int | None = None
+    num_steps: int | None = None
+    n0: int | None = None
+    n: int | None = None
+    alpha: float | None = None
+    mode: str | None = None
+    noise: str | None = None
+    precision: str | None = None
+    variant: str = ""
+
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, Any]) -> Parameters:
+        """From the columns that all rows of a run share; columns that are no parameters are left out."""
+        return cls(**{name: columns[name] for name in PARAMETERS if name in columns})
+
+    @property
+    def is_certified_as_trained(self) -> bool:
+        """Whether the noise of certification is that of training."""
+        return self.sigma_train == self.sigma_cert
+
+
+PARAMETERS = [field.name for field in fields(Parameters)]
+
+SAME = "as_trained"
+"""``sigma_cert: as_trained`` in a condition: certified at the sigma of training."""
+
+Where = Mapping[str, Any]
+
+
+def check_where(where: Where, what: str) -> None:
+    """Raise ConfigError where a condition names something that is no parameter."""
+    problems = [f"{what}: {unknown_choice('parameter', name, PARAMETERS)}" for name in where if name not in PARAMETERS]
+    if problems:
+        raise ConfigError(problems)
+
+
+def matches(parameters: Parameters, where: Where) -> bool:
+    """Whether a model meets every condition.
+
+    Args:
+        parameters: The model's.
+        where: Parameter to the value, or a list of the values, that it must have. epsilon is compared to
+            two decimals, as tables print it (255/256 is 1.00).
+    """
+    values = asdict(parameters)
+    return all(_is_one_of(values[name], wanted, parameters) for name, wanted in where.items())
+
+
+def matches_any(parameters: Parameters, conditions: Sequence[Where]) -> bool:
+    """Whether a model meets one of several conditions."""
+    return any(matches(parameters, where) for where in conditions)
+
+
+def _is_one_of(value: Any, wanted: Any, parameters: Parameters) -> bool:
+    if wanted == SAME:
+        return parameters.is_certified_as_trained
+    allowed = wanted if isinstance(wanted, list) else [wanted]
+    return _rounded(value) in [_rounded(choice) for choice in allowed]
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 2) if isinstance(value, float) else value

@@ -1,0 +1,172 @@
+"""What a careful reader wants to know of each cell of an envelope's table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from analysis.compare import Comparison, Contenders
+from analysis.models import Model
+from smoothing.bands import simultaneous_half_width
+from smoothing.bounds import two_sided_interval
+from smoothing.bracket import min_possible_count, n_limited_radius
+from smoothing.false_certificates import max_false_certificates
+from smoothing.radius import ABSTAIN
+
+
+@dataclass(frozen=True, kw_only=True)
+class Levels:
+    """Error levels.
+
+    Attributes:
+        confidence: Of intervals and of the simultaneous band, in (0, 1).
+        rho: Error probability of the high-probability accuracy, in (0, 1).
+    """
+
+    confidence: float
+    rho: float
+
+
+def envelope_frame(comparison: Comparison, radii: Sequence[float], levels: Levels) -> pd.DataFrame:
+    """One row per radius.
+
+    Args:
+        comparison: The envelopes.
+        radii: Where to evaluate them.
+        levels: Error levels.
+
+    Returns:
+        Columns radius, num_images; then, for the contenders and, with the prefix ``baseline_``, the baseline:
+        num_models searched; num_certified; accuracy; lower, upper: exact interval over test images of this cell by
+        itself; monte_carlo_upper: the accuracy were every image at the upper bound of what its votes
+        allow (the lower end of that bracket is accuracy itself); band_lower, band_upper: simultaneous
+        over models and radii; high_probability: lower bound on the true share of these images that
+        holds in spite of false certificates; n_limited; average_radius and model: the one that
+        attains the cell. Then single_accuracy: of the one best model; gain over the baseline.
+        What the records do not allow is nan.
+    """
+    at = np.asarray(radii, dtype=np.float64)
+    frame = pd.DataFrame({"radius": at, "num_images": comparison.contenders.num_images})
+    _add(frame, comparison, comparison.contenders, levels, "")
+    if comparison.baseline is not None:
+        _add(frame, comparison, comparison.baseline, levels, "baseline_")
+    best = best_single(comparison.contenders, radii)
+    frame["single_model"] = best.label
+    frame["single_accuracy"] = comparison.contenders.curves[best.label](at)
+    if comparison.baseline is not None:
+        frame["gain"] = frame["accuracy"] - frame["baseline_accuracy"]
+    return frame
+
+
+def best_single(contenders: Contenders, radii: Sequence[float]) -> Model:
+    """The one model that comes nearest to the envelope: the largest mean accuracy over the radii.
+
+    Chosen on the images that the envelope is chosen on; ties go to the earlier model.
+    """
+    scores = {label: float(curve(radii).mean()) for label, curve in contenders.choice_curves.items()}
+    return contenders.models[max(scores, key=lambda label: scores[label])]
+
+
+def average_radius(model: Model) -> float:
+    """Average certified radius: the area under the model's curve of certified accuracy."""
+    return float(np.where(model.column("correct"), model.column("radius"), 0.0).mean())
+
+
+def monte_carlo_upper(
+    model: Model, radii: npt.NDArray[np.float64], among: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
+    """The share of images whose votes do not rule out that they are correct at each radius.
+
+    Args:
+        model: One whose sampling ended as fixed beforehand.
+        radii: r, shape (R,).
+        among: Which of its images count, bool, shape (N,).
+
+    Returns:
+        In [0, 1], shape (R,); nan where the records hold no votes, or sampling was stopped on the strength of a
+        lower bound. An image that abstains counts if its votes allow r, whatever its class: this is
+        an upper end.
+    """
+    known = model.parameters
+    if known.n is None or known.alpha is None or not all(model.has(name) for name in ("count_top", "n_used", "stop")):
+        return np.full(radii.shape, np.nan)
+    if "decided" in model.rows["stop"].unique().to_pylist():
+        return np.full(radii.shape, np.nan)
+    may_be_correct = among & (model.column("correct") | (model.column("prediction") == ABSTAIN))
+    completed = np.sort((model.column("count_top") + (known.n - model.column("n_used")))[may_be_correct])
+    needed = min_possible_count(radii, n=known.n, sigma=known.sigma_cert, alpha=known.alpha)
+    num_possible = completed.size - np.searchsorted(completed, needed, side="left")
+    return np.asarray(num_possible / np.count_nonzero(among), dtype=np.float64)
+
+
+def _add(frame: pd.DataFrame, comparison: Comparison, contenders: Contenders, levels: Levels, prefix: str) -> None:
+    radii, num_images = frame["radius"].to_numpy(), contenders.num_images
+    winners = [contenders.winner_at(float(radius)) for radius in radii]
+    counts = contenders.num_certified_at(radii)
+    accuracy = counts / num_images
+    num_models = len(contenders.models)
+    # A choice made on other images is no longer one among all models for those reported.
+    among = num_models if comparison.selection == "same" else max(1, len({id(model) for model in winners if model}))
+    lower, upper = two_sided_interval(counts, num_images, 1 - levels.confidence)
+    half_width = simultaneous_half_width(num_images, among, 1 - levels.confidence)
+    columns: dict[str, Any] = {
+        "num_models": num_models,
+        "num_certified": counts,
+        "accuracy": accuracy,
+        "lower": lower,
+        "upper": upper,
+        "monte_carlo_upper": _monte_carlo(contenders, winners, radii),
+        "band_lower": np.maximum(accuracy - half_width, 0.0),
+        "band_upper": np.minimum(accuracy + half_width, 1.0),
+        "high_probability": _high_probability(counts, num_images, contenders, levels.rho / among),
+        "n_limited": _n_limited(contenders, winners, radii),
+        "average_radius": _average_radii(winners),
+        "model": ["" if model is None else model.label for model in winners],
+    }
+    for name, values in columns.items():
+        frame[f"{prefix}{name}"] = values
+
+
+def _monte_carlo(
+    contenders: Contenders, winners: Sequence[Model | None], radii: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    labels = np.array(["" if model is None else model.label for model in winners])
+    upper = np.full(radii.shape, np.nan)
+    for label in set(labels) - {""}:
+        cells = labels == label
+        upper[cells] = monte_carlo_upper(contenders.models[str(label)], radii[cells], contenders.is_reported)
+    return upper
+
+
+def _average_radii(winners: Sequence[Model | None]) -> list[float]:
+    by_label = {model.label: average_radius(model) for model in {id(one): one for one in winners if one}.values()}
+    return [float("nan") if model is None else by_label[model.label] for model in winners]
+
+
+def _high_probability(
+    counts: npt.NDArray[np.int64], num_images: int, contenders: Contenders, rho: float
+) -> npt.NDArray[np.float64]:
+    alpha = next(iter(contenders.models.values())).parameters.alpha
+    if alpha is None:
+        return np.full(counts.size, np.nan)
+    num_false = max_false_certificates(num_images, alpha, rho)
+    return np.maximum(counts - num_false, 0) / num_images
+
+
+def _n_limited(contenders: Contenders, winners: Sequence[Model | None], radii: npt.NDArray[np.float64]) -> list[bool]:
+    limits = {label: _n_limit(model) for label, model in contenders.models.items()}
+    farthest = max(limits.values())  # where nobody certifies anything, the limit is that of the farthest-reaching
+    return [
+        bool(radius > (farthest if model is None else limits[model.label]))
+        for model, radius in zip(winners, radii, strict=True)
+    ]
+
+
+def _n_limit(model: Model) -> float:
+    known = model.parameters
+    return n_limited_radius(known.sigma_cert, known.n, known.alpha)

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.paper import paper
+from analysis.paper_numbers import printed_envelope, printed_models
+from configs.composition import compose_config
+from configs.entry import run_command
+from jobs.errors import ConfigError
+from tests.analysis.models import cifar_path, cohen_path, write_log, write_predictions, write_text
+
+PUBLISHED_LOGS = os.environ.get("PUBLISHED_LOGS", "")
+"""A folder with the authors' logs, for the one test that needs them."""
+
+
+def _rows(*radii: str) -> list[tuple[int, int, int, str]]:
+    """Images 0, 20, ... of class 0: certified at a radius, or wrong where it begins with a minus."""
+    return [(20 * nr, 0, int(text.startswith("-")), text.removeprefix("-")) for nr, text in enumerate(radii)]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small tree in the published layout, with everything that the figures on attacks take."""
+    root = tmp_path_factory.mktemp("published") / "logs"
+    for sigma in ("0.25", "0.50"):
+        write_log(root, cohen_path(sigma), _rows("0.1", "0.3", "-0.2", "0.6"))
+        write_log(root, cifar_path("PGD_2steps", 64, sigma), _rows("0.3", "0.3", "0.3", "0.6"))
+        write_log(root, cifar_path("PGD_2steps", 255, sigma, 8), _rows("0.5", "0.5", "0.9", "0.9"))
+        write_log(root, cifar_path("DDN_4steps", 64, sigma, 2), _rows("0.2", "0.2", "0.2", "-0.2"))
+    write_log(root, cifar_path("PGD_4steps", 64, "0.25", 4), _rows("0.9", "0.9", "0.9", "0.9"))
+    write_text(root, cifar_path("PGD_2steps", 512, "0.25", 8), "idx\tlabel\tpredict\tradius\tcorrect\ttime\n")
+    write_log(root, cifar_path("PGD_2steps", 127, "0.25"), _rows("0.9"))
+    for kind in ("with_noise", "without_noise"):
+        path = cifar_path(f"PGD_2steps_baseAttackExp/{kind}", 64, "0.25")
+        write_log(root, path, _rows("0.4", "0.4", "0.4", "0.4"))
+    for n, name in ((100, "num_128"), (10_000, "num_128"), (10_000, "num_4"), (10_000, "base")):
+        for epsilon, hits in (("0.000", 4), ("0.500", 2)):
+            path = f"data/predict/predict_cifar_cohen/N{n}/PGD_{epsilon}/{name}/predictions"
+            write_predictions(root, path, [(20 * nr, 0, int(nr >= hits)) for nr in range(4)])
+            if name == "num_4":
+                path = path.replace("N10000", "N10000_nogradtrick")
+                write_predictions(root, path, [(20 * nr, 0, 0) for nr in range(4)])
+    return root
+
+
+@pytest.fixture(scope="module")
+def drawn(source: Path) -> Path:
+    """What the command makes of it, once for all tests."""
+    assert _paper(source.parent, f"source={source}") == 0
+    return source.parent / "results" / "paper"
+
+
+def _paper(tmp_path: Path, *arguments: str) -> int:
+    return run_command("paper", paper, [f"results={tmp_path}/results", *arguments])
+
+
+def _table(folder: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(folder / f"{name}_cifar10.csv", keep_default_na=False)
+
+
+def test_everything_declared_is_drawn(drawn: Path) -> None:
+    figures = [
+        *("envelope_and_attack", "one_model_per_sigma", "envelope_per_sigma", "m_test", "vanilla", "m_train"),
+        *("epsilon", "n_of_predict", "gradient_free"),
+    ]
+    for name in figures:
+        assert (drawn / f"{name}_cifar10.pdf").read_bytes().startswith(b"%PDF"), name
+        assert (drawn / f"{name}_cifar10.png").read_bytes().startswith(b"\x89PNG"), name
+    for name in ("envelope", "models_2_steps", "models_pgd_2_steps_draws", "models_ddn_4_steps_draws"):
+        assert "|" in (drawn / f"{name}_cifar10.md").read_text(), name
+        assert r"\toprule" in (drawn / f"{name}_cifar10.tex").read_text(), name
+    index = (drawn / "index.md").read_text()
+    assert "Table 2" in index
+    assert "no records for SmoothAdv empirical" in index
+
+
+def test_an_envelope_takes_the_best_at_each_radius_and_leaves_out_what_the_authors_did(drawn: Path) -> None:
+    ours = _table(drawn, "envelope").query("row == 'SmoothAdv'").set_index("radius")
+    assert ours["num_certified"][[0.25, 0.5, 0.75, 1.0]].tolist() == [4, 4, 2, 0]  # not the 4 of T = 4, m = 4
+    assert ours["paper"].tolist()[:3] == [0.74, 0.57, 0.48]
+    assert ours["differs"].tolist()[0]
+    assert "100 (paper 74)" in (drawn / "envelope_cifar10.md").read_text()
+
+
+def test_the_best_of_each_column_is_bold_and_an_empty_log_is_a_row_of_dashes(drawn: Path) -> None:
+    text = (drawn / "models_pgd_2_steps_draws_cifar10.md").read_text()
+    best = next(line for line in text.splitlines() if "m = 8" in line and "sigma = 0.25, epsilon = 1.00" in line)
+    assert best.count("**1.00**") == 3
+    empty = next(line for line in text.splitlines() if "m = 8" in line and "sigma = 0.25, epsilon = 2.00" in line)
+    assert {cell.strip() for cell in empty.split("|")[3:-1]} == {"-"}
+    assert "no records" in text
+
+
+def test_accuracy_under_attack_is_the_share_predicted_right(drawn: Path) -> None:
+    curves = _table(drawn, "n_of_predict")
+    assert curves["curve"].unique().tolist() == ["n = 100", "n = 10000"]
+    assert curves["accuracy"].tolist() == [1.0, 0.5, 1.0, 0.5]
+    free = _table(drawn, "gradient_free")
+    assert free[free["curve"].str.contains("7")]["accuracy"].tolist() == [1.0, 1.0]
+
+
+def test_vanilla_and_noise_are_told_apart(drawn: Path) -> None:
+    assert _table(drawn, "vanilla")["curve"].unique().tolist() == [
+        "SmoothAdv",
+        "Cohen et al.",
+        "vanilla PGD + noise",
+    ]
+
+
+def test_short_logs_are_marked_and_kept_out_of_the_envelope(drawn: Path) -> None:
+    assert "sigma = 0.25, epsilon = 0.50 (1 images)" in set(_table(drawn, "models_2_steps")["row"])
+    assert "1 models certified on other images are left out" in (drawn / "envelope_cifar10.md").read_text()
+
+
+def test_the_same_declarations_draw_a_grid_of_ours(tmp_path: Path, undisturbed_results: Path) -> None:
+    arguments = [f"results={undisturbed_results}", "grid=tiny", f"output={tmp_path}/out"]
+    assert run_command("paper", paper, arguments) == 0
+    assert (tmp_path / "out" / "envelope_digits.csv").exists()
+    assert (tmp_path / "out" / "epsilon_digits.pdf").exists()
+    assert not list((tmp_path / "out").glob("vanilla*"))
+
+
+def test_a_figure_declared_by_the_user_is_drawn(tmp_path: Path, source: Path) -> None:
+    values = compose_config("paper", [f"source={source}", f"results={tmp_path}/results"])
+    values["tables"], values["figures"] = (
+        [],
+        [
+            {
+                "name": "own",
+                "title": "Own",
+                "curves": [{"kind": "certified", "label": "m = {m_train}", "where": {}, "by": "m_train"}],
+            }
+        ],
+    )
+    assert paper(values) == 0
+    assert set(_table(tmp_path / "results" / "paper", "own")["curve"]) == {"m = 1", "m = 2", "m = 4", "m = 8"}
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ({"name": "Own Name"}, "name"),
+        ({"curves": []}, "curves"),
+        ({"curves": [{"kind": "certified", "label": "x", "where": {"sigma_trian": 1}}]}, "did you mean 'sigma_train'"),
+        ({"curves": [{"kind": "empirical", "label": "x", "where": {"mtest": 1}}]}, "did you mean 'm_test'"),
+        ({"curves": [{"kind": "certified", "label": "x", "where": {}, "by": "sgima"}]}, "unknown parameter 'sgima'"),
+        ({"curves": [{"kind": "sure", "label": "x", "where": {}}]}, "'sure' is not valid"),
+    ],
+)
+def test_wrong_declarations_are_named(tmp_path: Path, source: Path, declared: dict[str, object], message: str) -> None:
+    values = compose_config("paper", [f"source={source}", f"results={tmp_path}/results"])
+    curve = {"kind": "certified", "label": "x", "where": {}}
+    values["figures"] = [{"name": "own", "title": "Own", "curves": [curve], **declared}]
+    with pytest.raises(ConfigError, match=message):
+        paper(values)
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["source=/nowhere"], ["source=.", "grid=x"], ["grid=x"]])
+def test_bad_configuration(tmp_path: Path, arguments: list[str]) -> None:
+    assert _paper(tmp_path, *arguments) == 2
+
+
+def test_a_point_that_stands_for_several_attacks_is_refused(
+    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = compose_config("paper", [f"source={source}", f"results={tmp_path}/results"])
+    curve = {"kind": "empirical", "label": "all of them", "where": {"method": "gaussian"}}
+    values["figures"] = [{"name": "own", "title": "Own", "needs": "empirical", "curves": [curve]}]
+    assert paper(values) == 1
+    assert "curve 'all of them': several predictions of one image" in capsys.readouterr().err
+
+
+def test_printed_numbers_are_those_of_the_paper() -> None:
+    ours, cohen = printed_envelope("cifar10", "smoothadv"), printed_envelope("cifar10", "gaussian")
+    assert ours is not None
+    assert cohen is not None
+    assert ours.percents == (74, 57, 48, 38, 33, 29, 24, 19, 17)
+    assert cohen.percents == (60, 43, 32, 23, 17, 14, 12, 10, 8)
+    assert ours.percent_at(0.5) == 57
+    assert ours.percent_at(0.6) is None
+    assert ours.percent_at(0.0) is None
+    assert ours.percent_at(2.5) == 0.0
+    models = printed_models()
+    assert len(models) == 433
+    assert all(
+        math.isnan(row.percents[0]) or all(a >= b for a, b in zip(row.percents, row.percents[1:], strict=False))
+        for row in models.values()
+    )
+
+
+@pytest.mark.skipif(not PUBLISHED_LOGS, reason="PUBLISHED_LOGS does not name a folder with the authors' logs")
+def test_the_published_logs_give_the_printed_tables(tmp_path: Path) -> None:
+    assert _paper(tmp_path, f"source={PUBLISHED_LOGS}") == 0
+    tables = [pd.read_csv(path) for path in (tmp_path / "results" / "paper").glob("*_cifar10.csv")]
+    printed = pd.concat([table for table in tables if "paper" in table]).dropna(subset=["paper", "accuracy"])
+    assert len(printed) == 5178
+    assert not printed["differs"].astype(bool).any()

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from analysis.alpha import at_alpha
+from analysis.compare import compare
+from analysis.statistics import Levels, average_radius, envelope_frame
+from jobs.errors import RecordError
+from smoothing.bands import simultaneous_half_width
+from smoothing.bounds import clopper_pearson_upper
+from smoothing.certificate import certificate_from_counts
+from smoothing.false_certificates import max_false_certificates
+from smoothing.radius import max_radius
+from tests.analysis.models import ALPHA, N, grid, model, voted
+
+LEVELS = Levels(confidence=0.95, rho=0.01)
+VOTES = [1000, 990, 900, 560, 545, 300]
+GRID = grid(voted("gaussian", [800] * 6), voted("one", VOTES, [True, True, True, True, True, False]))
+
+
+def test_the_monte_carlo_bracket_is_the_share_of_upper_bounds() -> None:
+    radii = [0.0, 0.1, 0.4, 0.6]
+    frame = envelope_frame(compare(GRID), radii, LEVELS)
+    upper = clopper_pearson_upper(VOTES, N, ALPHA)
+    for radius, cell in zip(radii, frame["monte_carlo_upper"], strict=True):
+        needed = 0.5 * (1 + math.erf(radius / 0.25 / math.sqrt(2)))
+        assert cell == pytest.approx(np.mean(upper >= needed))
+    assert (frame["monte_carlo_upper"] >= frame["accuracy"]).all()
+
+
+def test_a_wrong_class_is_not_in_the_bracket_and_an_abstention_may_be() -> None:
+    wrong = grid(voted("one", [900, 900, 510], [True, False, True]))
+    frame = envelope_frame(compare(wrong), [0.0], LEVELS)
+    assert frame["accuracy"][0] == pytest.approx(1 / 3)
+    assert frame["monte_carlo_upper"][0] == pytest.approx(2 / 3)
+
+
+def test_high_probability_accuracy_gives_away_false_certificates() -> None:
+    single = grid(voted("one", [1000] * 300))
+    frame = envelope_frame(compare(single), [0.1], LEVELS)
+    lost = max_false_certificates(300, ALPHA, 0.01)
+    assert frame["high_probability"][0] == pytest.approx((300 - lost) / 300)
+    two = grid(voted("one", [1000] * 300), voted("two", [1000] * 300))
+    frame = envelope_frame(compare(two), [0.1], LEVELS)
+    assert frame["high_probability"][0] == pytest.approx((300 - max_false_certificates(300, ALPHA, 0.005)) / 300)
+
+
+def test_the_band_is_for_all_models_searched() -> None:
+    models = [voted(f"m{number}", [900] * 50) for number in range(5)]
+    frame = envelope_frame(compare(grid(*models)), [0.0], LEVELS)
+    half_width = simultaneous_half_width(50, 5, 0.05)
+    assert frame["num_models"][0] == 5
+    assert frame["band_lower"][0] == pytest.approx(1 - half_width)
+    assert frame["band_upper"][0] == 1.0
+
+
+def test_cells_beyond_what_n_can_tell_are_marked() -> None:
+    limit = 3 / 3.8115 * max_radius(N, ALPHA, 0.25)
+    frame = envelope_frame(compare(GRID), [0.0, 0.99 * limit, 1.01 * limit, 2.0], LEVELS)
+    assert frame["n_limited"].tolist() == [False, False, True, True]
+
+
+def test_average_radius_counts_wrong_and_abstaining_images_as_zero() -> None:
+    assert average_radius(model("one", [0.5, -0.4, 0.1, 0.0])) == pytest.approx(0.15)
+
+
+def test_what_the_records_do_not_hold_is_nan() -> None:
+    silent = grid(model("one", [0.1, 0.2], n=None, alpha=None))
+    frame = envelope_frame(compare(silent), [0.1], LEVELS)
+    assert math.isnan(frame["monte_carlo_upper"][0])
+    assert math.isnan(frame["high_probability"][0])
+    assert frame["accuracy"][0] == 1.0
+
+
+@pytest.mark.parametrize("alpha", [1e-6, 0.001, 0.05])
+def test_another_alpha_is_what_certifying_with_it_would_have_given(alpha: float) -> None:
+    rechosen = at_alpha(GRID, alpha).models[1]
+    for image, votes in enumerate(VOTES):
+        counts = np.array([votes, N - votes] if image < 5 else [N - votes, votes])
+        counts0 = np.array([100, 0] if image < 5 else [0, 100])
+        expected = certificate_from_counts(counts0, counts, sigma=0.25, alpha=alpha)
+        assert rechosen.column("prediction")[image] == expected.prediction
+        assert rechosen.column("radius")[image] == expected.radius
+        assert rechosen.column("correct")[image] == (expected.prediction == 0)
+    assert rechosen.parameters.alpha == alpha
+
+
+def test_a_larger_alpha_certifies_an_image_that_abstained() -> None:
+    votes = [545]  # enough at 0.05, too few at 0.001
+    assert voted("one", votes).column("prediction")[0] == -1
+    assert at_alpha(grid(voted("one", votes)), 0.05).models[0].column("prediction")[0] == 0
+
+
+def test_alpha_cannot_be_chosen_anew_without_votes() -> None:
+    with pytest.raises(RecordError, match="the records of one hold no votes"):
+        at_alpha(grid(model("one", [0.1])), 0.01)
+
+
+def test_nor_where_sampling_was_stopped_on_a_bound() -> None:
+    stopped = voted("one", [900, 800])
+    rows = stopped.rows
+    position = rows.column_names.index("stop")
+    early = grid(
+        type(stopped)(
+            label="one", parameters=stopped.parameters, rows=rows.set_column(position, "stop", [["full", "decided"]])
+        )
+    )
+    with pytest.raises(RecordError, match=r"sampling was stopped as soon as a bound .*\(decided\)"):
+        at_alpha(early, 0.01)
+    assert math.isnan(envelope_frame(compare(early), [0.0], LEVELS)["monte_carlo_upper"][0])
+
+
+def test_nor_to_one_that_n_cannot_reach() -> None:
+    with pytest.raises(RecordError, match="can never certify anything at it; it takes"):
+        at_alpha(grid(voted("one", [9, 10], n=10, alpha=0.01)), 1e-5)
