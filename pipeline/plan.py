@@ -75,14 +75,14 @@ def plan(
     for run in manifest.runs:
         if f"train/{run.train.key}" not in waiting:
             certify += _shards(run, observed, num_shards, history, under_way, retry, waiting)
-    aggregate: AggregateUnit | None = AggregateUnit(grid=manifest.grid)
+    aggregate = None if waiting else AggregateUnit(grid=manifest.grid)
     if not train and not certify:
         # Over new files it may well succeed; over the same ones it fails again.
         failure_class = waits_for_person(history.aggregate, retry)
         is_complete = observed.aggregated and observed.is_certified(manifest)
-        if is_complete or waiting or "aggregate" in under_way:
+        if is_complete or "aggregate" in under_way:
             aggregate = None
-        elif failure_class:
+        elif failure_class and aggregate is not None:
             aggregate, waiting["aggregate"] = None, failure_class
     return Plan(train=tuple(train.values()), certify=tuple(certify), aggregate=aggregate, waiting=waiting)
 

@@ -210,8 +210,10 @@ class _Submission:
             scheduler.cancel([activity.tasks[unit.name].array_id])
         if not is_last:
             return [unit]
-        models = {run.train.key for run in self.executor.manifest.runs}
-        ours = [name for name in activity.tasks if name != unit.name and name.split("/")[1] in models]
+        runs = self.executor.manifest.runs
+        stems = {f"train/{run.train.key}" for run in runs}
+        stems |= {f"certify/{run.train.key}/{run.certify.key}" for run in runs}
+        ours = [name for name in activity.tasks if not stems.isdisjoint((name, name.rpartition("/")[0]))]
         before = sorted({*self.jobs, *activity.arrays_with(ours)}, key=int)
         try:
             self._array("aggregate", ((unit,),), "afterany:" + ":".join(before) if before else None)
