@@ -14,6 +14,7 @@ from jobs.indices import IndexRange
 
 _SHARD_NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.parquet")
 _PARTIAL_NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.partial\.parquet")
+_FAILURE_NAME = re.compile(r"certify-(.+)-(\d+-\d+-\d+)-attempt-\d+\.json")
 _STATE_NAME = re.compile(r"epoch-(\d+)\.pt")
 
 
@@ -150,8 +151,8 @@ class Store:
 
     def failed_shards(self, train_key: str, certify_key: str) -> list[IndexRange]:
         """The index ranges of shards that failed at least once, sorted."""
-        pattern = re.compile(rf"certify-{re.escape(certify_key)}-(\d+)-(\d+)-(\d+)-attempt-\d+\.json")
-        return sorted(set(_ranges(self.failures_dir(train_key), pattern)))
+        found = [m for m in _matches(self.failures_dir(train_key), _FAILURE_NAME) if m[1] == certify_key]
+        return sorted({parse_shard_stem(match[2]) for match in found})
 
     def saved_epochs(self, train_key: str) -> list[int]:
         """Epochs after which an unfinished training can go on, ascending."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -70,6 +71,17 @@ def unit_named(name: str, manifest: Manifest) -> Unit:
     # Of two runs that differ in their images only, either names the unit: it has its own.
     runs = {(run.train.key, run.certify.key): run for run in manifest.runs}
     return CertifyUnit(run=runs[train_key, certify_key], indices=parse_shard_stem(stem))
+
+
+def shards_by_run(names: Iterable[str]) -> dict[tuple[str, str], list[IndexRange]]:
+    """The indices of the certify units among some names of units, by (train key, certify key)."""
+    found: dict[tuple[str, str], list[IndexRange]] = {}
+    for name in names:
+        stage, *keys = name.split("/")
+        if stage == "certify":
+            train_key, certify_key, stem = keys
+            found.setdefault((train_key, certify_key), []).append(parse_shard_stem(stem))
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,10 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from jobs.failures import FailureClass
-from jobs.indices import missing_from, partition
+from jobs.indices import IndexRange, missing_from, partition
 from jobs.manifest import Manifest, Run
-from jobs.store import parse_shard_stem, shard_stem
-from jobs.units import AggregateUnit, CertifyUnit, TrainUnit, Unit
+from jobs.store import shard_stem
+from jobs.units import AggregateUnit, CertifyUnit, TrainUnit, Unit, shards_by_run
 from pipeline.history import NO_HISTORY, History
 from pipeline.observe import Observation
 from pipeline.retry import Retry, waits_for_person
@@ -72,9 +72,11 @@ def plan(
         else:
             train[run.train.key] = unit
     certify: list[CertifyUnit] = []
+    queued = shards_by_run(under_way)
     for run in manifest.runs:
         if f"train/{run.train.key}" not in waiting:
-            certify += _shards(run, observed, num_shards, history, under_way, retry, waiting)
+            shards = queued.get((run.train.key, run.certify.key), [])
+            certify += _shards(run, observed, num_shards, history, shards, retry, waiting)
     aggregate = None if waiting else AggregateUnit(grid=manifest.grid)
     if not train and not certify:
         # Over new files it may well succeed; over the same ones it fails again.
@@ -92,14 +94,13 @@ def _shards(
     observed: Observation,
     num_shards: int,
     history: History,
-    under_way: AbstractSet[str],
+    queued: list[IndexRange],
     retry: Retry | None,
     waiting: dict[str, FailureClass],
 ) -> list[CertifyUnit]:
     """The missing images, cut into shards; adds those that are not tried again to ``waiting``."""
     keys = run.train.key, run.certify.key
     prefix = CertifyUnit(run=run, indices=run.indices).name.rpartition("/")[0] + "/"
-    queued = [parse_shard_stem(name.removeprefix(prefix)) for name in under_way if name.startswith(prefix)]
     missing = missing_from(run.indices, [*observed.certified[keys], *queued])
     max_size = -(-len(run.indices) // num_shards)
     given_up: dict[FailureClass, list[int]] = defaultdict(list)

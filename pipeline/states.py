@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jobs.failures import Failure
-from jobs.indices import missing_from, partition
+from jobs.indices import IndexRange, missing_from, partition
 from jobs.manifest import Manifest, Run
-from jobs.store import parse_shard_stem
-from jobs.units import AggregateUnit, CertifyUnit, TrainUnit, Unit
+from jobs.units import AggregateUnit, CertifyUnit, TrainUnit, Unit, shards_by_run
 from pipeline.survey import Survey
 
 State = Literal["done", "running", "queued", "failed", "missing", "unknown"]
 STATES: tuple[State, ...] = ("done", "running", "queued", "failed", "missing", "unknown")
+_ShardsByRun = Mapping[tuple[str, str], list[IndexRange]]
 # What a model is said to be that has units in several states.
 _FOREMOST: tuple[State, ...] = ("running", "queued", "unknown", "failed", "missing", "done")
 
@@ -79,6 +79,8 @@ def grid_states(manifest: Manifest, found: Survey, submitted_at: Mapping[str, fl
             return UnitState(unit=unit, state="unknown")
         return UnitState(unit=unit, state="missing" if failure is None else "failed", failure=failure)
 
+    named = shards_by_run([*found.activity.under_way, *(submitted_at if found.activity.problem else ())])
+    dead = shards_by_run(death.unit for death in found.deaths)
     runs = []
     for run in manifest.runs:
         train = TrainUnit(train=run.train)
@@ -87,7 +89,7 @@ def grid_states(manifest: Manifest, found: Survey, submitted_at: Mapping[str, fl
             RunStates(
                 run=run,
                 train=UnitState(unit=train, state="done") if is_trained else state_of(train),
-                shards=tuple(_shards(run, found, state_of, submitted_at)),
+                shards=tuple(_shards(run, found, state_of, named, dead)),
                 num_certified=len(run.indices) - len(_missing(run, found)),
             )
         )
@@ -99,7 +101,7 @@ def grid_states(manifest: Manifest, found: Survey, submitted_at: Mapping[str, fl
 
 
 def _shards(
-    run: Run, found: Survey, state_of: Callable[[Unit], UnitState], submitted_at: Mapping[str, float]
+    run: Run, found: Survey, state_of: Callable[[Unit], UnitState], named: _ShardsByRun, dead: _ShardsByRun
 ) -> Iterator[UnitState]:
     """Shards as files, queue, and failures name them; what nobody names is missing."""
     keys = run.train.key, run.certify.key
@@ -107,15 +109,7 @@ def _shards(
         if any(index in run.indices for index in indices):
             yield UnitState(unit=CertifyUnit(run=run, indices=indices), state="done")
     missing = set(_missing(run, found))
-    prefix = f"certify/{keys[0]}/{keys[1]}/"
-    named = [found.activity.under_way, submitted_at if found.activity.problem else ()]
-    shards = [
-        parse_shard_stem(name.removeprefix(prefix)) for names in named for name in names if name.startswith(prefix)
-    ]
-    shards += found.history.certify.get(keys, {})
-    shards += [
-        parse_shard_stem(death.unit.removeprefix(prefix)) for death in found.deaths if death.unit.startswith(prefix)
-    ]
+    shards = [*named.get(keys, ()), *found.history.certify.get(keys, ()), *dead.get(keys, ())]
     for indices in shards:
         if not missing.isdisjoint(indices):
             missing.difference_update(indices)
