@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -102,7 +103,7 @@ class TrainSpec:
             )
         return self
 
-    @property
+    @cached_property
     def key(self) -> str:
         """For example ``digits-pgd-s0.25-e0.50-m4-t2-1a2b3c4d``."""
         name = self.method if self.attack == "none" else self.attack
@@ -149,7 +150,7 @@ class CertifySpec:
             )
         return self
 
-    @property
+    @cached_property
     def key(self) -> str:
         """For example ``s0.25-n2000-1a2b3c4d``."""
         return f"s{_decimal(self.sigma_cert)}-n{self.n}-{_digest('certify', asdict(self))}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,11 +38,11 @@ def _interrupted(unit: Unit, store: Store, has_begun: Callable[[], object]) -> U
 
 def test_training_stops_at_once_and_goes_on_from_its_last_epoch(store: Store) -> None:
     spec = read_manifest(store.manifest_path("tiny")).runs[0].train
-    key = type(spec)(**{**spec.__dict__, "epochs": 60})
-    running = _interrupted(TrainUnit(train=key), store, lambda: store.saved_epochs(key.key))
+    longer = replace(spec, epochs=60)
+    running = _interrupted(TrainUnit(train=longer), store, lambda: store.saved_epochs(longer.key))
     assert running.was_interrupted
-    assert 0 < store.saved_epochs(key.key)[-1] < 60
-    assert not store.is_trained(key.key)
+    assert 0 < store.saved_epochs(longer.key)[-1] < 60
+    assert not store.is_trained(longer.key)
 
 
 def test_certification_saves_what_it_has_and_goes_on(store: Store) -> None:
