@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jobs import records
+from jobs import interrupt, records
 from jobs.atomic import remove_stale_temporaries, set_aside
 from jobs.checkpoint import TrainedClassifier, load_classifier
 from jobs.datasets import Split, load_images
@@ -79,12 +79,16 @@ def run_shard(unit: ShardUnit, split: Split, store: Store, resources: Resources,
         own = work(trained, labelled)
         elapsed_s = time.perf_counter() - began
         rows[index] = {**layout.columns, "index": index, "label": labelled.label, **own, "elapsed_s": elapsed_s}
-        if time.monotonic() - saved_at >= resources.save_every_s:
+        if interrupt.was_asked() or time.monotonic() - saved_at >= resources.save_every_s:
+            if path.exists():  # a lost node's copy of this unit was faster
+                break
             _write(_partial_path(unit, store), layout, rows, metadata)
             saved_at = time.monotonic()
             logging.info("did %d of %d images", len(rows), len(unit.indices))
-    _write(path, layout, rows, metadata)
-    logging.info("did all %d images: %s", len(rows), path)
+            interrupt.stop_if_asked()
+    if not path.exists():
+        _write(path, layout, rows, metadata, replace=False)
+    logging.info("did all %d images: %s", len(unit.indices), path)
     _remove_served_partials(unit, store)
 
 
@@ -127,9 +131,11 @@ def _saved_rows(unit: ShardUnit, store: Store, layout: Layout, metadata: Mapping
     return rows
 
 
-def _write(path: Path, layout: Layout, rows: Mapping[int, Row], metadata: Mapping[str, str]) -> None:
+def _write(
+    path: Path, layout: Layout, rows: Mapping[int, Row], metadata: Mapping[str, str], *, replace: bool = True
+) -> None:
     table = records.to_table([rows[index] for index in sorted(rows)], layout.kind)
-    records.write_records(path, table, metadata, layout.kind)
+    records.write_records(path, table, metadata, layout.kind, replace=replace)
 
 
 def _remove_served_partials(unit: ShardUnit, store: Store) -> None:
