@@ -139,7 +139,7 @@ def test_attack_and_training_step_see_the_same_noise(tmp_path: Path, monkeypatch
     def watch_forward(self: Classifier, inputs: torch.Tensor) -> torch.Tensor:
         if self.training:
             trained_on.append(inputs.detach())
-        else:  # the attack: statistics are frozen, parameters take no gradient
+        elif not torch.is_inference_mode_enabled():  # the attack: statistics are frozen, parameters take no gradient
             assert not any(parameter.requires_grad for parameter in self.parameters())
         return forward(self, inputs)
 

@@ -411,3 +411,26 @@ def test_cancel_names_only_its_own_arrays(fake: FakeSlurm, results: Path, capsys
     assert len(fake.scripts) == 2
     activity = slurm_activity(Store(results), "other", read_queue())
     assert all("n100" in name or name == "aggregate" for name in activity.under_way)
+
+
+def test_attacks_are_submitted_as_certifications_are(
+    fake: FakeSlurm, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attack = ["attack=digits", "attack.epsilon=0.5"]
+    assert _launch(results, *attack) == 0
+    assert fake.option("dependency") == [None, *["aftercorr:1"] * 6, "afterany:1:2:3:4:5:6:7"]
+    queued = {("train", "queued"): 3, ("certify", "queued"): 9, ("attack", "queued"): 9, ("aggregate", "queued"): 1}
+    assert _states(results) == queued
+    assert _launch(results, *attack) == 0
+    assert "nothing to submit: the rest is under way" in capsys.readouterr().out
+    unit = (
+        look(read_manifest(Store(results).manifest_path("tiny")), Store(results)).states.of("attack")[0].shards[0].unit
+    )
+    for _ in range(2):
+        _fail(results, unit, "bug")
+    subprocess.run(["scancel", *map(str, range(1, 9))], check=True)
+    assert _launch(results, *attack) == 1
+    assert f"failed   {unit.name} (bug, attempt 2, node n7)" in capsys.readouterr().err
+    assert _states(results)["attack", "failed"] == 1
+    assert _states(results)["attack", "queued"] == 8
+    assert _states(results)["aggregate", "queued"] == 0
