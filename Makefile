@@ -1,6 +1,7 @@
 # make demo    environment, then the main job on real data on this machine's CPU, and its envelope
 # make test    environment, then the whole test suite with branch coverage
-# make check   what CI runs: format, lint, types and import rules, then make test
+# make check   format, lint, types and import rules, then make test
+# make slurm-up, test-slurm, slurm-down   the tests on a real SLURM, see tests/slurm/slurm.mk
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -36,3 +37,5 @@ constraints: $(VENV)/installed
 
 clean:
 	rm -rf $(VENV)
+
+include tests/slurm/slurm.mk

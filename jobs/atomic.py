@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import time
@@ -16,7 +17,9 @@ STALE_AFTER_S = 3600.0
 """A temporary file this old belongs to a writer that was killed: no write takes as long."""
 
 
-def write_atomically(path: Path, write: Callable[[Path], object], check: Callable[[Path], object]) -> None:
+def write_atomically(
+    path: Path, write: Callable[[Path], object], check: Callable[[Path], object], *, replace: bool = True
+) -> None:
     """Make a file so that it appears complete and checked, or not at all.
 
     The content goes to a unique temporary name in the same folder, to the disk, through ``check``,
@@ -26,6 +29,7 @@ def write_atomically(path: Path, write: Callable[[Path], object], check: Callabl
         path: The file; its folder is made if need be.
         write: Writes the content to the path it is given.
         check: Reads it back from the path it is given and raises if it is not right.
+        replace: False leaves a file alone that is there already: the first writer's stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
@@ -33,7 +37,10 @@ def write_atomically(path: Path, write: Callable[[Path], object], check: Callabl
         write(temporary)
         _flush_to_disk(temporary)
         check(temporary)
-        os.replace(temporary, path)
+        if replace:
+            os.replace(temporary, path)
+        else:
+            _link_unless_there(temporary, path)
         _flush_to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -71,6 +78,16 @@ def remove_stale_temporaries(folder: Path) -> None:
         with contextlib.suppress(FileNotFoundError):  # another worker may be tidying up too
             if time.time() - leftover.stat().st_mtime > STALE_AFTER_S:
                 leftover.unlink()
+
+
+def _link_unless_there(temporary: Path, path: Path) -> None:
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        logging.info("another writer was first, its file stays: %s", path)
+    except OSError:  # a file system without hard links
+        if not path.exists():
+            os.replace(temporary, path)
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -36,7 +36,10 @@ class TrainedClassifier:
 
 
 def save_classifier(path: Path, classifier: Classifier, spec: TrainSpec) -> None:
-    """Write a trained classifier with all that is needed to rebuild and to identify it."""
+    """Write a trained classifier with all that is needed to rebuild and to identify it.
+
+    A checkpoint that is there already stays: shards may have been certified with its weights.
+    """
     info = dataset_info(spec.dataset)
     content = {
         "format": FORMAT,
@@ -51,7 +54,7 @@ def save_classifier(path: Path, classifier: Classifier, spec: TrainSpec) -> None
         "state_dict": classifier.state_dict(),
         "weights_sha256": weights_sha256(classifier.state_dict()),
     }
-    save(path, content)
+    save(path, content, replace=False)
 
 
 def load_classifier(path: Path, spec: TrainSpec, device: torch.device) -> TrainedClassifier:
@@ -84,12 +87,13 @@ def weights_sha256(state_dict: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def save(path: Path, content: dict[str, Any]) -> None:
-    """Write a dictionary of tensors and plain values atomically."""
+def save(path: Path, content: dict[str, Any], *, replace: bool = True) -> None:
+    """Write a dictionary of tensors and plain values atomically; unless ``replace``, the first writer's stays."""
     write_atomically(
         path,
         lambda temporary: torch.save(content, temporary),
         load,
+        replace=replace,
     )
 
 

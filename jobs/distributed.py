@@ -10,6 +10,7 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -21,11 +22,13 @@ from typing import Any
 import torch
 import torch.distributed
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import ProcessException, spawn
 
+from jobs import interrupt
 from jobs.feeding import Share
 
 _EXIT_ORPHANED = 75
+_POLL_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,12 @@ class Group:
         if self.num_processes > 1:
             torch.distributed.all_reduce(values)
         return values
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether a flag is up in any process; all of them get the same answer."""
+        if self.num_processes == 1:
+            return flag
+        return bool(self.summed(torch.tensor(float(flag), device=device)).item())
 
     def replicated(self, module: nn.Module, device: torch.device) -> nn.Module:
         """The module, its gradients averaged over all processes from now on."""
@@ -108,7 +117,10 @@ def run_in_processes(act: Callable[..., None], num_processes: int, device_type: 
 
     On GPUs, rank r has the r-th device to itself.
 
+    A request to stop ends them: what they have saved after an epoch stays.
+
     Raises:
+        Interrupted: This process was asked to stop.
         torch.multiprocessing.ProcessRaisedException: One of them failed; its traceback is in the
             message, and the others have been ended.
         RuntimeError: There are fewer GPUs than processes.
@@ -116,9 +128,22 @@ def run_in_processes(act: Callable[..., None], num_processes: int, device_type: 
     if device_type == "cuda" and torch.cuda.device_count() < num_processes:
         raise RuntimeError(f"{torch.cuda.device_count()} GPUs here, the training asks for {num_processes}")
     with tempfile.TemporaryDirectory(prefix="smoothadv-") as folder:
-        spawn(  # type: ignore[no-untyped-call]
-            _member, (num_processes, device_type, Path(folder) / "rendezvous", act, arguments), nprocs=num_processes
+        members = spawn(  # type: ignore[no-untyped-call]
+            _member,
+            (num_processes, device_type, Path(folder) / "rendezvous", act, arguments),
+            nprocs=num_processes,
+            join=False,
         )
+        try:
+            while not members.join(timeout=_POLL_S):
+                interrupt.stop_if_asked()
+        except ProcessException:
+            interrupt.stop_if_asked()  # whoever asks us may have ended them
+            raise
+        finally:
+            for process in members.processes:
+                process.kill()
+                process.join()
 
 
 def _member(
@@ -129,6 +154,7 @@ def _member(
     act: Callable[..., None],
     arguments: tuple[Any, ...],
 ) -> None:
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # the parent decides, and ends us
     threading.Thread(target=_die_with_parent, daemon=True).start()
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s rank {rank}: %(message)s", force=True)
     device = torch.device(device_type, rank) if device_type == "cuda" else torch.device(device_type)

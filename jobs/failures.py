@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import socket
 import time
 import traceback
@@ -27,11 +29,12 @@ class Failure:
         failure_class: What kind of thing happened.
         message: The last line of the error.
         traceback: All of it; empty where the process died without one.
-        host: Where it ran.
+        host: The node where it ran.
         gpus: CUDA_VISIBLE_DEVICES there.
         log_path: The unit's log.
         attempt: 1 for the first failure of the unit, and so on.
         time: Seconds since the epoch.
+        job: The SLURM job and array task, as 1234_56; empty elsewhere.
     """
 
     unit: str
@@ -43,6 +46,32 @@ class Failure:
     log_path: str
     attempt: int
     time: float
+    job: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a unit ran: see ``Failure`` for the fields."""
+
+    host: str
+    gpus: str
+    job: str
+
+    @classmethod
+    def here(cls) -> Place:
+        """Where this process runs."""
+        array_id, index = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+        return cls(
+            host=os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
+            gpus=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+            job=f"{array_id}_{index}" if array_id and index else "",
+        )
+
+
+_BROKEN_GPU = re.compile(
+    r"CUDA error: (uncorrectable ECC|no CUDA-capable device|unspecified launch failure|all CUDA-capable devices"
+    r"|unknown error|initialization error)|NVLink|GPU is lost"
+)
 
 
 def classify(error: BaseException) -> FailureClass:
@@ -51,6 +80,8 @@ def classify(error: BaseException) -> FailureClass:
         return "cuda_oom"
     if isinstance(error, MemoryError):
         return "host_oom"
+    if isinstance(error, RuntimeError) and _BROKEN_GPU.search(str(error)):
+        return "node_fail"
     if isinstance(error, (RecordError, CheckpointError, DataError, TrainingDivergedError, OSError)):
         return "data"
     if isinstance(error, ConfigError):
@@ -65,9 +96,17 @@ def record_exception(store: Store, unit: Unit, error: BaseException, log_path: P
     return _record(store, unit, classify(error), message, text, log_path)
 
 
-def record_death(store: Store, unit: Unit, failure_class: FailureClass, message: str, log_path: Path) -> Failure:
-    """Write down that a unit's process ended without a word."""
-    return _record(store, unit, failure_class, message, "", log_path)
+def record_death(
+    store: Store,
+    unit: Unit,
+    failure_class: FailureClass,
+    message: str,
+    log_path: Path,
+    *,
+    place: Place | None = None,
+) -> Failure:
+    """Write down that a unit's process ended without a word, here or at the ``place`` given."""
+    return _record(store, unit, failure_class, message, "", log_path, place)
 
 
 def failures_of(store: Store, unit: Unit) -> list[Failure]:
@@ -93,20 +132,32 @@ def _read(path: Path, unit: Unit) -> Failure:
         )
 
 
-def _record(store: Store, unit: Unit, failure_class: FailureClass, message: str, text: str, log_path: Path) -> Failure:
-    attempt = len(failures_of(store, unit)) + 1
+def _record(
+    store: Store,
+    unit: Unit,
+    failure_class: FailureClass,
+    message: str,
+    text: str,
+    log_path: Path,
+    place: Place | None = None,
+) -> Failure:
+    attempt, place = len(failures_of(store, unit)) + 1, place or Place.here()
     failure = Failure(
         unit=unit.name,
         failure_class=failure_class,
         message=message,
         traceback=text,
-        host=socket.gethostname(),
-        gpus=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+        host=place.host,
+        gpus=place.gpus,
         log_path=str(log_path),
         attempt=attempt,
         time=time.time(),
+        job=place.job,
     )
-    write_json(_folder(store, unit) / f"{_stem(unit)}-attempt-{attempt:04d}.json", asdict(failure))
+    try:
+        write_json(_folder(store, unit) / f"{_stem(unit)}-attempt-{attempt:04d}.json", asdict(failure))
+    except OSError:  # a full disk, say, which may be the very failure
+        logging.exception("cannot write down the failure of %s", unit.name)
     return failure
 
 

@@ -33,6 +33,11 @@ class Run:
         """Of what is done to the model."""
         return self.certify.key
 
+    @property
+    def name(self) -> str:
+        """Names it in logs and messages; the names of its units begin with it."""
+        return f"{self.stage}/{self.train.key}/{self.key}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class AttackRun:
@@ -48,6 +53,11 @@ class AttackRun:
     def key(self) -> str:
         """Of what is done to the model."""
         return self.attack.key
+
+    @property
+    def name(self) -> str:
+        """Names it in logs and messages; the names of its units begin with it."""
+        return f"{self.stage}/{self.train.key}/{self.key}"
 
 
 ShardedRun = Run | AttackRun

@@ -127,7 +127,14 @@ def spec_metadata(train: TrainSpec, certify: CertifySpec) -> dict[str, str]:
     return {"train_spec": canonical_json(asdict(train)), "certify_spec": canonical_json(asdict(certify))}
 
 
-def write_records(path: Path, table: pa.Table, metadata: Mapping[str, str], kind: RecordKind = CERTIFICATION) -> None:
+def write_records(
+    path: Path,
+    table: pa.Table,
+    metadata: Mapping[str, str],
+    kind: RecordKind = CERTIFICATION,
+    *,
+    replace: bool = True,
+) -> None:
     """Write a table of records atomically, with page checksums, and read it back before it counts.
 
     Args:
@@ -135,6 +142,7 @@ def write_records(path: Path, table: pa.Table, metadata: Mapping[str, str], kind
         table: The rows, of the kind's schema.
         metadata: Provenance, kept in the file's metadata beside kind and schema version.
         kind: Which layout.
+        replace: False leaves a file alone that is there already.
     """
     cast = table.cast(kind.schema)
     stamp = {_VERSION_KEY: str(SCHEMA_VERSION), _KIND_KEY: kind.name}
@@ -147,7 +155,7 @@ def write_records(path: Path, table: pa.Table, metadata: Mapping[str, str], kind
         if not read_records(temporary, kind).equals(cast):
             raise RecordError(f"{path}: the disk gave back other rows than were written; check the file system")
 
-    write_atomically(path, write, check)
+    write_atomically(path, write, check, replace=replace)
 
 
 def read_records(path: Path, kind: RecordKind = CERTIFICATION, columns: Sequence[str] | None = None) -> pa.Table:
@@ -184,6 +192,14 @@ def read_metadata(path: Path) -> dict[str, str]:
     """
     with _parquet(path) as file:
         return _own_metadata(file)
+
+
+def num_rows(path: Path) -> int:
+    """The number of rows of a file that may vanish or be replaced while we look; 0 if it cannot be read."""
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError):
+        return 0
 
 
 def check_specs(path: Path, train: TrainSpec, certify: CertifySpec) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jobs import records
+from jobs import interrupt, records
 from jobs.atomic import remove_stale_temporaries, set_aside
 from jobs.checkpoint import TrainedClassifier, load_classifier
 from jobs.datasets import Images, Split, load_images
@@ -89,12 +89,16 @@ def run_shard(unit: ShardUnit, split: Split, store: Store, resources: Resources,
         began, elapsed_s = (now := time.perf_counter()), now - began
         own_columns = {"index": labelled.index, "label": labelled.label, **own, "elapsed_s": elapsed_s}
         rows[labelled.index] = {**layout.columns, **own_columns}
-        if time.monotonic() - saved_at >= resources.save_every_s:
+        if interrupt.was_asked() or time.monotonic() - saved_at >= resources.save_every_s:
+            if path.exists():  # a lost node's copy of this unit was faster
+                break
             _write(_partial_path(unit, store), layout, rows, metadata)
             saved_at = time.monotonic()
             logging.info("did %d of %d images", len(rows), len(unit.indices))
-    _write(path, layout, rows, metadata)
-    logging.info("did all %d images: %s", len(rows), path)
+            interrupt.stop_if_asked()
+    if not path.exists():
+        _write(path, layout, rows, metadata, replace=False)
+    logging.info("did all %d images: %s", len(unit.indices), path)
     _remove_served_partials(unit, store)
 
 
@@ -142,9 +146,11 @@ def _saved_rows(unit: ShardUnit, store: Store, layout: Layout, metadata: Mapping
     return rows
 
 
-def _write(path: Path, layout: Layout, rows: Mapping[int, Row], metadata: Mapping[str, str]) -> None:
+def _write(
+    path: Path, layout: Layout, rows: Mapping[int, Row], metadata: Mapping[str, str], *, replace: bool = True
+) -> None:
     table = records.to_table([rows[index] for index in sorted(rows)], layout.kind)
-    records.write_records(path, table, metadata, layout.kind)
+    records.write_records(path, table, metadata, layout.kind, replace=replace)
 
 
 def _remove_served_partials(unit: ShardUnit, store: Store) -> None:

@@ -6,11 +6,11 @@ neither a changed default nor a resource, path or shard layout can alter what a 
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -156,7 +156,7 @@ class TrainSpec:
         if self.batch_size < self.num_processes * (self.m_train if self.multi_noise == "sub_batches" else 1):
             yield f"batch_size={self.batch_size} leaves processes or sub-batches without images"
 
-    @functools.cached_property
+    @cached_property
     def key(self) -> str:
         """For example ``digits-pgd-s0.25-e0.50-m4-t2-1a2b3c4d``."""
         # The method goes without saying where it is smoothadv.
@@ -225,7 +225,7 @@ class CertifySpec:
         if self.mode == "paper" and (self.stop_rule is not None or self.radius_step is not None):
             yield f"mode=paper draws all n samples: leave out stop_rule and radius_step (got {rule})"
 
-    @functools.cached_property
+    @cached_property
     def key(self) -> str:
         """For example ``s0.25-n2000-1a2b3c4d``."""
         return f"s{decimal(self.sigma_cert)}-n{self.n}-{digest('certify', asdict(self))}"

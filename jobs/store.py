@@ -124,6 +124,33 @@ class Store:
         """What a running launch says of itself: units running and waiting."""
         return self.grid_dir(grid) / "activity.json"
 
+    # SLURM: what was handed over, launch by launch. An array's folder holds its script and its logs.
+
+    def launches_dir(self, grid: str) -> Path:
+        return self.grid_dir(grid) / "slurm"
+
+    def launch_dir(self, grid: str, launch: str) -> Path:
+        return self.launches_dir(grid) / launch
+
+    def array_dir(self, grid: str, launch: str, array: str) -> Path:
+        return self.launch_dir(grid, launch) / array
+
+    def tasks_path(self, grid: str, launch: str, array: str) -> Path:
+        """Which units each task of an array runs."""
+        return self.array_dir(grid, launch, array) / "tasks.json"
+
+    def code_dir(self, digest: str) -> Path:
+        """The code of this package as submitted jobs run it."""
+        return self.root / "code" / digest
+
+    def has_slurm_launches(self) -> bool:
+        """Whether any grid was ever handed to SLURM."""
+        return any(self.root.glob("grids/*/slurm"))
+
+    def code_copies(self) -> list[Path]:
+        """All copies of the code."""
+        return sorted((self.root / "code").glob("[!.]*"))
+
     def activity_paths(self) -> list[Path]:
         return sorted(self.root.glob("grids/*/activity.json"))
 
@@ -164,6 +191,12 @@ class Store:
 def shard_stem(indices: IndexRange) -> str:
     """The file name of a shard without its suffix; zero-padded, so that gaps show in a listing."""
     return f"{indices.start:06d}-{indices.stop:06d}-{indices.step:03d}"
+
+
+def parse_shard_stem(stem: str) -> IndexRange:
+    """The indices for which ``shard_stem`` gives a stem."""
+    start, stop, step = map(int, stem.split("-"))
+    return IndexRange(start=start, stop=stop, step=step)
 
 
 def _ranges(folder: Path, pattern: re.Pattern[str]) -> list[IndexRange]:

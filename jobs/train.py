@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from jobs import checkpoint, pretrained
+from jobs import checkpoint, interrupt, pretrained
 from jobs.atomic import remove_stale_temporaries, write_atomically, write_json
 from jobs.datasets import DatasetInfo, dataset_info, load_images
 from jobs.device import set_up_device
@@ -68,6 +68,8 @@ def train_as(group: Group, spec: TrainSpec, store: Store, resources: Resources) 
     info = dataset_info(spec.dataset)
     feeder = make_feeder(load_images(spec.dataset, "train", resources.data), info.augmentation, device)
     while trainer.next_epoch < spec.epochs:
+        if group.any(interrupt.was_asked(), device):
+            raise interrupt.Interrupted
         _train_epoch(trainer, feeder, device)
         row = trainer.history[-1]
         logging.info("epoch %(epoch)d: loss %(loss).4f, accuracy %(accuracy).3f, %(elapsed_s).1f s", row)
@@ -75,8 +77,14 @@ def train_as(group: Group, spec: TrainSpec, store: Store, resources: Resources) 
             raise TrainingDivergedError(_divergence_message(spec, store, row["epoch"]))
         if group.is_first:
             _save_state(trainer, store)
+        if group.any(store.is_trained(spec.key), device):
+            logging.info("another copy of this unit was faster, its checkpoint stays")
+            break
+    else:
+        if group.is_first:
+            _finish(trainer, store)
     if group.is_first:
-        _finish(trainer, store)
+        shutil.rmtree(store.state_dir(spec.key), ignore_errors=True)
     group.wait_for_all()
 
 
@@ -146,6 +154,8 @@ def _train_epoch(trainer: _Trainer, feeder: Feeder, device: torch.device) -> Non
     # Sums stay on the device: reading them in every step would make it wait for the host.
     sums = torch.zeros(3, device=device)
     for num_images, inputs_BCHW, labels_B in epoch_batches(feeder, spec.batch_size, random.shared, group.share):
+        if group.num_processes == 1:  # several would wait for each other in the middle of a step
+            interrupt.stop_if_asked()  # the state after the last epoch is on the disk
         for step_sums in stepper.steps(num_images, inputs_BCHW, labels_B, epsilon, random):
             sums += step_sums
     loss, num_correct, num_rows = group.summed(sums).tolist()
@@ -194,10 +204,10 @@ def _finish(trainer: _Trainer, store: Store) -> None:
         store.epochs_path(spec.key),
         lambda temporary: pq.write_table(history, temporary, write_page_checksum=True),
         pq.read_table,
+        replace=False,
     )
     # The checkpoint comes last but for the tidying: where it is, training is done.
     checkpoint.save_classifier(store.checkpoint_path(spec.key), trainer.stepper.classifier, spec)
-    shutil.rmtree(store.state_dir(spec.key), ignore_errors=True)
 
 
 def _divergence_message(spec: TrainSpec, store: Store, epoch: int) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from jobs.indices import IndexRange
-from jobs.manifest import AttackRun, Run
+from jobs.manifest import AttackRun, Manifest, Run, ShardedRun
 from jobs.specs import TrainSpec
-from jobs.store import shard_stem
+from jobs.store import parse_shard_stem, shard_stem
 
 Stage = Literal["train", "certify", "attack", "aggregate"]
 STAGES: tuple[Stage, ...] = ("train", "certify", "attack", "aggregate")
@@ -38,7 +38,7 @@ class CertifyUnit:
 
     @property
     def name(self) -> str:
-        return f"certify/{self.run.train.key}/{self.run.certify.key}/{shard_stem(self.indices)}"
+        return f"{self.run.name}/{shard_stem(self.indices)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class AttackUnit:
 
     @property
     def name(self) -> str:
-        return f"attack/{self.run.train.key}/{self.run.attack.key}/{shard_stem(self.indices)}"
+        return f"{self.run.name}/{shard_stem(self.indices)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +68,37 @@ class AggregateUnit:
 
 ShardUnit = CertifyUnit | AttackUnit
 Unit = TrainUnit | ShardUnit | AggregateUnit
+
+
+def shard_unit(run: ShardedRun, indices: IndexRange) -> ShardUnit:
+    """The unit that does some images of a run."""
+    return CertifyUnit(run=run, indices=indices) if isinstance(run, Run) else AttackUnit(run=run, indices=indices)
+
+
+def unit_named(name: str, manifest: Manifest) -> Unit:
+    """The unit of a grid that has a name.
+
+    Raises:
+        KeyError: The grid has no such run.
+    """
+    stage, _, rest = name.partition("/")
+    if stage == "aggregate":
+        return AggregateUnit(grid=manifest.grid)
+    if stage == "train":
+        return TrainUnit(train={run.train.key: run.train for run in manifest.runs}[rest])
+    # Of two runs that differ in their images only, either names the unit: it has its own.
+    run_name, _, stem = name.rpartition("/")
+    return shard_unit({run.name: run for run in manifest.sharded}[run_name], parse_shard_stem(stem))
+
+
+def shards_by_run(names: Iterable[str]) -> dict[str, list[IndexRange]]:
+    """The indices of the shards among some names of units, by the names of their runs."""
+    found: dict[str, list[IndexRange]] = {}
+    for name in names:
+        if name.partition("/")[0] in ("certify", "attack"):
+            run_name, _, stem = name.rpartition("/")
+            found.setdefault(run_name, []).append(parse_shard_stem(stem))
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

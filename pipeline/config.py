@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass as plain_dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,10 +15,13 @@ from pydantic.dataclasses import dataclass
 
 from jobs.errors import ConfigError
 from jobs.manifest import Manifest
+from jobs.units import STAGES, Stage
 from jobs.validation import STRICT, collect
 from pipeline.grid import GridConfig, expand
+from pipeline.retry import Retry
 from pipeline.sources import checkpoint_files
 
+_WRITE_TRIAL = 1 << 16
 _Positive = Annotated[int, Field(ge=1)]
 
 
@@ -26,7 +30,8 @@ class ClusterConfig:
     """Where and how units run. Nothing in here is part of any key.
 
     Attributes:
-        kind: local is a bounded pool of processes, debug this process.
+        kind: local is a bounded pool of processes, debug this process, slurm a cluster; auto is
+            slurm where its sbatch is found, else local.
         max_workers: Processes at a time; None is one for each CPU, divided by ``threads``.
         num_shards: Shards into which the images of a model are cut.
         device: Of the workers.
@@ -36,7 +41,7 @@ class ClusterConfig:
         save_every_s: Seconds between saves of a shard under way.
     """
 
-    kind: Literal["local", "debug"]
+    kind: Literal["auto", "local", "debug", "slurm"]
     max_workers: _Positive | None
     num_shards: _Positive
     device: Literal["auto", "cpu", "cuda"]
@@ -52,12 +57,97 @@ class ClusterConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class StageConfig:
+    """What one job of a stage asks for. None: as for all stages, or the cluster's default.
+
+    Attributes:
+        gpus: GPUs on its node.
+        cpus: CPUs.
+        mem_gb: Memory in GB.
+        time_min: Time limit in minutes. A job that needs longer is queued again and goes on.
+        partition: Of this stage.
+        account: Of this stage.
+        qos: Of this stage.
+        constraint: Of this stage.
+        gres: Of this stage.
+    """
+
+    gpus: Annotated[int, Field(ge=0)]
+    cpus: _Positive
+    mem_gb: Annotated[float, Field(gt=0)] | None
+    time_min: _Positive
+    partition: str | None
+    account: str | None
+    qos: str | None
+    constraint: str | None
+    gres: str | None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SlurmConfig:
+    """How units are handed to SLURM. Nothing in here is part of any key.
+
+    Attributes:
+        partition: sbatch option of that name, as are the next six.
+        account: ...
+        qos: ...
+        constraint: ...
+        gres: ...
+        exclude: ...; nodes at fault in failures are added to it.
+        wckey: ...; none is sent where it is None.
+        extra: Any other sbatch options, by their long names; true is an option without a value.
+        setup: Shell lines before Python starts on a node.
+        python: Command that runs Python there; None is this very interpreter.
+        use_srun: Start the task by srun; without it no warning arrives before preemption and time limits.
+        units_per_job: Units that one job runs, one after the other.
+        max_parallel: Jobs of a stage that may run at a time.
+        max_queued: Tasks that may be in the user's queue; what is beyond waits for the next launch.
+        max_array_size: Tasks in an array; None asks the cluster.
+        signal_delay_s: SLURM's warning comes so many seconds before the time limit.
+        poll_s: Seconds between questions to SLURM of wait=true.
+        train: Resources of a training job.
+        certify: Resources of a certification job.
+        attack: Resources of a job that attacks.
+        aggregate: Resources of the job that joins the records and draws the envelope.
+    """
+
+    partition: str | None
+    account: str | None
+    qos: str | None
+    constraint: str | None
+    gres: str | None
+    exclude: str | None
+    wckey: str | None
+    extra: dict[str, bool | int | str]
+    setup: list[str]
+    python: str | None
+    use_srun: bool
+    units_per_job: _Positive
+    max_parallel: _Positive | None
+    max_queued: _Positive | None
+    max_array_size: _Positive | None
+    signal_delay_s: _Positive
+    poll_s: Annotated[float, Field(gt=0)]
+    train: StageConfig
+    certify: StageConfig
+    attack: StageConfig
+    aggregate: StageConfig
+
+    def stage(self, stage: Stage) -> StageConfig:
+        """Resources of a stage."""
+        stages = {"train": self.train, "certify": self.certify, "attack": self.attack, "aggregate": self.aggregate}
+        return stages[stage]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class _Options:
     """The keys of launch.yaml that belong to no group."""
 
     results: Annotated[str, Field(min_length=1)]
     dry_run: bool
     data: dict[str, str | None]
+    wait: bool
+    retry: Retry | None
 
 
 @plain_dataclass(frozen=True, kw_only=True)
@@ -67,18 +157,24 @@ class LaunchConfig:
     Attributes:
         manifest: What to do: the grid, expanded.
         cluster: Where to do it.
+        slurm: How to hand it to SLURM; None for a cluster without.
         results: The results folder.
         data: Folders of the datasets that are read from disk.
         sources: Files of published checkpoints, by the hash that specs name them by.
         dry_run: Say what would be done, touch nothing.
+        wait: Follow what was handed to SLURM until it has ended.
+        retry: Failures to try again that otherwise wait for somebody.
     """
 
     manifest: Manifest
     cluster: ClusterConfig
+    slurm: SlurmConfig | None
     results: Path
     data: Mapping[str, str | None]
     sources: Mapping[str, Path]
     dry_run: bool
+    wait: bool
+    retry: Retry | None
 
 
 def parse_launch(values: Mapping[str, Any]) -> LaunchConfig:
@@ -93,7 +189,7 @@ def parse_launch(values: Mapping[str, Any]) -> LaunchConfig:
     problems: list[str] = []
     rest = {key: value for key, value in values.items() if key not in ("grid", "train", "certify", "attack", "cluster")}
     options = collect(problems, _Options, rest, where="launch")
-    cluster = collect(problems, ClusterConfig, values["cluster"], where="cluster")
+    cluster, slurm = _parse_cluster(problems, values["cluster"])
     grid = collect(problems, GridConfig, values["grid"], where="grid")
     manifest = None
     if grid is not None:
@@ -107,11 +203,30 @@ def parse_launch(values: Mapping[str, Any]) -> LaunchConfig:
     return LaunchConfig(
         manifest=manifest,
         cluster=cluster,
+        slurm=slurm,
         results=Path(options.results),
         data=options.data,
         sources=checkpoint_files(grid.blocks, values["train"]) if grid else {},
         dry_run=options.dry_run,
+        wait=options.wait,
+        retry=options.retry,
     )
+
+
+def _parse_cluster(problems: list[str], values: Mapping[str, Any]) -> tuple[ClusterConfig | None, SlurmConfig | None]:
+    """The group cluster: what every kind has, and beside it what only SLURM has."""
+    if values.get("kind") not in ("slurm", "auto"):
+        return collect(problems, ClusterConfig, values, where="cluster"), None
+    slurm_keys = {field.name for field in fields(SlurmConfig)}
+    slurm_values = {key: value for key, value in values.items() if key in slurm_keys}
+    rest = {key: value for key, value in values.items() if key not in slurm_keys}
+    cluster = collect(problems, ClusterConfig, rest, where="cluster")
+    for stage in STAGES:
+        if isinstance(slurm_values.get(stage), Mapping):
+            slurm_values[stage] = collect(problems, StageConfig, slurm_values[stage], where=f"cluster.{stage}")
+    if problems:
+        return cluster, None
+    return cluster, collect(problems, SlurmConfig, slurm_values, where="cluster")
 
 
 def check_writable(results: Path) -> None:
@@ -120,8 +235,8 @@ def check_writable(results: Path) -> None:
         results.mkdir(parents=True, exist_ok=True)
         for folder in (results, results / "runs", results / "grids"):
             if folder.exists():
-                with tempfile.TemporaryFile(dir=folder):
-                    pass
+                with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+                    file.write(bytes(_WRITE_TRIAL))  # a full disk lets files be made, but not filled
     except OSError as error:
         raise ConfigError(
             [f"results: cannot write to {results} ({error.strerror}); choose another folder with results=PATH"]

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from jobs.attack_spec import AttackSpec
 from jobs.datasets import dataset_info
+from jobs.manifest import Run, ShardedRun
 from jobs.specs import TrainSpec
-from jobs.units import AggregateUnit, AttackUnit, Stage, TrainUnit, Unit
+from jobs.units import AggregateUnit, Stage, TrainUnit, Unit
 from pipeline.plan import Plan
 
 _BACKWARD = 2.0  # a backward pass costs about two forward passes
@@ -60,9 +61,14 @@ def unit_cost(unit: Unit) -> float:
         return train_cost(unit.train)
     if isinstance(unit, AggregateUnit):
         return 0.0
-    if isinstance(unit, AttackUnit):
-        return float(len(unit.indices)) * (attack_cost(unit.run.attack) + unit.run.attack.n)
-    return float(len(unit.indices)) * (unit.run.certify.n0 + unit.run.certify.n)
+    return images_cost(unit.run, len(unit.indices))
+
+
+def images_cost(run: ShardedRun, num_images: int) -> float:
+    """Forward passes that some images of a certification or an attack take."""
+    if isinstance(run, Run):
+        return float(num_images) * (run.certify.n0 + run.certify.n)
+    return float(num_images) * (attack_cost(run.attack) + run.attack.n)
 
 
 def train_cost(spec: TrainSpec) -> float:

@@ -19,11 +19,17 @@ class Outcome:
         failures: One for each unit that failed.
         held_back: Units that were not started because one they need failed.
         num_queued: Units handed to a scheduler, which goes on by itself.
+        jobs: What the scheduler calls them.
+        left: Units that the scheduler does not take for now; the next launch hands them over.
+        problem: Why nothing, or not everything, could be handed over.
     """
 
     failures: tuple[Failure, ...]
     held_back: tuple[Unit, ...]
     num_queued: int = 0
+    jobs: tuple[str, ...] = ()
+    left: tuple[Unit, ...] = ()
+    problem: str | None = None
 
 
 class Executor(Protocol):

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import filelock
 
 from configs.entry import EXIT_FAILED, run_entry
-from jobs.errors import RecordError
+from jobs.errors import ConfigError, RecordError
+from jobs.failures import Failure
 from jobs.manifest import Manifest, check_launchable, read_manifest, write_manifest
 from jobs.store import Store
 from jobs.units import Resources
-from pipeline import report
-from pipeline.config import ClusterConfig, LaunchConfig, check_writable, parse_launch
+from pipeline import report, scheduler
+from pipeline.activity import Activity
+from pipeline.config import LaunchConfig, check_writable, parse_launch
 from pipeline.debug import DebugExecutor
 from pipeline.executor import Executor
 from pipeline.local import LocalExecutor
-from pipeline.observe import observe
-from pipeline.plan import plan
+from pipeline.plan import Plan, plan
+from pipeline.postmortem import record_deaths
+from pipeline.scheduler import SchedulerError
 from pipeline.sources import bring_in, check_data
+from pipeline.survey import Survey, survey, survey_slurm
 
-_LOCK_PATIENCE_S = 1.0  # a status looks at the lock for a moment
+# A status that looks whether somebody holds the lock holds it itself for a moment.
+_LOCK_PATIENCE_S = 1.0
 
 
 def launch(values: dict[str, Any]) -> int:
@@ -32,17 +38,16 @@ def launch(values: dict[str, Any]) -> int:
     Raises:
         ConfigError: The configuration cannot be run; nothing was written.
     """
-    config = parse_launch(values)
+    config = _with_kind(parse_launch(values))
     store = Store(config.results)
     check_launchable(store, config.manifest.grid)
-    if config.dry_run:
-        return _dry_run(config, store)
-    check_data(config)
-    check_writable(store.root)
-    lock = filelock.FileLock(store.launch_lock_path())
     try:
-        with lock.acquire(timeout=_LOCK_PATIENCE_S):
-            return _launch_locked(config, store)
+        if config.dry_run:
+            return _dry_run(config, store)
+        check_data(config)
+        check_writable(store.root)
+        with filelock.FileLock(store.launch_lock_path()).acquire(timeout=_LOCK_PATIENCE_S):
+            exit_code = _launch_locked(config, store)
     except filelock.Timeout:
         print(
             f"error: another launch is at work in {store.root}; wait for it, or follow it with "
@@ -50,16 +55,44 @@ def launch(values: dict[str, Any]) -> int:
             file=sys.stderr,
         )
         return EXIT_FAILED
+    except SchedulerError as error:
+        print(
+            f"error: {error}; without an answer of SLURM nobody knows what is queued, so nothing was submitted. "
+            "Launch again when it answers",
+            file=sys.stderr,
+        )
+        return EXIT_FAILED
+    if config.wait and config.cluster.kind == "slurm":
+        from pipeline.follow import follow
+
+        assert config.slurm is not None
+        return max(exit_code, follow(config.manifest, store, poll_s=config.slurm.poll_s))
+    return exit_code
+
+
+def _with_kind(config: LaunchConfig) -> LaunchConfig:
+    """The configuration with auto made up its mind."""
+    kind = config.cluster.kind
+    if kind == "slurm" and not scheduler.is_installed():
+        raise ConfigError(["cluster: slurm is not installed here (no sbatch); take cluster=local, or a login node"])
+    if kind != "auto":
+        return config
+    found = scheduler.is_installed() and scheduler.is_configured()
+    return replace(config, cluster=replace(config.cluster, kind="slurm" if found else "local"))
 
 
 def _dry_run(config: LaunchConfig, store: Store) -> int:
     manifest = config.manifest
-    observed = observe(manifest, store)
-    todo = plan(manifest, observed, num_shards=config.cluster.num_shards)
+    found = _survey(config, store)
+    todo = _plan(config, found)
     print(f"grid {manifest.grid}: {len(manifest.runs)} models, results in {store.root} (dry run)")
-    print(report.plan_table(manifest, observed, todo))
+    print(report.plan_table(manifest, found.observed, todo, found.activity))
     if cost := report.cost_text(todo):
         print(cost)
+    executor = _executor(config, found, todo)
+    if config.cluster.kind == "slurm":
+        for stage, text in executor.scripts(todo, grid=manifest.grid, store=store).items():  # type: ignore[attr-defined]
+            print(f"\n--- sbatch, {stage}\n{text}")
     return 0
 
 
@@ -67,24 +100,55 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
     manifest, began = config.manifest, time.monotonic()
     for leftover in store.activity_paths():  # of launches that were killed: we hold the lock, so none is at work
         leftover.unlink(missing_ok=True)
-    observed = observe(manifest, store)
-    todo = plan(manifest, observed, num_shards=config.cluster.num_shards)
+    found = _survey(config, store)
+    if found.deaths:
+        record_deaths(found.deaths, manifest, store)
+        found = survey(manifest, store, found.activity)
+    todo = _plan(config, found)
     print(f"grid {manifest.grid}: {len(manifest.runs)} models, results in {store.root}")
-    print(report.plan_table(manifest, observed, todo))
+    print(report.plan_table(manifest, found.observed, todo, found.activity))
+    if todo.waiting:
+        print(report.waiting_text(todo, found.history), file=sys.stderr)
     if not todo.units:
+        if todo.waiting:
+            return EXIT_FAILED
         write_manifest(store.manifest_path(manifest.grid), manifest)  # should it have been lost or damaged
-        print(f"nothing to do: the grid is complete\n{report.next_step(config)}")
+        print(report.nothing_to_do(config, found.activity))
         return 0
     bring_in(todo, config, store)
     _note_changed_grid(manifest, store)
     write_manifest(store.manifest_path(manifest.grid), manifest)
+    if found.activity.stuck:
+        scheduler.cancel(task.job for task in found.activity.stuck)
+        print(report.stuck_text(found.activity.stuck), file=sys.stderr)
     sys.stdout.flush()
-    outcome = _executor(config.cluster).run(todo, grid=manifest.grid, store=store, resources=_resources(config))
-    if outcome.failures:
+    executor = _executor(config, found, todo)
+    outcome = executor.run(todo, grid=manifest.grid, store=store, resources=_resources(config))
+    if outcome.failures or outcome.problem:
         print(report.outcome_text(outcome), file=sys.stderr)
         return EXIT_FAILED
-    print(f"complete after {time.monotonic() - began:.0f} s\n{report.next_step(config)}")
-    return 0
+    if outcome.num_queued:
+        print(report.queued_text(config, store, outcome, time.monotonic() - began))
+    elif not todo.waiting:
+        print(f"complete after {time.monotonic() - began:.0f} s\n{report.next_step(config)}")
+    return EXIT_FAILED if todo.waiting else 0
+
+
+def _survey(config: LaunchConfig, store: Store) -> Survey:
+    if config.cluster.kind == "slurm":
+        return survey_slurm(config.manifest, store, scheduler.read_queue())
+    return survey(config.manifest, store, Activity())
+
+
+def _plan(config: LaunchConfig, found: Survey) -> Plan:
+    return plan(
+        config.manifest,
+        found.observed,
+        num_shards=config.cluster.num_shards,
+        history=found.history,
+        under_way=found.activity.under_way,
+        retry=config.retry,
+    )
 
 
 def _note_changed_grid(manifest: Manifest, store: Store) -> None:
@@ -100,8 +164,18 @@ def _note_changed_grid(manifest: Manifest, store: Store) -> None:
         )
 
 
-def _executor(cluster: ClusterConfig) -> Executor:
-    return DebugExecutor() if cluster.kind == "debug" else LocalExecutor(num_workers=cluster.num_workers)
+def _executor(config: LaunchConfig, found: Survey, todo: Plan) -> Executor:
+    if config.cluster.kind == "debug":
+        return DebugExecutor()
+    if config.cluster.kind == "local":
+        return LocalExecutor(num_workers=config.cluster.num_workers)
+    from pipeline.slurm import SlurmExecutor  # submitit takes its time to import
+
+    assert config.slurm is not None
+    failures: list[Failure] = [own[-1] for own in found.history if own[-1].unit not in todo.waiting]
+    return SlurmExecutor(
+        config=config.slurm, manifest=config.manifest, activity=found.activity, failures=tuple(failures)
+    )
 
 
 def _resources(config: LaunchConfig) -> Resources:

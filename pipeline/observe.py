@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jobs.aggregate import is_aggregated
-from jobs.indices import IndexRange
+from jobs.indices import IndexRange, missing_from
 from jobs.manifest import Manifest, ShardedRun
 from jobs.store import Store
 
@@ -32,6 +32,14 @@ class Observation:
     def finished(self, run: ShardedRun) -> tuple[IndexRange, ...]:
         """The finished index ranges of a certification or an attack."""
         return (self.certified if run.stage == "certify" else self.attacked)[run.train.key, run.key]
+
+    def missing(self, run: ShardedRun) -> list[int]:
+        """The images of a certification or an attack that are not done."""
+        return missing_from(run.indices, self.finished(run))
+
+    def is_complete(self, manifest: Manifest) -> bool:
+        """Whether every model is trained, every image certified and every attack done."""
+        return all(run.train.key in self.trained and not self.missing(run) for run in manifest.sharded)
 
 
 def observe(manifest: Manifest, store: Store) -> Observation:

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 
+from jobs.failures import FailureClass
 from jobs.indices import IndexRange, missing_from, partition
 from jobs.manifest import Manifest, ShardedRun
-from jobs.units import AggregateUnit, AttackUnit, CertifyUnit, TrainUnit, Unit
+from jobs.units import (
+    AggregateUnit,
+    AttackUnit,
+    CertifyUnit,
+    ShardUnit,
+    TrainUnit,
+    Unit,
+    shard_unit,
+    shards_by_run,
+)
+from pipeline.history import NO_HISTORY, History
 from pipeline.observe import Observation
+from pipeline.retry import Retry, waits_for_person
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +34,14 @@ class Plan:
         certify: Shards of missing images; each needs its run's checkpoint.
         attack: Shards of images that are missing from attacks, likewise.
         aggregate: The last unit, which needs all others; None where the records file is current.
+        waiting: Units that failed too often to be tried again unasked, and the class of failure.
     """
 
     train: tuple[TrainUnit, ...]
     certify: tuple[CertifyUnit, ...]
     attack: tuple[AttackUnit, ...] = ()
     aggregate: AggregateUnit | None
+    waiting: Mapping[str, FailureClass] = field(default_factory=dict)
 
     @property
     def units(self) -> tuple[Unit, ...]:
@@ -33,7 +50,15 @@ class Plan:
         return (*self.train, *self.certify, *self.attack, *last)
 
 
-def plan(manifest: Manifest, observed: Observation, *, num_shards: int) -> Plan:
+def plan(
+    manifest: Manifest,
+    observed: Observation,
+    *,
+    num_shards: int,
+    history: History = NO_HISTORY,
+    under_way: AbstractSet[str] = frozenset(),
+    retry: Retry | None = None,
+) -> Plan:
     """What is missing of a grid.
 
     Args:
@@ -41,28 +66,65 @@ def plan(manifest: Manifest, observed: Observation, *, num_shards: int) -> Plan:
         observed: What is there.
         num_shards: The shard size is a run's number of images divided by this, rounded up; what is
             missing is cut into shards of at most that size.
+        history: What failed before.
+        under_way: Names of units that a scheduler has queued or runs; they are left to it.
+        retry: Failures to try again however often they occurred.
     """
-    train = tuple({run.train.key: TrainUnit(train=run.train) for run in manifest.runs}.values())
-    missing_train = tuple(unit for unit in train if unit.train.key not in observed.trained)
-    certify = tuple(
-        CertifyUnit(run=run, indices=indices)
-        for run in manifest.runs
-        for indices in _missing_shards(run, observed, num_shards)
-    )
-    attack = tuple(
-        AttackUnit(run=run, indices=indices)
-        for run in manifest.attacks
-        for indices in _missing_shards(run, observed, num_shards)
-    )
-    is_complete = observed.aggregated and not (missing_train or certify or attack)
+    waiting: dict[str, FailureClass] = {}
+    train: dict[str, TrainUnit] = {}
+    for run in manifest.runs:
+        unit = TrainUnit(train=run.train)
+        if run.train.key in observed.trained or unit.name in under_way:
+            continue
+        failure_class = waits_for_person(history.train.get(run.train.key, ()), retry)
+        if failure_class:
+            waiting[unit.name] = failure_class
+        else:
+            train[run.train.key] = unit
+    shards: list[ShardUnit] = []
+    queued = shards_by_run(under_way)
+    for sharded in manifest.sharded:
+        if f"train/{sharded.train.key}" not in waiting:
+            shards += _shards(sharded, observed, num_shards, history, queued.get(sharded.name, []), retry, waiting)
+    aggregate = None if waiting else AggregateUnit(grid=manifest.grid)
+    if not train and not shards:
+        # Over new files it may well succeed; over the same ones it fails again.
+        failure_class = waits_for_person(history.aggregate, retry)
+        is_complete = observed.aggregated and observed.is_complete(manifest)
+        if is_complete or "aggregate" in under_way:
+            aggregate = None
+        elif failure_class and aggregate is not None:
+            aggregate, waiting["aggregate"] = None, failure_class
     return Plan(
-        train=missing_train,
-        certify=certify,
-        attack=attack,
-        aggregate=None if is_complete else AggregateUnit(grid=manifest.grid),
+        train=tuple(train.values()),
+        certify=tuple(unit for unit in shards if isinstance(unit, CertifyUnit)),
+        attack=tuple(unit for unit in shards if isinstance(unit, AttackUnit)),
+        aggregate=aggregate,
+        waiting=waiting,
     )
 
 
-def _missing_shards(run: ShardedRun, observed: Observation, num_shards: int) -> list[IndexRange]:
+def _shards(
+    run: ShardedRun,
+    observed: Observation,
+    num_shards: int,
+    history: History,
+    queued: list[IndexRange],
+    retry: Retry | None,
+    waiting: dict[str, FailureClass],
+) -> list[ShardUnit]:
+    """The missing images, cut into shards; adds those that are not tried again to ``waiting``."""
+    missing = missing_from(run.indices, [*observed.finished(run), *queued])
     max_size = -(-len(run.indices) // num_shards)
-    return partition(missing_from(run.indices, observed.finished(run)), max_size)
+    given_up: dict[FailureClass, list[int]] = defaultdict(list)
+    failed = history.shards.get(run.name, {})
+    for index in missing if failed else ():
+        # Shards may be cut anew between two failures: it is the image that counts.
+        failures = [failure for shard, those in failed.items() if index in shard for failure in those]
+        failure_class = waits_for_person(failures, retry)
+        if failure_class:
+            given_up[failure_class].append(index)
+    for failure_class, indices in given_up.items():
+        waiting |= {shard_unit(run, shard).name: failure_class for shard in partition(indices, max_size)}
+    left = set(missing).difference(*given_up.values())
+    return [shard_unit(run, indices) for indices in partition(left, max_size)]

@@ -8,32 +8,39 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from jobs.failures import Failure
-from jobs.indices import missing_from
 from jobs.manifest import Manifest, ShardedRun
+from jobs.store import Store
+from pipeline.activity import Activity
 from pipeline.config import LaunchConfig
 from pipeline.cost import gpu_hours
 from pipeline.executor import Outcome
+from pipeline.history import History
 from pipeline.observe import Observation
 from pipeline.plan import Plan
+from pipeline.scheduler import QueuedTask
 
 
-def plan_table(manifest: Manifest, observed: Observation, plan: Plan) -> str:
-    """Per stage: how much there is, how much is done, and what will run."""
+def plan_table(manifest: Manifest, observed: Observation, plan: Plan, activity: Activity) -> str:
+    """Per stage: how much there is, how much is done, what is under way, and what will run."""
     models = {run.train.key for run in manifest.runs}
+    is_aggregated = observed.aggregated and observed.is_complete(manifest)
     rows = [
-        ("train", "models", len(models), len(models) - len(plan.train), len(plan.train)),
+        ("train", "models", len(models), len(models & observed.trained), len(plan.train)),
         ("certify", "images", *_images(manifest.runs, observed), len(plan.certify)),
         ("attack", "images", *_images(manifest.attacks, observed), len(plan.attack)),
-        ("aggregate", "file", 1, int(plan.aggregate is None), int(plan.aggregate is not None)),
+        ("aggregate", "file", 1, int(is_aggregated), int(plan.aggregate is not None)),
     ]
     shown = [row for row in rows if row[2]]  # few grids have attacks
-    return tabulate(shown, headers=["stage", "of", "total", "done", "units to run"], intfmt=",")
+    table = tabulate(shown, headers=["stage", "of", "total", "done", "units to run"], intfmt=",")
+    if activity.under_way:
+        table += f"\nunder way already: {len(activity.running)} units running, {len(activity.queued)} queued"
+    return table
 
 
 def _images(runs: Sequence[ShardedRun], observed: Observation) -> tuple[int, int]:
     """Images in all, and done."""
     total = sum(len(run.indices) for run in runs)
-    return total, total - sum(len(missing_from(run.indices, observed.finished(run))) for run in runs)
+    return total, total - sum(len(observed.missing(run)) for run in runs)
 
 
 def cost_text(plan: Plan) -> str:
@@ -51,9 +58,57 @@ def _rounded(hours: float) -> str:
     return f"{hours:,.0f}" if hours >= 10 else f"{hours:.1f}"
 
 
+def nothing_to_do(config: LaunchConfig, activity: Activity) -> str:
+    """Why there is nothing to do."""
+    if activity.under_way:
+        return f"nothing to submit: the rest is under way\n{follow_step(config)}"
+    return f"nothing to do: the grid is complete\n{next_step(config)}"
+
+
+def waiting_text(plan: Plan, history: History) -> str:
+    """The units that are not tried again unasked, and how to ask."""
+    lines = [failure_text(history.last[name]) for name in plan.waiting if name in history.last]
+    classes = ", ".join(f"retry={failure_class}" for failure_class in sorted(set(plan.waiting.values())))
+    lines.append(
+        f"{len(plan.waiting)} units failed twice for the same reason and wait for you, and what needs them waits too. "
+        f"When the reason is removed, launch with {classes} or retry=all."
+    )
+    return "\n".join(lines)
+
+
+def stuck_text(stuck: Sequence[QueuedTask]) -> str:
+    """What was withdrawn from the queue, since it would have stayed there for ever."""
+    reasons = ", ".join(sorted({task.reason for task in stuck}))
+    return f"cancelled {len(stuck)} tasks that SLURM would never run ({reasons}); their units are submitted again"
+
+
+def queued_text(config: LaunchConfig, store: Store, outcome: Outcome, elapsed_s: float) -> str:
+    """What SLURM has now, and how to follow it."""
+    lines = [
+        f"submitted {outcome.num_queued:,} units in {len(outcome.jobs)} arrays (jobs {_few(outcome.jobs)}) "
+        f"after {elapsed_s:.1f} s"
+    ]
+    if outcome.left:
+        lines.append(
+            f"{len(outcome.left):,} units are beyond the limit of jobs in your queue: launch again when there is room"
+        )
+    logs = shlex.quote(str(store.log_path(config.manifest.grid, "x").parent))
+    lines += [follow_step(config), f"logs:   tail -F {logs}/train/MODEL.log   or   {logs}/certify/MODEL/RUN/SHARD.log"]
+    return "\n".join(lines)
+
+
+def follow_step(config: LaunchConfig) -> str:
+    """The command that follows what is under way."""
+    return f"follow: python -m pipeline.status grid={config.manifest.grid}{_results(config)} watch=true"
+
+
 def outcome_text(outcome: Outcome) -> str:
     """What failed and what to do next."""
     lines = [failure_text(failure) for failure in outcome.failures]
+    if outcome.problem:
+        lines.append(f"error: {outcome.problem}")
+        if outcome.num_queued:
+            lines.append(f"{outcome.num_queued} units are queued; launch again for the other {len(outcome.left)}")
     if outcome.held_back:
         lines.append(f"held back, since something they need failed: {len(outcome.held_back)} units")
     if outcome.failures:
@@ -64,15 +119,21 @@ def outcome_text(outcome: Outcome) -> str:
 def failure_text(failure: Failure) -> str:
     """One failure in two lines: what, and where to read on."""
     message = "\n         ".join(failure.message.splitlines())
+    where = f", node {failure.host}" if failure.job else ""
     return (
-        f"failed   {failure.unit} ({failure.failure_class}, attempt {failure.attempt})\n"
+        f"failed   {failure.unit} ({failure.failure_class}, attempt {failure.attempt}{where})\n"
         f"         {message}\n         log: {failure.log_path}"
     )
 
 
 def next_step(config: LaunchConfig) -> str:
     """The command that makes something of a complete grid."""
-    command = f"python -m analysis.envelope grid={config.manifest.grid}"
-    if str(config.results) != "results":
-        command += f" results={shlex.quote(str(config.results))}"
-    return f"next: {command}"
+    return f"next: python -m analysis.envelope grid={config.manifest.grid}{_results(config)}"
+
+
+def _results(config: LaunchConfig) -> str:
+    return "" if str(config.results) == "results" else f" results={shlex.quote(str(config.results))}"
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 6 else f"{names[0]} to {names[-1]}"

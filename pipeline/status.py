@@ -2,55 +2,33 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-import filelock
 from pydantic import Field
 from pydantic.dataclasses import dataclass as strict_dataclass
 from tabulate import tabulate
 
 from configs.entry import run_entry
-from jobs.atomic import read_json
-from jobs.failures import Failure, failures_of
-from jobs.indices import missing_from
-from jobs.manifest import AttackRun, Manifest, Run, ShardedRun, open_grid
+from jobs import records
+from jobs.manifest import Manifest, open_grid
 from jobs.store import Store
-from jobs.units import AggregateUnit, AttackUnit, CertifyUnit, ShardUnit, TrainUnit, Unit
+from jobs.units import ShardUnit, TrainUnit, Unit
 from jobs.validation import STRICT, build
-from pipeline import report
-from pipeline.observe import Observation, observe
+from pipeline import report, scheduler
+from pipeline.activity import Activity, read_activity, slurm_activity
+from pipeline.estimate import estimate
+from pipeline.postmortem import submission_times
+from pipeline.scheduler import SchedulerError
+from pipeline.states import STATES, GridStates, RunStates, UnitState, grid_states
+from pipeline.survey import Survey, survey
 
-State = Literal["done", "running", "queued", "failed", "missing"]
-STATES: tuple[State, ...] = ("done", "running", "queued", "failed", "missing")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Activity:
-    """Names of the units that a launch at work has running and waiting; empty when there is none."""
-
-    running: frozenset[str] = frozenset()
-    queued: frozenset[str] = frozenset()
-
-    def state_of(self, prefix: str) -> State | None:
-        """The state of the units whose name begins with ``prefix``; running goes before queued."""
-        for state, names in (("running", self.running), ("queued", self.queued)):
-            if any(name.startswith(prefix) for name in names):
-                return state  # type: ignore[return-value]
-        return None
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunStatus:
-    """One model: the state of its training and of its certification."""
-
-    run: Run
-    train: State
-    certify: State
-    num_certified: int
+_CLEAR = "\033[H\033[2J"
 
 
 @strict_dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -60,6 +38,18 @@ class StatusConfig:
     grid: str | None
     results: Annotated[str, Field(min_length=1)]
     verbose: bool
+    watch: bool
+    interval_s: Annotated[float, Field(gt=0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """A grid as it stands."""
+
+    manifest: Manifest
+    store: Store
+    found: Survey
+    states: GridStates
 
 
 def status(values: Mapping[str, Any]) -> int:
@@ -71,124 +61,121 @@ def status(values: Mapping[str, Any]) -> int:
     config = build(StatusConfig, values, where="status")
     store = Store(Path(config.results))
     manifest = open_grid(store, config.grid)
-    observed, activity = observe(manifest, store), read_activity(store, manifest.grid)
-    failures = _standing_failures(manifest, observed, store)
-    runs = [_run_status(run, observed, activity, failures) for run in manifest.runs]
-    print(f"grid {manifest.grid}: {len(manifest.runs)} models, results in {store.root}")
-    print(_stage_table(manifest, observed, activity, failures, runs))
-    if config.verbose:
-        print(_run_table(runs))
-    for failure in failures.values():
-        print(report.failure_text(failure))
-    return 0
+    while True:
+        current = look(manifest, store)
+        if config.watch and sys.stdout.isatty():
+            print(_CLEAR, end="")
+        print("\n".join(_lines(current, verbose=config.verbose)), flush=True)
+        if not config.watch or not is_under_way(current.found.activity):
+            return 0
+        try:
+            time.sleep(config.interval_s)
+        except KeyboardInterrupt:
+            return 0
 
 
-def read_activity(store: Store, grid: str) -> Activity:
-    """What a launch at work on this machine says it is doing."""
-    path = store.activity_path(grid)
-    if not path.exists() or not _is_locked(store.launch_lock_path()):
-        return Activity()  # what a killed launch left behind means nothing
+def look(manifest: Manifest, store: Store) -> Status:
+    """How a grid stands just now; one squeue call, or none where nothing was ever handed to SLURM."""
+    found = survey(manifest, store, _activity(store, manifest.grid))
+    times = submission_times(store, manifest.grid) if found.activity.problem else {}
+    return Status(manifest=manifest, store=store, found=found, states=grid_states(manifest, found, times))
+
+
+def is_under_way(activity: Activity) -> bool:
+    """Whether anything is running or queued, or may be."""
+    return bool(activity.under_way) or activity.problem is not None
+
+
+def _activity(store: Store, grid: str) -> Activity:
+    """The queue comes before the files: what ends in between is then found done, and not lost."""
+    here = read_activity(store, grid)
+    if here.under_way or not store.has_slurm_launches():
+        return here
     try:
-        content = read_json(path)
-    except FileNotFoundError:  # the launch has ended meanwhile
-        return Activity()
-    return Activity(running=frozenset(content["running"]), queued=frozenset(content["queued"]))
+        return slurm_activity(store, grid, scheduler.read_queue())
+    except SchedulerError as error:
+        return Activity(problem=str(error))
 
 
-def _is_locked(path: Path) -> bool:
-    if not path.exists():
-        return False
-    lock = filelock.FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        return True
-    lock.release()
-    return False
+def _lines(current: Status, *, verbose: bool) -> Iterator[str]:
+    manifest, activity = current.manifest, current.found.activity
+    yield f"grid {manifest.grid}: {len(manifest.runs)} models, results in {current.store.root}"
+    if activity.problem:
+        yield f"note: {activity.problem}; of what was handed to SLURM it is unknown how it stands"
+    yield _stage_table(current)
+    yield _estimate_line(current)
+    if activity.stuck:
+        reasons = ", ".join(sorted({task.reason for task in activity.stuck}))
+        yield f"stuck: SLURM will never run {len(activity.stuck)} tasks ({reasons}); launch again to replace them"
+    if verbose:
+        yield from (_unit_line(unit, current) for unit in current.states.units)
+    yield from (report.failure_text(unit.failure) for unit in current.states.units if unit.failure)
 
 
-def _standing_failures(manifest: Manifest, observed: Observation, store: Store) -> dict[str, Failure]:
-    """The last failure of each unit that is not done, by unit name."""
-    units: list[Unit] = [TrainUnit(train=run.train) for run in manifest.runs if run.train.key not in observed.trained]
-    if not observed.aggregated:
-        units.append(AggregateUnit(grid=manifest.grid))
-    found = {unit.name: history[-1] for unit in units if (history := failures_of(store, unit))}
-    for run in manifest.sharded:
-        missing = set(_missing(run, observed))
-        for unit in _failed_shards(run, store):
-            if missing.intersection(unit.indices):
-                found[unit.name] = failures_of(store, unit)[-1]
-    return found
+def _stage_table(current: Status) -> str:
+    states = current.states
+    by_model = {item.run.train.key: item.train.state for item in states.runs}
+    counts = {
+        "train": Counter(by_model.values()),
+        "certify": Counter(item.state for item in states.of("certify")),
+        "attack": Counter(item.state for item in states.of("attack")),
+        "aggregate": Counter([states.aggregate.state]),
+    }
+    counts = {stage: count for stage, count in counts.items() if count}  # few grids have attacks
+    shown = [state for state in STATES if state != "unknown" or any(count[state] for count in counts.values())]
+    rows = [[stage, count.total(), *(count[state] for state in shown)] for stage, count in counts.items()]
+    table = tabulate(rows, headers=["stage", "models", *shown], intfmt=",")
+    lines = [_images_line("certified", states.of("certify")), _images_line("attacked", states.of("attack"))]
+    return "\n".join([table, *filter(None, lines)])
 
 
-def _failed_shards(run: ShardedRun, store: Store) -> list[ShardUnit]:
-    """The shards of a run that ever failed, as their failure records name them."""
-    shards = store.failed_shards(run.train.key, run.key, run.stage)
-    if isinstance(run, Run):
-        return [CertifyUnit(run=run, indices=indices) for indices in shards]
-    return [AttackUnit(run=run, indices=indices) for indices in shards]
+def _images_line(what: str, runs: Sequence[RunStates]) -> str:
+    if not runs:
+        return ""
+    return f"images {what}: {sum(item.num_done for item in runs):,} of {sum(len(item.run.indices) for item in runs):,}"
 
 
-def _missing(run: ShardedRun, observed: Observation) -> list[int]:
-    return missing_from(run.indices, observed.finished(run))
+def _estimate_line(current: Status) -> str:
+    hours = estimate(current.manifest, current.found.observed, current.store)
+    num_running = current.found.activity.num_running_jobs
+    minutes = hours.minutes_left(num_running)
+    line = f"device hours: {_hours(hours.spent_h)} spent, {_hours(hours.left_h)} left"
+    return line if not minutes else f"{line}: about {_duration(minutes)} with the {num_running} jobs that run now"
 
 
-def _attack_state(run: AttackRun, observed: Observation, activity: Activity, failures: Mapping[str, Failure]) -> State:
-    if not _missing(run, observed):
-        return "done"
-    return _state(activity, failures, f"attack/{run.train.key}/{run.attack.key}/")
+def _hours(by_stage: Mapping[Any, float | None]) -> str:
+    values = list(by_stage.values())
+    known = f"{sum(value or 0.0 for value in values):.2g}"
+    unmeasured = [str(stage) for stage, value in by_stage.items() if value is None]
+    return f"{known} + {' and '.join(unmeasured)} (not measured yet)" if unmeasured else known
 
 
-def _run_status(run: Run, observed: Observation, activity: Activity, failures: Mapping[str, Failure]) -> RunStatus:
-    train_name, certify_prefix = f"train/{run.train.key}", f"certify/{run.train.key}/{run.certify.key}/"
-    num_missing = len(_missing(run, observed))
-    is_trained = run.train.key in observed.trained
-    return RunStatus(
-        run=run,
-        train="done" if is_trained else _state(activity, failures, train_name),
-        certify="done" if not num_missing else _state(activity, failures, certify_prefix),
-        num_certified=len(run.indices) - num_missing,
-    )
+def _duration(minutes: float) -> str:
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
-def _state(activity: Activity, failures: Mapping[str, Failure], prefix: str) -> State:
-    under_way = activity.state_of(prefix)
-    if under_way is not None:
-        return under_way
-    return "failed" if any(name.startswith(prefix) for name in failures) else "missing"
+def _unit_line(item: UnitState, current: Status) -> str:
+    unit, state = item.unit, item.state
+    details = []
+    if state == "running":
+        details.append(_progress(unit, current.store))
+    task = current.found.activity.tasks.get(unit.name)
+    if task is not None:
+        details.append(f"job {task.job}" + (f" on {task.node}" if task.is_running else f" ({task.reason})"))
+    if state in ("running", "failed", "unknown"):
+        log_path = current.store.log_path(current.manifest.grid, unit.name)
+        details.append(f"log: {item.failure.log_path if item.failure else log_path}")
+    return f"{state:8} {unit.name}  {', '.join(details)}".rstrip()
 
 
-def _stage_table(
-    manifest: Manifest,
-    observed: Observation,
-    activity: Activity,
-    failures: Mapping[str, Failure],
-    runs: list[RunStatus],
-) -> str:
-    by_model = {item.run.train.key: item.train for item in runs}
-    aggregate = "done" if observed.aggregated else _state(activity, failures, AggregateUnit(grid=manifest.grid).name)
-    attacks = Counter(_attack_state(run, observed, activity, failures) for run in manifest.attacks)
-    rows = []
-    for stage, states in (
-        ("train", Counter(by_model.values())),
-        ("certify", Counter(item.certify for item in runs)),
-        ("attack", attacks),
-        ("aggregate", Counter([aggregate])),
-    ):
-        if stage == "attack" and not attacks:
-            continue
-        rows.append([stage, states.total(), *(states[state] for state in STATES)])
-    num_images = sum(len(item.run.indices) for item in runs)
-    num_certified = sum(item.num_certified for item in runs)
-    table = tabulate(rows, headers=["stage", "models", *STATES], intfmt=",")
-    return f"{table}\nimages certified: {num_certified:,} of {num_images:,}"
-
-
-def _run_table(runs: list[RunStatus]) -> str:
-    rows = [
-        (item.run.train.key, item.train, item.certify, f"{item.num_certified}/{len(item.run.indices)}") for item in runs
-    ]
-    return tabulate(rows, headers=["model", "train", "certify", "images"])
+def _progress(unit: Unit, store: Store) -> str:
+    if isinstance(unit, TrainUnit):
+        epochs = store.saved_epochs(unit.train.key)
+        return f"epoch {epochs[-1] if epochs else 0} of {unit.train.epochs}"
+    if isinstance(unit, ShardUnit):
+        path = store.partial_path(unit.run.train.key, unit.run.key, unit.indices, unit.run.stage)
+        return f"image {records.num_rows(path)} of {len(unit.indices)}"
+    return "at work"
 
 
 if __name__ == "__main__":

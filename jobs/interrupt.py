@@ -1,0 +1,36 @@
+"""A request to stop soon: save what there is and go, as a cluster asks before it kills.
+
+Work asks ``stop_if_asked`` at points where nothing is half done.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
+"""USR2 comes ahead of preemption and of a time limit, TERM with a cancellation."""
+
+_asked = threading.Event()
+
+
+class Interrupted(BaseException):
+    """Work has stopped where it was asked to, and goes on from there when it is run again."""
+
+
+def listen() -> None:
+    """Take the signals of this process for requests from now on, those that were held back too."""
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: _asked.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def was_asked() -> bool:
+    """Whether this process was asked to stop."""
+    return _asked.is_set()
+
+
+def stop_if_asked() -> None:
+    """Raise Interrupted if this process was asked to stop."""
+    if _asked.is_set():
+        raise Interrupted

@@ -1,0 +1,136 @@
+"""One unit in one process, whose death is written down whatever it died of.
+
+Processes come from a fork server that has imported torch once, so that starting one takes
+milliseconds. Each holds a lifeline to its parent and ends when the parent does, however that ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from jobs import interrupt, worker
+from jobs.failures import Failure, FailureClass, failures_of, record_death
+from jobs.store import Store
+from jobs.units import Resources, Unit
+
+WARM = "jobs.warm"
+"""Imports everything that any unit imports."""
+_EXIT_ORPHANED, _EXIT_INTERRUPTED = 75, 76
+
+
+def start_fork_server(preload: Sequence[str]) -> None:
+    """Have modules imported, torch among them, before the first unit.
+
+    The server is born with the signals of ``jobs.interrupt`` blocked, and so are its children until
+    they listen: a cluster that signals all processes of a job ends none of them by it.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(preload))
+    resource_tracker.ensure_running()  # first, since starting it unblocks signals
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, interrupt.SIGNALS)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class UnitProcess:
+    """A unit and the process it runs in."""
+
+    unit: Unit
+    process: multiprocessing.process.BaseProcess
+    lifeline: Connection
+    log_path: Path
+    num_failures_before: int
+
+    @property
+    def sentinel(self) -> int:
+        """Ready, for ``multiprocessing.connection.wait``, when the process has ended."""
+        return self.process.sentinel
+
+    @property
+    def was_interrupted(self) -> bool:
+        """Whether it has ended because it was asked to, its work saved."""
+        return self.process.exitcode == _EXIT_INTERRUPTED
+
+    def interrupt(self, patience_s: float) -> None:
+        """Ask it to save and stop; kill it if it has not after ``patience_s`` seconds."""
+        if self.process.pid is not None and self.process.is_alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGUSR2)
+            self.process.join(patience_s)
+        self.lifeline.close()
+        self.process.join()
+
+    def ended(self, store: Store) -> Failure | None:
+        """Reap the process; its failure, if it failed, written down in its stead if need be."""
+        self.process.join()
+        self.lifeline.close()
+        if self.process.exitcode == 0:
+            return None
+        recorded = failures_of(store, self.unit)
+        if len(recorded) > self.num_failures_before:
+            return recorded[-1]
+        failure_class, message = _death(self.process.exitcode or 0)
+        return record_death(store, self.unit, failure_class, message, self.log_path)
+
+
+def start(unit: Unit, store: Store, resources: Resources, log_path: Path) -> UnitProcess:
+    """Start a unit; its output is added to ``log_path``. ``start_fork_server`` comes before it."""
+    context = multiprocessing.get_context("forkserver")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_run_unit, args=(unit, store, resources, log_path, theirs), name=unit.name)
+    num_failures = len(failures_of(store, unit))
+    process.start()
+    theirs.close()
+    return UnitProcess(unit=unit, process=process, lifeline=ours, log_path=log_path, num_failures_before=num_failures)
+
+
+def _run_unit(unit: Unit, store: Store, resources: Resources, log_path: Path, lifeline: Connection) -> None:
+    """What the process does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and ends us with its lifeline
+    threading.Thread(target=_die_with, args=(lifeline,), daemon=True).start()
+    interrupt.listen()
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    with log_path.open("ab", buffering=0) as log:
+        os.dup2(log.fileno(), sys.stdout.fileno())
+        os.dup2(log.fileno(), sys.stderr.fileno())
+    worker.log_to(sys.stderr)
+    try:
+        worker.execute(unit, store, resources, log_path)
+    except interrupt.Interrupted:
+        sys.exit(_EXIT_INTERRUPTED)
+    except Exception:  # written down by the worker
+        sys.exit(1)
+
+
+def _die_with(lifeline: Connection) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        lifeline.recv()
+    os._exit(_EXIT_ORPHANED)
+
+
+def _death(exit_code: int) -> tuple[FailureClass, str]:
+    if exit_code == _EXIT_INTERRUPTED:
+        return "preempted", "the process was asked to stop by a signal, and saved its work"
+    if exit_code >= 0:
+        return "unknown", f"the process exited with code {exit_code}"
+    try:
+        name = signal.Signals(-exit_code).name
+    except ValueError:
+        name = f"signal {-exit_code}"
+    if name == "SIGKILL":
+        return "unknown", "the process was killed (SIGKILL): out of memory, or by hand"
+    return ("bug" if name in ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE") else "unknown"), (
+        f"the process died of {name}"
+    )

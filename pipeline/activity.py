@@ -1,0 +1,108 @@
+"""Which units are under way: in the queue of a scheduler, or in the hands of a launch on this machine."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from jobs.atomic import read_json
+from jobs.store import Store
+from pipeline.ledger import ArrayName, arrays_of, read_tasks
+from pipeline.scheduler import QueuedTask
+
+Way = Literal["running", "queued"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activity:
+    """Names of the units that are running and waiting; empty when there are none.
+
+    Attributes:
+        running: Units of jobs that run (of a job with several, those it has yet to come to, too).
+        queued: Units that wait.
+        tasks: The array task of each of them that SLURM has.
+        stuck: Tasks that SLURM keeps but will never run; their units are not under way.
+        problem: Why it is not known what is under way; None where it is known.
+    """
+
+    running: frozenset[str] = frozenset()
+    queued: frozenset[str] = frozenset()
+    tasks: Mapping[str, QueuedTask] = field(default_factory=dict)
+    stuck: tuple[QueuedTask, ...] = ()
+    problem: str | None = None
+
+    @property
+    def under_way(self) -> frozenset[str]:
+        return self.running | self.queued
+
+    @property
+    def num_running_jobs(self) -> int:
+        """Jobs or processes at work."""
+        return len({self.tasks[unit].job if unit in self.tasks else unit for unit in self.running})
+
+    def way_of(self, unit: str) -> Way | None:
+        """Whether a unit is running or queued."""
+        if unit in self.running:
+            return "running"
+        return "queued" if unit in self.queued else None
+
+    def arrays_with(self, units: Iterable[str]) -> list[str]:
+        """Job ids of the arrays that hold any of some units."""
+        return sorted({self.tasks[unit].array_id for unit in units if unit in self.tasks})
+
+
+def slurm_activity(store: Store, grid: str, queue: Iterable[QueuedTask]) -> Activity:
+    """What of this store SLURM has, whichever grid it was launched for; aggregation of this grid only.
+
+    Opens one file for each of our arrays in the queue.
+    """
+    known: dict[ArrayName, list[list[str]] | None] = {}
+    running, queued, tasks, stuck = set[str](), set[str](), dict[str, QueuedTask](), list[QueuedTask]()
+    for task in queue:
+        name = ArrayName.parse(task.job_name)
+        if name is None or (name.stage == "aggregate" and name.grid != grid):
+            continue
+        if name not in known:
+            known[name] = read_tasks(store, name)
+        units_by_task = known[name]
+        if units_by_task is None or task.index >= len(units_by_task):
+            continue  # of another results folder
+        if task.is_stuck:
+            stuck.append(task)
+            continue
+        (running if task.is_running else queued).update(units_by_task[task.index])
+        tasks |= dict.fromkeys(units_by_task[task.index], task)
+    return Activity(running=frozenset(running), queued=frozenset(queued - running), tasks=tasks, stuck=tuple(stuck))
+
+
+def tasks_of_grid(store: Store, grid: str, queue: Iterable[QueuedTask]) -> list[QueuedTask]:
+    """The tasks in the queue that were launched for a grid of this store."""
+    names = {str(name) for name in arrays_of(store, grid)}
+    return [task for task in queue if task.job_name in names]
+
+
+def read_activity(store: Store, grid: str) -> Activity:
+    """What a launch at work on this machine says it is doing."""
+    path = store.activity_path(grid)
+    if not path.exists() or not _is_locked(store.launch_lock_path()):
+        return Activity()  # what a killed launch left behind means nothing
+    try:
+        content = read_json(path)
+    except FileNotFoundError:  # the launch has ended meanwhile
+        return Activity()
+    return Activity(running=frozenset(content["running"]), queued=frozenset(content["queued"]))
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a launch holds the lock. The file is only read: a look may change nothing."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False

@@ -1,0 +1,35 @@
+"""Which units that failed are tried again without being asked: a pure function."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Literal
+
+from jobs.failures import Failure, FailureClass
+
+Retry = Literal["all"] | FailureClass
+TRANSIENT: frozenset[FailureClass] = frozenset({"preempted", "timeout", "node_fail"})
+"""Not the unit's fault: it may well succeed elsewhere or the next time."""
+
+_PATIENCE = 2
+_NODE_AT_FAULT: frozenset[FailureClass] = frozenset({"node_fail", "unknown"})
+
+
+def waits_for_person(failures: Iterable[Failure], retry: Retry | None) -> FailureClass | None:
+    """The class for which a unit is not tried again: it failed twice for the same reason.
+
+    Args:
+        failures: All of the unit's.
+        retry: The class that is to be tried again all the same, or all.
+    """
+    counts = Counter(failure.failure_class for failure in failures if failure.failure_class not in TRANSIENT)
+    for failure_class, count in counts.most_common():
+        if count >= _PATIENCE and retry not in ("all", failure_class):
+            return failure_class
+    return None
+
+
+def bad_nodes(failures: Iterable[Failure]) -> set[str]:
+    """The nodes at fault in failures, to be avoided when their units are tried again."""
+    return {failure.host for failure in failures if failure.job and failure.failure_class in _NODE_AT_FAULT}

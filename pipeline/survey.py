@@ -1,0 +1,75 @@
+"""How a grid stands: files, the queue, and what failed. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from jobs.manifest import Manifest
+from jobs.store import Store, parse_shard_stem
+from pipeline.activity import Activity, slurm_activity
+from pipeline.history import History, read_history
+from pipeline.observe import Observation, observe
+from pipeline.postmortem import Death, find_deaths
+from pipeline.scheduler import QueuedTask
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """How a grid stands.
+
+    Attributes:
+        activity: What is under way.
+        observed: What is done.
+        history: What failed of the rest, as it was written down.
+        deaths: What ended without being written down.
+    """
+
+    activity: Activity
+    observed: Observation
+    history: History
+    deaths: tuple[Death, ...] = ()
+
+
+def survey(manifest: Manifest, store: Store, activity: Activity) -> Survey:
+    """Look at the files of a grid.
+
+    Args:
+        manifest: The grid.
+        store: Its results.
+        activity: What is under way. It must have been looked up *before* this call: a unit that ends
+            in between is then found to be done, and not taken for lost.
+    """
+    observed = observe(manifest, store)
+    history = read_history(manifest, observed, store)
+    deaths: Sequence[Death] = ()
+    if activity.problem is None and not (observed.aggregated and observed.is_complete(manifest)):
+        is_pending = pending_units(manifest, observed, activity)
+        deaths = find_deaths(manifest, store, is_pending=is_pending, recorded=history.last)
+    return Survey(activity=activity, observed=observed, history=history, deaths=tuple(deaths))
+
+
+def survey_slurm(manifest: Manifest, store: Store, queue: Sequence[QueuedTask]) -> Survey:
+    """``survey`` with what SLURM has in its queue."""
+    return survey(manifest, store, slurm_activity(store, manifest.grid, queue))
+
+
+def pending_units(manifest: Manifest, observed: Observation, activity: Activity) -> Callable[[str], bool]:
+    """Says of a unit's name whether the unit is neither done nor under way. Units of other grids are not."""
+    missing: dict[str, set[int]] = {}
+    for run in manifest.sharded:
+        missing.setdefault(run.name, set()).update(observed.missing(run))
+    untrained = {run.train.key for run in manifest.runs} - observed.trained
+
+    def is_pending(name: str) -> bool:
+        if name in activity.under_way:
+            return False
+        stage, _, rest = name.partition("/")
+        if stage == "train":
+            return rest in untrained
+        if stage in ("certify", "attack"):
+            run_name, _, stem = name.rpartition("/")
+            return not missing.get(run_name, set()).isdisjoint(parse_shard_stem(stem))
+        return not observed.aggregated
+
+    return is_pending

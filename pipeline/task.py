@@ -1,0 +1,157 @@
+"""What one task of a SLURM array does.
+
+Supervises: each unit runs in a process of its own, so that whatever kills it is written down with
+node, GPU and attempt, and the units beside it go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from pathlib import Path
+
+from jobs import process, worker
+from jobs.failures import Place, record_death
+from jobs.process import UnitProcess
+from jobs.store import Store
+from jobs.units import AggregateUnit, ShardUnit, TrainUnit, Unit
+from pipeline.ledger import Launch, locate, read_launch, units_of_task
+from pipeline.observe import observe
+from pipeline.submit import run_checkpointable
+
+_POLL_S = 1.0
+_EXIT_FAILED = 1
+
+
+@dataclass(kw_only=True)
+class ArrayTask:
+    """The units of one array task; picklable until it runs."""
+
+    store: Store
+    grid: str
+    units: list[Unit]
+    launch: Launch
+    time_limit_min: int
+    _current: UnitProcess | None = field(default=None, init=False)
+    _progress_at_start: object = field(default=None, init=False)
+
+    def __call__(self) -> None:
+        """Run what is not done yet. Exits with 1 where nothing of it could be done."""
+        is_single = len(self.units) == 1
+        # One unit needs only its own stage; for several it pays to import everything once.
+        process.start_fork_server([worker.STAGE_MODULES[self.units[0].stage] if is_single else process.WARM])
+        num_done = sum([self._run(unit) for unit in self.units])
+        if not num_done:
+            sys.exit(_EXIT_FAILED)
+
+    def interrupt(self) -> bool:
+        """Have the unit under way save and stop; False if it got nowhere within its time limit."""
+        current = self._current
+        if current is None:
+            return True
+        current.interrupt(self.launch.grace_s)
+        logging.warning("interrupted %s", current.unit.name)
+        if not self._is_in_vain(current.unit):
+            return True
+        option = f"cluster.{current.unit.stage}.time_min"
+        message = f"no progress within the time limit of {self.time_limit_min} min; raise {option}"
+        record_death(self.store, current.unit, "timeout", message, current.log_path)
+        return False
+
+    def _run(self, unit: Unit) -> bool:
+        """Whether the unit is done now."""
+        if is_done(unit, self.store):
+            return True
+        reason = unmet_need(unit, self.store, self.launch)
+        if reason:
+            logging.warning("held back %s: %s", unit.name, reason)
+            return False
+        place = Place.here()
+        logging.info("begin %s on %s gpus [%s]", unit.name, place.host, place.gpus)
+        log_path = self.store.log_path(self.grid, unit.name)
+        self._progress_at_start = progress_of(unit, self.store)
+        self._current = current = process.start(unit, self.store, self.launch.resources, log_path)
+        try:
+            while not wait([current.sentinel], timeout=_POLL_S):
+                pass  # short waits, so that a signal is acted on at once
+        finally:
+            current.lifeline.close()
+        current.process.join()
+        self._current = None
+        if current.was_interrupted:
+            logging.warning("interrupted %s", unit.name)
+            sys.exit(_EXIT_FAILED)
+        failure = current.ended(self.store)
+        if failure is not None and not is_done(unit, self.store):
+            logging.error("failed %s: %s", unit.name, failure.message)
+            return False
+        logging.info("end %s", unit.name)
+        return True
+
+    def _is_in_vain(self, unit: Unit) -> bool:
+        is_first_start = os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
+        ran_s = time.monotonic() - _STARTED
+        used_up = ran_s >= self.time_limit_min * 60 - self.launch.grace_s - 60
+        return used_up and not is_first_start and progress_of(unit, self.store) == self._progress_at_start
+
+
+_STARTED = time.monotonic()
+
+
+def is_done(unit: Unit, store: Store) -> bool:
+    """Whether a unit's result is there; an aggregation is always to be done when it is called for."""
+    if isinstance(unit, TrainUnit):
+        return store.is_trained(unit.train.key)
+    return isinstance(unit, ShardUnit) and _shard_path(unit, store).exists()
+
+
+def unmet_need(unit: Unit, store: Store, launch: Launch) -> str | None:
+    """What is not there yet that a unit needs; None if it can run."""
+    if isinstance(unit, ShardUnit) and not store.is_trained(unit.run.train.key):
+        return f"there is no checkpoint of {unit.run.train.key}"
+    if isinstance(unit, AggregateUnit) and not observe(launch.manifest, store).is_complete(launch.manifest):
+        return "the grid is not complete"
+    return None
+
+
+def progress_of(unit: Unit, store: Store) -> object:
+    """Something that changes when the unit saves what it has."""
+    if isinstance(unit, TrainUnit):
+        return store.saved_epochs(unit.train.key)
+    if isinstance(unit, ShardUnit):
+        path = store.partial_path(unit.run.train.key, unit.run.key, unit.indices, unit.run.stage)
+        return path.stat().st_mtime_ns if path.exists() else None
+    return None
+
+
+def _shard_path(unit: ShardUnit, store: Store) -> Path:
+    return store.shard_path(unit.run.train.key, unit.run.key, unit.indices, unit.run.stage)
+
+
+def _draw_envelope(grid: str, store: Store) -> int:
+    """The envelope of a grid that has just been aggregated, by the command that anyone would use."""
+    log_path = store.log_path(grid, "envelope")
+    with log_path.open("ab") as log:
+        command = [sys.executable, "-m", "analysis.envelope", f"grid={grid}", f"results={store.root}"]
+        done = subprocess.run(command, stdout=log, stderr=log, check=False)
+    logging.info("envelope: exit code %d, log: %s", done.returncode, log_path)
+    return done.returncode
+
+
+def main(folder: Path, index: int) -> None:
+    """Run task ``index`` of the array that was submitted from a folder."""
+    worker.log_to(sys.stderr)
+    logging.getLogger("submitit").propagate = False  # it has a handler of its own
+    store, name = locate(folder)
+    launch = read_launch(folder.parent)
+    limit = launch.time_limits_min[name.stage]
+    units = units_of_task(store, name, index)
+    task = ArrayTask(store=store, grid=name.grid, units=units, launch=launch, time_limit_min=limit)
+    run_checkpointable(task, time_limit_min=limit)
+    if name.stage == "aggregate":
+        sys.exit(_draw_envelope(name.grid, store))

@@ -1,0 +1,95 @@
+"""Being asked to stop: work is saved, and goes on to the same records."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jobs import certify, interrupt, process, records, shards, train
+from jobs.failures import failures_of
+from jobs.indices import IndexRange
+from jobs.manifest import read_manifest
+from jobs.process import UnitProcess
+from jobs.store import Store
+from jobs.units import CertifyUnit, Resources, TrainUnit, Unit
+
+SAVE_AT_THE_END_ONLY = Resources(device="cpu", save_every_s=3600.0)
+
+
+@pytest.fixture
+def store(tmp_path: Path, undisturbed_results: Path) -> Store:
+    return Store(Path(shutil.copytree(undisturbed_results, tmp_path / "results")))
+
+
+def _interrupted(unit: Unit, store: Store, has_begun: Callable[[], object]) -> UnitProcess:
+    process.start_fork_server([process.WARM])
+    running = process.start(unit, store, SAVE_AT_THE_END_ONLY, store.root / "unit.log")
+    while not has_begun():
+        assert running.process.is_alive()
+        time.sleep(0.005)
+    running.interrupt(patience_s=30)
+    return running
+
+
+def test_training_stops_at_once_and_goes_on_from_its_last_epoch(store: Store) -> None:
+    spec = read_manifest(store.manifest_path("tiny")).runs[0].train
+    longer = replace(spec, epochs=60)
+    running = _interrupted(TrainUnit(train=longer), store, lambda: store.saved_epochs(longer.key))
+    assert running.was_interrupted
+    assert 0 < store.saved_epochs(longer.key)[-1] < 60
+    assert not store.is_trained(longer.key)
+
+
+def test_certification_saves_what_it_has_and_goes_on(store: Store) -> None:
+    run = read_manifest(store.manifest_path("tiny")).runs[0]
+    shutil.rmtree(store.certify_dir(run.train.key, run.certify.key))
+    unit = CertifyUnit(run=run, indices=IndexRange(start=0, stop=500))
+    log = store.root / "unit.log"
+    running = _interrupted(unit, store, lambda: log.exists() and "begin" in log.read_text())
+    assert running.was_interrupted
+    assert failures_of(store, unit) == []
+    path = store.partial_path(run.train.key, run.certify.key, unit.indices)
+    assert 0 < records.num_rows(path) < 500
+
+
+def test_whoever_is_second_leaves_the_first_one_s_file(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = read_manifest(store.manifest_path("tiny")).runs[0]
+    unit = CertifyUnit(run=run, indices=IndexRange(start=0, stop=7))
+    path = store.shard_path(run.train.key, run.certify.key, unit.indices)
+    kept = path.rename(path.with_suffix(".kept"))
+    load_images = shards.load_images
+
+    def finish_elsewhere_meanwhile(*args: str) -> object:
+        shutil.copy2(kept, path)
+        return load_images(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(shards, "load_images", finish_elsewhere_meanwhile)
+    certify.run(unit, store, SAVE_AT_THE_END_ONLY)
+    assert path.read_bytes() == kept.read_bytes()
+
+
+def test_training_that_another_copy_has_finished_stops(store: Store) -> None:
+    run = read_manifest(store.manifest_path("tiny")).runs[0]
+    path = store.checkpoint_path(run.train.key)
+    kept = path.rename(path.with_suffix(".kept"))
+    unit, load_images = TrainUnit(train=run.train), train.load_images
+
+    def finish_elsewhere_meanwhile(*args: str) -> object:
+        shutil.copy2(kept, path)
+        return load_images(*args)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "load_images", finish_elsewhere_meanwhile)
+        train.run(unit, store, SAVE_AT_THE_END_ONLY)
+    assert path.read_bytes() == kept.read_bytes()
+    assert not store.state_dir(run.train.key).exists()
+
+
+def test_nobody_is_asked_unless_asked() -> None:
+    assert not interrupt.was_asked()
+    interrupt.stop_if_asked()

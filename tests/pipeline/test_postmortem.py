@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs.failures import FailureClass, failures_of
+from jobs.store import Store
+from jobs.units import TrainUnit
+from pipeline import ledger
+from pipeline.ledger import ArrayName
+from pipeline.postmortem import Death, find_deaths, record_deaths
+from tests.grids import tiny_manifest
+
+MANIFEST = tiny_manifest()
+FIRST, SECOND, _ = (f"train/{run.train.key}" for run in MANIFEST.runs)
+NAME = ArrayName(grid="tiny", launch="20260101-120000-abcdef", array="train-0")
+BEGIN = "2026-01-01 12:00:00,000 INFO begin {} on n7 gpus [0,1]\n"
+STEP = "slurmstepd-n7: error: *** STEP 5.0 ON n7 CANCELLED AT 2026-01-01T12:01:00 {}***\n"
+
+
+def _deaths(tmp_path: Path, text: str | None) -> list[Death]:
+    store = Store(tmp_path)
+    folder = ledger.write_tasks(store, NAME, [[], [FIRST, SECOND]])
+    if text is not None:
+        (folder / "5_1_0_log.out").write_text(text)
+    return find_deaths(MANIFEST, store, is_pending=lambda name: name in (FIRST, SECOND), recorded={})
+
+
+@pytest.mark.parametrize(
+    ("text", "failure_class"),
+    [
+        (BEGIN.format(FIRST), "unknown"),
+        (BEGIN.format(FIRST) + STEP.format("DUE TO TIME LIMIT "), "timeout"),
+        (BEGIN.format(FIRST) + STEP.format("DUE TO PREEMPTION "), "preempted"),
+        (BEGIN.format(FIRST) + STEP.format("DUE TO NODE FAILURE, SEE SLURMCTLD LOG "), "node_fail"),
+        (BEGIN.format(FIRST) + "slurmstepd: error: Step 5.0 exceeded memory limit (8 > 5), being killed\n", "host_oom"),
+        (BEGIN.format(FIRST) + "slurmstepd: error: Detected 1 oom_kill event in StepId=5.0.\n", "host_oom"),
+        # A first attempt that was queued again does not tell of the second.
+        (BEGIN.format(FIRST) + STEP.format("DUE TO PREEMPTION ") + BEGIN.format(FIRST), "unknown"),
+        (BEGIN.format(FIRST) + f"x WARNING interrupted {FIRST}\n" + STEP.format("DUE TO TIME LIMIT "), "timeout"),
+    ],
+)
+def test_the_log_tells_of_what_a_unit_died(tmp_path: Path, text: str, failure_class: FailureClass) -> None:
+    (death,) = _deaths(tmp_path, text)
+    assert (death.unit, death.failure_class) == (FIRST, failure_class)
+    assert (death.place.host, death.place.gpus, death.place.job) == ("n7", "0,1", "5_1")
+    assert death.as_failure().attempt == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,  # it never began
+        "",
+        "submitit ERROR before the first unit\n",
+        BEGIN.format(FIRST) + f"x ERROR failed {FIRST}: of its own, and written down\n",
+        BEGIN.format(FIRST) + f"x INFO end {FIRST}\n",
+        BEGIN.format(FIRST) + STEP.format(""),  # cancelled by somebody
+        BEGIN.format(FIRST) + f"x WARNING interrupted {FIRST}\n",  # and saved
+    ],
+)
+def test_what_ended_otherwise_is_no_death(tmp_path: Path, text: str | None) -> None:
+    assert _deaths(tmp_path, text) == []
+
+
+def test_of_several_units_in_a_job_the_last_to_begin_died(tmp_path: Path) -> None:
+    text = BEGIN.format(FIRST) + f"x INFO end {FIRST}\n" + BEGIN.format(SECOND)
+    (death,) = _deaths(tmp_path, text)
+    assert death.unit == SECOND
+
+
+def test_a_death_is_written_down_once(tmp_path: Path) -> None:
+    deaths = _deaths(tmp_path, BEGIN.format(FIRST))
+    (failure,) = record_deaths(deaths, MANIFEST, Store(tmp_path))
+    unit = TrainUnit(train=MANIFEST.runs[0].train)
+    assert failures_of(Store(tmp_path), unit) == [failure]
+    recorded = {FIRST: failure}
+    assert find_deaths(MANIFEST, Store(tmp_path), is_pending=lambda name: True, recorded=recorded) == []
+
+
+def test_only_the_latest_job_of_a_unit_counts(tmp_path: Path) -> None:
+    _deaths(tmp_path, BEGIN.format(FIRST))
+    later = ArrayName(grid="tiny", launch="20260101-130000-abcdef", array="train-0")
+    ledger.write_tasks(Store(tmp_path), later, [[FIRST, SECOND]])  # cancelled before it began
+    assert find_deaths(MANIFEST, Store(tmp_path), is_pending=lambda name: True, recorded={}) == []
+
+
+def test_names_of_arrays_lead_back_to_their_folders(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    folder = ledger.write_tasks(store, NAME, [[FIRST]])
+    assert ArrayName.parse(str(NAME)) == NAME
+    assert ledger.locate(folder) == (store, NAME)
+    assert ledger.read_tasks(store, NAME) == [[FIRST]]
+    assert [ArrayName.parse(other) for other in ("bash", "tiny.x.train-0", "tiny.20260101-120000-abcdef.other-0")] == [
+        None
+    ] * 3

@@ -1,0 +1,436 @@
+"""Submission, resume and status against fake commands of SLURM; tests/slurm has the real one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from configs.entry import run_command
+from jobs.failures import FailureClass, Place, record_death
+from jobs.indices import IndexRange
+from jobs.manifest import read_manifest
+from jobs.store import Store
+from jobs.units import CertifyUnit, TrainUnit, Unit
+from pipeline import scheduler
+from pipeline.activity import slurm_activity
+from pipeline.cancel import cancel
+from pipeline.launch import launch
+from pipeline.scheduler import read_queue
+from pipeline.status import look, status
+from tests.grids import finished_files, tiny
+from tests.pipeline.fake_slurm import FakeSlurm
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    slurm = FakeSlurm(tmp_path / "slurm")
+    monkeypatch.setenv("PATH", f"{slurm.bin}:{os.environ['PATH']}")
+    return slurm
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    return tmp_path / "results"
+
+
+def _launch(results: Path, *more: str) -> int:
+    return run_command("launch", launch, tiny(results, "cluster=slurm", *more))
+
+
+def _states(results: Path) -> Counter[tuple[str, str]]:
+    store = Store(results)
+    states = look(read_manifest(store.manifest_path("tiny")), store).states
+    return Counter((item.unit.stage, item.state) for item in states.units)
+
+
+def _fail(results: Path, unit: Unit, failure_class: FailureClass, node: str = "n7") -> None:
+    place = Place(host=node, gpus="0", job="1_0")
+    record_death(Store(results), unit, failure_class, "it failed", results / "log", place=place)
+
+
+def test_a_launch_calls_sbatch_once_for_each_array(
+    fake: FakeSlurm, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _launch(results) == 0
+    assert "submitted 13 units in 5 arrays (jobs 1, 2, 3, 4, 5)" in capsys.readouterr().out
+    assert (fake.calls("sbatch"), fake.calls("squeue"), fake.calls("scontrol")) == (5, 1, 1)
+    assert fake.option("array") == ["0-2%3", "0-2%3", "0-2%3", "0-2%3", "0-0%1"]
+    assert fake.option("dependency") == [None, *["aftercorr:1"] * 3, "afterany:1:2:3:4"]
+    assert fake.option("kill-on-invalid-dep")[1:4] == ["yes"] * 3
+    assert set(fake.option("wckey")) == {None}
+    assert _states(results) == {("train", "queued"): 3, ("certify", "queued"): 9, ("aggregate", "queued"): 1}
+
+
+def test_what_is_queued_is_not_submitted_again(
+    fake: FakeSlurm, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _launch(results) == 0
+    assert _launch(results) == 0
+    assert "nothing to submit: the rest is under way" in capsys.readouterr().out
+    assert fake.calls("sbatch") == 5
+
+
+def test_another_grid_waits_for_the_training_they_share(fake: FakeSlurm, results: Path) -> None:
+    assert _launch(results) == 0
+    assert _launch(results, "grid.name=other", "certify.n=100") == 0
+    # Nine shards of three models that are in training already: one array behind the train array.
+    assert fake.option("array")[5:] == ["0-8%9", "0-0%1"]
+    assert fake.option("dependency")[5:] == ["afterany:1", "afterany:1:6"]
+
+
+def test_what_vanished_from_the_queue_is_submitted_again(fake: FakeSlurm, results: Path) -> None:
+    assert _launch(results) == 0
+    fake.clear()
+    assert _states(results)[("train", "missing")] == 3
+    assert _launch(results) == 0
+    assert len(fake.scripts) == 5
+
+
+@pytest.mark.parametrize(
+    ("shell", "message"),
+    [
+        ("echo slurm_load_jobs error: Unable to contact >&2; exit 1", "squeue failed with code 1"),
+        ("sleep 30", "squeue did not answer within"),
+        ("echo '<html>502 Bad Gateway</html>'; exit 0", "squeue answered something that is not a queue"),
+        ("printf '1|0|PD|na'; exit 0", "squeue answered something that is not a queue"),
+    ],
+)
+def test_without_an_answer_of_squeue_nothing_is_submitted_and_status_says_unknown(
+    fake: FakeSlurm,
+    results: Path,
+    shell: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert _launch(results) == 0
+    fake.answer("squeue", shell)
+    monkeypatch.setattr(scheduler, "TIMEOUT_S", 1.0)
+    assert _launch(results) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert "nothing was submitted" in error
+    assert fake.calls("sbatch") == 5
+    assert run_command("status", status, ["grid=tiny", f"results={results}"]) == 0
+    assert message in capsys.readouterr().out
+    assert {state for _, state in _states(results)} == {"unknown"}
+    assert run_command("cancel", cancel, ["grid=tiny", f"results={results}"]) == 1
+    fake.recover("squeue")
+    assert {state for _, state in _states(results)} == {"queued"}
+
+
+def test_status_asks_squeue_once_and_writes_nothing(fake: FakeSlurm, results: Path) -> None:
+    assert _launch(results) == 0
+    before = {path: path.stat().st_mtime_ns for path in results.rglob("*")}
+    num_calls = fake.calls("squeue")
+    assert run_command("status", status, ["grid=tiny", f"results={results}", "verbose=true"]) == 0
+    assert fake.calls("squeue") == num_calls + 1
+    assert {path: path.stat().st_mtime_ns for path in results.rglob("*")} == before
+
+
+def test_a_refused_array_is_named_and_takes_back_the_others(
+    fake: FakeSlurm, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refusal = "sbatch: error: Batch job submission failed: Requested node configuration is not available"
+    fake.answer("sbatch.3", f"echo '{refusal}' >&2; exit 1")
+    assert _launch(results) == 1
+    error = capsys.readouterr().err
+    assert "SLURM refuses: certify: Batch job submission failed: Requested node configuration" in error
+    assert fake.scripts == []
+    assert list(Store(results).launches_dir("tiny").iterdir()) == []
+
+
+@pytest.mark.parametrize("shell", ["echo 'sbatch: error: Unable to contact slurm controller' >&2; exit 1", "exit 124"])
+def test_where_sbatch_stops_answering_the_next_launch_goes_on(fake: FakeSlurm, results: Path, shell: str) -> None:
+    fake.answer("sbatch.2", shell)
+    assert _launch(results) == 1
+    assert len(fake.scripts) == 1
+    assert _launch(results) == 0
+    assert fake.option("dependency") == [None, "afterany:1", "afterany:1:2"]
+    assert _states(results) == {("train", "queued"): 3, ("certify", "queued"): 9, ("aggregate", "queued"): 1}
+
+
+@pytest.mark.parametrize("limit", ["QOSMaxSubmitJobPerUserLimit", "AssocMaxSubmitJobLimit"])
+def test_beyond_a_submit_limit_the_next_launch_goes_on(
+    fake: FakeSlurm, results: Path, limit: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for call in range(2, 9):
+        fake.answer(f"sbatch.{call}", f"echo 'sbatch: error: {limit}' >&2; exit 1")
+    assert _launch(results) == 0
+    assert "10 units are beyond the limit of jobs in your queue: launch again" in capsys.readouterr().out
+    for call in range(2, 9):
+        (fake.folder / f"sbatch.{call}").unlink()
+    assert _launch(results) == 0
+    assert _states(results) == {("train", "queued"): 3, ("certify", "queued"): 9, ("aggregate", "queued"): 1}
+
+
+def test_a_submit_limit_below_one_task_is_a_refusal(fake: FakeSlurm, results: Path) -> None:
+    for call in range(1, 9):
+        fake.answer(f"sbatch.{call}", "echo 'sbatch: error: AssocMaxSubmitJobLimit' >&2; exit 1")
+    assert _launch(results) == 1
+
+
+def test_arrays_are_cut_at_the_cluster_s_size(fake: FakeSlurm, results: Path) -> None:
+    (fake.folder / "max_array_size").write_text("2")
+    assert _launch(results) == 0
+    assert fake.option("array") == [*["0-1%2"] * 4, *["0-0%1"] * 4, "0-0%1"]
+    assert fake.option("dependency") == [
+        None,
+        *["aftercorr:1"] * 3,
+        None,
+        *["aftercorr:5"] * 3,
+        "afterany:1:2:3:4:5:6:7:8",
+    ]
+
+
+def test_what_may_run_at_a_time_is_shared_by_the_arrays_of_a_stage(fake: FakeSlurm, results: Path) -> None:
+    assert _launch(results, "cluster.max_parallel=6") == 0
+    assert fake.option("array") == ["0-2%3", "0-2%2", "0-2%2", "0-2%2", "0-0%1"]
+
+
+def test_several_units_in_one_job(fake: FakeSlurm, results: Path) -> None:
+    assert _launch(results, "cluster.units_per_job=2") == 0
+    assert fake.option("array") == [*["0-1%2"] * 4, "0-0%1"]
+
+
+def test_every_option_reaches_its_script(fake: FakeSlurm, results: Path) -> None:
+    options = [
+        "cluster.partition=gpu",
+        "cluster.account=lab",
+        "cluster.qos=long",
+        "cluster.constraint=a100",
+        "cluster.exclude='n1,n2'",
+        "cluster.gres=scratch:1",
+        "cluster.wckey=thesis",
+        "+cluster.extra.mail-type=FAIL",
+        "+cluster.extra.exclusive=true",
+        "cluster.setup=['module load cuda']",
+        "cluster.python='apptainer exec --nv image.sif python'",
+        "cluster.signal_delay_s=300",
+        "cluster.train.gpus=2",
+        "cluster.train.cpus=8",
+        "cluster.train.mem_gb=32.5",
+        "cluster.train.time_min=99",
+        "cluster.certify.partition=short",
+        "cluster.aggregate.gres=null",
+    ]
+    assert _launch(results, *options) == 0
+    train, *certify, aggregate = fake.scripts
+    for line in (
+        "--partition=gpu",
+        "--account=lab",
+        "--qos=long",
+        "--constraint=a100",
+        "--exclude=n1,n2",
+        "--gres=scratch:1",
+        "--wckey=thesis",
+        "--mail-type=FAIL",
+        "--exclusive\n",
+        "--requeue\n",
+        "--gpus-per-node=2",
+        "--cpus-per-task=8",
+        "--mem=33280MB",
+        "--time=99",
+        "--signal=USR2@300",
+    ):
+        assert f"#SBATCH {line}" in train
+    assert "\nmodule load cuda\n" in train
+    assert " apptainer exec --nv image.sif python -u -m pipeline.node " in train
+    assert all("#SBATCH --partition=short" in script and "--gpus-per-node=1" in script for script in certify)
+    assert "--gpus-per-node" not in aggregate
+
+
+def test_a_unit_that_failed_twice_for_one_reason_waits_to_be_asked_for(
+    fake: FakeSlurm, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _launch(results) == 0
+    fake.clear()
+    run = read_manifest(Store(results).manifest_path("tiny")).runs[0]
+    unit = TrainUnit(train=run.train)
+    for failure_class in ("bug", "preempted", "preempted", "cuda_oom"):
+        _fail(results, unit, failure_class)
+    assert _launch(results) == 0  # twice, but for what is nobody's fault
+    fake.clear()
+    _fail(results, unit, "bug")
+    assert _launch(results) == 1
+    error = capsys.readouterr().err
+    assert f"failed   {unit.name} (bug, attempt 5, node n7)" in error
+    assert "1 units failed twice for the same reason and wait for you" in error
+    assert fake.option("array") == ["0-1%2"] * 4  # the other two models, and no aggregation
+    fake.clear()
+    assert _launch(results, "retry=data") == 1
+    fake.clear()
+    assert _launch(results, "retry=bug") == 0
+    assert fake.option("array") == [*["0-2%3"] * 4, "0-0%1"]
+    fake.clear()
+    assert _launch(results, "retry=all") == 0
+
+
+def test_a_shard_that_failed_twice_waits_also_when_shards_are_cut_anew(
+    fake: FakeSlurm, undisturbed_results: Path, results: Path
+) -> None:
+    shutil.copytree(undisturbed_results, results)
+    store = Store(results)
+    run = read_manifest(store.manifest_path("tiny")).runs[0]
+    shutil.rmtree(store.certify_dir(run.train.key, run.certify.key))
+    _fail(results, CertifyUnit(run=run, indices=IndexRange(start=0, stop=7)), "cuda_oom")
+    _fail(results, CertifyUnit(run=run, indices=IndexRange(start=0, stop=21)), "cuda_oom")
+    assert _launch(results) == 1
+    (script,) = fake.scripts
+    assert "#SBATCH --array=0-1%2" in script  # images 7 to 20 failed once only
+
+
+def test_nodes_at_fault_are_avoided(fake: FakeSlurm, results: Path) -> None:
+    assert _launch(results) == 0
+    fake.clear()
+    run, other, third = read_manifest(Store(results).manifest_path("tiny")).runs
+    _fail(results, TrainUnit(train=run.train), "node_fail", "n7")
+    _fail(results, TrainUnit(train=other.train), "unknown", "n3")
+    _fail(results, TrainUnit(train=third.train), "bug", "n4")  # not the node's fault
+    assert _launch(results, "cluster.exclude=n1") == 0
+    assert set(fake.option("exclude")) == {"n1,n3,n7"}
+
+
+def test_where_no_node_is_left_a_bad_one_is_taken(fake: FakeSlurm, results: Path) -> None:
+    assert _launch(results) == 0
+    fake.clear()
+    run = read_manifest(Store(results).manifest_path("tiny")).runs[0]
+    _fail(results, TrainUnit(train=run.train), "node_fail", "n7")
+    fake.answer("sbatch.6", "echo 'sbatch: error: Requested node configuration is not available' >&2; exit 1")
+    assert _launch(results) == 0
+    assert fake.option("exclude")[0] is None
+
+
+@pytest.mark.parametrize("reason", ["DependencyNeverSatisfied", "launch failed requeued held", "PartitionConfig"])
+def test_tasks_that_would_stay_for_ever_are_replaced(
+    fake: FakeSlurm, results: Path, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _launch(results) == 0
+    (fake.folder / "reason").write_text(reason)
+    assert run_command("status", status, ["grid=tiny", f"results={results}"]) == 0
+    assert "stuck: SLURM will never run 13 tasks" in capsys.readouterr().out
+    assert _launch(results) == 0
+    assert "cancelled 13 tasks that SLURM would never run" in capsys.readouterr().err
+    assert fake.option("dependency")[0] is None
+    assert len(fake.scripts) == 5
+
+
+def test_a_running_launch_s_earlier_aggregation_is_replaced(
+    fake: FakeSlurm, undisturbed_results: Path, results: Path
+) -> None:
+    shutil.copytree(undisturbed_results, results)
+    store = Store(results)
+    run = read_manifest(store.manifest_path("tiny")).runs[0]
+    store.records_path("tiny").unlink()
+    assert _launch(results) == 0
+    assert len(fake.scripts) == 1
+    shutil.rmtree(store.certify_dir(run.train.key, run.certify.key))
+    assert _launch(results) == 0
+    assert fake.option("dependency") == [None, "afterany:2"]
+
+
+def test_a_dry_run_shows_the_scripts_and_touches_nothing(
+    fake: FakeSlurm, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _launch(results, "dry_run=true", "cluster.train.gpus=4") == 0
+    text = capsys.readouterr().out
+    assert "--- sbatch, train" in text
+    assert "#SBATCH --gpus-per-node=4" in text
+    assert fake.calls("sbatch") == 0
+    assert not results.exists()
+
+
+def test_slurm_where_there_is_none_is_a_bad_configuration(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert _launch(results) == 2
+    assert "no sbatch" in capsys.readouterr().err
+    assert not results.exists()
+
+
+@pytest.mark.parametrize("is_configured", [True, False])
+def test_auto_is_slurm_where_its_sbatch_knows_a_cluster(
+    fake: FakeSlurm,
+    undisturbed_results: Path,
+    results: Path,
+    is_configured: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(undisturbed_results, results)
+    before = finished_files(results)
+    if not is_configured:
+        (fake.bin / "scontrol").write_text("#!/bin/sh\necho 'Could not establish a configuration source' >&2\nexit 1\n")
+    assert run_command("launch", launch, tiny(results, "cluster=auto")) == 0
+    assert fake.calls("squeue") == int(is_configured)
+    assert finished_files(results) == before
+
+
+def test_the_job_that_launches_leaves_no_trace_in_the_jobs(
+    fake: FakeSlurm, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setenv("SBATCH_PARTITION", "login")
+    monkeypatch.setenv("SLURM_CONF", "/etc/elsewhere.conf")
+    assert _launch(results) == 0
+    environment = (fake.folder / "environment").read_text()
+    assert "SLURM_JOB_ID" not in environment
+    assert "SBATCH_PARTITION" not in environment
+    assert "SLURM_CONF=/etc/elsewhere.conf" in environment
+    assert os.environ["SLURM_JOB_ID"] == "77"
+
+
+def test_jobs_run_a_copy_of_the_code_that_was_submitted(fake: FakeSlurm, results: Path) -> None:
+    assert _launch(results) == 0
+    (copy,) = Store(results).code_copies()
+    assert f"export PYTHONPATH='{copy}'" in fake.scripts[0]
+    program = "import jobs, pipeline.task, jobs.provenance as p; print(jobs.__file__, p.git_commit())"
+    command = [sys.executable, "-P", "-c", program]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(copy)}, capture_output=True, text=True, check=True
+    )
+    module, commit = done.stdout.split()
+    assert module == str(copy / "jobs" / "__init__.py")
+    assert commit == (copy / "COMMIT").read_text().strip()
+    fake.clear()
+    assert _launch(results) == 0
+    assert Store(results).code_copies() == [copy]
+
+
+def test_cancel_names_only_its_own_arrays(fake: FakeSlurm, results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _launch(results) == 0
+    assert _launch(results, "grid.name=other", "certify.n=100") == 0
+    assert run_command("cancel", cancel, ["grid=tiny", f"results={results}"]) == 0
+    assert "grid tiny: cancelled 13 jobs, 0 of them running" in capsys.readouterr().out
+    assert len(fake.scripts) == 2
+    activity = slurm_activity(Store(results), "other", read_queue())
+    assert all("n100" in name or name == "aggregate" for name in activity.under_way)
+
+
+def test_attacks_are_submitted_as_certifications_are(
+    fake: FakeSlurm, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attack = ["attack=digits", "attack.epsilon=0.5"]
+    assert _launch(results, *attack) == 0
+    assert fake.option("dependency") == [None, *["aftercorr:1"] * 6, "afterany:1:2:3:4:5:6:7"]
+    queued = {("train", "queued"): 3, ("certify", "queued"): 9, ("attack", "queued"): 9, ("aggregate", "queued"): 1}
+    assert _states(results) == queued
+    assert _launch(results, *attack) == 0
+    assert "nothing to submit: the rest is under way" in capsys.readouterr().out
+    unit = (
+        look(read_manifest(Store(results).manifest_path("tiny")), Store(results)).states.of("attack")[0].shards[0].unit
+    )
+    for _ in range(2):
+        _fail(results, unit, "bug")
+    subprocess.run(["scancel", *map(str, range(1, 9))], check=True)
+    assert _launch(results, *attack) == 1
+    assert f"failed   {unit.name} (bug, attempt 2, node n7)" in capsys.readouterr().err
+    assert _states(results)["attack", "failed"] == 1
+    assert _states(results)["attack", "queued"] == 8
+    assert _states(results)["aggregate", "queued"] == 0

@@ -1,0 +1,55 @@
+"""The tests of this folder run on the cluster of tests/slurm/cluster, and on no other."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipeline.launch import launch
+from tests.grids import grid_records
+from tests.slurm.site import CLUSTER, Site, compose
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """SLURM_CONF of the test cluster; skips where that is not up."""
+    env = Path(subprocess.run([CLUSTER, "env"], capture_output=True, text=True, check=True).stdout.strip())
+    conf = env.parent / "etc" / "slurm.conf"
+    if not conf.exists():
+        pytest.skip("the SLURM test cluster is not up: make slurm-up")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(conf))
+        try:
+            subprocess.run(["sinfo"], capture_output=True, timeout=20, check=True)
+        except (OSError, subprocess.SubprocessError):
+            pytest.skip("the SLURM test cluster does not answer: make slurm-up")
+        yield
+
+
+@pytest.fixture
+def site(cluster: None, tmp_path: Path) -> Iterator[Site]:
+    """A results folder on a cluster that is idle before and after."""
+    own = Site(tmp_path)
+    subprocess.run([CLUSTER, "up"], check=True, capture_output=True)
+    yield own
+    subprocess.run([CLUSTER, "up"], check=True, capture_output=True)
+    subprocess.run(["scancel", f"--user={os.getuid()}"], check=True)
+
+
+@pytest.fixture(scope="session")
+def undisturbed_site_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of the grid of ``Site``, never interfered with. Not to be written to."""
+    results = tmp_path_factory.mktemp("undisturbed-site") / "results"
+    assert launch(compose(results, "cluster=debug")) == 0
+    return results
+
+
+@pytest.fixture(scope="session")
+def undisturbed(undisturbed_site_results: Path) -> pa.Table:
+    """Its records."""
+    return grid_records(undisturbed_site_results, "faults")

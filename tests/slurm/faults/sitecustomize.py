@@ -1,0 +1,98 @@
+"""Faults on order, for the processes of units: Python imports this first where PYTHONPATH has this folder.
+
+$FAULTS is a JSON file: {"regex of a unit's name": "what to do when it begins"}; each happens once,
+except for "slow". The pipeline itself knows nothing of this.
+"""
+
+import functools
+import importlib
+import json
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def _hold_memory() -> None:
+    held = bytearray(os.urandom(1)) * (4 << 30)  # above any --mem of these tests
+    time.sleep(60)
+    del held
+
+
+def _wait_for_second_copy() -> None:
+    """The first copy waits until the unit was started again elsewhere; then both run to their ends."""
+    second = Path(os.environ["FAULTS"] + ".second")
+    if os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
+        second.touch()
+        return
+    while not second.exists():
+        time.sleep(0.1)
+
+
+def _make_raise(module_name: str) -> None:
+    def run(*args: object) -> None:
+        raise RuntimeError("a fault on order")
+
+    importlib.import_module(module_name).run = run  # type: ignore[attr-defined]
+
+
+_ACTIONS: dict[str, Callable[[], object]] = {
+    "exit": lambda: os._exit(3),
+    "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "memory": _hold_memory,
+    "two copies": _wait_for_second_copy,
+    "hang": lambda: time.sleep(600),
+}
+
+
+def _is_first_time(pattern: str) -> bool:
+    marker = Path(os.environ["FAULTS"] + "." + re.sub(r"\W", "_", pattern))
+    try:
+        marker.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _slow_down() -> None:
+    from jobs import records, train
+
+    def slowly(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            time.sleep(seconds)
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    train._train_epoch = slowly(train._train_epoch, 1.5)
+    records.image_columns = slowly(records.image_columns, 3.0)  # called once for each certified image
+
+
+def _order() -> None:
+    from jobs import worker
+
+    execute = worker.execute
+
+    def execute_with_faults(unit: Any, *args: Any) -> None:
+        for pattern, action in json.loads(Path(os.environ["FAULTS"]).read_text()).items():
+            if re.search(pattern, unit.name):
+                if action == "slow":
+                    _slow_down()
+                elif action == "raise":
+                    if _is_first_time(pattern):
+                        _make_raise(worker.STAGE_MODULES[unit.stage])
+                elif action == "two copies" or _is_first_time(pattern):
+                    _ACTIONS[action]()
+        execute(unit, *args)
+
+    worker.execute = execute_with_faults  # type: ignore[assignment]
+
+
+if "FAULTS" in os.environ and any("forkserver" in argument for argument in sys.orig_argv):
+    _order()

@@ -1,0 +1,173 @@
+"""A small grid on the test cluster, and what a test does to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs.composition import compose_config
+from jobs.failures import Failure
+from jobs.manifest import Manifest, read_manifest
+from jobs.store import Store
+from pipeline.scheduler import QueuedTask, read_queue
+from pipeline.states import UnitState
+from pipeline.status import Status, look
+
+HERE = Path(__file__).parent
+CLUSTER = HERE / "cluster"
+PATIENCE_S = 150.0
+
+GRID = [
+    "grid=digits",
+    "grid.name=faults",
+    "grid.blocks=[{method: gaussian, sigma: [0.25, 0.5]}]",
+    "train.epochs=12",
+    "certify.n=1000",
+    "certify.indices.stop=8",
+    "cluster.num_shards=2",
+    "cluster.save_every_s=0.01",
+]
+SLURM = [
+    "cluster=slurm",
+    "cluster.poll_s=0.3",
+    *(f"cluster.{stage}.{option}" for stage in ("train", "certify") for option in ("cpus=1", "mem_gb=2.5")),
+    "cluster.aggregate.mem_gb=2.5",
+    "cluster.units_per_job=2",  # importing torch is what takes longest
+]
+
+
+def compose(results: Path, *more: str) -> dict[str, Any]:
+    """The configuration of the grid."""
+    return compose_config("launch", [*GRID, f"results={results}", *more])
+
+
+@dataclass
+class Site:
+    """A results folder, launches into it, and what the cluster makes of them."""
+
+    folder: Path
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results"
+
+    @property
+    def store(self) -> Store:
+        return Store(self.results)
+
+    @property
+    def manifest(self) -> Manifest:
+        return read_manifest(self.store.manifest_path("faults"))
+
+    def order_faults(self, **faults: str) -> None:
+        """What units whose name matches do when they begin next; see faults/sitecustomize.py."""
+        (self.folder / "faults.json").write_text(json.dumps(faults))
+        for marker in self.folder.glob("faults.json.*"):
+            marker.unlink()
+
+    def command(self, *more: str) -> list[str]:
+        faults = self.folder / "faults.json"
+        if not faults.exists():
+            self.order_faults()
+        exports = f"export FAULTS={shlex.quote(str(faults))} PYTHONPATH={shlex.quote(str(HERE / 'faults'))}"
+        return [
+            sys.executable,
+            "-m",
+            "pipeline.launch",
+            *GRID,
+            *SLURM,
+            f"results={self.results}",
+            f"cluster.setup=['{exports}']",
+            *more,
+        ]
+
+    def launch(self, *more: str, expect: int = 0, **environment: str) -> str:
+        """Launch, and what it printed."""
+        done = subprocess.run(
+            self.command(*more),
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        text = done.stdout + done.stderr
+        assert done.returncode == expect, text + self.logs()
+        return text
+
+    def finish(self, *more: str) -> str:
+        """Launch until the end."""
+        return self.launch("wait=true", *more)
+
+    def status(self, *more: str) -> str:
+        command = [sys.executable, "-m", "pipeline.status", "grid=faults", f"results={self.results}", *more]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        return done.stdout
+
+    def look(self) -> Status:
+        return look(self.manifest, self.store)
+
+    def states(self) -> dict[str, str]:
+        """The state of every unit by name."""
+        return {item.unit.name: item.state for item in self.look().states.units}
+
+    def failures(self) -> dict[str, Failure]:
+        """The failure of every unit that status calls failed, by stage and sigma (or shard)."""
+        return {item.unit.name: item.failure for item in self.look().states.units if item.failure}
+
+    def unit(self, pattern: str) -> UnitState:
+        """The one unit whose name matches."""
+        (found,) = [item for item in self.look().states.units if re.search(pattern, item.unit.name)]
+        return found
+
+    def queue(self) -> list[QueuedTask]:
+        return read_queue()
+
+    def logs(self) -> str:
+        """All logs, for the message of a failed assertion."""
+        paths = sorted(self.results.rglob("*.log")) + sorted(self.results.rglob("*_log.out"))
+        return "\n".join(f"--- {path}\n{path.read_text(errors='replace')[-3000:]}" for path in paths)
+
+    def await_(self, condition: Callable[[], object], what: str) -> None:
+        """Wait until something is so."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert time.monotonic() < deadline, f"{what} did not come\n{self.logs()}"
+            time.sleep(0.2)
+
+    def await_idle(self) -> None:
+        """Wait until the queue is empty."""
+        self.await_(lambda: not self.queue(), "the end of all jobs")
+
+    def copy_from(self, results: Path, *, without: str) -> None:
+        """Begin with finished results, without the files of a pattern."""
+        shutil.copytree(results, self.results)
+        for path in sorted(self.results.glob(without), reverse=True):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def slurm(*command: str) -> str:
+    """The output of one of SLURM's own commands."""
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def kill_daemon(name: str) -> None:
+    """SIGKILL to a daemon of the cluster."""
+    subprocess.run([CLUSTER, "kill", name], check=True, capture_output=True)
+
+
+def start_cluster() -> None:
+    """Bring back whatever daemon is dead."""
+    subprocess.run([CLUSTER, "up"], check=True, capture_output=True)

@@ -1,0 +1,73 @@
+"""Results that are damaged or have no room, on the real cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from tests.grids import finished_files, grid_records
+from tests.slurm.site import Site
+
+
+def test_a_torn_shard_and_one_of_something_else(
+    site: Site, undisturbed: pa.Table, undisturbed_site_results: Path
+) -> None:
+    site.copy_from(undisturbed_site_results, without="grids/*/records.parquet")
+    runs = site.manifest.runs
+    torn, foreign = (
+        site.store.shard_path(
+            run.train.key, run.certify.key, site.store.finished_shards(run.train.key, run.certify.key)[0]
+        )
+        for run in runs
+    )
+    torn.write_bytes(torn.read_bytes()[:-200])
+    shutil.copy(foreign, torn.with_suffix(".copy"))
+    other = site.store.shard_path(
+        runs[0].train.key,
+        runs[0].certify.key,
+        site.store.finished_shards(runs[0].train.key, runs[0].certify.key)[1],
+    )
+    shutil.copy(other, foreign)
+    torn.with_suffix(".copy").unlink()
+    site.launch("wait=true", expect=1)
+    failure = site.failures()["aggregate"]
+    assert failure.failure_class == "data"
+    assert torn.name in failure.message
+    assert "foreign records" in failure.message
+    before = {path: key for path, key in finished_files(site.results).items() if "rejected" not in path}
+    site.finish()
+    assert before.items() <= finished_files(site.results).items()
+    assert grid_records(site.results, "faults").equals(undisturbed)
+
+
+@pytest.fixture
+def small_disk(site: Site) -> Path:
+    """A results folder on a file system of one megabyte."""
+    site.results.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", site.results], check=False)
+    if mounted.returncode:
+        pytest.skip("no file system may be mounted here")
+    return site.results
+
+
+def test_a_full_disk(site: Site, small_disk: Path, undisturbed: pa.Table) -> None:
+    try:
+        filler = small_disk / "filler"
+        site.launch()
+        with contextlib.suppress(OSError), filler.open("ab", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        site.await_idle()
+        assert "done" not in {state for name, state in site.states().items() if name.startswith("certify")}
+        assert "cannot write to" in site.launch(expect=2)
+        filler.unlink()
+        subprocess.run(["mount", "-o", "remount,size=50m", small_disk], check=True)
+        site.finish("retry=all")
+        assert grid_records(site.results, "faults").equals(undisturbed)
+    finally:
+        subprocess.run(["umount", "--lazy", small_disk], check=True)
