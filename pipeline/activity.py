@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -34,7 +35,7 @@ class Activity:
     stuck: tuple[QueuedTask, ...] = ()
     problem: str | None = None
 
-    @property
+    @cached_property
     def under_way(self) -> frozenset[str]:
         return self.running | self.queued
 

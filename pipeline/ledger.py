@@ -118,9 +118,8 @@ def read_tasks(store: Store, name: ArrayName) -> list[list[str]] | None:
     return cast(list[list[str]], read_json(path)["tasks"]) if path.exists() else None
 
 
-def units_of_task(store: Store, name: ArrayName, index: int) -> list[Unit]:
-    """The units of one task, from what was frozen."""
-    manifest = read_manifest(store.launch_dir(name.grid, name.launch) / "grid.json")
+def units_of_task(store: Store, name: ArrayName, index: int, manifest: Manifest) -> list[Unit]:
+    """The units of one task, of the grid as it was frozen."""
     tasks: Any = read_tasks(store, name)
     return [unit_named(unit, manifest) for unit in tasks[index]]
 

@@ -150,7 +150,7 @@ def main(folder: Path, index: int) -> None:
     store, name = locate(folder)
     launch = read_launch(folder.parent)
     limit = launch.time_limits_min[name.stage]
-    units = units_of_task(store, name, index)
+    units = units_of_task(store, name, index, launch.manifest)
     task = ArrayTask(store=store, grid=name.grid, units=units, launch=launch, time_limit_min=limit)
     run_checkpointable(task, time_limit_min=limit)
     if name.stage == "aggregate":

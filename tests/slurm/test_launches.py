@@ -20,7 +20,8 @@ from pipeline.scheduler import read_queue
 from tests.grids import grid_records
 from tests.slurm.site import Site, slurm
 
-HELD = "+cluster.extra.hold=true"
+HELD = ["+cluster.extra.hold=true", "cluster.units_per_job=1"]
+"""Nothing starts, and every unit is a task of its own."""
 UNITS = {"train": 2, "certify": 4, "aggregate": 1}
 
 
@@ -58,10 +59,10 @@ def test_kill_9_of_the_launch_before_between_and_after_its_sbatch_calls(site: Si
     # Training, certification, aggregation: every launch is killed around another call.
     for call, when, num_arrays in ((1, "before", 0), (1, "after", 1), (2, "before", 2), (1, "after", 3)):
         path = _killing_sbatch(site.folder / "bin", call=call, when=when)
-        site.launch(HELD, expect=-9, PATH=path)
+        site.launch(*HELD, expect=-9, PATH=path)
         assert len({task.array_id for task in site.queue()}) == num_arrays
         assert set(_queued_units(site.store).values()) <= {1}
-    site.launch(HELD)
+    site.launch(*HELD)
     _assert_each_once(site.store)
     slurm("scontrol", "release", ",".join(sorted({task.array_id for task in site.queue()})))
     site.finish()
@@ -70,7 +71,7 @@ def test_kill_9_of_the_launch_before_between_and_after_its_sbatch_calls(site: Si
 
 def test_two_launches_at_the_same_moment(site: Site) -> None:
     launches = [
-        subprocess.Popen(site.command(HELD), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(site.command(*HELD), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
     texts = ["".join(process.communicate(timeout=60)) for process in launches]
@@ -105,8 +106,8 @@ def test_scancel_of_a_queued_array_and_of_a_running_task(site: Site, undisturbed
 
 
 def test_cancel_ends_the_jobs_of_its_grid_only(site: Site) -> None:
-    site.launch(HELD)
-    site.launch(HELD, "grid.name=other", "certify.n=500")
+    site.launch(*HELD)
+    site.launch(*HELD, "grid.name=other", "certify.n=500")
     before = {task.array_id for task in site.queue() if task.job_name.startswith("other.")}
     command = ["-m", "pipeline.cancel", "grid=faults", f"results={site.results}"]
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True)
@@ -135,30 +136,30 @@ def submit_limit(cluster: None) -> Iterator[int]:
 
 
 def test_submit_limits_are_respected_in_waves_that_the_next_launch_continues(site: Site, submit_limit: int) -> None:
-    text = site.launch(HELD)
+    text = site.launch(*HELD)
     assert "are beyond the limit of jobs in your queue: launch again when there is room" in text
     first = _queued_units(site.store)
     assert 0 < first.total() <= submit_limit
-    site.launch(HELD)  # there is room for what is left of the limit, and no more
+    site.launch(*HELD)  # there is room for what is left of the limit, and no more
     second = _queued_units(site.store)
     assert first <= second
     assert second.total() <= submit_limit
     slurm("sacctmgr", "--immediate", "modify", "user", "root", "set", "MaxSubmitJobs=-1")
-    site.launch(HELD)
+    site.launch(*HELD)
     _assert_each_once(site.store)
 
 
 def test_one_s_own_limit_is_respected_too(site: Site) -> None:
-    site.launch(HELD, "cluster.max_queued=3")
+    site.launch(*HELD, "cluster.max_queued=3")
     assert 0 < _queued_units(site.store).total() <= 3
-    site.launch(HELD)
+    site.launch(*HELD)
     _assert_each_once(site.store)
 
 
 def test_a_grid_larger_than_max_array_size(site: Site) -> None:
     sigmas = ",".join(f"{1 + number / 10000:.4f}" for number in range(1003))
     grid = f"grid.blocks=[{{method: gaussian, sigma: [{sigmas}]}}]"
-    text = site.launch(HELD, grid, "cluster.num_shards=1")
+    text = site.launch(*HELD, grid, "cluster.num_shards=1")
     assert "submitted 2,007 units in 5 arrays" in text
     sizes = Counter(task.job_name.rpartition(".")[2] for task in site.queue())
     assert sizes == {"train-0": 1001, "certify-0": 1001, "train-1": 2, "certify-1": 2, "aggregate-0": 1}

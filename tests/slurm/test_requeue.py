@@ -48,14 +48,12 @@ def test_preemption_of_certification(site: Site, undisturbed: pa.Table, undistur
     site.order_faults(**{".": "slow"})
     site.launch()
     site.await_(lambda: "did 1 of 4 images" in _log(site, "certify/**/*.log"), "the first image")
-    assert re.search(r"running  certify/\S+  image [12] of 4, job", site.status("verbose=true"))
+    assert re.search(r"running  certify/\S+  image [1-4] of 4, job", site.status("verbose=true"))
     _preempt(site)
     site.await_(lambda: "running" not in site.states().values(), "the preemption")
     site.order_faults()
     site.finish()
-    assert "going on with 1 of 4 images done before" in _log(
-        site, "certify/**/*.log"
-    ) or "going on with 2 of 4" in _log(site, "certify/**/*.log")
+    assert re.search("going on with [1-4] of 4 images done before", _log(site, "certify/**/*.log"))
     assert "failed" not in _log(site, "**/*.log")
     assert grid_records(site.results, "faults").equals(undisturbed)
 
