@@ -1,21 +1,25 @@
 # make demo    environment, then the main job on real data on this machine's CPU, and its envelope
 # make test    environment, then the whole test suite with branch coverage
-# make check   format, lint, types and import rules, then make test
+# make test-slow  the tests that take more than half a minute each
+# make check   what CI runs: format, lint, types and import rules, then both
 # make slurm-up, test-slurm, slurm-down   the tests on a real SLURM, see tests/slurm/slurm.mk
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check lint clean constraints
+.PHONY: demo test test-slow check lint clean constraints
 
 demo: $(VENV)/installed
-	$(BIN)/python -m pipeline.launch grid=digits
+	$(BIN)/python -m pipeline.launch grid=digits cluster=local
 	$(BIN)/python -m analysis.envelope grid=digits
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest --cov --cov-report=term
 
-check: lint test
+test-slow: $(VENV)/installed
+	$(BIN)/python -m pytest -m slow
+
+check: lint test test-slow
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .

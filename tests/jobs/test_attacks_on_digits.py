@@ -63,6 +63,7 @@ def test_no_attack_lowers_the_loss_it_climbs(
     assert after.mean() > before.mean() + 0.05
 
 
+@pytest.mark.slow
 def test_more_draws_make_a_stronger_attack(classifier: Classifier, digits: tuple[Tensor, Tensor]) -> None:
     """The paper's Figure 3: measured on 2,000 fresh draws; gradient-free (Figure 8) stays behind."""
     fresh = _noise(2000, seed=2)

@@ -26,6 +26,8 @@ from jobs.train import _randomness
 from jobs.units import Resources, TrainUnit
 from tests.trees import make_tree
 
+pytestmark = pytest.mark.slow  # every test starts processes that import torch
+
 SPEC = TrainSpec(
     dataset="cifar10_images",
     architecture="linear",
