@@ -26,35 +26,38 @@ def test_an_undisturbed_launch_returns_at_once_and_completes(site: Site, undistu
 
 
 def test_units_that_raise_exit_crash_are_killed_or_take_too_much_memory(site: Site, undisturbed: pa.Table) -> None:
-    site.order_faults(**{"train/.*s0.25": "raise", "train/.*s0.50": "segfault"})
+    site.order_faults(**{"train/.*s0.25": "kill", "train/.*s0.50": "segfault"})
     site.launch()
     site.await_idle()
-    failures = site.failures()
-    assert sorted(failure.failure_class for failure in failures.values()) == ["bug", "bug"]
-    raised, crashed = sorted(failures.values(), key=lambda failure: failure.unit)
-    assert raised.message == "RuntimeError: a fault on order"
-    assert "Traceback" in raised.traceback
+    killed, crashed = (site.failures()[f"train/{run.train.key}"] for run in site.manifest.runs)
+    assert (killed.failure_class, crashed.failure_class) == ("unknown", "bug")
+    assert "SIGKILL" in killed.message
     assert "SIGSEGV" in crashed.message
-    assert all(failure.host.startswith("127.0.0.") and failure.gpus and failure.job for failure in failures.values())
+    assert all(item.host.startswith("127.0.0.") and item.gpus and item.job for item in (killed, crashed))
     assert {item.state for item in site.look().states.units if item.unit.stage == "certify"} == {"missing"}
     site.order_faults(
-        **{"certify/.*s0.25.*/000000": "exit", "certify/.*s0.25.*/000004": "kill", "certify/.*s0.50.*/000000": "memory"}
+        **{
+            "certify/.*s0.25.*/000000": "raise",
+            "certify/.*s0.25.*/000004": "kill",
+            "certify/.*s0.50.*/000000": "memory",
+            "certify/.*s0.50.*/000004": "exit",
+        }
     )
     site.launch()
     site.await_idle()
     before = finished_files(site.results)
-    failures = site.failures()
-    found = {
-        (failure.failure_class, failure.message.split("(")[0].strip())
-        for failure in failures.values()
-        if failure.failure_class != "host_oom"
-    }
-    assert found == {("unknown", "the process exited with code 3"), ("unknown", "the process was killed")}
-    (memory,) = [failure for failure in failures.values() if failure.failure_class == "host_oom"]
+    shards = [(sigma, start) for sigma in ("s0.25", "s0.50") for start in ("000000", "000004")]
+    failures = [site.unit(f"^certify/.*{sigma}.*/{start}-").failure for sigma, start in shards]
+    raised, killed, memory, left = (failure for failure in failures if failure is not None)
+    assert (raised.failure_class, raised.message) == ("bug", "RuntimeError: a fault on order")
+    assert "Traceback" in raised.traceback
+    assert (killed.failure_class, "SIGKILL" in killed.message) == ("unknown", True)
+    assert (left.failure_class, left.message) == ("unknown", "the process exited with code 3")
+    assert memory.failure_class == "host_oom"
     assert "exceeded memory limit" in memory.message
     assert memory.host.startswith("127.0.0.")
     text = site.status()
-    assert text.count("failed   certify/") == 3
+    assert text.count("failed   certify/") == 4
     assert "log: " in text
     site.finish()
     assert before.items() <= finished_files(site.results).items()
