@@ -199,7 +199,7 @@ def test_attacks_are_a_stage_of_the_launch(tmp_path: Path, capsys: pytest.Captur
     capsys.readouterr()
     assert launch(compose_config("launch", command)) == 0
     assert "nothing to do: the grid is complete" in capsys.readouterr().out
-    assert status({"results": str(tmp_path), "grid": "tiny", "verbose": False}) == 0
+    assert status(compose_config("status", [f"results={tmp_path}", "grid=tiny"])) == 0
     assert "attack" in capsys.readouterr().out
     # A lost shard is made again, and the aggregate after it.
     victim = next(tmp_path.glob("runs/*/attack/*/*.parquet"))

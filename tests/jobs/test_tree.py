@@ -141,7 +141,7 @@ def test_the_launch_names_what_is_wrong_before_training(
     command = ["grid=cifar_images_quick", f"results={tmp_path / 'results'}", f"data.{NAME}={tree}", "cluster=debug"]
     with pytest.raises(ConfigError, match=f"{broken}: broken image"):
         launch(compose_config("launch", [*command, "certify.indices.stop=10"]))
-    assert not list((tmp_path / "results" / "runs").iterdir())
+    assert not (tmp_path / "results" / "runs").exists()
     assert f"preparing {NAME} in {tree}" in capfd.readouterr().out
 
 
