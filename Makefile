@@ -1,7 +1,7 @@
 # make demo    environment, then the main job on real data on this machine's CPU, and its envelope
-# make test    environment, then the whole test suite with branch coverage
+# make test    environment, then the whole test suite
 # make test-slow  the tests that take more than half a minute each
-# make check   what CI runs: format, lint, types and import rules, then both
+# make check   what CI runs: format, lint, types and import rules, then both, with branch coverage
 # make slurm-up, test-slurm, slurm-down   the tests on a real SLURM, see tests/slurm/slurm.mk
 PYTHON ?= python3
 VENV   ?= .venv
@@ -14,12 +14,14 @@ demo: $(VENV)/installed
 	$(BIN)/python -m analysis.envelope grid=digits
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest $(COVERAGE)
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow
 
-check: lint test test-slow
+check: lint
+	$(MAKE) test COVERAGE='--cov --cov-report=term'
+	$(MAKE) test-slow
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
