@@ -235,8 +235,3 @@ class _Line:
         wanted = list(itertools.islice(draws, room))
         item.num_asked += sum(draws.num_rows for draws in wanted)
         batch += wanted
-
-
-def _chain(first: TestImage, rest: Iterator[TestImage]) -> Iterator[TestImage]:
-    yield first
-    yield from rest
