@@ -1,5 +1,5 @@
 # make demo    environment, then the main job on real data on this machine's CPU, and its envelope
-# make test    environment, then the whole test suite
+# make test    environment, then the whole test suite, on two cores
 # make test-slow  the tests that take more than half a minute each
 # make check   what CI runs: format, lint, types and import rules, then both, with branch coverage
 # make slurm-up, test-slurm, slurm-down   the tests on a real SLURM, see tests/slurm/slurm.mk
@@ -14,7 +14,7 @@ demo: $(VENV)/installed
 	$(BIN)/python -m analysis.envelope grid=digits
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest $(COVERAGE)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(COVERAGE)
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow
