@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from jobs.errors import ConfigError
 from jobs.manifest import Manifest
-from jobs.units import STAGES, Stage
+from jobs.units import STAGES, Compile, Stage
 from jobs.validation import STRICT, collect
 from pipeline.grid import GridConfig, expand
 from pipeline.retry import Retry
@@ -37,7 +37,8 @@ class ClusterConfig:
         device: Of the workers.
         threads: CPU threads of a worker.
         batch_size: Rows handed to the device at a time when certifying.
-        compile: Whether workers let torch.compile fuse the network when certifying.
+        compile: Whether workers let torch.compile fuse the network when certifying, or in which mode.
+        compile_training: The same for the attacks of training.
         save_every_s: Seconds between saves of a shard under way.
     """
 
@@ -47,7 +48,8 @@ class ClusterConfig:
     device: Literal["auto", "cpu", "cuda"]
     threads: _Positive
     batch_size: _Positive
-    compile: bool
+    compile: Compile
+    compile_training: Compile
     save_every_s: Annotated[float, Field(gt=0)]
 
     @property

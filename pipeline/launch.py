@@ -188,6 +188,7 @@ def _resources(config: LaunchConfig) -> Resources:
         # Workers may start in another folder.
         data={name: None if folder is None else str(Path(folder).absolute()) for name, folder in config.data.items()},
         compile=cluster.compile,
+        compile_training=cluster.compile_training,
     )
 
 
