@@ -50,6 +50,7 @@ def _certified(
             num_classes=info.num_classes,
             seed=spec.seed,
             batch_size=resources.batch_size,
+            device=device,
         ):
             assert image.label is not None
             labelled = LabelledImage(index=image.index, label=image.label, image_CHW=image.image_CHW)
