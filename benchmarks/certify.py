@@ -82,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
     torch.manual_seed(0)
     classifier = build_classifier(options.model, info).to(device).eval().requires_grad_(False)
     began = spent_s("wall", device.type)
-    ready = for_inference(classifier, options.precision, device, compiled=options.compile)
+    ready = for_inference(classifier, options.precision, device, compile=options.compile)
     ways = {
         "plain loop": plain_way(classifier, info, options.n, options.plain_batch),
         "ours": our_way(ready, info, options.n, options.batch, GaussianNoise(SIGMA)),
@@ -115,7 +115,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=1000)
     parser.add_argument("--plain-batch", type=int, default=400, help="400 is the default of the published code")
     parser.add_argument("--precision", default="float32", choices=sorted(_DTYPES))
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--compile", default=False, nargs="?", const=True, metavar="MODE", help="or a mode of it")
     parser.add_argument("--noise-cost", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--clock", default="wall", choices=["wall", "cpu"], help="cpu: this process's seconds alone")
