@@ -163,6 +163,11 @@ def slurm(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
+def preempt() -> None:
+    """A job of the higher partition that wants everything for a moment."""
+    slurm("sbatch", "--partition=high", "--nodes=4", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
+
+
 def kill_daemon(name: str) -> None:
     """SIGKILL to a daemon of the cluster."""
     subprocess.run([CLUSTER, "kill", name], check=True, capture_output=True)

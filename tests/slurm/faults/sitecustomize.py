@@ -33,6 +33,11 @@ def _wait_for_second_copy() -> None:
         time.sleep(0.1)
 
 
+def _kill_second() -> None:
+    if os.environ["SLURM_PROCID"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def _make_raise(module_name: str) -> None:
     def run(*args: object) -> None:
         raise RuntimeError("a fault on order")
@@ -44,6 +49,7 @@ _ACTIONS: dict[str, Callable[[], object]] = {
     "exit": lambda: os._exit(3),
     "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "kill second": _kill_second,
     "memory": _hold_memory,
     "two copies": _wait_for_second_copy,
     "hang": lambda: time.sleep(600),
@@ -87,7 +93,7 @@ def _order() -> None:
                 elif action == "raise":
                     if _is_first_time(pattern):
                         _make_raise(worker.STAGE_MODULES[unit.stage])
-                elif action == "two copies" or _is_first_time(pattern):
+                elif action in ("two copies", "kill second") or _is_first_time(pattern):
                     _ACTIONS[action]()
         execute(unit, *args)
 
