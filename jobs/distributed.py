@@ -168,7 +168,7 @@ def _member(
 ) -> None:
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # the parent decides, and ends us
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s rank {rank}: %(message)s", force=True)
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s rank {rank} %(levelname)s %(message)s", force=True)
     device = torch.device(device_type, rank) if device_type == "cuda" else torch.device(device_type)
     store = FileStore(str(folder / "rendezvous"), num_processes)
     with _joined(store, rank, num_processes, device) as group:

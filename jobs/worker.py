@@ -51,6 +51,6 @@ def execute(unit: Unit, store: Store, resources: Resources, log_path: Path) -> N
 
 def log_to(stream: TextIO = sys.stderr) -> None:
     """Send this process's log lines, with the time (and which of several tasks it is), to a stream."""
-    who = f"rank {rank()}: " if num_tasks() > 1 else ""
-    text = f"%(asctime)s %(levelname)s {who}%(message)s"
+    who = f"rank {rank()} " if num_tasks() > 1 else ""
+    text = f"%(asctime)s {who}%(levelname)s %(message)s"
     logging.basicConfig(stream=stream, level=logging.INFO, format=text, force=True)

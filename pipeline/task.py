@@ -28,7 +28,7 @@ from pipeline.submit import run_checkpointable
 _POLL_S = 1.0
 _EXIT_FAILED = 1
 # When one of several tasks fails, the first one has so long to write down why, before the job is ended.
-_FIRST_TASK_S = 30.0
+_FIRST_TASK_S = 10.0
 
 
 @dataclass(kw_only=True)

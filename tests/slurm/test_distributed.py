@@ -32,20 +32,18 @@ def _weights(site: Site) -> dict[str, pa.Tensor]:
 
 def test_two_tasks_train_a_model_fail_are_preempted_and_go_on_to_the_same_bits(site: Site, local_results: Path) -> None:
     site.order_faults(**{"train/": "kill second"})
-    text = site.launch(*TWO, "cluster.train.gpus=1")
+    text = site.launch(*TWO)
     assert "submitted 3 units in 3 arrays" in text
     (train,) = [task for task in site.queue() if ".train-" in task.job_name]
     shown = slurm("scontrol", "show", "job", train.job)
-    assert re.search(r"NumNodes=1 NumCPUs=2 NumTasks=2 CPUs/Task=1", shown)
-    assert "gres/gpu=2" in shown
+    assert "NumTasks=2 CPUs/Task=1" in shown
+    assert "TresPerNode=gres:gpu:2" in shown  # one each
     site.await_idle()
     (run,) = site.manifest.runs
     failure = site.failures()[f"train/{run.train.key}"]
-    # One record of one attempt, by the first task; the second one's log says what ended it.
     assert (failure.attempt, failure.failure_class) == (1, "unknown")
-    (log,) = site.results.glob("grids/faults/slurm/*/train-0/*_1_log.out")
-    assert "the process was killed (SIGKILL)" in log.read_text()
-    assert len(list(site.store.failures_dir(run.train.key).iterdir())) == 1
+    assert "the process was killed (SIGKILL)" in failure.message  # the second's, which the first had waited for
+    assert "certify" not in {name.partition("/")[0] for name in site.failures()}
 
     site.order_faults(**{".": "slow"})
     site.launch(*TWO)
@@ -57,7 +55,7 @@ def test_two_tasks_train_a_model_fail_are_preempted_and_go_on_to_the_same_bits(s
     site.order_faults()
     site.finish(*TWO)
     text = (site.results / f"grids/faults/logs/train/{run.train.key}.log").read_text()
-    assert [text.count(f"rank {rank}: going on after epoch {epoch}") for rank in range(2)] == [1, 1]
+    assert [text.count(f"rank {rank} INFO going on after epoch {epoch}") for rank in range(2)] == [1, 1]
     assert len(list(site.store.failures_dir(run.train.key).iterdir())) == 1
 
     ours, theirs = _weights(site), _weights(Site(local_results.parent))
