@@ -1,7 +1,7 @@
 # make demo    environment, then the main job on real data on this machine's CPU, and its envelope
 # make test    environment, then the whole test suite, on two cores
 # make test-slow  the tests that take more than half a minute each
-# make check   what CI runs: format, lint, types and import rules, then both, with branch coverage
+# make check   format, lint, types and import rules, then both, with branch coverage
 # make slurm-up, test-slurm, slurm-down   the tests on a real SLURM, see tests/slurm/slurm.mk
 PYTHON ?= python3
 VENV   ?= .venv

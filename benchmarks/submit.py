@@ -27,6 +27,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from jobs.units import STAGES
+
 _COMMANDS = ("sbatch", "squeue", "scontrol", "scancel", "sacct")
 
 
@@ -78,7 +80,7 @@ def measure_pipeline(results: Path, num_models: int, num_shards: int, calls: Cou
     launch = [
         *("pipeline.launch", "grid=digits", *arguments, "cluster=slurm", "+cluster.extra.hold=true"),
         *(f"cluster.num_shards={num_shards}", f"grid.blocks=[{{method: gaussian, sigma: [{sigmas}]}}]"),
-        *("cluster.train.gpus=0", "cluster.certify.gpus=0"),
+        *(f"cluster.{stage}.gpus=0" for stage in STAGES),
     ]
     look = ["pipeline.status", "grid=benchmark", f"results={results}"]
     rows: list[list[object]] = []

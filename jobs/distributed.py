@@ -10,9 +10,11 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -22,12 +24,14 @@ from typing import Any
 import torch
 import torch.distributed
 from torch import Tensor, nn
+from torch.distributed import FileStore, Store, TCPStore
 from torch.multiprocessing.spawn import ProcessException, spawn
 
 from jobs import interrupt
 from jobs.feeding import Share
 
 _EXIT_ORPHANED = 75
+_REASON = "reason"  # the name under which the first error is passed on
 _POLL_S = 1.0
 
 
@@ -89,14 +93,11 @@ class Group:
             buffer.copy_(part.view_as(buffer))
 
 
-def is_scheduled_task() -> bool:
-    """Whether the scheduler started this process as one task of several."""
-    return int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in os.environ
-
-
 @contextlib.contextmanager
 def scheduled_group(num_processes: int, device: torch.device) -> Iterator[Group]:
     """Join the other tasks of this SLURM job.
+
+    When one of them fails, all do; the first one then raises the error that came first.
 
     Raises:
         RuntimeError: The job has another number of tasks than the training asks for.
@@ -108,8 +109,16 @@ def scheduled_group(num_processes: int, device: torch.device) -> Iterator[Group]
         raise RuntimeError(f"{environment.world_size} tasks in the job, the training asks for {num_processes}")
     if device.type == "cuda":  # a task sees its own GPU only, or all of its node's
         device = torch.device("cuda", environment.local_rank % torch.cuda.device_count())
-    with _joined("env://", environment.rank, num_processes, device) as group:
-        yield group
+    is_first = environment.rank == 0
+    store = TCPStore(environment.master_addr, environment.master_port, is_master=is_first)
+    with _joined(store, environment.rank, num_processes, device) as group:
+        try:
+            yield group
+        except Exception as error:
+            reason = _first_error(error, store, environment.rank)
+            if reason is error:
+                raise
+            raise reason from error
 
 
 def run_in_processes(act: Callable[..., None], num_processes: int, device_type: str, *arguments: Any) -> None:
@@ -121,16 +130,17 @@ def run_in_processes(act: Callable[..., None], num_processes: int, device_type: 
 
     Raises:
         Interrupted: This process was asked to stop.
-        torch.multiprocessing.ProcessRaisedException: One of them failed; its traceback is in the
-            message, and the others have been ended.
+        Exception: What one of them raised before any other did; they have all been ended.
+        torch.multiprocessing.ProcessExitedException: One of them died.
         RuntimeError: There are fewer GPUs than processes.
     """
     if device_type == "cuda" and torch.cuda.device_count() < num_processes:
         raise RuntimeError(f"{torch.cuda.device_count()} GPUs here, the training asks for {num_processes}")
-    with tempfile.TemporaryDirectory(prefix="smoothadv-") as folder:
+    with tempfile.TemporaryDirectory(prefix="smoothadv-") as name:
+        folder = Path(name)
         members = spawn(  # type: ignore[no-untyped-call]
             _member,
-            (num_processes, device_type, Path(folder) / "rendezvous", act, arguments),
+            (num_processes, device_type, folder, act, arguments),
             nprocs=num_processes,
             join=False,
         )
@@ -139,6 +149,8 @@ def run_in_processes(act: Callable[..., None], num_processes: int, device_type: 
                 interrupt.stop_if_asked()
         except ProcessException:
             interrupt.stop_if_asked()  # whoever asks us may have ended them
+            if (folder / _REASON).exists():
+                raise pickle.loads((folder / _REASON).read_bytes()) from None
             raise
         finally:
             for process in members.processes:
@@ -150,29 +162,58 @@ def _member(
     rank: int,
     num_processes: int,
     device_type: str,
-    rendezvous: Path,
+    folder: Path,
     act: Callable[..., None],
     arguments: tuple[Any, ...],
 ) -> None:
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # the parent decides, and ends us
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s rank {rank}: %(message)s", force=True)
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s rank {rank} %(levelname)s %(message)s", force=True)
     device = torch.device(device_type, rank) if device_type == "cuda" else torch.device(device_type)
-    with _joined(f"file://{rendezvous}", rank, num_processes, device) as group:
-        act(group, *arguments)
+    store = FileStore(str(folder / "rendezvous"), num_processes)
+    with _joined(store, rank, num_processes, device) as group:
+        try:
+            act(group, *arguments)
+        except Exception as error:  # written down before the others notice
+            with contextlib.suppress(FileExistsError), (folder / _REASON).open("xb") as file:
+                file.write(_pickled(error, rank))
+            raise
 
 
 @contextlib.contextmanager
-def _joined(address: str, rank: int, num_processes: int, device: torch.device) -> Iterator[Group]:
+def _joined(store: Store, rank: int, num_processes: int, device: torch.device) -> Iterator[Group]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     torch.distributed.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo", init_method=address, rank=rank, world_size=num_processes
+        "nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=num_processes
     )
     try:
         yield Group(rank=rank, num_processes=num_processes)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _first_error(error: Exception, store: Store, rank: int) -> Exception:
+    """What went wrong first in any process: whatever ends one ends the others with a broken connection."""
+    try:
+        if store.add("num_failed", 1) == 1:
+            store.set(_REASON, _pickled(error, rank).hex())
+            return error
+        reason: Exception = pickle.loads(bytes.fromhex(store.get(_REASON).decode()))
+    except RuntimeError:  # the first process, which keeps the store, is gone
+        return error
+    return reason
+
+
+def _pickled(error: Exception, rank: int) -> bytes:
+    """An error as another process can raise it; one that cannot be pickled, in words."""
+    text = "".join(traceback.format_exception(error))
+    try:
+        copy = pickle.loads(pickle.dumps(error))
+    except Exception:  # classes may ask for anything when they are made
+        copy = RuntimeError(f"{type(error).__name__}: {error}")
+    copy.add_note(f"in process {rank}:\n{text}")
+    return pickle.dumps(copy)
 
 
 def _die_with_parent() -> None:

@@ -14,6 +14,7 @@ from typing import Literal
 
 from jobs.atomic import read_json, write_json
 from jobs.errors import CheckpointError, ConfigError, DataError, RecordError, TrainingDivergedError
+from jobs.rank import is_first_task
 from jobs.store import Store
 from jobs.units import AggregateUnit, TrainUnit, Unit
 
@@ -74,6 +75,9 @@ _BROKEN_GPU = re.compile(
 )
 
 
+_LOST_PEER = re.compile(r"Connection (closed|reset) by (remote )?peer")  # another process of one training died
+
+
 def classify(error: BaseException) -> FailureClass:
     """The class of an exception that ended a unit."""
     if type(error).__name__ == "OutOfMemoryError":  # torch's; by name, since torch may not be imported here
@@ -82,6 +86,8 @@ def classify(error: BaseException) -> FailureClass:
         return "host_oom"
     if isinstance(error, RuntimeError) and _BROKEN_GPU.search(str(error)):
         return "node_fail"
+    if isinstance(error, RuntimeError) and _LOST_PEER.search(str(error)):
+        return "unknown"
     if isinstance(error, (RecordError, CheckpointError, DataError, TrainingDivergedError, OSError)):
         return "data"
     if isinstance(error, ConfigError):
@@ -154,6 +160,8 @@ def _record(
         time=time.time(),
         job=place.job,
     )
+    if not is_first_task():  # the first one learns of it, and one record is enough
+        return failure
     try:
         write_json(_folder(store, unit) / f"{_stem(unit)}-attempt-{attempt:04d}.json", asdict(failure))
     except OSError:  # a full disk, say, which may be the very failure

@@ -21,11 +21,23 @@ from pathlib import Path
 from jobs import interrupt, worker
 from jobs.failures import Failure, FailureClass, failures_of, record_death
 from jobs.store import Store
-from jobs.units import Resources, Unit
+from jobs.units import Resources, Stage, Unit
 
 WARM = "jobs.warm"
 """Imports everything that any unit imports."""
+
+_WARM_STAGE: dict[Stage, list[str]] = {
+    "train": ["sklearn.datasets", "torch._dynamo"],
+    "certify": ["sklearn.datasets"],
+    "attack": ["sklearn.datasets"],
+    "aggregate": [],
+}
 _EXIT_ORPHANED, _EXIT_INTERRUPTED = 75, 76
+
+
+def modules_for(stage: Stage, num_units: int) -> list[str]:
+    """What to import for units of one stage: its module, and for several what each would import by itself."""
+    return [worker.STAGE_MODULES[stage], *(_WARM_STAGE[stage] if num_units > 1 else [])]
 
 
 def start_fork_server(preload: Sequence[str]) -> None:

@@ -18,10 +18,11 @@ from jobs import checkpoint, interrupt, pretrained
 from jobs.atomic import remove_stale_temporaries, write_atomically, write_json
 from jobs.datasets import DatasetInfo, dataset_info, load_images
 from jobs.device import set_up_device
-from jobs.distributed import Group, is_scheduled_task, run_in_processes, scheduled_group
+from jobs.distributed import Group, run_in_processes, scheduled_group
 from jobs.errors import CheckpointError, TrainingDivergedError
 from jobs.feeding import Feeder, epoch_batches, make_feeder
 from jobs.models import Classifier, build_classifier
+from jobs.rank import num_tasks
 from jobs.schedules import epsilon_at, learning_rate_at
 from jobs.specs import TrainSpec, train_fields
 from jobs.steps import Randomness, Stepper
@@ -52,7 +53,7 @@ def run(unit: TrainUnit, store: Store, resources: Resources) -> None:
         pretrained.take_over(spec, store)
     elif spec.num_processes == 1:
         train_as(Group(), spec, store, resources)
-    elif is_scheduled_task():
+    elif num_tasks() > 1:
         with scheduled_group(spec.num_processes, device) as group:
             train_as(group, spec, store, resources)
     else:

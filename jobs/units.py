@@ -29,6 +29,11 @@ class TrainUnit:
         """Names the unit in logs and messages; unique within a grid."""
         return f"train/{self.train.key}"
 
+    @property
+    def num_processes(self) -> int:
+        """Processes that do it together; a published checkpoint is taken over by one."""
+        return self.train.num_processes if self.train.checkpoint_sha256 is None else 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class CertifyUnit:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from jobs.failures import record_exception
+from jobs.rank import num_tasks, rank
 from jobs.store import Store
 from jobs.units import Resources, Stage, Unit
 
@@ -49,5 +50,7 @@ def execute(unit: Unit, store: Store, resources: Resources, log_path: Path) -> N
 
 
 def log_to(stream: TextIO = sys.stderr) -> None:
-    """Send this process's log lines, with the time, to a stream."""
-    logging.basicConfig(stream=stream, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
+    """Send this process's log lines, with the time (and which of several tasks it is), to a stream."""
+    who = f"rank {rank()} " if num_tasks() > 1 else ""
+    text = f"%(asctime)s {who}%(levelname)s %(message)s"
+    logging.basicConfig(stream=stream, level=logging.INFO, format=text, force=True)

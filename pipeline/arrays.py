@@ -34,12 +34,14 @@ class Block:
         attack: Arrays of attack tasks, likewise.
         after_earlier_training: The models are in training by an earlier launch; the rest is to
             start when that has ended, however it has.
+        num_processes: Tasks of SLURM that train one model of the train array together.
     """
 
     train: tuple[Task, ...] = ()
     certify: tuple[tuple[Task, ...], ...] = ()
     attack: tuple[tuple[Task, ...], ...] = ()
     after_earlier_training: bool = False
+    num_processes: int = 1
 
     @property
     def sharded(self) -> dict[ShardStage, tuple[tuple[Task, ...], ...]]:
@@ -72,6 +74,7 @@ class Block:
                 certify=tuple(array[part] for array in self.certify if array[part]),
                 attack=tuple(array[part] for array in self.attack if array[part]),
                 after_earlier_training=self.after_earlier_training,
+                num_processes=self.num_processes,
             )
             for part in (slice(width), slice(width, None))
         )
@@ -92,16 +95,21 @@ def blocks(plan: Plan, *, units_per_job: int, max_array_size: int, in_training: 
 
     Args:
         plan: What to run.
-        units_per_job: At most so many units (models of a train task, shards of any other) run in one job.
+        units_per_job: At most so many units (models of a train task, shards of any other) run in one job;
+            a model that several processes train has one to itself.
         max_array_size: At most so many tasks make an array.
         in_training: Train keys that an earlier launch has in the queue.
     """
     certify, attack = _by_model(plan.certify), _by_model(plan.attack)
-    groups = [
-        _Group(train=models, certify=_layers(models, certify), attack=_layers(models, attack))
-        for models in _chunks(plan.train, units_per_job)
-    ]
-    result = [_block(chunk) for part in _nested(groups) for chunk in _chunks(part, max_array_size)]
+    result = []
+    for num_processes, train in _by_num_processes(plan.train).items():
+        groups = [
+            _Group(train=models, certify=_layers(models, certify), attack=_layers(models, attack))
+            # Processes that meet have a job to themselves, or those of its next model could meet them.
+            for models in _chunks(train, units_per_job if num_processes == 1 else 1)
+        ]
+        chunks = [chunk for part in _nested(groups) for chunk in _chunks(part, max_array_size)]
+        result += [_block(chunk, num_processes) for chunk in chunks]
     for is_in_training in (True, False):
 
         def alone(shards: dict[str, list[ShardUnit]], *, wanted: bool = is_in_training) -> Iterator[tuple[Task, ...]]:
@@ -111,6 +119,14 @@ def blocks(plan: Plan, *, units_per_job: int, max_array_size: int, in_training: 
         result += [Block(certify=(tasks,), after_earlier_training=is_in_training) for tasks in alone(certify)]
         result += [Block(attack=(tasks,), after_earlier_training=is_in_training) for tasks in alone(attack)]
     return result
+
+
+def _by_num_processes(units: Sequence[TrainUnit]) -> dict[int, list[TrainUnit]]:
+    """The tasks of an array are all of the same size."""
+    found: dict[int, list[TrainUnit]] = defaultdict(list)
+    for unit in units:
+        found[unit.num_processes].append(unit)
+    return found
 
 
 def _by_model(units: Sequence[ShardUnit]) -> dict[str, list[ShardUnit]]:
@@ -141,9 +157,10 @@ def _nested(groups: list[_Group]) -> Iterator[list[_Group]]:
         yield part
 
 
-def _block(groups: Sequence[_Group]) -> Block:
+def _block(groups: Sequence[_Group], num_processes: int) -> Block:
     return Block(
         train=tuple(group.train for group in groups),
+        num_processes=num_processes,
         certify=_arrays([group.certify for group in groups]),
         attack=_arrays([group.attack for group in groups]),
     )

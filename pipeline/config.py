@@ -62,8 +62,10 @@ class ClusterConfig:
 class StageConfig:
     """What one job of a stage asks for. None: as for all stages, or the cluster's default.
 
+    A training of several processes (``train.num_processes``) asks for so much for each of them.
+
     Attributes:
-        gpus: GPUs on its node.
+        gpus: GPUs.
         cpus: CPUs.
         mem_gb: Memory in GB.
         time_min: Time limit in minutes. A job that needs longer is queued again and goes on.
@@ -101,6 +103,7 @@ class SlurmConfig:
         setup: Shell lines before Python starts on a node.
         python: Command that runs Python there; None is this very interpreter.
         use_srun: Start the task by srun; without it no warning arrives before preemption and time limits.
+        tasks_per_node: Processes of one training on each node; None is all of them.
         units_per_job: Units that one job runs, one after the other.
         max_parallel: Jobs of a stage that may run at a time.
         max_queued: Tasks that may be in the user's queue; what is beyond waits for the next launch.
@@ -124,6 +127,7 @@ class SlurmConfig:
     setup: list[str]
     python: str | None
     use_srun: bool
+    tasks_per_node: _Positive | None
     units_per_job: _Positive
     max_parallel: _Positive | None
     max_queued: _Positive | None

@@ -45,8 +45,8 @@ def estimate(manifest: Manifest, observed: Observation, store: Store) -> Estimat
     trained = [spec for key, spec in specs.items() if key in observed.trained]
     train_left = sum(train_cost(spec) for key, spec in specs.items() if key not in observed.trained)
     train_done = sum(map(train_cost, trained))
-    train_s = _seconds_per_cost(
-        (_elapsed_s(store.epochs_path(spec.key)), train_cost(spec)) for spec in _spread(trained)
+    train_s = _seconds_per_cost(  # the time is that of several devices at once
+        (_elapsed_s(store.epochs_path(spec.key)), train_cost(spec) / spec.num_processes) for spec in _spread(trained)
     )
     spent_h: dict[Stage, float | None] = {"train": _hours(train_done, train_s)}
     left_h: dict[Stage, float | None] = {"train": _hours(train_left, train_s)}

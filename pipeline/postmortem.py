@@ -27,6 +27,7 @@ _REASONS: tuple[tuple[str, FailureClass | None], ...] = (
     (r"DUE TO TIME LIMIT", "timeout"),
     (r"DUE TO PREEMPTION", "preempted"),
     (r"DUE TO NODE FAILURE|NODE_FAIL", "node_fail"),
+    (r"srun: error: .*tasks? [1-9][\d,-]*: Exited with exit code", "unknown"),  # srun then ends the first one
     (r"CANCELLED AT", None),  # by somebody: nothing has failed
 )
 
@@ -145,7 +146,7 @@ def _death(job: str, log_path: Path) -> Death | None:
         if match:
             if known_class is None:
                 return None
-            reason, failure_class = match[0].strip(), known_class
+            reason, failure_class = _said_by_another(log_path, last["unit"]) or match[0].strip(), known_class
             break
     else:
         if ended:
@@ -157,6 +158,15 @@ def _death(job: str, log_path: Path) -> Death | None:
         place=Place(host=last["host"], gpus=last["gpus"], job=job),
         log_path=log_path,
     )
+
+
+def _said_by_another(log_path: Path, unit: str) -> str | None:
+    """What another task of the same job wrote of a unit that several do together; None where that is nothing."""
+    for path in sorted(log_path.parent.glob(log_path.name.replace("_0_log.out", "_*_log.out"))):
+        said = re.findall(rf"ERROR (failed {re.escape(unit)}: .*)", _tail(path))
+        if said:
+            return f"{said[-1]} ({path})"
+    return None
 
 
 def _tail(path: Path) -> str:

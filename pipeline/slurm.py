@@ -91,25 +91,35 @@ class SlurmExecutor:
             name = ArrayName(grid=grid, launch="LAUNCH", array=f"{stage}-0")
             folder = store.array_dir(grid, name.launch, name.array).absolute()
             num_tasks = min(1000, len([unit for unit in plan.units if unit.stage == stage]))
-            parameters = self.parameters(name, store.code_dir("CODE").absolute(), num_arrays=1)
+            num_processes = plan.train[0].num_processes if stage == "train" else 1
+            code = store.code_dir("CODE").absolute()
+            parameters = self.parameters(name, code, num_arrays=1, num_processes=num_processes)
             texts[stage] = script(folder, parameters, num_tasks, self.config.python)
         return texts
 
     def parameters(
-        self, name: ArrayName, code: Path, *, num_arrays: int, dependency: str | None = None
+        self, name: ArrayName, code: Path, *, num_arrays: int, num_processes: int = 1, dependency: str | None = None
     ) -> dict[str, Any]:
-        """sbatch options of an array, by submitit's names."""
+        """sbatch options of an array, by submitit's names.
+
+        Args:
+            name: Of the array.
+            code: What its jobs import.
+            num_arrays: Of the same stage, among which what may run at a time is divided.
+            num_processes: That do one unit together.
+            dependency: What it waits for.
+        """
         config, stage = self.config, self.config.stage(name.stage)
         extra: dict[str, Any] = {"requeue": True, **config.extra}
+        if config.use_srun and num_processes > 1:
+            extra["ntasks"] = num_processes
         if dependency is not None:
             extra |= {"dependency": dependency, "kill-on-invalid-dep": "yes"}
         parallel = config.max_parallel
         parameters = {
             "job_name": str(name),
             "time": stage.time_min,
-            "cpus_per_task": stage.cpus,
-            "mem": None if stage.mem_gb is None else f"{round(stage.mem_gb * 1024)}MB",
-            "gpus_per_node": stage.gpus or None,
+            **_resources(stage, config, num_processes),
             "exclude": self._excluded(),
             "wckey": config.wckey,
             "setup": [*config.setup, *_use_code(code)],
@@ -196,7 +206,7 @@ class _Submission:
     def _block(self, block: Block) -> None:
         corresponding = None
         if block.train:
-            corresponding = f"aftercorr:{self._array('train', block.train)}"
+            corresponding = f"aftercorr:{self._array('train', block.train, num_processes=block.num_processes)}"
         if block.after_earlier_training:
             models = {f"train/{unit.name.split('/')[1]}" for unit in block.units}
             earlier = self.executor.activity.arrays_with(models)
@@ -222,13 +232,22 @@ class _Submission:
             return [unit]
         return []
 
-    def _array(self, stage: Stage, tasks: tuple[Task, ...], dependency: str | None = None) -> str:
+    def _array(
+        self, stage: Stage, tasks: tuple[Task, ...], dependency: str | None = None, *, num_processes: int = 1
+    ) -> str:
         number = self.num_arrays.get(stage, 0)
         self.num_arrays[stage] = number + 1
         name = ArrayName(grid=self.grid, launch=self.launch_id, array=f"{stage}-{number}")
         folder = ledger.write_tasks(self.store, name, [[unit.name for unit in task] for task in tasks])
         try:
-            job = self._submit(folder, name, len(tasks), dependency)
+            parameters = self.executor.parameters(
+                name,
+                self.code,
+                num_arrays=self.per_stage[stage],
+                num_processes=num_processes,
+                dependency=dependency,
+            )
+            job = self._submit(folder, parameters, len(tasks))
         except (SubmitLimitError, SubmissionRefusedError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise type(error)(f"{stage}: {error}") from error
@@ -238,16 +257,37 @@ class _Submission:
             self.room -= len(tasks)
         return job
 
-    def _submit(self, folder: Path, name: ArrayName, num_tasks: int, dependency: str | None) -> str:
-        executor, num_arrays = self.executor, self.per_stage[name.stage]
-        parameters = executor.parameters(name, self.code, num_arrays=num_arrays, dependency=dependency)
+    def _submit(self, folder: Path, parameters: dict[str, Any], num_tasks: int) -> str:
+        config = self.executor.config
         try:
-            return submit(folder, parameters, num_tasks, executor.config.python)
+            return submit(folder, parameters, num_tasks, config.python)
         except SubmissionRefusedError:
-            if parameters.get("exclude") == executor.config.exclude:
+            if parameters.get("exclude") == config.exclude:
                 raise
-            parameters["exclude"] = executor.config.exclude  # no node is left: rather a bad one than none
-            return submit(folder, parameters, num_tasks, executor.config.python)
+            parameters["exclude"] = config.exclude  # no node is left: rather a bad one than none
+            return submit(folder, parameters, num_tasks, config.python)
+
+
+def _resources(stage: StageConfig, config: SlurmConfig, num_processes: int) -> dict[str, Any]:
+    """Nodes, CPUs, memory and GPUs of a job in which so many processes have what a stage asks for each.
+
+    They are tasks that srun starts, or (without srun) processes that the one task starts on its node.
+    """
+    per_node = num_processes
+    if config.use_srun:
+        per_node = min(num_processes, config.tasks_per_node or num_processes)
+    cpus = stage.cpus if config.use_srun else stage.cpus * num_processes
+    srun_args = [f"--cpus-per-task={cpus}"]  # since 22.05 srun does not take that over from sbatch
+    if num_processes > 1:
+        srun_args.append("--kill-on-bad-exit=1")  # the others would wait for the one that failed
+    return {
+        "nodes": -(-num_processes // per_node),
+        "ntasks_per_node": per_node if config.use_srun and num_processes > 1 else None,
+        "cpus_per_task": cpus,
+        "mem": None if stage.mem_gb is None else f"{round(stage.mem_gb * 1024) * per_node}MB",
+        "gpus_per_node": stage.gpus * per_node or None,
+        "srun_args": srun_args,
+    }
 
 
 _OPTIONS = ("partition", "account", "qos", "constraint", "gres")

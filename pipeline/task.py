@@ -18,6 +18,7 @@ from pathlib import Path
 from jobs import process, worker
 from jobs.failures import Place, record_death
 from jobs.process import UnitProcess
+from jobs.rank import is_first_task
 from jobs.store import Store
 from jobs.units import AggregateUnit, ShardUnit, TrainUnit, Unit
 from pipeline.ledger import Launch, locate, read_launch, units_of_task
@@ -26,11 +27,17 @@ from pipeline.submit import run_checkpointable
 
 _POLL_S = 1.0
 _EXIT_FAILED = 1
+# When one of several tasks fails, the first one has so long to write down why, before the job is ended.
+_FIRST_TASK_S = 10.0
 
 
 @dataclass(kw_only=True)
 class ArrayTask:
-    """The units of one array task; picklable until it runs."""
+    """The units of one array task; picklable until it runs.
+
+    Where several tasks of SLURM do one unit together, each has its own; the first one decides how the
+    job ends.
+    """
 
     store: Store
     grid: str
@@ -42,11 +49,11 @@ class ArrayTask:
 
     def __call__(self) -> None:
         """Run what is not done yet. Exits with 1 where nothing of it could be done."""
-        is_single = len(self.units) == 1
-        # One unit needs only its own stage; for several it pays to import everything once.
-        process.start_fork_server([worker.STAGE_MODULES[self.units[0].stage] if is_single else process.WARM])
+        process.start_fork_server(process.modules_for(self.units[0].stage, len(self.units)))
         num_done = sum([self._run(unit) for unit in self.units])
         if not num_done:
+            if not is_first_task():
+                time.sleep(_FIRST_TASK_S)
             sys.exit(_EXIT_FAILED)
 
     def interrupt(self) -> bool:
@@ -85,7 +92,7 @@ class ArrayTask:
         self._current = None
         if current.was_interrupted:
             logging.warning("interrupted %s", unit.name)
-            sys.exit(_EXIT_FAILED)
+            sys.exit(_EXIT_FAILED if is_first_task() else 0)  # what becomes of the job is the first one's to say
         failure = current.ended(self.store)
         if failure is not None and not is_done(unit, self.store):
             logging.error("failed %s: %s", unit.name, failure.message)

@@ -6,6 +6,7 @@ import copy
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,9 +16,11 @@ import pytest
 import torch
 from torch import nn
 
-from jobs import checkpoint, train
+from jobs import checkpoint, interrupt, train
 from jobs.datasets import dataset_info, load_images
-from jobs.distributed import Group
+from jobs.distributed import Group, run_in_processes
+from jobs.errors import TrainingDivergedError
+from jobs.failures import classify
 from jobs.feeding import Share, epoch_batches, make_feeder
 from jobs.models import build_classifier
 from jobs.specs import TrainSpec
@@ -140,19 +143,22 @@ def test_killed_processes_leave_nothing_behind_and_go_on_to_the_same_bits(
     context = get_context("spawn")
     process = context.Process(target=_train, args=(replace(SPEC, epochs=3), store, resources))
     process.start()
-    deadline = time.monotonic() + 120
-    while not store.saved_epochs(SPEC.key) and process.is_alive() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    _await(lambda: bool(store.saved_epochs(SPEC.key)) or not process.is_alive())
     children = _children_of(process.pid or 0)
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
-    while any(_is_alive(pid) for pid in children) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(_is_alive(pid) for pid in children)
+    _await(lambda: not any(_is_alive(pid) for pid in children))
     _train(SPEC, store, resources)
     ours, theirs = _weights(SPEC, store), _weights(SPEC, undisturbed)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert _losses(SPEC, store) == _losses(SPEC, undisturbed)
+
+
+def _await(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def _children_of(pid: int) -> list[int]:
@@ -168,6 +174,78 @@ def _is_alive(pid: int) -> bool:
 
 def test_a_failure_of_one_process_is_the_failure_of_all(tmp_path: Path, resources: Resources) -> None:
     spec = replace(SPEC, learning_rate=1e30)
-    with pytest.raises(Exception, match=r"training of .* diverged"):
+    with pytest.raises(TrainingDivergedError, match=r"training of .* diverged"):
         _train(spec, Store(tmp_path), resources)
     assert not Store(tmp_path).is_trained(spec.key)
+
+
+def _fail_second(group: Group) -> None:
+    if group.rank == 1:
+        raise torch.OutOfMemoryError("CUDA out of memory, of the second process")
+    group.wait_for_all()
+
+
+def test_the_error_that_came_first_is_the_one_that_is_raised() -> None:
+    with pytest.raises(torch.OutOfMemoryError, match="of the second process") as raised:
+        run_in_processes(_fail_second, 2, "cpu")
+    assert classify(raised.value) == "cuda_oom"
+    assert "in process 1:" in "".join(raised.value.__notes__)
+
+
+def _train_until_interrupted(spec: TrainSpec, store: Store, resources: Resources) -> None:
+    interrupt.listen()
+    try:
+        _train(spec, store, resources)
+    except interrupt.Interrupted:
+        os._exit(76)
+
+
+def test_a_request_to_stop_ends_all(resources: Resources, tmp_path: Path) -> None:
+    store, spec = Store(tmp_path), replace(SPEC, epochs=500)
+    process = get_context("spawn").Process(target=_train_until_interrupted, args=(spec, store, resources))
+    process.start()
+    _await(lambda: bool(store.saved_epochs(spec.key)) or not process.is_alive())
+    children = _children_of(process.pid or 0)
+    os.kill(process.pid or 0, signal.SIGUSR2)
+    process.join()
+    assert process.exitcode == 76
+    assert not any(_is_alive(pid) for pid in children)
+    assert store.saved_epochs(spec.key)
+    assert not store.is_trained(spec.key)
+
+
+class _Task:
+    """One task of a SLURM job, by the variables that srun and submitit set."""
+
+    def __init__(self, rank: int, spec: TrainSpec, store: Store, resources: Resources) -> None:
+        variables = {
+            "SUBMITIT_EXECUTOR": "slurm",
+            "SLURM_JOB_ID": str(os.getpid()),
+            "SLURM_STEP_NUM_TASKS": "2",
+            "SLURM_NTASKS": "2",
+            "SLURM_JOB_NUM_NODES": "1",
+            "SLURM_JOB_NODELIST": "127.0.0.1",
+            "SLURM_PROCID": str(rank),
+            "SLURM_LOCALID": str(rank),
+        }
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            self.process = get_context("spawn").Process(target=_train_until_interrupted, args=(spec, store, resources))
+            self.process.start()
+
+    def ask_to_stop(self) -> None:
+        os.kill(self.process.pid or 0, signal.SIGUSR2)
+
+    def join(self) -> int | None:
+        self.process.join(120)
+        return self.process.exitcode
+
+
+def test_tasks_of_a_job_stop_together_when_one_is_asked(resources: Resources, tmp_path: Path) -> None:
+    store, spec = Store(tmp_path), replace(SPEC, epochs=500)
+    tasks = [_Task(rank, spec, store, resources) for rank in range(2)]
+    _await(lambda: bool(store.saved_epochs(spec.key)) or not tasks[0].process.is_alive())
+    tasks[1].ask_to_stop()
+    assert [task.join() for task in tasks] == [76, 76]
+    assert not store.is_trained(spec.key)

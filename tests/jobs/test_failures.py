@@ -45,6 +45,18 @@ def test_attempts_are_counted_per_unit(tmp_path: Path, unit: Unit) -> None:
     assert not any(failures.failures_of(store, other) for other in others)
 
 
+@pytest.mark.parametrize(("rank", "num_recorded"), [("0", 1), ("1", 0)])
+def test_of_the_tasks_of_a_job_only_the_first_writes(
+    rank: str, num_recorded: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("SUBMITIT_EXECUTOR", "slurm"), ("SLURM_STEP_NUM_TASKS", "2"), ("SLURM_PROCID", rank)):
+        monkeypatch.setenv(name, value)
+    store = Store(tmp_path)
+    with pytest.raises(CheckpointError):
+        worker.execute(SHARD, store, RESOURCES, tmp_path / "a.log")
+    assert len(failures.failures_of(store, SHARD)) == num_recorded
+
+
 def test_the_worker_writes_down_what_ended_a_unit(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with pytest.raises(CheckpointError):

@@ -70,6 +70,19 @@ def test_of_several_units_in_a_job_the_last_to_begin_died(tmp_path: Path) -> Non
     assert death.unit == SECOND
 
 
+def test_of_several_tasks_the_one_that_failed_says_why(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    exited = "srun: error: n7: task 2: Exited with exit code 1\n"
+    assert [death.message for death in _deaths(tmp_path, BEGIN.format(FIRST) + exited + STEP.format(""))] == [
+        exited.strip()
+    ]
+    (log,) = store.array_dir(NAME.grid, NAME.launch, NAME.array).glob("*_0_log.out")
+    other = log.with_name("5_1_2_log.out")
+    other.write_text(BEGIN.format(FIRST) + f"x rank 2 ERROR failed {FIRST}: the process was killed\n")
+    (death,) = _deaths(tmp_path, None)
+    assert (death.failure_class, death.message) == ("unknown", f"failed {FIRST}: the process was killed ({other})")
+
+
 def test_a_death_is_written_down_once(tmp_path: Path) -> None:
     deaths = _deaths(tmp_path, BEGIN.format(FIRST))
     (failure,) = record_deaths(deaths, MANIFEST, Store(tmp_path))

@@ -199,6 +199,54 @@ def test_several_units_in_one_job(fake: FakeSlurm, results: Path) -> None:
     assert fake.option("array") == [*["0-1%2"] * 4, "0-0%1"]
 
 
+@pytest.mark.parametrize(
+    ("options", "lines"),
+    [
+        (
+            [],
+            [
+                "--nodes=1",
+                "--ntasks=4",
+                "--ntasks-per-node=4",
+                "--gpus-per-node=4",
+                "--cpus-per-task=2",
+                "--mem=65536MB",
+            ],
+        ),
+        (
+            ["cluster.tasks_per_node=3", "cluster.train.gpus=2", "cluster.train.mem_gb=1.5"],
+            ["--nodes=2", "--ntasks=4", "--ntasks-per-node=3", "--gpus-per-node=6", "--mem=4608MB"],
+        ),
+        (["cluster.tasks_per_node=2", "cluster.train.gpus=0"], ["--nodes=2", "--ntasks=4", "--ntasks-per-node=2"]),
+        # One task starts them all.
+        (
+            ["cluster.tasks_per_node=2", "cluster.use_srun=false"],
+            ["--nodes=1", "--gpus-per-node=4", "--cpus-per-task=8", "--mem=65536MB"],
+        ),
+    ],
+)
+def test_processes_that_train_a_model_together_are_tasks_of_one_job(
+    fake: FakeSlurm, results: Path, options: list[str], lines: list[str]
+) -> None:
+    mixed = "grid.blocks=[{method: gaussian, sigma: [0.25, 0.5], num_processes: [1, 4]}]"
+    assert _launch(results, mixed, "cluster.units_per_job=2", *options) == 0
+    # Models of one process share a job, those of four have one each; certification is as always.
+    assert fake.option("array") == [*["0-0%1"] * 4, *["0-1%2"] * 4, "0-0%1"]
+    assert fake.option("dependency")[:8] == [None, *["aftercorr:1"] * 3, None, *["aftercorr:5"] * 3]
+    train, *others = [fake.scripts[4], *fake.scripts[:4], *fake.scripts[5:]]
+    for line in lines:
+        assert f"#SBATCH {line}\n" in train
+    if "cluster.train.gpus=0" in options:
+        assert "gpus" not in train
+    starts = [line for line in train.splitlines() if "pipeline.node" in line]
+    if "cluster.use_srun=false" in options:
+        assert "srun" not in starts[0]
+        assert "--ntasks" not in train
+    else:
+        assert "--cpus-per-task=2 --kill-on-bad-exit=1" in starts[0]
+    assert not any("--ntasks" in script or "kill-on-bad-exit" in script for script in others)
+
+
 def test_every_option_reaches_its_script(fake: FakeSlurm, results: Path) -> None:
     options = [
         "cluster.partition=gpu",

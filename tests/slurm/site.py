@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from configs.composition import compose_config
 from jobs.failures import Failure
 from jobs.manifest import Manifest, read_manifest
@@ -22,6 +24,7 @@ from jobs.store import Store
 from pipeline.scheduler import QueuedTask, read_queue
 from pipeline.states import UnitState
 from pipeline.status import Status, look
+from tests.grids import finished_files, grid_records
 
 HERE = Path(__file__).parent
 CLUSTER = HERE / "cluster"
@@ -44,6 +47,9 @@ SLURM = [
     "cluster.aggregate.mem_gb=2.5",
     "cluster.units_per_job=2",  # importing torch is what takes longest
 ]
+
+HALF = ("runs/*s0.25*", "runs/*s0.50*/certify", "grids/*/records.parquet")
+"""What of finished results is to be done anew: all of one model, the certification of the other."""
 
 
 def compose(results: Path, *more: str) -> dict[str, Any]:
@@ -109,8 +115,11 @@ class Site:
         """Launch until the end."""
         return self.launch("wait=true", *more)
 
+    def status_command(self, *more: str) -> list[str]:
+        return [sys.executable, "-m", "pipeline.status", "grid=faults", f"results={self.results}", *more]
+
     def status(self, *more: str) -> str:
-        command = [sys.executable, "-m", "pipeline.status", "grid=faults", f"results={self.results}", *more]
+        command = self.status_command(*more)
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
@@ -135,6 +144,10 @@ class Site:
     def queue(self) -> list[QueuedTask]:
         return read_queue()
 
+    def log_of(self, pattern: str) -> str:
+        """The logs of units, by a pattern of their paths."""
+        return "\n".join(path.read_text() for path in sorted(self.results.glob(f"grids/faults/logs/{pattern}")))
+
     def logs(self) -> str:
         """All logs, for the message of a failed assertion."""
         paths = sorted(self.results.rglob("*.log")) + sorted(self.results.rglob("*_log.out"))
@@ -151,16 +164,34 @@ class Site:
         """Wait until the queue is empty."""
         self.await_(lambda: not self.queue(), "the end of all jobs")
 
-    def copy_from(self, results: Path, *, without: str) -> None:
-        """Begin with finished results, without the files of a pattern."""
+    def copy_from(self, results: Path, *without: str) -> dict[str, tuple[int, int]]:
+        """Begin with finished results, without the files of some patterns; what is finished."""
         shutil.copytree(results, self.results)
-        for path in sorted(self.results.glob(without), reverse=True):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for pattern in without:
+            for path in sorted(self.results.glob(pattern), reverse=True):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return finished_files(self.results)
+
+    def assert_complete(self, undisturbed: pa.Table, before: dict[str, tuple[int, int]]) -> None:
+        """The records are those of a launch that nothing befell, and what was finished was not touched."""
+        assert before.items() <= finished_files(self.results).items()
+        assert grid_records(self.results, "faults").equals(undisturbed)
+        assert set(self.states().values()) == {"done"}
 
 
 def slurm(*command: str) -> str:
     """The output of one of SLURM's own commands."""
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def preempt() -> None:
+    """A job of the higher partition that wants everything for a moment."""
+    slurm("sbatch", "--partition=high", "--nodes=4", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
+
+
+def release() -> None:
+    """Let all held jobs go."""
+    slurm("scontrol", "release", ",".join(sorted({task.array_id for task in read_queue()})))
 
 
 def kill_daemon(name: str) -> None:

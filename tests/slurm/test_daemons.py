@@ -1,13 +1,19 @@
-"""Daemons of the cluster that are killed, on the real cluster."""
+"""Daemons of the cluster that are killed, and answers that do not come, on the real cluster."""
 
 from __future__ import annotations
 
+import os
+import stat
 import time
+from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
-from tests.grids import finished_files, grid_records
-from tests.slurm.site import Site, kill_daemon, slurm, start_cluster
+from configs.entry import run_command
+from pipeline import scheduler
+from pipeline.status import status
+from tests.slurm.site import HALF, Site, kill_daemon, release, start_cluster
 
 
 def test_kill_9_of_slurmctld_and_of_slurmdbd(site: Site, undisturbed: pa.Table) -> None:
@@ -24,30 +30,62 @@ def test_kill_9_of_slurmctld_and_of_slurmdbd(site: Site, undisturbed: pa.Table) 
     kill_daemon("slurmdbd")
     assert {task.job for task in site.queue()} == queued
     assert set(site.states().values()) == {"queued"}
-    slurm("scontrol", "release", ",".join(sorted({task.array_id for task in site.queue()})))
+    release()
     site.finish()
-    assert grid_records(site.results, "faults").equals(undisturbed)
+    site.assert_complete(undisturbed, {})
 
 
-def test_kill_9_of_a_slurmd_makes_two_writers_of_one_unit(site: Site, undisturbed: pa.Table) -> None:
-    site.order_faults(**{"train/.*s0.25": "two copies"})
-    site.launch()
-    lost = "train/.*s0.25"
-    site.await_(
-        lambda: site.unit(lost).state == "running" and (site.results / "grids/faults/logs/train").exists(),
-        "the first copy",
-    )
-    activity = site.look().found.activity
-    node = activity.tasks[site.unit(lost).unit.name].node
-    site.await_(lambda: list(site.results.glob("grids/faults/logs/train/*s0.25*.log")), "the unit's begin")
-    kill_daemon(f"slurmd-{node.rpartition('.')[2]}")
-    site.await_(lambda: (site.folder / "faults.json.second").exists(), "the second copy")
-    assert site.unit(lost).state in ("running", "done")
-    log = next(site.results.glob("grids/faults/logs/train/*s0.25*.log"))
-    site.await_(lambda: log.read_text().count("INFO end train/") == 2, "the end of both copies")
-    before = finished_files(site.store.run_dir(site.manifest.runs[0].train.key))
-    site.await_idle()
+def test_kill_9_of_a_slurmd_makes_two_writers_in_training_and_in_certification(
+    site: Site, undisturbed: pa.Table, undisturbed_site_results: Path
+) -> None:
+    before = site.copy_from(undisturbed_site_results, *HALF)
+    lost = {"train/.*s0.25": "two copies", "certify/.*s0.50.*/000000": "two copies"}
+    site.order_faults(**lost)
+    site.launch("cluster.units_per_job=1")
+    units = [site.unit(pattern) for pattern in lost]
+    logs = [site.store.log_path("faults", item.unit.name) for item in units]
+    site.await_(lambda: all(log.exists() and "INFO begin" in log.read_text() for log in logs), "the first copies")
+    tasks = site.look().found.activity.tasks
+    nodes = {tasks[item.unit.name].node for item in units}
+    for node in nodes:
+        kill_daemon(f"slurmd-{node.rpartition('.')[2]}")
+    site.await_(lambda: len(list(site.folder.glob("faults.json.second*"))) == 2, "the second copies")
+    assert {site.unit(pattern).state for pattern in lost} <= {"running", "done"}
+    site.await_(lambda: all(log.read_text().count("INFO end") == 2 for log in logs), "the end of both copies")
     start_cluster()
     site.finish()
-    assert before.items() <= finished_files(site.results).items()
-    assert grid_records(site.results, "faults").equals(undisturbed)
+    assert all(log.read_text().count("INFO begin") == 2 for log in logs)
+    site.assert_complete(undisturbed, before)
+
+
+def test_a_squeue_that_fails_hangs_or_talks_nonsense(
+    site: Site,
+    undisturbed: pa.Table,
+    undisturbed_site_results: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = site.copy_from(undisturbed_site_results, *HALF)
+    site.launch()
+    squeue = site.folder / "bin" / "squeue"
+    squeue.parent.mkdir()
+    num_arrays = len(list(site.results.glob("grids/faults/slurm/*/*-*")))
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{squeue.parent}:{os.environ['PATH']}")
+        patch.setattr(scheduler, "TIMEOUT_S", 1.0)
+        for shell, message in (
+            ("echo slurm_load_jobs error >&2; exit 1", "squeue failed with code 1: slurm_load_jobs error"),
+            ("exec sleep 60", "squeue did not answer within 1 s"),
+            ("head -c 300 /dev/urandom", "squeue answered something that is not a queue"),
+        ):
+            squeue.write_text(f"#!/bin/sh\n{shell}\n")
+            squeue.chmod(squeue.stat().st_mode | stat.S_IXUSR)
+            assert run_command("status", status, ["grid=faults", f"results={site.results}"]) == 0
+            assert message in capsys.readouterr().out
+            # What was done before is known to be; of the rest nothing is, but for what has ended meanwhile.
+            assert set(site.states().values()) <= {"done", "unknown"}
+            assert site.unit("train/.*s0.50").state == "done"
+        assert "nothing was submitted" in site.launch(expect=1)
+    assert len(list(site.results.glob("grids/faults/slurm/*/*-*"))) == num_arrays
+    site.await_idle()  # the jobs did not mind
+    site.assert_complete(undisturbed, before)

@@ -10,14 +10,14 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from tests.grids import finished_files, grid_records
+from tests.grids import finished_files
 from tests.slurm.site import Site
 
 
 def test_a_torn_shard_and_one_of_something_else(
     site: Site, undisturbed: pa.Table, undisturbed_site_results: Path
 ) -> None:
-    site.copy_from(undisturbed_site_results, without="grids/*/records.parquet")
+    complete = site.copy_from(undisturbed_site_results, "grids/*/records.parquet")
     runs = site.manifest.runs
     torn, foreign = (
         site.store.shard_path(
@@ -39,15 +39,14 @@ def test_a_torn_shard_and_one_of_something_else(
     assert failure.failure_class == "data"
     assert torn.name in failure.message
     assert "foreign records" in failure.message
-    before = {path: key for path, key in finished_files(site.results).items() if "rejected" not in path}
+    before = {path: key for path, key in complete.items() if path not in (str(torn), str(foreign))}
     site.finish()
-    assert before.items() <= finished_files(site.results).items()
-    assert grid_records(site.results, "faults").equals(undisturbed)
+    site.assert_complete(undisturbed, before)
 
 
 @pytest.fixture
 def small_disk(site: Site) -> Path:
-    """A results folder on a file system of one megabyte."""
+    """A results folder on a file system of one megabyte and a half."""
     site.results.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", site.results], check=False)
     if mounted.returncode:
@@ -63,11 +62,14 @@ def test_a_full_disk(site: Site, small_disk: Path, undisturbed: pa.Table) -> Non
             while True:
                 file.write(bytes(4096))
         site.await_idle()
-        assert "done" not in {state for name, state in site.states().items() if name.startswith("certify")}
+        before, states = finished_files(site.results), site.states()
+        assert "done" not in {state for name, state in states.items() if name.startswith("certify")}
+        assert not {"running", "queued"} & set(states.values())
+        site.status("verbose=true")  # looks without writing
         assert "cannot write to" in site.launch(expect=2)
         filler.unlink()
         subprocess.run(["mount", "-o", "remount,size=50m", small_disk], check=True)
         site.finish("retry=all")
-        assert grid_records(site.results, "faults").equals(undisturbed)
+        site.assert_complete(undisturbed, before)
     finally:
         subprocess.run(["umount", "--lazy", small_disk], check=True)

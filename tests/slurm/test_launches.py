@@ -17,12 +17,12 @@ from jobs.store import Store
 from pipeline.activity import slurm_activity
 from pipeline.ledger import ArrayName, read_tasks
 from pipeline.scheduler import read_queue
-from tests.grids import grid_records
-from tests.slurm.site import Site, slurm
+from tests.slurm.site import HALF, Site, release, slurm
 
 HELD = ["+cluster.extra.hold=true", "cluster.units_per_job=1"]
 """Nothing starts, and every unit is a task of its own."""
 UNITS = {"train": 2, "certify": 4, "aggregate": 1}
+HALF_UNITS = {**UNITS, "train": 1}
 
 
 def _queued_units(store: Store) -> Counter[str]:
@@ -35,10 +35,10 @@ def _queued_units(store: Store) -> Counter[str]:
     return units
 
 
-def _assert_each_once(store: Store) -> None:
+def _assert_each_once(store: Store, expected: dict[str, int]) -> None:
     units = _queued_units(store)
     assert set(units.values()) == {1}, units
-    assert Counter(unit.partition("/")[0] for unit in units) == UNITS
+    assert Counter(unit.partition("/")[0] for unit in units) == expected
 
 
 def _killing_sbatch(folder: Path, *, call: int, when: str) -> str:
@@ -55,21 +55,27 @@ def _killing_sbatch(folder: Path, *, call: int, when: str) -> str:
     return f"{folder}:{os.environ['PATH']}"
 
 
-def test_kill_9_of_the_launch_before_between_and_after_its_sbatch_calls(site: Site, undisturbed: pa.Table) -> None:
+def test_kill_9_of_the_launch_before_between_and_after_its_sbatch_calls(
+    site: Site, undisturbed: pa.Table, undisturbed_site_results: Path
+) -> None:
+    before = site.copy_from(undisturbed_site_results, *HALF)
     # Training, certification, aggregation: every launch is killed around another call.
     for call, when, num_arrays in ((1, "before", 0), (1, "after", 1), (2, "before", 2), (1, "after", 3)):
         path = _killing_sbatch(site.folder / "bin", call=call, when=when)
         site.launch(*HELD, expect=-9, PATH=path)
         assert len({task.array_id for task in site.queue()}) == num_arrays
         assert set(_queued_units(site.store).values()) <= {1}
+        queued = {unit for unit, state in site.states().items() if state == "queued"}
+        assert queued == set(_queued_units(site.store))
     site.launch(*HELD)
-    _assert_each_once(site.store)
-    slurm("scontrol", "release", ",".join(sorted({task.array_id for task in site.queue()})))
+    _assert_each_once(site.store, HALF_UNITS)
+    release()
     site.finish()
-    assert grid_records(site.results, "faults").equals(undisturbed)
+    site.assert_complete(undisturbed, before)
 
 
-def test_two_launches_at_the_same_moment(site: Site) -> None:
+def test_two_launches_at_the_same_moment(site: Site, undisturbed: pa.Table, undisturbed_site_results: Path) -> None:
+    before = site.copy_from(undisturbed_site_results, *HALF)
     launches = [
         subprocess.Popen(site.command(*HELD), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -78,10 +84,16 @@ def test_two_launches_at_the_same_moment(site: Site) -> None:
     codes = sorted(process.returncode for process in launches)
     # The second is refused, or comes late enough to find everything queued.
     assert codes == [0, 0] or (codes == [0, 1] and any("another launch is at work" in text for text in texts))
-    _assert_each_once(site.store)
+    _assert_each_once(site.store, HALF_UNITS)
+    release()
+    site.finish()
+    site.assert_complete(undisturbed, before)
 
 
-def test_scancel_of_a_queued_array_and_of_a_running_task(site: Site, undisturbed: pa.Table) -> None:
+def test_scancel_of_a_queued_array_and_of_a_running_task(
+    site: Site, undisturbed: pa.Table, undisturbed_site_results: Path
+) -> None:
+    before = site.copy_from(undisturbed_site_results, "runs/*s0.25*", "grids/*/records.parquet")
     site.order_faults(**{"train/.*s0.25": "hang"})
     site.launch()
     site.await_(
@@ -102,7 +114,7 @@ def test_scancel_of_a_queued_array_and_of_a_running_task(site: Site, undisturbed
     assert [state for name, state in states.items() if "s0.25" in name] == ["missing"] * 2
     assert "\nfailed   " not in site.status()  # somebody wanted it so
     site.finish()
-    assert grid_records(site.results, "faults").equals(undisturbed)
+    site.assert_complete(undisturbed, before)
 
 
 def test_cancel_ends_the_jobs_of_its_grid_only(site: Site) -> None:
@@ -116,15 +128,25 @@ def test_cancel_ends_the_jobs_of_its_grid_only(site: Site) -> None:
     assert set(site.states().values()) <= {"missing", "queued"}
 
 
-def test_impossible_resources_are_refused_and_leave_nothing(site: Site) -> None:
+def test_impossible_resources_are_refused_and_leave_nothing(
+    site: Site, undisturbed: pa.Table, undisturbed_site_results: Path
+) -> None:
+    finished = site.copy_from(undisturbed_site_results, *HALF)
+    before = _files(site.results)
     text = site.launch("cluster.certify.gpus=64", expect=1)
     assert "SLURM refuses: certify: " in text
     assert "nothing was submitted" in text
     site.await_idle()
-    assert sorted(path.name for path in (site.store.grid_dir("faults")).iterdir()) == ["grid.json", "slurm"]
+    assert _files(site.results) == before
     assert list(site.store.launches_dir("faults").iterdir()) == []
     assert site.store.code_copies() == []
-    assert set(site.states().values()) == {"missing"}
+    assert set(site.states().values()) == {"missing", "done"}
+    site.finish()
+    site.assert_complete(undisturbed, finished)
+
+
+def _files(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
@@ -146,14 +168,14 @@ def test_submit_limits_are_respected_in_waves_that_the_next_launch_continues(sit
     assert second.total() <= submit_limit
     slurm("sacctmgr", "--immediate", "modify", "user", "root", "set", "MaxSubmitJobs=-1")
     site.launch(*HELD)
-    _assert_each_once(site.store)
+    _assert_each_once(site.store, UNITS)
 
 
 def test_one_s_own_limit_is_respected_too(site: Site) -> None:
     site.launch(*HELD, "cluster.max_queued=3")
     assert 0 < _queued_units(site.store).total() <= 3
     site.launch(*HELD)
-    _assert_each_once(site.store)
+    _assert_each_once(site.store, UNITS)
 
 
 def test_a_grid_larger_than_max_array_size(site: Site) -> None:

@@ -1,57 +1,69 @@
-"""Units that fail in every way, on the real cluster."""
+"""Units that end in every way, on the real cluster."""
 
 from __future__ import annotations
 
+import re
+import subprocess
+from pathlib import Path
+
 import pyarrow as pa
 
-from tests.grids import finished_files, grid_records
-from tests.slurm.site import Site
+from tests.grids import finished_files
+from tests.slurm.site import HALF, Site
 
 SINGLY = ["cluster.units_per_job=1", "cluster.max_array_size=1"]
 """Every array has one task, and every model is a block of its own."""
 
 
-def test_an_undisturbed_launch_returns_at_once_and_completes(site: Site, undisturbed: pa.Table) -> None:
+def test_an_undisturbed_launch_returns_at_once_and_is_followed_to_its_end(site: Site, undisturbed: pa.Table) -> None:
     text = site.launch(*SINGLY)
     assert "submitted 7 units in 7 arrays" in text
     states = set(site.states().values())
     assert states <= {"queued", "running", "done"}
     assert "nothing to submit: the rest is under way" in site.launch(*SINGLY)
+    watch = subprocess.Popen(site.status_command("watch=true", "interval_s=1"), stdout=subprocess.PIPE, text=True)
     site.finish()
-    assert grid_records(site.results, "faults").equals(undisturbed)
+    said, _ = watch.communicate(timeout=60)
+    assert watch.returncode == 0
+    first, *_, last = said.split("grid faults: ")[1:]
+    assert "images certified: 0 of 16" in first
+    assert "images certified: 16 of 16" in last
+    site.assert_complete(undisturbed, {})
     assert (site.store.envelope_dir("faults") / "envelope.csv").exists()
     before = finished_files(site.results)
     assert "nothing to do: the grid is complete" in site.launch()
     assert finished_files(site.results) == before
 
 
-def test_units_that_raise_exit_crash_are_killed_or_take_too_much_memory(site: Site, undisturbed: pa.Table) -> None:
-    site.order_faults(**{"train/.*s0.25": "kill", "train/.*s0.50": "segfault"})
-    site.launch()
+def _hosts(site: Site, pattern: str) -> list[str]:
+    """Where the units that match began, the earliest first."""
+    logs = sorted(site.results.glob("grids/faults/slurm/*/*/*_0_log.out"), key=lambda path: path.parent.parent.name)
+    return [host for log in logs for host in re.findall(rf"begin \S*{pattern}\S* on (\S+)", log.read_text())]
+
+
+def test_units_that_raise_exit_crash_are_killed_or_take_too_much_memory(
+    site: Site, undisturbed: pa.Table, undisturbed_site_results: Path
+) -> None:
+    """Four shards of a trained model fail, and training fails twice."""
+    site.copy_from(undisturbed_site_results, *HALF)
+    shards = {"000000": "raise", "000002": "kill", "000004": "memory", "000006": "exit"}
+    faults = {f"certify/.*s0.50.*/{start}": fault for start, fault in shards.items()}
+    site.order_faults(**{"train/": "kill", **faults})
+    singly = ["cluster.units_per_job=1", "cluster.num_shards=4"]
+    site.launch(*singly)
     site.await_idle()
-    killed, crashed = (site.failures()[f"train/{run.train.key}"] for run in site.manifest.runs)
-    assert (killed.failure_class, crashed.failure_class) == ("unknown", "bug")
-    assert "SIGKILL" in killed.message
-    assert "SIGSEGV" in crashed.message
-    assert all(item.host.startswith("127.0.0.") and item.gpus and item.job for item in (killed, crashed))
-    assert {item.state for item in site.look().states.units if item.unit.stage == "certify"} == {"missing"}
-    site.order_faults(
-        **{
-            "certify/.*s0.25.*/000000": "raise",
-            "certify/.*s0.25.*/000004": "kill",
-            "certify/.*s0.50.*/000000": "memory",
-            "certify/.*s0.50.*/000004": "exit",
-        }
-    )
-    site.launch()
-    site.await_idle()
-    before = finished_files(site.results)
-    shards = [(sigma, start) for sigma in ("s0.25", "s0.50") for start in ("000000", "000004")]
-    failures = [site.unit(f"^certify/.*{sigma}.*/{start}-").failure for sigma, start in shards]
-    raised, killed, memory, left = (failure for failure in failures if failure is not None)
+    killed = site.unit("train/.*s0.25").failure
+    assert killed is not None
+    assert (killed.failure_class, "SIGKILL" in killed.message) == ("unknown", True)
+    assert killed.host.startswith("127.0.0.")
+    assert killed.gpus
+    assert killed.job
+    assert site.unit("certify/.*s0.25").state == "missing"  # it waits for its model
+    failures = [site.unit(pattern).failure for pattern in faults]
+    raised, died, memory, left = (failure for failure in failures if failure is not None)
     assert (raised.failure_class, raised.message) == ("bug", "RuntimeError: a fault on order")
     assert "Traceback" in raised.traceback
-    assert (killed.failure_class, "SIGKILL" in killed.message) == ("unknown", True)
+    assert (died.failure_class, "SIGKILL" in died.message) == ("unknown", True)
     assert (left.failure_class, left.message) == ("unknown", "the process exited with code 3")
     assert memory.failure_class == "host_oom"
     assert "exceeded memory limit" in memory.message
@@ -59,6 +71,18 @@ def test_units_that_raise_exit_crash_are_killed_or_take_too_much_memory(site: Si
     text = site.status()
     assert text.count("failed   certify/") == 4
     assert "log: " in text
-    site.finish()
-    assert before.items() <= finished_files(site.results).items()
-    assert grid_records(site.results, "faults").equals(undisturbed)
+
+    # Again, away from the nodes that were at fault; training fails for another reason.
+    site.order_faults(**{"train/": "segfault"})
+    site.launch(*singly)
+    site.await_idle()
+    before = finished_files(site.results)
+    crashed = site.unit("train/.*s0.25").failure
+    assert crashed is not None
+    assert (crashed.failure_class, crashed.attempt, "SIGSEGV" in crashed.message) == ("bug", 2, True)
+    assert _hosts(site, "s0.25")[0] == killed.host
+    avoided = {failure.host for failure in (killed, died, left)}
+    assert avoided.isdisjoint(_hosts(site, "s0.25")[1:])
+    assert site.unit("certify/.*s0.50.*000006").state == "done"
+    site.finish(*singly)
+    site.assert_complete(undisturbed, before)

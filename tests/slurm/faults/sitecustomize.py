@@ -23,14 +23,19 @@ def _hold_memory() -> None:
     del held
 
 
-def _wait_for_second_copy() -> None:
+def _wait_for_second_copy(name: str) -> None:
     """The first copy waits until the unit was started again elsewhere; then both run to their ends."""
-    second = Path(os.environ["FAULTS"] + ".second")
+    second = Path(os.environ["FAULTS"] + ".second-" + re.sub(r"\W", "_", name))
     if os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
         second.touch()
         return
     while not second.exists():
         time.sleep(0.1)
+
+
+def _kill_second() -> None:
+    if os.environ["SLURM_PROCID"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _make_raise(module_name: str) -> None:
@@ -44,8 +49,8 @@ _ACTIONS: dict[str, Callable[[], object]] = {
     "exit": lambda: os._exit(3),
     "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "kill second": _kill_second,
     "memory": _hold_memory,
-    "two copies": _wait_for_second_copy,
     "hang": lambda: time.sleep(600),
 }
 
@@ -87,7 +92,9 @@ def _order() -> None:
                 elif action == "raise":
                     if _is_first_time(pattern):
                         _make_raise(worker.STAGE_MODULES[unit.stage])
-                elif action == "two copies" or _is_first_time(pattern):
+                elif action == "two copies":
+                    _wait_for_second_copy(unit.name)
+                elif action == "kill second" or _is_first_time(pattern):
                     _ACTIONS[action]()
         execute(unit, *args)
 
