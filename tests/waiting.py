@@ -19,7 +19,7 @@ class BlockingCopyError(AssertionError):
     """The host would wait for the device."""
 
 
-class NoBlockingCopies(TorchDispatchMode):
+class NoBlockingCopies(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Raises BlockingCopyError where something is copied to the device and the host waits for it."""
 
     def __torch_dispatch__(

@@ -29,6 +29,10 @@ def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # there is none for META
 
 
+def _no_blocking_copies() -> NoBlockingCopies:
+    return NoBlockingCopies()  # type: ignore[no-untyped-call]
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("change", METHODS, ids=lambda change: "-".join(map(str, change.values())))
 def test_a_training_step_never_waits(change: dict[str, Any], precision: str) -> None:
@@ -38,7 +42,7 @@ def test_a_training_step_never_waits(change: dict[str, Any], precision: str) -> 
     stepper = Stepper(spec=spec, classifier=classifier, replica=classifier, optimizer=optimizer, group=Group())
     random = Randomness(shared=torch.Generator(), own=torch.Generator())
     inputs, labels = torch.zeros(12, *SHAPE, device=META), torch.zeros(12, dtype=torch.int64, device=META)
-    with NoBlockingCopies():
+    with _no_blocking_copies():
         for _ in range(2):
             (sums,) = stepper.steps(12, inputs, labels, spec.epsilon, random)
     assert sums.device == META
@@ -51,7 +55,7 @@ def test_a_batch_of_certification_never_waits(law: NoiseLaw) -> None:
     shape, num_classes = info.image_shape, info.num_classes
     counter = VoteCounter(classifier, law, num_classes=num_classes, image_shape=shape, batch_size=300, device=META)
     draws = list(draws_between(0, NoiseStream(seed=0, index=0, stage="estimation"), 0, 550))
-    with NoBlockingCopies():
+    with _no_blocking_copies():
         counter.assign(0, torch.full(shape, 0.5))
         assert list(counter.count([draws[:3], draws[3:]])) == [draws[:3], draws[3:]]
         counter.clear([0, 1])
@@ -72,5 +76,5 @@ def test_a_batch_of_certification_never_waits(law: NoiseLaw) -> None:
 )
 def test_what_waits_is_found(ask: Callable[[Tensor], Any]) -> None:
     values = torch.zeros(3, device=META)
-    with NoBlockingCopies(), pytest.raises((BlockingCopyError, RuntimeError, NotImplementedError)):
+    with _no_blocking_copies(), pytest.raises((BlockingCopyError, RuntimeError, NotImplementedError)):
         ask(values)
