@@ -177,7 +177,12 @@ def _warned(job: ArrayTask, is_time: threading.Event) -> bool:
         again.append(job.interrupt())
 
     before = signal.signal(signal.SIGUSR1, handle)
-    warner = threading.Thread(target=lambda: is_time.wait(60) and os.kill(os.getpid(), signal.SIGUSR1))
+
+    def warn() -> None:
+        is_time.wait(60)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    warner = threading.Thread(target=warn)
     warner.start()
     try:
         with pytest.raises(SystemExit):
