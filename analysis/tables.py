@@ -101,7 +101,8 @@ def statistics_caption(comparison: Comparison, frame: pd.DataFrame, levels: Leve
         f"{levels.confidence:.0%} band for all {frame['num_models'][0]} models and all radii together (it fails with "
         f"probability {error:.2g}). High prob.: what is certified truly on these images, whatever certificates are "
         f"false, with probability {1 - levels.rho:g} for all models together. Avg. r: average radius of the model in "
-        "the row, secondary. Abstains: how often that model makes no claim; not known (a dash) where sampling stopped early."
+        "the row, secondary. Abstains: how often that model makes no claim; not known (a dash) where sampling "
+        "stopped early."
     )
 
 
