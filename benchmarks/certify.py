@@ -55,7 +55,9 @@ def plain_way(classifier: Classifier, info: DatasetInfo, n: int, batch_size: int
 
     @torch.no_grad()
     def certified(images: Sequence[Tensor]) -> int:
-        return sum(int(votes(image_CHW, N0).sum() + votes(image_CHW, n).sum()) for image_CHW in images)
+        device = next(classifier.buffers()).device
+        on_device = [image_CHW.to(device) for image_CHW in images]
+        return sum(int(votes(image_CHW, N0).sum() + votes(image_CHW, n).sum()) for image_CHW in on_device)
 
     return certified
 
@@ -67,7 +69,14 @@ def our_way(classifier: nn.Module, info: DatasetInfo, n: int, batch_size: int, l
     def certified(images: Sequence[Tensor]) -> int:
         test_images = (TestImage(index=index, image_CHW=image_CHW) for index, image_CHW in enumerate(images))
         done = certify_images(
-            classifier, test_images, procedure, law, num_classes=info.num_classes, seed=0, batch_size=batch_size
+            classifier,
+            test_images,
+            procedure,
+            law,
+            num_classes=info.num_classes,
+            seed=0,
+            batch_size=batch_size,
+            device=next(classifier.buffers()).device,
         )
         return sum(int(item.counts0.sum() + item.counts.sum()) for _, item in done)
 
@@ -91,7 +100,7 @@ def main(arguments: Sequence[str]) -> int:
         ways["ours, exact grid"] = our_way(
             ready, info, options.n, options.batch, ExactGridNoise(SIGMA, info.num_levels)
         )
-    images = list(_images(info, options.images, device))
+    images = list(random_images(info, options.images))
     ways["ours"](images[:1])
     print(
         machine(),
@@ -153,11 +162,12 @@ def _report(rates: dict[str, list[float]], bound: float, options: argparse.Names
     return int(ratio < options.ratio)
 
 
-def _images(info: DatasetInfo, num_images: int, device: torch.device) -> Iterator[Tensor]:
+def random_images(info: DatasetInfo, num_images: int) -> Iterator[Tensor]:
+    """Images of the dataset's shape and levels, on the host, the same at each call."""
     generator = torch.Generator().manual_seed(1)
     for _ in range(num_images):
         levels = torch.randint(info.num_levels + 1, info.image_shape, generator=generator)
-        yield (levels.float() / info.num_levels).to(device)
+        yield levels.float() / info.num_levels
 
 
 def _flops_per_sample(classifier: Classifier, info: DatasetInfo) -> float:

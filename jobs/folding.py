@@ -92,11 +92,11 @@ class FoldedClassifier(nn.Module):
             self._first.weight.div_(self.normalize.std)
 
     def forward(self, inputs_BCHW: Tensor) -> Tensor:
-        prepared_BCHW = self._prepared(inputs_BCHW).to(dtype=self._dtype, memory_format=torch.channels_last)
+        prepared_BCHW = self.prepared(inputs_BCHW).to(dtype=self._dtype, memory_format=torch.channels_last)
         logits: Tensor = self.network(prepared_BCHW)
         return logits.to(inputs_BCHW.dtype)
 
-    def _prepared(self, inputs_BCHW: Tensor) -> Tensor:
+    def prepared(self, inputs_BCHW: Tensor) -> Tensor:
         """What is left of the normalisation."""
         if self._first is None:
             return self.normalize(inputs_BCHW)  # type: ignore[no-any-return]
