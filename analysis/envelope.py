@@ -34,7 +34,7 @@ class EnvelopeConfig:
     grid: str | None
     results: Annotated[str, Field(min_length=1)]
     where: dict[str, Any] | None
-    radii: list[Annotated[float, Field(ge=0)]] | None
+    radii: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] | None
     step: Annotated[float, Field(gt=0)] | None
     alpha: _Open | None
     selection: SelectionMode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ import pandas as pd
 
 from analysis.compare import Comparison, Contenders
 from analysis.models import Model
+from analysis.paper_numbers import printed_envelope
 from smoothing.bands import simultaneous_half_width
 from smoothing.bounds import two_sided_interval
 from smoothing.bracket import min_possible_count, n_limited_radius
@@ -47,8 +49,9 @@ def envelope_frame(comparison: Comparison, radii: Sequence[float], levels: Level
         allow (the lower end of that bracket is accuracy itself); band_lower, band_upper: simultaneous
         over models and radii; high_probability: lower bound on the true share of these images that
         holds in spite of false certificates; n_limited; average_radius and model: the one that
-        attains the cell. Then single_accuracy: of the one best model; gain over the baseline.
-        What the records do not allow is nan.
+        attains the cell; printed: what the paper prints there for the same dataset. Then
+        single_accuracy: of the one best model; gain over the baseline. What the records do not allow,
+        or the paper does not print, is nan.
     """
     at = np.asarray(radii, dtype=np.float64)
     frame = pd.DataFrame({"radius": at, "num_images": comparison.contenders.num_images})
@@ -126,6 +129,7 @@ def _add(frame: pd.DataFrame, comparison: Comparison, contenders: Contenders, le
         "high_probability": _high_probability(counts, num_images, contenders, levels.rho / among),
         "n_limited": _n_limited(contenders, winners, radii),
         "average_radius": _average_radii(winners),
+        "printed": _printed(contenders, radii),
         "model": ["" if model is None else model.label for model in winners],
     }
     for name, values in columns.items():
@@ -141,6 +145,18 @@ def _monte_carlo(
         cells = labels == label
         upper[cells] = monte_carlo_upper(contenders.models[str(label)], radii[cells], contenders.is_reported)
     return upper
+
+
+def _printed(contenders: Contenders, radii: npt.NDArray[np.float64]) -> list[float]:
+    """The paper's envelope of the same method on the same dataset."""
+    known = [model.parameters for model in contenders.models.values()]
+    methods = {parameters.method for parameters in known}
+    row = printed_envelope(known[0].dataset, methods.pop() or "") if len(methods) == 1 else None
+    if row is None:
+        return [math.nan] * radii.size
+    # Unlike a model's row, an envelope does not end at 0 where the paper ends its table.
+    percents = [row.percent_at(float(radius)) if radius <= row.last_radius + 1e-9 else None for radius in radii]
+    return [math.nan if percent is None else percent / 100 for percent in percents]
 
 
 def _average_radii(winners: Sequence[Model | None]) -> list[float]:

@@ -18,7 +18,7 @@ N_LIMITED = "*"
 
 
 def envelope_table(comparison: Comparison, frame: pd.DataFrame, table_format: TableFormat) -> str:
-    """The table as text: accuracies in per cent, intervals rounded outwards."""
+    """The table as text: accuracies in per cent, intervals rounded outwards; the paper's beside them if it has any."""
     headers = ["r", comparison.contenders.name, "model"]
     columns = [[f"{radius:.4g}" for radius in frame["radius"]], _cells(frame, ""), list(frame["model"])]
     if comparison.baseline is not None:
@@ -28,6 +28,9 @@ def envelope_table(comparison: Comparison, frame: pd.DataFrame, table_format: Ta
             list(frame["baseline_model"]),
             [f"{100 * gain:+.1f}" for gain in frame["gain"]],
         ]
+    if frame["printed"].notna().any():
+        headers.append("paper")
+        columns.append(_printed_cells(frame))
     rows = list(zip(*columns, strict=True))
     return tabulate(rows, headers=headers, tablefmt=table_format, disable_numparse=True)
 
@@ -81,6 +84,8 @@ def caption(comparison: Comparison, frame: pd.DataFrame, levels: Levels) -> str:
     ]
     if frame["n_limited"].any():
         sentences.append(f"{N_LIMITED} limited by the number of noise draws, not by the model.")
+    if frame["printed"].notna().any():
+        sentences.append("Paper: the envelope (and baseline) that Salman et al. 2019 print, on their 500 images.")
     if grid.is_imported:
         sentences.append("Radii are those of published logs, rounded to nearest in print.")
     return " ".join([partial_note(comparison), *sentences] if grid.num_missing else sentences)
@@ -111,6 +116,12 @@ def _cells(frame: pd.DataFrame, prefix: str) -> list[str]:
             *(frame[f"{prefix}{name}"] for name in ("accuracy", "n_limited", "lower", "upper")), strict=True
         )
     ]
+
+
+def _printed_cells(frame: pd.DataFrame) -> list[str]:
+    names = [name for name in ("printed", "baseline_printed") if name in frame]
+    cells = zip(*(frame[name] for name in names), strict=True)
+    return [" / ".join("-" if math.isnan(share) else f"{100 * share:.0f}" for share in row) for row in cells]
 
 
 def _percent(share: float, form: str, *, up: bool = False) -> str:

@@ -16,7 +16,7 @@ from jobs.atomic import write_atomically
 from jobs.datasets import dataset_info
 from jobs.errors import CheckpointError
 from jobs.models import Classifier, build_classifier
-from jobs.specs import TrainSpec, canonical_json
+from jobs.specs import TrainSpec, canonical_json, differences
 
 FORMAT = 1
 _DAMAGE = (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)
@@ -133,9 +133,4 @@ def check_spec(path: Path, found: Any, spec: TrainSpec) -> None:
         raise CheckpointError(f"{path}: says of no spec that it is one's checkpoint")
     if canonical_json(found) == canonical_json(expected):
         return
-    differences = ", ".join(
-        f"{key} is {found.get(key)!r}, expected {expected.get(key)!r}"
-        for key in sorted({*found, *expected})
-        if found.get(key) != expected.get(key)
-    )
-    raise CheckpointError(f"{path}: a checkpoint of another spec ({differences})")
+    raise CheckpointError(f"{path}: a checkpoint of another spec ({differences(found, expected)})")

@@ -83,6 +83,11 @@ class Manifest:
         return (*self.runs, *self.attacks)
 
     @property
+    def train_keys(self) -> frozenset[str]:
+        """Of its models; one that is certified in several ways is there once."""
+        return frozenset(run.train.key for run in self.runs)
+
+    @property
     def fingerprint(self) -> str:
         """Stands for the content: aggregated records carry that of the grid they are made for."""
         return hashlib.sha256(canonical_json(_to_plain(self)).encode()).hexdigest()[:16]

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from jobs.atomic import write_atomically
 from jobs.errors import RecordError
-from jobs.specs import CertifySpec, TrainSpec, canonical_json
+from jobs.specs import CertifySpec, TrainSpec, canonical_json, differences
 from smoothing.certificate import Certificate
 
 SCHEMA_VERSION = 1
@@ -202,15 +202,6 @@ def num_rows(path: Path) -> int:
         return 0
 
 
-def check_specs(path: Path, train: TrainSpec, certify: CertifySpec) -> dict[str, str]:
-    """The metadata of a records file, which must be of the two specs.
-
-    Raises:
-        RecordError: The file is of other specs; names the fields that differ.
-    """
-    return check_metadata(path, spec_metadata(train, certify))
-
-
 def check_metadata(path: Path, specs: Mapping[str, str]) -> dict[str, str]:
     """The metadata of a records file, which must hold the specs given, canonical JSON by name.
 
@@ -221,7 +212,7 @@ def check_metadata(path: Path, specs: Mapping[str, str]) -> dict[str, str]:
     for name, expected in specs.items():
         found = metadata.get(name)
         if found != expected:
-            raise RecordError(f"{path}: foreign records, {name} differs in {_differences(found, expected)}")
+            raise RecordError(f"{path}: foreign records, {name} differs: {_differences(found, expected)}")
     return metadata
 
 
@@ -281,8 +272,4 @@ def _differences(found: str | None, expected: str) -> str:
         return "everything (it is damaged)"
     if not isinstance(theirs, dict):
         return "everything (it is damaged)"
-    return ", ".join(
-        f"{key} ({theirs.get(key)!r}, expected {ours.get(key)!r})"
-        for key in sorted({*ours, *theirs})
-        if ours.get(key) != theirs.get(key)
-    )
+    return differences(theirs, ours)

@@ -236,6 +236,15 @@ def canonical_json(fields: dict[str, Any]) -> str:
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def differences(found: dict[str, Any], expected: dict[str, Any]) -> str:
+    """The fields of two specs that differ, with both values; empty where none does."""
+    return ", ".join(
+        f"{key} is {found.get(key)!r}, expected {expected.get(key)!r}"
+        for key in sorted({*found, *expected})
+        if found.get(key) != expected.get(key)
+    )
+
+
 def digest(kind: str, fields: dict[str, Any]) -> str:
     """Eight hex digits that stand for a kind of spec and all its fields."""
     text = canonical_json({"kind": kind, "format": KEY_FORMAT, "fields": fields})

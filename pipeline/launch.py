@@ -85,7 +85,7 @@ def _dry_run(config: LaunchConfig, store: Store) -> int:
     manifest = config.manifest
     found = _survey(config, store)
     todo = _plan(config, found)
-    print(f"grid {manifest.grid}: {len(manifest.runs)} models, results in {store.root} (dry run)")
+    print(f"grid {manifest.grid}: {len(manifest.train_keys)} models, results in {store.root} (dry run)")
     print(report.plan_table(manifest, found.observed, todo, found.activity))
     if cost := report.cost_text(todo):
         print(cost)
@@ -105,7 +105,7 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
         record_deaths(found.deaths, manifest, store)
         found = survey(manifest, store, found.activity)
     todo = _plan(config, found)
-    print(f"grid {manifest.grid}: {len(manifest.runs)} models, results in {store.root}")
+    print(f"grid {manifest.grid}: {len(manifest.train_keys)} models, results in {store.root}")
     print(report.plan_table(manifest, found.observed, todo, found.activity))
     if todo.waiting:
         print(report.waiting_text(todo, found.history), file=sys.stderr)

@@ -45,7 +45,7 @@ class Observation:
 def observe(manifest: Manifest, store: Store) -> Observation:
     """Look at the files of a grid; changes nothing."""
     return Observation(
-        trained=frozenset(key for key in {run.train.key for run in manifest.runs} if store.is_trained(key)),
+        trained=frozenset(key for key in manifest.train_keys if store.is_trained(key)),
         certified=_finished(manifest.runs, store),
         attacked=_finished(manifest.attacks, store),
         aggregated=is_aggregated(manifest, store),

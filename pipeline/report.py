@@ -22,7 +22,7 @@ from pipeline.scheduler import QueuedTask
 
 def plan_table(manifest: Manifest, observed: Observation, plan: Plan, activity: Activity) -> str:
     """Per stage: how much there is, how much is done, what is under way, and what will run."""
-    models = {run.train.key for run in manifest.runs}
+    models = manifest.train_keys
     is_aggregated = observed.aggregated and observed.is_complete(manifest)
     rows = [
         ("train", "models", len(models), len(models & observed.trained), len(plan.train)),

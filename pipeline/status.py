@@ -99,7 +99,7 @@ def _activity(store: Store, grid: str) -> Activity:
 
 def _lines(current: Status, *, verbose: bool) -> Iterator[str]:
     manifest, activity = current.manifest, current.found.activity
-    yield f"grid {manifest.grid}: {len(manifest.runs)} models, results in {current.store.root}"
+    yield f"grid {manifest.grid}: {len(manifest.train_keys)} models, results in {current.store.root}"
     if activity.problem:
         yield f"note: {activity.problem}; of what was handed to SLURM it is unknown how it stands"
     yield _stage_table(current)

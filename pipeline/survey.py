@@ -59,7 +59,7 @@ def pending_units(manifest: Manifest, observed: Observation, activity: Activity)
     missing: dict[str, set[int]] = {}
     for run in manifest.sharded:
         missing.setdefault(run.name, set()).update(observed.missing(run))
-    untrained = {run.train.key for run in manifest.runs} - observed.trained
+    untrained = manifest.train_keys - observed.trained
 
     def is_pending(name: str) -> bool:
         if name in activity.under_way:

@@ -87,6 +87,24 @@ def test_the_table_rounds_intervals_outwards() -> None:
     assert shown_upper - 0.1 < 100 * upper <= shown_upper
 
 
+def test_the_papers_numbers_stand_beside_those_of_its_datasets() -> None:
+    radii = [0.0, 0.5, 2.25, 2.5]
+    ours = grid(model("gaussian", [0.6], dataset="cifar10"), model("one", [3.0], dataset="cifar10"))
+    comparison = compare(ours)
+    frame = envelope_frame(comparison, radii, LEVELS)
+    np.testing.assert_array_equal(frame["printed"], [np.nan, 0.57, 0.17, np.nan])  # Table 2 begins at .25, ends at 2.25
+    np.testing.assert_array_equal(frame["baseline_printed"], [np.nan, 0.43, 0.08, np.nan])
+    assert "57 / 43" in envelope_table(comparison, frame, "simple")
+    assert "Salman et al. 2019" in caption(comparison, frame, LEVELS)
+    for unknown in (
+        grid(model("gaussian", [0.6]), model("one", [3.0])),  # digits
+        grid(model("one", [3.0], dataset="cifar10", method="vanilla")),
+    ):
+        frame = envelope_frame(compare(unknown), radii, LEVELS)
+        assert frame["printed"].isna().all()
+        assert "paper" not in envelope_table(compare(unknown), frame, "simple")
+
+
 @pytest.mark.parametrize(("largest", "step"), [(0.6, 0.0625), (1.2, 0.125), (2.5, 0.25), (4.0, 0.5)])
 def test_the_table_has_about_ten_even_rows(largest: float, step: float) -> None:
     radii = default_radii(compare(grid(model("gaussian", [0.0]), model("one", [largest]))))

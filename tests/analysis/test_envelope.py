@@ -133,6 +133,7 @@ def test_records_that_lack_a_row_are_named(store: Store) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("radii=[]", "envelope.radii: list should have at least 1 item"),
         ("radii=[0,-1]", "envelope.radii.1: input should be greater than or equal to 0, got -1"),
         ("confidence=1.0", "envelope.confidence: input should be less than 1"),
         ("grid=tony", "unknown grid 'tony' (did you mean 'tiny'?)"),

@@ -81,7 +81,7 @@ def test_a_shard_of_another_run_is_set_aside(store: Store) -> None:
         other.train.key, other.certify.key, store.finished_shards(other.train.key, other.certify.key)[0]
     )
     shutil.copy(foreign, path)
-    with pytest.raises(RecordError, match=r"foreign records, train_spec differs in .*method"):
+    with pytest.raises(RecordError, match=r"foreign records, train_spec differs: .*method"):
         _aggregate(store)
     assert not path.exists()
 

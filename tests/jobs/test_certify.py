@@ -157,7 +157,7 @@ def test_a_checkpoint_of_another_spec_is_set_aside(store: Store) -> None:
 
 def test_shards_say_where_they_come_from(store: Store) -> None:
     certify_here(store, RUN, ALL)
-    metadata = records.check_specs(store.shard_path(*KEYS, ALL), RUN.train, RUN.certify)
+    metadata = records.check_metadata(store.shard_path(*KEYS, ALL), records.spec_metadata(RUN.train, RUN.certify))
     assert len(metadata["checkpoint_sha256"]) == 64
     assert metadata["device"] == "cpu"
     assert metadata["source"] == "certify"

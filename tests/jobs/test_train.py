@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from jobs import checkpoint, steps, train
+from jobs.datasets import dataset_info, load_images
+from jobs.distributed import Group
 from jobs.errors import TrainingDivergedError
+from jobs.feeding import Share, epoch_batches, make_feeder
 from jobs.manifest import Run
-from jobs.models import Classifier
+from jobs.models import Classifier, build_classifier
 from jobs.steps import Stepper
 from jobs.store import Store
 from tests.jobs.units import GAUSSIAN_RUN, PGD_RUN, train_here
@@ -124,6 +127,44 @@ def test_the_learning_rate_steps_down() -> None:
     spec = replace(PGD_RUN.train, learning_rate=0.1, lr_step_epochs=50, lr_gamma=0.1)
     rates = [train.learning_rate_at(spec, epoch) for epoch in (0, 49, 50, 100, 149)]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.001, 0.001])
+
+
+def test_training_is_sgd_as_written_on_paper(tmp_path: Path) -> None:
+    """Momentum, weight decay, schedule, order and noise, step by step without an optimizer of torch's."""
+    spec = replace(
+        GAUSSIAN_RUN.train,
+        epochs=3,
+        learning_rate=0.02,
+        lr_step_epochs=2,
+        lr_gamma=0.1,
+        momentum=0.8,
+        weight_decay=0.01,
+    )
+    train_here(Store(tmp_path), Run(train=spec, certify=GAUSSIAN_RUN.certify, indices=GAUSSIAN_RUN.indices))
+
+    torch.manual_seed(spec.seed)
+    info = dataset_info(spec.dataset)
+    classifier = build_classifier(spec.architecture, info).to(memory_format=torch.channels_last).train()
+    feeder = make_feeder(load_images(spec.dataset, "train", {}), info.augmentation, torch.device("cpu"))
+    velocities = [torch.zeros_like(weight) for weight in classifier.parameters()]
+    first_labels = []
+    for learning_rate, epoch in zip([0.02, 0.02, 0.002], range(3), strict=True):
+        generator = train._randomness(spec.seed, epoch, Group(), torch.device("cpu")).shared
+        for step, (_, inputs, labels) in enumerate(epoch_batches(feeder, spec.batch_size, generator, Share())):
+            if step == 0:
+                first_labels.append(labels.tolist())
+            noise = spec.sigma * torch.randn((len(inputs), 1, *inputs.shape[1:]), generator=generator)[:, 0]
+            noisy = (inputs + noise).contiguous(memory_format=torch.channels_last)
+            loss = torch.nn.functional.cross_entropy(classifier(noisy), labels)
+            gradients = torch.autograd.grad(loss, list(classifier.parameters()))
+            with torch.no_grad():
+                for weight, velocity, gradient in zip(classifier.parameters(), velocities, gradients, strict=True):
+                    velocity.mul_(0.8).add_(gradient + 0.01 * weight)
+                    weight.sub_(learning_rate * velocity)
+    assert len(set(map(tuple, first_labels))) == 3, "every epoch has an order of its own"
+    trained = _weights(Store(tmp_path), spec.key)
+    for name, weight in classifier.state_dict().items():
+        torch.testing.assert_close(trained[name], weight, rtol=0, atol=1e-3)
 
 
 def test_attack_and_training_step_see_the_same_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
