@@ -138,9 +138,15 @@ def _images_line(what: str, runs: Sequence[RunStates]) -> str:
 def _estimate_line(current: Status) -> str:
     hours = estimate(current.manifest, current.found.observed, current.store)
     num_running = current.found.activity.num_running_jobs
-    minutes = hours.minutes_left(num_running)
+    minutes = hours.minutes_left(num_running + _num_helpers(current))
     line = f"device hours: {_hours(hours.spent_h)} spent, {_hours(hours.left_h)} left"
     return line if not minutes else f"{line}: about {_duration(minutes)} with the {num_running} jobs that run now"
+
+
+def _num_helpers(current: Status) -> int:
+    """Processes at work beside the first one of their training, each on a device of its own."""
+    units = {unit.name: unit for unit in (TrainUnit(train=run.train) for run in current.manifest.runs)}
+    return sum(units[name].num_processes - 1 for name in current.found.activity.running if name in units)
 
 
 def _hours(by_stage: Mapping[Any, float | None]) -> str:

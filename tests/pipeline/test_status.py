@@ -5,16 +5,20 @@ import shutil
 from pathlib import Path
 
 import filelock
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from configs.entry import run_command
 from jobs.atomic import write_json
 from jobs.failures import record_death
 from jobs.indices import IndexRange
-from jobs.manifest import Run, read_manifest
+from jobs.manifest import Run, read_manifest, write_manifest
 from jobs.store import Store
 from jobs.units import CertifyUnit, TrainUnit
-from pipeline.status import status
+from pipeline.estimate import estimate
+from pipeline.status import _num_helpers, look, status
+from tests.grids import tiny_manifest
 
 
 @pytest.fixture
@@ -81,6 +85,27 @@ def test_a_launch_at_work_shows_what_runs(store: Store, capsys: pytest.CaptureFi
     assert run.train.key in text
     # The same without a launch: what a killed one left behind means nothing.
     assert _row(_status(store, capsys), "train") == [3, 2, 0, 0, 0, 1]
+
+
+def test_time_left_counts_every_process_of_a_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, manifest = (
+        Store(tmp_path),
+        tiny_manifest("grid.blocks=[{method: gaussian, sigma: [0.25, 0.5], num_processes: 4}]"),
+    )
+    done, left = (run.train for run in manifest.runs)
+    write_manifest(store.manifest_path("tiny"), manifest)
+    store.epochs_path(done.key).parent.mkdir(parents=True)
+    pq.write_table(pa.table({"elapsed_s": [7200.0, 3600.0]}), store.epochs_path(done.key))
+    store.checkpoint_path(done.key).touch()
+    activity = {"running": [TrainUnit(train=left).name], "queued": [], "pid": 1, "time": 0}
+    write_json(store.activity_path("tiny"), activity)
+    with filelock.FileLock(store.launch_lock_path()):
+        text = _status(store, capsys)
+        found = look(manifest, store)
+    assert "device hours: 12 spent" in text
+    hours = estimate(manifest, found.found.observed, store)
+    assert hours.left_h["train"] == pytest.approx(12)
+    assert _num_helpers(found) == 3
 
 
 def test_status_writes_nothing(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,23 +16,24 @@ from pipeline.status import status
 from tests.slurm.site import HALF, Site, kill_daemon, release, start_cluster
 
 
-def test_kill_9_of_slurmctld_and_of_slurmdbd(site: Site, undisturbed: pa.Table) -> None:
+def test_kill_9_of_slurmctld_and_of_slurmdbd(site: Site, undisturbed: pa.Table, undisturbed_site_results: Path) -> None:
+    before = site.copy_from(undisturbed_site_results, *HALF)
     kill_daemon("slurmdbd")  # stays down to the end
     site.launch("+cluster.extra.hold=true")
     queued = {task.job for task in site.queue()}
     time.sleep(6)  # it saves its state every five seconds, and what it has not saved it forgets
     kill_daemon("slurmctld")
-    assert set(site.states().values()) == {"unknown"}
+    assert set(site.states().values()) == {"unknown", "done"}
     text = site.status()
     assert "it is unknown how it stands" in text
     assert "nothing was submitted" in site.launch(expect=1)
     start_cluster()
     kill_daemon("slurmdbd")
     assert {task.job for task in site.queue()} == queued
-    assert set(site.states().values()) == {"queued"}
+    assert set(site.states().values()) == {"queued", "done"}
     release()
     site.finish()
-    site.assert_complete(undisturbed, {})
+    site.assert_complete(undisturbed, before)
 
 
 def test_kill_9_of_a_slurmd_makes_two_writers_in_training_and_in_certification(
@@ -44,7 +45,7 @@ def test_kill_9_of_a_slurmd_makes_two_writers_in_training_and_in_certification(
     site.launch("cluster.units_per_job=1")
     units = [site.unit(pattern) for pattern in lost]
     logs = [site.store.log_path("faults", item.unit.name) for item in units]
-    site.await_(lambda: all(log.exists() and "INFO begin" in log.read_text() for log in logs), "the first copies")
+    site.await_(lambda: all(log.exists() for log in logs), "the first copies")
     tasks = site.look().found.activity.tasks
     nodes = {tasks[item.unit.name].node for item in units}
     for node in nodes:

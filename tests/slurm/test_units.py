@@ -83,6 +83,6 @@ def test_units_that_raise_exit_crash_are_killed_or_take_too_much_memory(
     assert _hosts(site, "s0.25")[0] == killed.host
     avoided = {failure.host for failure in (killed, died, left)}
     assert avoided.isdisjoint(_hosts(site, "s0.25")[1:])
-    assert site.unit("certify/.*s0.50.*000006").state == "done"
+    assert site.unit("certify/.*s0.50.*/000006").state == "done"
     site.finish(*singly)
     site.assert_complete(undisturbed, before)
