@@ -17,6 +17,7 @@ from torch import Tensor
 
 from smoothing.laws import GaussianNoise, NoiseLaw
 from smoothing.noise import BLOCK_ROWS, NoiseStream
+from smoothing.transfer import to_device
 
 BaseClassifier = Callable[[Tensor], Tensor]
 """Maps inputs_BCHW, pixels about [0, 1], to logits_BK."""
@@ -151,9 +152,7 @@ class VoteCounter:
         return self._sent(torch.tensor(values))
 
     def _sent(self, values: Tensor) -> Tensor:
-        """Host values on the device; from pinned memory, where a copy does not make the host wait."""
-        values = values.pin_memory() if self._device.type == "cuda" and not values.is_pinned() else values
-        return values.to(self._device, non_blocking=True)
+        return to_device(values, self._device)
 
 
 def cpu_rows(image_shape: tuple[int, ...]) -> int:
