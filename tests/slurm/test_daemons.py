@@ -42,7 +42,7 @@ def test_kill_9_of_a_slurmd_makes_two_writers_in_training_and_in_certification(
     before = site.copy_from(undisturbed_site_results, *HALF)
     lost = {"train/.*s0.25": "two copies", "certify/.*s0.50.*/000000": "two copies"}
     site.order_faults(**lost)
-    site.launch("cluster.units_per_job=1")
+    site.launch("cluster.units_per_job=1", "cluster.num_shards=1")
     units = [site.unit(pattern) for pattern in lost]
     logs = [site.store.log_path("faults", item.unit.name) for item in units]
     site.await_(lambda: all(log.exists() for log in logs), "the first copies")
@@ -67,7 +67,7 @@ def test_a_squeue_that_fails_hangs_or_talks_nonsense(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     before = site.copy_from(undisturbed_site_results, *HALF)
-    site.launch()
+    site.launch("cluster.num_shards=1")
     squeue = site.folder / "bin" / "squeue"
     squeue.parent.mkdir()
     num_arrays = len(list(site.results.glob("grids/faults/slurm/*/*-*")))
