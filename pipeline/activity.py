@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ class Activity:
         queued: Units that wait.
         tasks: The array task of each of them that SLURM has.
         stuck: Tasks that SLURM keeps but will never run; their units are not under way.
+        num_tasks: All tasks of this user in the queue, whoever submitted them, without the stuck ones.
         problem: Why it is not known what is under way; None where it is known.
     """
 
@@ -33,6 +34,7 @@ class Activity:
     queued: frozenset[str] = frozenset()
     tasks: Mapping[str, QueuedTask] = field(default_factory=dict)
     stuck: tuple[QueuedTask, ...] = ()
+    num_tasks: int = 0
     problem: str | None = None
 
     @cached_property
@@ -55,7 +57,7 @@ class Activity:
         return sorted({self.tasks[unit].array_id for unit in units if unit in self.tasks})
 
 
-def slurm_activity(store: Store, grid: str, queue: Iterable[QueuedTask]) -> Activity:
+def slurm_activity(store: Store, grid: str, queue: Collection[QueuedTask]) -> Activity:
     """What of this store SLURM has, whichever grid it was launched for; aggregation of this grid only.
 
     Opens one file for each of our arrays in the queue.
@@ -76,7 +78,13 @@ def slurm_activity(store: Store, grid: str, queue: Iterable[QueuedTask]) -> Acti
             continue
         (running if task.is_running else queued).update(units_by_task[task.index])
         tasks |= dict.fromkeys(units_by_task[task.index], task)
-    return Activity(running=frozenset(running), queued=frozenset(queued - running), tasks=tasks, stuck=tuple(stuck))
+    return Activity(
+        running=frozenset(running),
+        queued=frozenset(queued - running),
+        tasks=tasks,
+        stuck=tuple(stuck),
+        num_tasks=len(queue) - len(stuck),
+    )
 
 
 def tasks_of_grid(store: Store, grid: str, queue: Iterable[QueuedTask]) -> list[QueuedTask]:

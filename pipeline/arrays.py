@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
 from typing import TypeVar
 
 from jobs.store import ShardStage
@@ -65,6 +65,11 @@ class Block:
     @property
     def units(self) -> tuple[Unit, ...]:
         return tuple(unit for array in self.arrays for task in array for unit in task)
+
+    def width_within(self, num_tasks: int) -> int:
+        """How many of its columns (task i of each array) have at most so many tasks in all."""
+        columns = (sum(len(array) > index for array in self.arrays) for index in range(self.width))
+        return sum(total <= num_tasks for total in accumulate(columns))
 
     def split(self, width: int) -> tuple[Block, Block]:
         """The first ``width`` tasks of each array, and the rest."""

@@ -108,7 +108,8 @@ class SlurmConfig:
         tasks_per_node: Processes of one training on each node; None is all of them.
         units_per_job: Units that one job runs, one after the other.
         max_parallel: Jobs of a stage that may run at a time.
-        max_queued: Tasks that may be in the user's queue; what is beyond waits for the next launch.
+        max_queued: Tasks that may be in the user's queue, whatever they belong to; what is beyond waits
+            for the next launch.
         max_array_size: Tasks in an array; None asks the cluster.
         signal_delay_s: SLURM's warning comes so many seconds before the time limit.
         poll_s: Seconds between questions to SLURM of wait=true.

@@ -61,7 +61,7 @@ class SlurmExecutor:
             grid=grid,
             launch_id=launch_id,
             code=code,
-            room=None if self.config.max_queued is None else self.config.max_queued - len(set(self.activity.tasks)),
+            room=None if self.config.max_queued is None else max(0, self.config.max_queued - self.activity.num_tasks),
         )
         ledger.write_launch(store, launch_id, self._frozen(resources))
         try:
@@ -197,14 +197,20 @@ class _Submission:
 
     def _fitting(self, block: Block, waiting: list[Block]) -> list[Block]:
         """Submit a block, or as much of it as there is room for; what is still to be submitted."""
-        if self.room is not None and block.num_tasks > self.room:
-            width = self.room // (block.num_tasks // block.width or 1)
-            if width == 0:
-                raise SubmitLimitError("cluster.max_queued is reached")
-            block, rest = block.split(min(width, block.width - 1) or 1)
+        width = block.width if self.room is None else block.width_within(self.room)
+        if not width and not self.jobs and not self.executor.activity.under_way:
+            width = 1  # at least its training, or no launch would ever get anywhere
+        if not width:
+            raise SubmitLimitError(self._limit())
+        if width < block.width:
+            block, rest = block.split(width)
             waiting = [rest, *waiting]
         self._block(block)
         return waiting
+
+    def _limit(self) -> str:
+        config, activity = self.executor.config, self.executor.activity
+        return f"cluster.max_queued={config.max_queued} and {activity.num_tasks} tasks in your queue before this launch"
 
     def _block(self, block: Block) -> None:
         corresponding = None
@@ -223,6 +229,7 @@ class _Submission:
         activity = self.executor.activity
         if self.jobs and unit.name in activity.queued:
             scheduler.cancel([activity.tasks[unit.name].array_id])
+            self.room = None if self.room is None else self.room + 1
         if not is_last:
             return [unit]
         runs = self.executor.manifest.sharded
@@ -238,6 +245,8 @@ class _Submission:
     def _array(
         self, stage: Stage, tasks: tuple[Task, ...], dependency: str | None = None, *, num_processes: int = 1
     ) -> str:
+        if self.room is not None and len(tasks) > self.room:
+            raise SubmitLimitError(self._limit())
         number = self.num_arrays.get(stage, 0)
         self.num_arrays[stage] = number + 1
         name = ArrayName(grid=self.grid, launch=self.launch_id, array=f"{stage}-{number}")

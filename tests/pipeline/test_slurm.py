@@ -27,18 +27,6 @@ from tests.grids import finished_files, tiny
 from tests.pipeline.fake_slurm import FakeSlurm
 
 
-@pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
-    slurm = FakeSlurm(tmp_path / "slurm")
-    monkeypatch.setenv("PATH", f"{slurm.bin}:{os.environ['PATH']}")
-    return slurm
-
-
-@pytest.fixture
-def results(tmp_path: Path) -> Path:
-    return tmp_path / "results"
-
-
 def _launch(results: Path, *more: str) -> int:
     return run_command("launch", launch, tiny(results, "cluster=slurm", *more))
 
