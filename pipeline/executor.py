@@ -21,6 +21,7 @@ class Outcome:
         num_queued: Units handed to a scheduler, which goes on by itself.
         jobs: What the scheduler calls them.
         left: Units that the scheduler does not take for now; the next launch hands them over.
+        limit: Which limit it is that they are beyond; None where nothing is left for that reason.
         problem: Why nothing, or not everything, could be handed over.
     """
 
@@ -29,6 +30,7 @@ class Outcome:
     num_queued: int = 0
     jobs: tuple[str, ...] = ()
     left: tuple[Unit, ...] = ()
+    limit: str | None = None
     problem: str | None = None
 
 

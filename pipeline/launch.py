@@ -128,6 +128,10 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
     if outcome.failures or outcome.problem:
         print(report.outcome_text(outcome), file=sys.stderr)
         return EXIT_FAILED
+    if outcome.limit and not outcome.num_queued:
+        print(report.limit_text(outcome, found.activity), file=sys.stderr)
+        # What is under way is queued, and makes room when it ends; without it nothing is.
+        return EXIT_FAILED if todo.waiting or not found.activity.under_way else 0
     if outcome.num_queued:
         print(report.queued_text(config, store, outcome, time.monotonic() - began))
     elif not todo.waiting:

@@ -90,11 +90,21 @@ def queued_text(config: LaunchConfig, store: Store, outcome: Outcome, elapsed_s:
     ]
     if outcome.left:
         lines.append(
-            f"{len(outcome.left):,} units are beyond the limit of jobs in your queue: launch again when there is room"
+            f"{len(outcome.left):,} units are beyond the limit of jobs in your queue: launch again when there is room "
+            f"({outcome.limit})"
         )
     logs = shlex.quote(str(store.log_path(config.manifest.grid, "x").parent))
     lines += [follow_step(config), f"logs:   tail -F {logs}/train/MODEL.log   or   {logs}/certify/MODEL/RUN/SHARD.log"]
     return "\n".join(lines)
+
+
+def limit_text(outcome: Outcome, activity: Activity) -> str:
+    """Why nothing was submitted though much is to be done."""
+    text = (
+        f"nothing was submitted: {len(outcome.left):,} units are beyond the limit of jobs in your queue "
+        f"({outcome.limit}); launch again when there is room"
+    )
+    return text if activity.under_way else f"{text}, or with a higher limit"
 
 
 def follow_step(config: LaunchConfig) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,18 +63,21 @@ class SlurmExecutor:
             room=None if self.config.max_queued is None else max(0, self.config.max_queued - self.activity.num_tasks),
         )
         ledger.write_launch(store, launch_id, self._frozen(resources))
+        problem = None
         try:
-            left = submission.hand_over(todo, plan)
+            submission.hand_over(todo, plan)
         except SubmissionRefusedError as error:
             with contextlib.suppress(SchedulerError):
                 scheduler.cancel(submission.jobs)
+            submission.forget()
+            problem = f"SLURM refuses: {error}; nothing was submitted"
+        except SchedulerError as error:
+            return submission.outcome(plan, problem=str(error))  # it may have taken what it does not confirm
+        if not submission.jobs:
             shutil.rmtree(store.launch_dir(grid, launch_id), ignore_errors=True)
             if not had_code:
                 shutil.rmtree(code, ignore_errors=True)
-            return Outcome(failures=(), held_back=(), problem=f"SLURM refuses: {error}; nothing was submitted")
-        except SchedulerError as error:
-            return submission.outcome(plan.units, problem=str(error))
-        return submission.outcome(left)
+        return submission.outcome(plan, problem=problem)
 
     def _frozen(self, resources: Resources) -> Launch:
         return Launch(
@@ -155,45 +157,51 @@ class _Submission:
     handed_over: list[Unit] = field(default_factory=list)
     num_arrays: dict[Stage, int] = field(default_factory=dict)
     per_stage: dict[Stage, int] = field(default_factory=dict)
+    limit: str | None = None
 
-    def hand_over(self, todo: list[Block], plan: Plan) -> list[Unit]:
-        """Submit all blocks, then the aggregation; returns what SLURM does not take for now."""
+    def hand_over(self, todo: list[Block], plan: Plan) -> None:
+        """Submit all blocks, then the aggregation, or as much of it as SLURM takes for now."""
         self.per_stage = {
             "train": sum(bool(block.train) for block in todo),
             "certify": sum(len(block.certify) for block in todo),
             "attack": sum(len(block.attack) for block in todo),
             "aggregate": 1,
         }
-        waiting = list(todo)
         try:
-            while waiting:
-                block, num_before = waiting.pop(0), len(self.jobs)
-                try:
-                    waiting = self._fitting(block, waiting)
-                except SubmitLimitError:
-                    # Where its first array was taken, the next launch does the rest of the block.
-                    if block.width == 1 or len(self.jobs) > num_before:
-                        raise
-                    waiting = [*block.split(block.width // 2), *waiting]
+            self._blocks(todo)
         except SubmitLimitError as error:
-            if not self.jobs and not self.executor.activity.under_way:
-                raise SubmissionRefusedError(str(error)) from error
-        done = {unit.name for unit in self.handed_over}
-        left: list[Unit] = [unit for unit in plan.units if unit.stage != "aggregate" and unit.name not in done]
+            self.limit = str(error)
         if plan.aggregate is not None:
-            left += self._aggregate(plan.aggregate, is_last=not left)
-        return left
+            self._aggregate(plan.aggregate)
 
-    def outcome(self, left: Iterable[Unit], problem: str | None = None) -> Outcome:
+    def forget(self) -> None:
+        """All that was handed over has been taken back."""
+        self.jobs.clear()
+        self.handed_over.clear()
+
+    def outcome(self, plan: Plan, problem: str | None = None) -> Outcome:
         done = {unit.name for unit in self.handed_over}
         return Outcome(
             failures=(),
             held_back=(),
             num_queued=len(self.handed_over),
             jobs=tuple(self.jobs),
-            left=tuple(unit for unit in left if unit.name not in done),
+            left=tuple(unit for unit in plan.units if unit.name not in done),
+            limit=self.limit,
             problem=problem,
         )
+
+    def _blocks(self, todo: list[Block]) -> None:
+        waiting = list(todo)
+        while waiting:
+            block, num_before = waiting.pop(0), len(self.jobs)
+            try:
+                waiting = self._fitting(block, waiting)
+            except SubmitLimitError:
+                # Where its first array was taken, the next launch does the rest of the block.
+                if block.width == 1 or len(self.jobs) > num_before:
+                    raise
+                waiting = [*block.split(block.width // 2), *waiting]
 
     def _fitting(self, block: Block, waiting: list[Block]) -> list[Block]:
         """Submit a block, or as much of it as there is room for; what is still to be submitted."""
@@ -224,23 +232,22 @@ class _Submission:
             for tasks in arrays:
                 self._array(stage, tasks, corresponding)
 
-    def _aggregate(self, unit: Unit, *, is_last: bool) -> list[Unit]:
+    def _aggregate(self, unit: Unit) -> None:
         """Submit the aggregation after everything else; an earlier one, which waits for less, is withdrawn."""
         activity = self.executor.activity
         if self.jobs and unit.name in activity.queued:
             scheduler.cancel([activity.tasks[unit.name].array_id])
             self.room = None if self.room is None else self.room + 1
-        if not is_last:
-            return [unit]
+        if self.limit is not None:
+            return
         runs = self.executor.manifest.sharded
         stems = {f"train/{run.train.key}" for run in runs} | {run.name for run in runs}
         ours = [name for name in activity.tasks if not stems.isdisjoint((name, name.rpartition("/")[0]))]
         before = sorted({*self.jobs, *activity.arrays_with(ours)}, key=int)
         try:
             self._array("aggregate", ((unit,),), "afterany:" + ":".join(before) if before else None)
-        except SubmitLimitError:
-            return [unit]
-        return []
+        except SubmitLimitError as error:
+            self.limit = str(error)
 
     def _array(
         self, stage: Stage, tasks: tuple[Task, ...], dependency: str | None = None, *, num_processes: int = 1

@@ -66,3 +66,44 @@ def test_a_limit_below_one_model_with_its_shards_gets_on_all_the_same(
     assert _launch(results, f"cluster.max_queued={limit}") == 0
     assert len(read_queue()) <= limit
     assert _under_way(results)["train"] == 1
+
+
+def test_a_launch_that_finds_no_room_says_so(
+    fake: FakeSlurm, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["cluster.max_queued=4"]
+    assert _launch(results, *options) == 0
+    out = capsys.readouterr().out
+    assert "submitted 4 units in 4 arrays" in out
+    assert "9 units are beyond the limit of jobs in your queue: launch again when there is room" in out
+    folders = set(Store(results).launches_dir("tiny").iterdir())
+    assert _launch(results, *options) == 0
+    captured = capsys.readouterr()
+    assert "nothing was submitted: 9 units are beyond the limit" in captured.err
+    assert "cluster.max_queued=4 and 4 tasks in your queue before this launch" in captured.err
+    assert "complete" not in captured.out
+    assert set(Store(results).launches_dir("tiny").iterdir()) == folders
+
+
+def test_a_launch_that_the_site_s_limit_leaves_no_room_says_so(
+    fake: FakeSlurm, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for call in range(2, 20):
+        fake.answer(f"sbatch.{call}", "echo 'sbatch: error: QOSMaxSubmitJobPerUserLimit' >&2; exit 1")
+    assert _launch(results) == 0
+    capsys.readouterr()
+    assert _launch(results) == 0
+    captured = capsys.readouterr()
+    assert "nothing was submitted: 10 units are beyond the limit" in captured.err
+    assert "QOSMaxSubmitJobPerUserLimit" in captured.err
+    assert "complete" not in captured.out
+
+
+def test_where_nothing_is_queued_for_lack_of_room_the_launch_has_failed(
+    fake: FakeSlurm, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.answer("squeue", "seq 0 6 | sed 's/.*/900|&|R|notebook|n1|None/'")
+    assert _launch(results, "cluster.max_queued=7") == 1
+    error = capsys.readouterr().err
+    assert "nothing was submitted: 13 units are beyond the limit" in error
+    assert "SLURM" not in error
