@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -49,7 +50,8 @@ def import_logs(values: dict[str, Any]) -> int:
         print(f"nothing to import: {root} holds no sound log")
         return EXIT_FAILED
     print("\n".join(f"wrote {path}" for path in write_tree(tree, store, config.grid, root)))
-    print(f"next: python -m analysis.envelope grid={config.grid} results={store.root} allow_partial=true")
+    results = shlex.quote(str(store.root))
+    print(f"next: python -m analysis.envelope grid={config.grid} results={results} allow_partial=true")
     unsound = [finding for finding in tree.findings if not finding.is_harmless]
     return EXIT_FAILED if config.strict and unsound else 0
 

@@ -5,13 +5,14 @@ Only this module knows Hydra and OmegaConf. What comes out is plain Python.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -21,13 +22,17 @@ from jobs.validation import unknown_choice
 
 CONFIG_DIR = Path(__file__).parent.resolve()
 
+_PATH = re.compile(r"(?P<key>results|source|output|data\.\w+)=(?P<path>.*)", re.DOTALL)
+_QUOTED = re.compile(r"""(['"]).*\1""", re.DOTALL)
+
 
 def compose_config(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
     """The configuration that a command line gives.
 
     Args:
         config_name: The primary configuration, a file in this folder.
-        overrides: As on the command line: ``["grid=digits", "certify.n=1000"]``.
+        overrides: As on the command line: ``["grid=digits", "certify.n=1000"]``. Paths (results, source,
+            output, data.NAME) are taken as they are written.
 
     Raises:
         ConfigError: It does not compose; names the key or option and the valid ones.
@@ -36,7 +41,7 @@ def compose_config(config_name: str, overrides: Sequence[str]) -> dict[str, Any]
     # also one without a file in configs/grid, and Hydra must not take it for a choice of file.
     takes_name = "grid" not in groups_of(config_name)
     names = [text for text in overrides if takes_name and text.startswith("grid=")]
-    parsed = _parse([text for text in overrides if text not in names])
+    parsed = _parse([_as_written(text) for text in overrides if text not in names])
     _check_choices(config_name, parsed)
     _check_keys(config_name, parsed)
     config = _compose(config_name, [override.input_line or "" for override in parsed])
@@ -64,13 +69,33 @@ def to_yaml(values: dict[str, Any]) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(values))
 
 
+def _as_written(text: str) -> str:
+    """An override, a path in it quoted: Hydra's grammar has a use for many a character that paths have."""
+    match = _PATH.fullmatch(text)
+    if match is None or match["path"] in ("", "null") or _QUOTED.fullmatch(match["path"]):
+        return text
+    return f"{match['key']}={QuotedString(text=match['path'], quote=Quote.single).with_quotes()}"
+
+
 def _parse(overrides: Sequence[str]) -> list[Override]:
     problems, parsed = [], []
     for text in overrides:
         try:
-            parsed.append(OverridesParser.create().parse_override(text))
+            override = OverridesParser.create().parse_override(text)
         except HydraException:
-            problems.append(f"cannot read {text!r} on the command line; write key=value")
+            problems.append(
+                f"cannot read {text!r} on the command line; write key=value, and a value with special characters "
+                """in quotes that the shell leaves alone: key="'value'\""""
+            )
+            continue
+        parsed.append(override)
+        if override.is_sweep_override():
+            problems.append(
+                f"{text}: one value at a time; a list is written {override.key_or_group}=[a,b], "
+                f"""a text with commas {override.key_or_group}="'a,b'\""""
+            )
+        elif _is_hydras(override) and override.key_or_group != "hydra.searchpath":
+            problems.append(f"{text}: of Hydra's own settings only hydra.searchpath has a meaning here; leave it out")
     if problems:
         raise ConfigError(problems)
     return parsed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -148,7 +149,9 @@ def open_grid(store: Store, grid: object) -> Manifest:
     check_launchable(store, grid)
     if grid not in known:
         reason = unknown_choice("grid", grid, known) if known else f"no grid was launched into {store.root}"
-        raise ConfigError([f"{reason}; launch one with python -m pipeline.launch grid=NAME results={store.root}"])
+        raise ConfigError(
+            [f"{reason}; launch one with python -m pipeline.launch grid=NAME results={shlex.quote(str(store.root))}"]
+        )
     try:
         return read_manifest(store.manifest_path(str(grid)))
     except RecordError as error:

@@ -51,8 +51,7 @@ def launch(values: dict[str, Any]) -> int:
             exit_code = _launch_locked(config, store)
     except filelock.Timeout:
         print(
-            f"error: another launch is at work in {store.root}; wait for it, or follow it with "
-            f"python -m pipeline.status grid={config.manifest.grid} results={config.results}",
+            f"error: another launch is at work in {store.root}; wait for it\n{report.follow_step(config)}",
             file=sys.stderr,
         )
         return EXIT_FAILED
@@ -76,10 +75,12 @@ def _with_kind(config: LaunchConfig) -> LaunchConfig:
     kind = config.cluster.kind
     if kind == "slurm" and not scheduler.is_installed():
         raise ConfigError(["cluster: slurm is not installed here (no sbatch); take cluster=local, or a login node"])
-    if kind != "auto":
-        return config
-    found = scheduler.is_installed() and scheduler.is_configured()
-    return replace(config, cluster=replace(config.cluster, kind="slurm" if found else "local"))
+    if kind == "auto":
+        kind = "slurm" if scheduler.is_installed() and scheduler.is_configured() else "local"
+    if kind == "slurm" and not {":", "%"}.isdisjoint(str(config.results.resolve())):
+        # PYTHONPATH is cut at colons, and sbatch replaces what begins with % in the path of a log.
+        raise ConfigError([f"results: {config.results.resolve()} has a ':' or a '%', which jobs of SLURM cannot use"])
+    return replace(config, cluster=replace(config.cluster, kind=kind))
 
 
 def _dry_run(config: LaunchConfig, store: Store) -> int:

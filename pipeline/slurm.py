@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -319,4 +320,4 @@ def _own_or_common(option: str, stage: StageConfig, config: SlurmConfig) -> str 
 
 def _use_code(code: Path) -> list[str]:
     """Shell lines that make Python import a copy of the code, and not what lies in the folder it starts in."""
-    return [f"export PYTHONPATH='{code}'${{PYTHONPATH:+:$PYTHONPATH}}", "export PYTHONSAFEPATH=1"]
+    return [f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}", "export PYTHONSAFEPATH=1"]

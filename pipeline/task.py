@@ -162,8 +162,8 @@ def progress_of(unit: Unit, store: Store) -> object:
     return None
 
 
-def _draw_envelope(grid: str, store: Store) -> int:
-    """The envelope of a grid that has just been aggregated, by the command that anyone would use."""
+def draw_envelope(grid: str, store: Store) -> int:
+    """Draw the envelope of a grid just aggregated, by the command that anyone would use; its exit code."""
     log_path = store.log_path(grid, "envelope")
     with log_path.open("ab") as log:
         command = [sys.executable, "-m", "analysis.envelope", f"grid={grid}", f"results={store.root}"]
@@ -183,4 +183,4 @@ def main(folder: Path, index: int) -> None:
     task = ArrayTask(store=store, grid=name.grid, units=units, launch=launch, time_limit_min=limit)
     run_checkpointable(task, time_limit_min=limit)
     if name.stage == "aggregate":
-        sys.exit(_draw_envelope(name.grid, store))
+        sys.exit(draw_envelope(name.grid, store))

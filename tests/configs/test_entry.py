@@ -33,12 +33,30 @@ def test_digits_holds_the_baseline_and_the_cube() -> None:
         (["grid=digits", "train.epoch=3"], "unknown key 'train.epoch' (did you mean 'train.epochs'?)"),
         (["grid=digits", "cluster=slrum"], "unknown cluster 'slrum'"),
         (["grid=digits", "=="], "cannot read '==' on the command line; write key=value"),
+        (["grid=digits,cifar_full"], "grid=digits,cifar_full: one value at a time"),
+        (["grid=digits", "train.epochs=1,2"], "train.epochs=1,2: one value at a time"),
+        (["grid=digits", "hydra.run.dir=elsewhere"], "hydra.run.dir=elsewhere: of Hydra's own settings only"),
     ],
 )
 def test_a_bad_command_line_names_the_valid_choices(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         compose_config("launch", overrides)
     assert any(message in problem for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["run (1)", "a#b", "a!b", "a;b", "a{b", 'a"b', "a'b", "a,b", "aé", "a=b", "a[1]", "a~b", "a&b", "a\\", "7", "[x]"],
+)
+def test_a_path_is_taken_as_it_is_written(path: str) -> None:
+    assert compose_config("status", ["grid=x", f"results={path}"])["results"] == path
+    assert compose_config("launch", ["grid=digits", f"data.imagenet={path}"])["data"]["imagenet"] == path
+    assert compose_config("paper", [f"source={path}", f"output={path}"])["source"] == path
+
+
+def test_a_path_may_be_null_or_quoted() -> None:
+    values = compose_config("paper", ["source='a, b'", "output=null"])
+    assert (values["source"], values["output"]) == ("a, b", None)
 
 
 def test_a_view_takes_any_grid_s_name() -> None:

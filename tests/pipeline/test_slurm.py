@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -391,6 +392,15 @@ def test_slurm_where_there_is_none_is_a_bad_configuration(
     assert not results.exists()
 
 
+@pytest.mark.parametrize("name", ["a:b", "50%j"])
+def test_a_results_folder_that_jobs_could_not_use_is_a_bad_configuration(
+    fake: FakeSlurm, results: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _launch(results / name) == 2
+    assert f"{name} has a ':' or a '%'" in capsys.readouterr().err
+    assert not results.exists()
+
+
 @pytest.mark.parametrize("is_configured", [True, False])
 def test_auto_is_slurm_where_its_sbatch_knows_a_cluster(
     fake: FakeSlurm,
@@ -425,7 +435,7 @@ def test_the_job_that_launches_leaves_no_trace_in_the_jobs(
 def test_jobs_run_a_copy_of_the_code_that_was_submitted(fake: FakeSlurm, results: Path) -> None:
     assert _launch(results) == 0
     (copy,) = Store(results).code_copies()
-    assert f"export PYTHONPATH='{copy}'" in fake.scripts[0]
+    assert f"export PYTHONPATH={copy}$" in fake.scripts[0]
     program = "import jobs, pipeline.task, jobs.provenance as p; print(jobs.__file__, p.git_commit())"
     command = [sys.executable, "-P", "-c", program]
     done = subprocess.run(
@@ -437,6 +447,18 @@ def test_jobs_run_a_copy_of_the_code_that_was_submitted(fake: FakeSlurm, results
     fake.clear()
     assert _launch(results) == 0
     assert Store(results).code_copies() == [copy]
+
+
+def test_the_commands_that_are_printed_name_any_results_folder(
+    fake: FakeSlurm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "run (1) of 'a', #2"
+    assert _launch(results) == 0
+    (follow,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("follow: ")]
+    assert f"export PYTHONPATH={shlex.quote(str(Store(results).code_copies()[0]))}$" in fake.scripts[0]
+    _, _, _, _, *arguments = shlex.split(follow)
+    assert run_command("status", status, [*arguments, "watch=false"]) == 0
+    assert f"3 models, results in {results}" in capsys.readouterr().out
 
 
 def test_cancel_names_only_its_own_arrays(fake: FakeSlurm, results: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -17,7 +18,7 @@ from jobs.store import Store
 from jobs.units import Resources, TrainUnit
 from pipeline import task
 from pipeline.ledger import Launch
-from pipeline.task import ArrayTask
+from pipeline.task import ArrayTask, draw_envelope
 from tests.grids import tiny_manifest
 
 MANIFEST = tiny_manifest()
@@ -68,3 +69,11 @@ def _warn_when_it_exists(path: Path) -> None:
     while not path.exists():
         time.sleep(0.005)
     os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def test_the_envelope_is_drawn_into_any_results_folder(undisturbed_results: Path, tmp_path: Path) -> None:
+    results = tmp_path / "run (1) of 'a', #2"
+    shutil.copytree(undisturbed_results, results)
+    Store(results).log_path("tiny", "envelope").parent.mkdir(parents=True, exist_ok=True)
+    assert draw_envelope("tiny", Store(results)) == 0
+    assert any(Store(results).envelope_dir("tiny").iterdir())
