@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from jobs.atomic import read_json
+from jobs.atomic import read_json, write_json
+from jobs.manifest import Manifest
 from jobs.store import Store
+from jobs.units import Unit
 from pipeline.ledger import ArrayName, arrays_of, read_tasks
 from pipeline.scheduler import QueuedTask
 
@@ -55,6 +59,12 @@ class Activity:
     def arrays_with(self, units: Iterable[str]) -> list[str]:
         """Job ids of the arrays that hold any of some units."""
         return sorted({self.tasks[unit].array_id for unit in units if unit in self.tasks})
+
+
+def units_of(manifest: Manifest, names: Iterable[str]) -> list[str]:
+    """Those of some units that a grid needs too, whichever it was that they were launched for."""
+    stems = {f"train/{key}" for key in manifest.train_keys} | {run.name for run in manifest.sharded}
+    return [name for name in names if not stems.isdisjoint((name, name.rpartition("/")[0]))]
 
 
 def slurm_activity(store: Store, grid: str, queue: Collection[QueuedTask]) -> Activity:
@@ -103,6 +113,17 @@ def read_activity(store: Store, grid: str) -> Activity:
     except FileNotFoundError:  # the launch has ended meanwhile
         return Activity()
     return Activity(running=frozenset(content["running"]), queued=frozenset(content["queued"]))
+
+
+def write_activity(store: Store, grid: str, running: Iterable[Unit], queued: Iterable[Unit]) -> None:
+    """Say what this launch is doing; it holds the launch lock."""
+    content = {
+        "pid": os.getpid(),
+        "running": [unit.name for unit in running],
+        "queued": [unit.name for unit in queued],
+        "time": time.time(),
+    }
+    write_json(store.activity_path(grid), content)
 
 
 def _is_locked(path: Path) -> bool:

@@ -6,6 +6,7 @@ from jobs import worker
 from jobs.failures import Failure, failures_of
 from jobs.store import Store
 from jobs.units import Resources
+from pipeline.activity import write_activity
 from pipeline.executor import Outcome
 from pipeline.plan import Plan
 from pipeline.progress import Progress
@@ -20,6 +21,7 @@ class DebugExecutor:
         schedule, failures = Schedule(plan), list[Failure]()
         with Progress(plan.units) as progress:
             while (unit := schedule.next_ready(running=())) is not None:
+                write_activity(store, grid, running=[unit], queued=schedule.left)
                 log_path = store.log_path(grid, unit.name)
                 try:
                     worker.execute(unit, store, resources, log_path)
@@ -30,4 +32,5 @@ class DebugExecutor:
                     succeeded = True
                 schedule.finish(unit, succeeded=succeeded)
                 progress.finish(unit, succeeded=succeeded)
+        store.activity_path(grid).unlink(missing_ok=True)
         return Outcome(failures=tuple(failures), held_back=schedule.left)

@@ -17,7 +17,7 @@ from jobs.manifest import Manifest, check_launchable, read_manifest, write_manif
 from jobs.store import Store
 from jobs.units import Resources
 from pipeline import report, scheduler
-from pipeline.activity import Activity
+from pipeline.activity import Activity, units_of
 from pipeline.config import LaunchConfig, check_writable, parse_launch
 from pipeline.debug import DebugExecutor
 from pipeline.executor import Executor
@@ -103,6 +103,15 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
     for leftover in store.activity_paths():  # of launches that were killed: we hold the lock, so none is at work
         leftover.unlink(missing_ok=True)
     found = _survey(config, store)
+    if config.cluster.kind != "slurm":
+        if found.activity.problem:
+            print(
+                f"note: {found.activity.problem}; what it may still have of {store.root} is not known", file=sys.stderr
+            )
+        elsewhere = units_of(manifest, found.activity.under_way)
+        if elsewhere:
+            print(report.elsewhere_text(config, elsewhere), file=sys.stderr)
+            return EXIT_FAILED
     if found.deaths:
         record_deaths(found.deaths, manifest, store)
         found = survey(manifest, store, found.activity)
@@ -143,7 +152,11 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
 def _survey(config: LaunchConfig, store: Store) -> Survey:
     if config.cluster.kind == "slurm":
         return survey_slurm(config.manifest, store, scheduler.read_queue())
-    return survey(config.manifest, store, Activity())
+    if not store.has_slurm_launches():
+        return survey(config.manifest, store, Activity())
+    if scheduler.is_installed() and scheduler.is_configured():
+        return survey_slurm(config.manifest, store, scheduler.read_queue())
+    return survey(config.manifest, store, Activity(problem="there is no SLURM here to ask"))
 
 
 def _plan(config: LaunchConfig, found: Survey) -> Plan:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import wait
-from pathlib import Path
 
 from jobs import process
-from jobs.atomic import write_json
 from jobs.failures import Failure
 from jobs.process import UnitProcess
 from jobs.store import Store
 from jobs.units import Resources, Unit
+from pipeline.activity import write_activity
 from pipeline.executor import Outcome
 from pipeline.gpus import choose_gpus, num_gpus_of
 from pipeline.plan import Plan
@@ -42,6 +39,7 @@ class LocalExecutor:
     runs_per_gpu: int = 1
 
     def run(self, plan: Plan, *, grid: str, store: Store, resources: Resources) -> Outcome:
+        write_activity(store, grid, running=(), queued=plan.units)  # before the import of torch, which takes its time
         process.start_fork_server(_PRELOAD)
         schedule, failures, running = Schedule(plan), list[Failure](), list[UnitProcess]()
         first: Unit | None = None  # in line for a GPU
@@ -56,7 +54,8 @@ class LocalExecutor:
                     first = None
                 if not running:
                     break
-                _write_activity(store.activity_path(grid), running, [*([first] if first else []), *schedule.left])
+                queued = [*([first] if first else []), *schedule.left]
+                write_activity(store, grid, running=[item.unit for item in running], queued=queued)
                 while not (ended := _wait_for_some(running)):
                     progress.tick()
                 for item in ended:
@@ -91,15 +90,3 @@ def _ended_with_us(running: list[UnitProcess]) -> Iterator[None]:
 def _wait_for_some(running: list[UnitProcess]) -> list[UnitProcess]:
     ready = wait([item.sentinel for item in running], timeout=_POLL_S)
     return [item for item in running if item.sentinel in ready]
-
-
-def _write_activity(path: Path, running: list[UnitProcess], waiting: Sequence[Unit]) -> None:
-    write_json(
-        path,
-        {
-            "pid": os.getpid(),
-            "running": [item.unit.name for item in running],
-            "queued": [unit.name for unit in waiting],
-            "time": time.time(),
-        },
-    )

@@ -98,6 +98,17 @@ def queued_text(config: LaunchConfig, store: Store, outcome: Outcome, elapsed_s:
     return "\n".join(lines)
 
 
+def elsewhere_text(config: LaunchConfig, names: Sequence[str]) -> str:
+    """Why nothing is run here: SLURM would do the same at the same time."""
+    grid = config.manifest.grid
+    return (
+        f"error: SLURM has {len(names):,} units of grid {grid} queued or running; nothing was started here. "
+        "Wait for them, launch with cluster=slurm, or cancel them first: "
+        f"python -m pipeline.cancel grid={grid}{_results(config)}\n"
+        f"{follow_step(config)}"
+    )
+
+
 def limit_text(outcome: Outcome, activity: Activity) -> str:
     """Why nothing was submitted though much is to be done."""
     text = (

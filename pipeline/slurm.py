@@ -14,7 +14,7 @@ from jobs.manifest import Manifest
 from jobs.store import Store
 from jobs.units import STAGES, Resources, Stage, Unit
 from pipeline import ledger, scheduler
-from pipeline.activity import Activity
+from pipeline.activity import Activity, units_of
 from pipeline.arrays import Block, Task, blocks
 from pipeline.config import SlurmConfig, StageConfig
 from pipeline.executor import Outcome
@@ -241,9 +241,7 @@ class _Submission:
             self.room = None if self.room is None else self.room + 1
         if self.limit is not None:
             return
-        runs = self.executor.manifest.sharded
-        stems = {f"train/{run.train.key}" for run in runs} | {run.name for run in runs}
-        ours = [name for name in activity.tasks if not stems.isdisjoint((name, name.rpartition("/")[0]))]
+        ours = units_of(self.executor.manifest, activity.tasks)
         before = sorted({*self.jobs, *activity.arrays_with(ours)}, key=int)
         try:
             self._array("aggregate", ((unit,),), "afterany:" + ":".join(before) if before else None)

@@ -492,3 +492,41 @@ def test_attacks_are_submitted_as_certifications_are(
     assert _states(results)["attack", "failed"] == 1
     assert _states(results)["attack", "queued"] == 8
     assert _states(results)["aggregate", "queued"] == 0
+
+
+@pytest.mark.parametrize("kind", ["local", "debug"])
+def test_what_slurm_has_is_not_done_here_too(
+    fake: FakeSlurm, results: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _launch(results) == 0
+    arguments = tiny(results, f"cluster={kind}")
+    assert run_command("launch", launch, arguments) == 1
+    error = capsys.readouterr().err
+    assert "SLURM has 12 units of grid tiny queued or running; nothing was started here" in error
+    assert f"python -m pipeline.cancel grid=tiny results={results}" in error
+    fake.answer("squeue", "exit 1")
+    assert run_command("launch", launch, arguments) == 1
+    assert "squeue failed with code 1" in capsys.readouterr().err
+    assert finished_files(results) == {}
+
+
+def test_what_slurm_has_of_other_grids_is_in_nobody_s_way(
+    fake: FakeSlurm, undisturbed_results: Path, results: Path
+) -> None:
+    shutil.copytree(undisturbed_results, results)
+    assert _launch(results, "grid.name=other", "certify.n=100") == 0
+    assert run_command("launch", launch, tiny(results, "cluster=local")) == 0
+
+
+def test_where_slurm_cannot_be_asked_a_launch_here_says_so(
+    fake: FakeSlurm,
+    undisturbed_results: Path,
+    results: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(undisturbed_results, results)
+    assert _launch(results, "grid.name=other", "certify.n=100") == 0
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert run_command("launch", launch, tiny(results, "cluster=local")) == 0
+    assert "note: there is no SLURM here to ask" in capsys.readouterr().err

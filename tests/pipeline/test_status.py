@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import filelock
 import pyarrow as pa
@@ -10,15 +11,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs.entry import run_command
+from jobs import process, worker
 from jobs.atomic import write_json
 from jobs.failures import record_death
 from jobs.indices import IndexRange
 from jobs.manifest import Run, read_manifest, write_manifest
 from jobs.store import Store
 from jobs.units import CertifyUnit, TrainUnit
+from pipeline.activity import Activity, read_activity
 from pipeline.estimate import estimate
+from pipeline.launch import launch
 from pipeline.status import _num_helpers, look, status
-from tests.grids import tiny_manifest
+from tests.grids import tiny, tiny_manifest
 
 
 @pytest.fixture
@@ -126,3 +130,38 @@ def test_an_empty_results_folder_exits_2(tmp_path: Path, capsys: pytest.CaptureF
     assert run_command("status", status, ["grid=tiny", f"results={tmp_path}"]) == 2
     assert "no grid was launched into" in capsys.readouterr().err
     assert os.listdir(tmp_path) == []
+
+
+def test_a_launch_says_what_it_is_going_to_do_before_its_processes_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Activity] = []
+
+    def interrupted(_: object) -> None:
+        seen.append(read_activity(Store(tmp_path), "tiny"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(process, "start_fork_server", interrupted)
+    assert run_command("launch", launch, tiny(tmp_path, "cluster=local")) == 130
+    (activity,) = seen
+    assert len(activity.queued) == 13
+    assert not activity.running
+
+
+def test_a_launch_in_this_very_process_says_what_it_is_doing(
+    undisturbed_results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(undisturbed_results, results)
+    Store(results).records_path("tiny").unlink()
+    seen: list[Activity] = []
+    execute = worker.execute
+
+    def watched(*arguments: Any) -> None:
+        seen.append(read_activity(Store(results), "tiny"))
+        execute(*arguments)
+
+    monkeypatch.setattr(worker, "execute", watched)
+    assert run_command("launch", launch, tiny(results, "cluster=debug")) == 0
+    assert [activity.running for activity in seen] == [{"aggregate"}]
+    assert not Store(results).activity_path("tiny").exists()
