@@ -99,19 +99,19 @@ class SlurmExecutor:
             num_tasks = min(1000, len([unit for unit in plan.units if unit.stage == stage]))
             num_processes = plan.train[0].num_processes if stage == "train" else 1
             code = store.code_dir("CODE").absolute()
-            parameters = self.parameters(name, code, num_arrays=1, num_processes=num_processes)
+            parameters = self.parameters(name, code, num_processes=num_processes)
             texts[stage] = script(folder, parameters, num_tasks, self.config.python)
         return texts
 
     def parameters(
-        self, name: ArrayName, code: Path, *, num_arrays: int, num_processes: int = 1, dependency: str | None = None
+        self, name: ArrayName, code: Path, *, num_lanes: int = 1, num_processes: int = 1, dependency: str | None = None
     ) -> dict[str, Any]:
         """sbatch options of an array, by submitit's names.
 
         Args:
             name: Of the array.
             code: What its jobs import.
-            num_arrays: Of the same stage, among which what may run at a time is divided.
+            num_lanes: Arrays of its stage that may run at a time, among which what may run is divided.
             num_processes: That do one unit together.
             dependency: What it waits for.
         """
@@ -133,8 +133,7 @@ class SlurmExecutor:
             "use_srun": config.use_srun,
             "stderr_to_stdout": True,
             "additional_parameters": extra,
-            # Each of the arrays of a stage gets its share of what may run.
-            "array_parallelism": 1_000_000 if parallel is None else max(1, parallel // num_arrays),
+            "array_parallelism": 1_000_000 if parallel is None else parallel // num_lanes,
             **{option: _own_or_common(option, stage, config) for option in _OPTIONS},
         }
         return {key: value for key, value in parameters.items() if value is not None or key == "wckey"}
@@ -156,18 +155,20 @@ class _Submission:
     room: int | None
     jobs: list[str] = field(default_factory=list)
     handed_over: list[Unit] = field(default_factory=list)
-    num_arrays: dict[Stage, int] = field(default_factory=dict)
-    per_stage: dict[Stage, int] = field(default_factory=dict)
+    arrays: dict[Stage, list[str]] = field(default_factory=lambda: {stage: [] for stage in STAGES})
+    num_lanes: dict[Stage, int] = field(default_factory=dict)
     limit: str | None = None
 
     def hand_over(self, todo: list[Block], plan: Plan) -> None:
         """Submit all blocks, then the aggregation, or as much of it as SLURM takes for now."""
-        self.per_stage = {
+        num_arrays: dict[Stage, int] = {
             "train": sum(bool(block.train) for block in todo),
             "certify": sum(len(block.certify) for block in todo),
             "attack": sum(len(block.attack) for block in todo),
             "aggregate": 1,
         }
+        parallel = self.executor.config.max_parallel
+        self.num_lanes = {stage: num if parallel is None else min(num, parallel) for stage, num in num_arrays.items()}
         try:
             self._blocks(todo)
         except SubmitLimitError as error:
@@ -253,27 +254,37 @@ class _Submission:
     ) -> str:
         if self.room is not None and len(tasks) > self.room:
             raise SubmitLimitError(self._limit())
-        number = self.num_arrays.get(stage, 0)
-        self.num_arrays[stage] = number + 1
-        name = ArrayName(grid=self.grid, launch=self.launch_id, array=f"{stage}-{number}")
+        name = ArrayName(grid=self.grid, launch=self.launch_id, array=f"{stage}-{len(self.arrays[stage])}")
         folder = ledger.write_tasks(self.store, name, [[unit.name for unit in task] for task in tasks])
         try:
             parameters = self.executor.parameters(
                 name,
                 self.code,
-                num_arrays=self.per_stage[stage],
+                num_lanes=self.num_lanes[stage],
                 num_processes=num_processes,
-                dependency=dependency,
+                dependency=",".join(filter(None, [dependency, self._lane_ahead(stage)])) or None,
             )
             job = self._submit(folder, parameters, len(tasks))
         except (SubmitLimitError, SubmissionRefusedError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise type(error)(f"{stage}: {error}") from error
         self.jobs.append(job)
+        self.arrays[stage].append(job)
         self.handed_over += [unit for task in tasks for unit in task]
         if self.room is not None:
             self.room -= len(tasks)
         return job
+
+    def _lane_ahead(self, stage: Stage) -> str | None:
+        """What the next array of a stage waits for, so that no more run at a time than may.
+
+        Arrays have a limit of their own each, and SLURM none for several. So a stage has lanes, each with
+        its share of the limit, and in each lane one array comes after the other.
+        """
+        ahead = self.arrays[stage][-self.num_lanes[stage] :]
+        if self.executor.config.max_parallel is None or len(ahead) < self.num_lanes[stage]:
+            return None
+        return f"afterany:{ahead[0]}"
 
     def _submit(self, folder: Path, parameters: dict[str, Any], num_tasks: int) -> str:
         config = self.executor.config

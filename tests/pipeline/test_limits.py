@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -107,3 +108,42 @@ def test_where_nothing_is_queued_for_lack_of_room_the_launch_has_failed(
     error = capsys.readouterr().err
     assert "nothing was submitted: 13 units are beyond the limit" in error
     assert "SLURM" not in error
+
+
+def _at_a_time(fake: FakeSlurm, stage: str) -> int:
+    """The most tasks of a stage that SLURM may run at a time: of the arrays that wait for no other of it."""
+    names, limits, waits = fake.option("job-name"), fake.option("array"), fake.option("dependency")
+    ids = [index + 1 for index, name in enumerate(names) if f".{stage}-" in str(name)]
+    ahead = {job: {int(found) for found in re.findall(r"afterany:(\d+)", str(waits[job - 1]))} & {*ids} for job in ids}
+    share = {job: int(str(limits[job - 1]).rpartition("%")[2]) for job in ids}
+    lanes: dict[int, int] = {}  # by the array that leads it
+    lane_of: dict[int, int] = {}
+    for job in ids:
+        lane_of[job] = lane_of[min(ahead[job])] if ahead[job] else job
+        lanes[lane_of[job]] = max(lanes.get(lane_of[job], 0), share[job])
+    assert len({next(iter(jobs)) for jobs in ahead.values() if jobs}) == sum(map(bool, ahead.values()))
+    return sum(lanes.values())
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+@pytest.mark.parametrize("max_array_size", [2, 1001])
+def test_no_more_jobs_of_a_stage_run_at_a_time_than_may(
+    fake: FakeSlurm, results: Path, limit: int, max_array_size: int
+) -> None:
+    (fake.folder / "max_array_size").write_text(str(max_array_size))
+    assert _launch(results, NINE, f"cluster.max_parallel={limit}") == 0
+    assert _under_way(results) == {"train": 9, "certify": 27, "aggregate": 1}
+    for stage in ("train", "certify"):
+        assert 1 <= _at_a_time(fake, stage) <= limit
+
+
+def test_an_array_keeps_to_its_training_and_to_its_lane(fake: FakeSlurm, results: Path) -> None:
+    assert _launch(results, "cluster.max_parallel=2") == 0
+    assert fake.option("array") == ["0-2%2", "0-2%1", "0-2%1", "0-2%1", "0-0%1"]
+    assert fake.option("dependency") == [
+        None,
+        "aftercorr:1",
+        "aftercorr:1",
+        "aftercorr:1,afterany:2",
+        "afterany:1:2:3:4",
+    ]
