@@ -32,6 +32,8 @@ def expand_attacks(
     index_values = values.pop("indices", None) or {}
     axes = {axis: value if isinstance(value, list) else [value] for axis, value in values.items()}
     problems = [f"attack: expands to nothing: {axis} is an empty list" for axis, choices in axes.items() if not choices]
+    if "train_key" in values:
+        problems.append("attack.train_key: the launch fills that in; leave it out")
     found: dict[tuple[str, str], AttackRun] = {}
     for run, point in itertools.product(runs, list(product_of(axes))):
         fields = {**point, "train_key": run.train.key}

@@ -21,6 +21,17 @@ from pipeline.grid import GridConfig, expand
 from pipeline.retry import Retry
 from pipeline.sources import checkpoint_files
 
+# Options of sbatch that have a name of their own here, and those on which a launch and its jobs rest:
+# jobs are found by their name, tasks by their index, logs in their folder, the job's number in the answer.
+_OWN_OPTIONS = {
+    **{name: name for name in ("partition", "account", "qos", "constraint", "gres", "exclude", "wckey")},
+    **{"time": "STAGE.time_min", "mem": "STAGE.mem_gb", "cpus-per-task": "STAGE.cpus", "gpus-per-node": "STAGE.gpus"},
+    **{"ntasks-per-node": "tasks_per_node", "signal": "signal_delay_s"},
+}
+_TAKEN_OPTIONS = {
+    *("array", "dependency", "error", "job-name", "kill-on-invalid-dep", "nodes", "ntasks", "open-mode", "output"),
+    *("parsable", "quiet", "test-only", "wait", "wrap"),
+}
 _WRITE_TRIAL = 1 << 16
 _Positive = Annotated[int, Field(ge=1)]
 
@@ -207,6 +218,8 @@ def parse_launch(values: Mapping[str, Any]) -> LaunchConfig:
             manifest = expand(grid, values["train"], values["certify"], attack=values["attack"], data=data)
         except ConfigError as error:
             problems += error.problems
+    if slurm is not None:
+        problems += _extra_problems(slurm)
     if cluster is not None and manifest is not None:
         problems += _sharing_problems(cluster, slurm, manifest)
     if options is None or cluster is None or manifest is None or problems:
@@ -222,6 +235,16 @@ def parse_launch(values: Mapping[str, Any]) -> LaunchConfig:
         wait=options.wait,
         retry=options.retry,
     )
+
+
+def _extra_problems(slurm: SlurmConfig) -> Iterator[str]:
+    """Options of sbatch that are not to be given as others."""
+    for given in slurm.extra:
+        option = given.replace("_", "-")
+        if option in _OWN_OPTIONS:
+            yield f"cluster.extra.{given}: write cluster.{_OWN_OPTIONS[option]} instead"
+        if option in _TAKEN_OPTIONS:
+            yield f"cluster.extra.{given}: the launch sets or needs it otherwise; leave it out"
 
 
 def _sharing_problems(cluster: ClusterConfig, slurm: SlurmConfig | None, manifest: Manifest) -> Iterator[str]:

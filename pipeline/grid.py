@@ -126,7 +126,11 @@ def _run(
         if sigma_cert is not None:
             certify_values["sigma_cert"] = sigma_cert
             break
-    problems: list[str] = []
+    problems = [
+        f"{group}.{key}: the launch fills that in; leave it out"
+        for group, given, key in (("train", values, "checkpoint_sha256"), ("certify", certify_values, "train_key"))
+        if key in given
+    ]
     try:
         values["checkpoint_sha256"] = sha256_of(values.pop("checkpoint", None))
     except ConfigError as error:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from jobs.failures import Failure, FailureClass
 
-Retry = Literal["all"] | FailureClass
+Retry = Literal["all", FailureClass]
 TRANSIENT: frozenset[FailureClass] = frozenset({"preempted", "timeout", "node_fail"})
 """Not the unit's fault: it may well succeed elsewhere or the next time."""
 

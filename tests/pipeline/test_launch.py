@@ -88,6 +88,16 @@ def test_a_changed_grid_is_noted(results: Path, capsys: pytest.CaptureFixture[st
         ["grid=nope"],
         ["certify.nn=10"],
         ["dry_run=perhaps"],
+        ["retry=foo"],
+        ["+certify.train_key=mine"],
+        ["+train.checkpoint_sha256=mine"],
+        ["attack=digits", "+attack.train_key=mine"],
+        ["hydra.run.dir=elsewhere"],
+        ["cluster=slurm", "+cluster.extra.job_name=mine"],
+        ["cluster=slurm", "+cluster.extra.job-name=mine"],
+        ["cluster=slurm", "+cluster.extra.array=0-0"],
+        ["cluster=slurm", "+cluster.extra.output=/dev/null"],
+        ["cluster=slurm", "+cluster.extra.partition=gpu"],
     ],
 )
 def test_bad_input_exits_2_and_writes_nothing(
@@ -96,6 +106,23 @@ def test_bad_input_exits_2_and_writes_nothing(
     assert _launch(tmp_path / "results", *overrides) == 2
     assert capsys.readouterr().err.startswith("error: ")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("retry=foo", "launch.retry: 'foo' is not valid; valid: 'all', 'cuda_oom', "),
+        ("+cluster.extra.job_name=mine", "cluster.extra.job_name: the launch sets or needs it otherwise; leave it out"),
+        ("+cluster.extra.cpus_per_task=3", "cluster.extra.cpus_per_task: write cluster.STAGE.cpus instead"),
+        ("+certify.train_key=mine", "certify.train_key: the launch fills that in; leave it out"),
+    ],
+)
+def test_what_is_wrong_with_an_option_is_said_once(
+    tmp_path: Path, override: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _launch(tmp_path, "cluster=slurm", override) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {message}")
 
 
 def test_all_groups_are_checked_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
