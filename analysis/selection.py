@@ -8,6 +8,7 @@ from typing import Any
 
 from jobs.errors import ConfigError
 from jobs.validation import unknown_choice
+from smoothing.laws import Noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class Parameters:
     n: int | None = None
     alpha: float | None = None
     mode: str | None = None
-    noise: str | None = None
+    noise: Noise | None = None
     precision: str | None = None
     variant: str = ""
 

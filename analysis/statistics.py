@@ -118,7 +118,9 @@ def monte_carlo_upper(
         return np.full(radii.shape, np.nan)
     may_be_correct = among & (model.column("correct") | (model.column("prediction") == ABSTAIN))
     completed = np.sort((model.column("count_top") + (known.n - model.column("n_used")))[may_be_correct])
-    needed = min_possible_count(radii, n=known.n, sigma=known.sigma_cert, alpha=known.alpha)
+    needed = min_possible_count(
+        radii, n=known.n, sigma=known.sigma_cert, alpha=known.alpha, total_variation=model.total_variation
+    )
     num_possible = completed.size - np.searchsorted(completed, needed, side="left")
     return np.asarray(num_possible / np.count_nonzero(among), dtype=np.float64)
 

@@ -20,11 +20,11 @@ from jobs.architectures import architecture_names
 from jobs.datasets import Split, dataset_names
 from jobs.validation import STRICT, unknown_choice
 from smoothing.bounds import min_samples_to_certify
+from smoothing.laws import Noise
 from smoothing.sequential import Mode, StopRule, can_ever_certify
 
 Method = Literal["gaussian", "smoothadv", "vanilla", "vanilla_noise"]
 Attack = Literal["none", "pgd", "ddn", "stein", "stein_hard"]
-Noise = Literal["gaussian", "exact_grid"]
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 TrainPrecision = Literal["float32", "bfloat16"]
 

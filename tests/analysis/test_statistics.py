@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,9 @@ from smoothing.bands import simultaneous_half_width
 from smoothing.bounds import clopper_pearson_upper
 from smoothing.certificate import certificate_from_counts
 from smoothing.false_certificates import max_false_certificates
-from smoothing.radius import max_radius
+from smoothing.laws import ExactGridNoise
+from smoothing.radius import certified_radius, max_radius
+from smoothing.sequential import Procedure
 from tests.analysis.models import ALPHA, N, grid, model, voted
 
 LEVELS = Levels(confidence=0.95, rho=0.01)
@@ -109,6 +112,19 @@ def test_another_alpha_is_what_certifying_with_it_would_have_given(alpha: float)
         assert rechosen.column("radius")[image] == expected.radius
         assert rechosen.column("correct")[image] == (expected.prediction == 0)
     assert rechosen.parameters.alpha == alpha
+
+
+@pytest.mark.parametrize("alpha", [0.001, 0.05])
+def test_exact_noise_takes_its_total_variation_off_the_bound_at_another_alpha_too(alpha: float) -> None:
+    counts, n = [100_000, 99_000, 51_000], 100_000
+    known: dict[str, Any] = {"dataset": "imagenet", "sigma_cert": 1.0, "n": n}
+    exact = at_alpha(grid(voted("one", counts, noise="exact_grid", **known)), alpha).models[0]
+    plain = at_alpha(grid(voted("one", counts, noise="gaussian", **known)), alpha).models[0]
+    distance = ExactGridNoise(1.0, 255).total_variation(3 * 224 * 224)
+    expected = Procedure(sigma=1.0, n0=100, n=n, alpha=alpha, total_variation=distance)
+    assert exact.column("p_lower").tolist() == [expected.lower_bound(count, n) for count in counts]
+    assert (exact.column("radius") < plain.column("radius")).all()
+    assert exact.column("radius").tolist() == certified_radius(exact.column("p_lower"), 1.0).tolist()
 
 
 def test_a_larger_alpha_certifies_an_image_that_abstained() -> None:
