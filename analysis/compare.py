@@ -136,9 +136,9 @@ def default_radii(comparison: Comparison) -> list[float]:
     return even_radii(largest, step)
 
 
-def even_radii(largest: float, step: float) -> list[float]:
-    """0, step, 2 step, ... up to ``largest``."""
-    return [round(step * row, 12) for row in range(int(largest / step + 1e-9) + 1)]
+def even_radii(largest: float, step: float, *, first: float = 0.0) -> list[float]:
+    """``first``, first + step, first + 2 step, ... up to ``largest``."""
+    return [round(first + step * row, 12) for row in range(int((largest - first) / step + 1e-9) + 1)]
 
 
 def largest_radius(comparison: Comparison) -> float:

@@ -47,7 +47,7 @@ def fill_table(declaration: TableDeclaration, dataset: str, records: PaperRecord
 def _radii(declaration: TableDeclaration, dataset: str, groups: Sequence[Sequence[Model]]) -> list[float]:
     if dataset in declaration.radii:
         first, last, step = declaration.radii[dataset]
-        return [first + radius for radius in even_radii(last - first, step)]
+        return even_radii(last, step, first=first)
     every = [model.curve.radii[-1] for models in groups for model in models if model.curve.radii.size]
     largest = float(max(every, default=0.0))
     step = next(step for step in (0.0625, 0.125, 0.25, 0.5, 1.0, largest) if largest / step <= 12)

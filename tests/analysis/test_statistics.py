@@ -11,7 +11,7 @@ import pytest
 from analysis.alpha import at_alpha
 from analysis.compare import compare
 from analysis.statistics import Levels, abstention, average_radius, envelope_frame
-from analysis.tables import statistics_caption, statistics_table
+from analysis.tables import envelope_table, statistics_caption, statistics_table
 from jobs.errors import RecordError
 from smoothing.bands import simultaneous_half_width
 from smoothing.bounds import clopper_pearson_upper
@@ -91,6 +91,16 @@ def test_the_abstention_rate_is_not_known_where_sampling_stopped_early(stop: str
 
 def test_average_radius_counts_wrong_and_abstaining_images_as_zero() -> None:
     assert average_radius(model("one", [0.5, -0.4, 0.1, 0.0])) == pytest.approx(0.15)
+
+
+def test_no_radius_is_rounded_up_in_text() -> None:
+    comparison = compare(grid(model("one", [0.12346, 0.30007, 0.12346, 0.12346])))
+    frame = envelope_frame(comparison, [0.12345, 0.30006], LEVELS)
+    assert frame["average_radius"][0] == pytest.approx(0.1676125)
+    for rows in (envelope_table(comparison, frame, "pipe"), statistics_table(comparison, frame, "pipe")):
+        assert [line.split()[1] for line in rows.splitlines()[2:]] == ["0.12345", "0.30006"]
+    assert " 0.167 " in statistics_table(comparison, frame, "pipe")
+    assert " 0.168 " not in statistics_table(comparison, frame, "pipe")
 
 
 def test_what_the_records_do_not_hold_is_nan() -> None:
