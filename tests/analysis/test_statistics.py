@@ -44,6 +44,16 @@ def test_a_wrong_class_is_not_in_the_bracket_and_an_abstention_may_be() -> None:
     assert frame["monte_carlo_upper"][0] == pytest.approx(2 / 3)
 
 
+def test_what_selection_stopped_is_not_in_the_bracket() -> None:
+    full = voted("one", [900, 0, 900], [True, False, True])
+    changed = {"stop": ["full", "wrong_class", "full"], "n_used": pa.array([N, 0, N], pa.int32())}
+    rows = full.rows
+    for name, values in changed.items():
+        rows = rows.set_column(rows.column_names.index(name), name, [values])
+    frame = envelope_frame(compare(grid(replace(full, rows=rows))), [0.0, 0.1, 0.25], LEVELS)
+    assert frame["monte_carlo_upper"].tolist() == [pytest.approx(2 / 3)] * 3
+
+
 def test_high_probability_accuracy_gives_away_false_certificates() -> None:
     single = grid(voted("one", [1000] * 300))
     frame = envelope_frame(compare(single), [0.1], LEVELS)
