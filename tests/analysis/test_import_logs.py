@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis.envelope import envelope
-from analysis.export_tsv import export_tsv
+from analysis.export_tsv import by_log_path, export_tsv
 from analysis.import_logs import import_logs
 from analysis.load import load_grid
 from analysis.paired import paired
@@ -19,7 +20,7 @@ from jobs.errors import ConfigError, RecordError
 from jobs.imported import IMPORTED, PREDICTIONS
 from jobs.manifest import open_grid
 from jobs.store import Store
-from tests.analysis.models import cifar_path, cohen_path, write_log, write_predictions, write_text
+from tests.analysis.models import cifar_path, cohen_path, parameters, voted, write_log, write_predictions, write_text
 
 GOOD = [(0, 3, 3, "0.2500"), (20, 7, 1, "0.1000"), (40, 4, -1, "0.0"), (60, 2, 2, "0.5000")]
 
@@ -241,6 +242,27 @@ def test_export_and_import_give_the_same_curves(undisturbed_results: Path, tmp_p
         lost = ours.column("radius") - theirs.column("radius")
         assert (lost >= 0).all()  # never rounded up
         assert (lost < 1e-4).all()
+
+
+def test_models_whose_sigmas_agree_to_two_decimals_come_back_as_they_were(tmp_path: Path) -> None:
+    radii = {"0.12": "0.0100", "0.121": "0.0200", "0.124": "0.0300", "0.00001": "0.0000"}
+    for sigma, radius in radii.items():
+        write_log(tmp_path / "published", cohen_path("0.121", sigma), [(0, 3, 3, radius)])
+    store = Store(tmp_path / "results")
+    for grid, root in (("first", tmp_path / "published"), ("second", tmp_path / "exported")):
+        assert run_command("import_logs", import_logs, [f"source={root}", f"grid={grid}", f"results={store.root}"]) == 0
+        models = load_grid(store, grid).models
+        assert {model.parameters.sigma_train for model in models} == {0.121}
+        found = {model.parameters.sigma_cert: float(model.column("radius")[0]) for model in models}
+        assert found == {float(sigma): float(radius) for sigma, radius in radii.items()}
+        arguments = [f"grid={grid}", f"results={store.root}", f"output={tmp_path}/exported"]
+        assert run_command("export_tsv", export_tsv, arguments) == 0
+
+
+def test_no_log_is_written_over_another() -> None:
+    twin = replace(voted("two", [800]), parameters=parameters("one"))
+    with pytest.raises(RecordError, match="one and two would have one log"):
+        by_log_path([voted("one", [900]), twin])
 
 
 def test_two_models_are_compared_in_pairs(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
