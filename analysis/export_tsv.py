@@ -18,6 +18,7 @@ from analysis.models import Model
 from configs.entry import EXIT_FAILED, run_entry
 from jobs.atomic import write_atomically
 from jobs.errors import RecordError
+from jobs.folders import check_writable
 from jobs.store import Store
 from jobs.validation import STRICT, build
 from smoothing.radius import format_radius
@@ -54,6 +55,7 @@ def export_tsv(values: dict[str, Any]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED
     root = Path(config.output) if config.output else store.tsv_dir(grid.name)
+    check_writable(root, "output")
     for path, model in logs.items():
         write_atomically(root / path, partial(_write_log, model), lambda path: path.stat())
     print(f"wrote {len(logs)} logs to {root}")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from jobs.errors import ConfigError
 from jobs.indices import IndexRange
-from jobs.manifest import Manifest, Run
+from jobs.manifest import GridName, Manifest, Run
 from jobs.specs import CertifySpec, TrainSpec
 from jobs.validation import STRICT, collect, unknown_choice
 from pipeline.attacks import expand_attacks, image_indices, product_of
@@ -32,7 +32,7 @@ class GridConfig:
         exclude: Mappings; a model that agrees with all values of one of them is left out.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: GridName
     blocks: list[dict[str, Any]]
     exclude: list[dict[str, Any]] = Field(default_factory=list)
 

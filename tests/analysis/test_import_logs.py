@@ -14,6 +14,8 @@ from analysis.export_tsv import by_log_path, export_tsv
 from analysis.import_logs import import_logs
 from analysis.load import load_grid
 from analysis.paired import paired
+from analysis.paper import paper
+from analysis.selection import matches
 from configs.entry import run_command
 from jobs import records
 from jobs.errors import ConfigError, RecordError
@@ -139,6 +141,50 @@ def test_conditions_choose_models(source: Path) -> None:
         load_grid(store, "old", where={"method": "vanilla"})
     with pytest.raises(ConfigError, match=r"unknown parameter 'metod'.*did you mean 'method'"):
         load_grid(store, "old", where={"metod": "vanilla"})
+
+
+def test_only_epsilon_is_compared_as_it_is_printed(tmp_path: Path) -> None:
+    write_log(tmp_path / "logs", cohen_path("0.121"), GOOD)
+    write_log(tmp_path / "logs", cifar_path("PGD_2steps", 255, "0.121"), GOOD)
+    code, store = _import(tmp_path / "logs")
+    assert code == 0
+    assert len(load_grid(store, "old", where={"sigma_cert": [0.12, 0.121]}).models) == 2
+    assert len(load_grid(store, "old", where={"epsilon": 1}).models) == 1
+    with pytest.raises(RecordError, match="no model meets"):
+        load_grid(store, "old", where={"sigma_train": 0.12})
+    assert matches(parameters("one", alpha=0.001), {"alpha": 0.001})
+    assert not matches(parameters("one", alpha=0.001), {"alpha": 0.004})
+
+
+def test_a_log_that_records_cannot_hold_is_left_out_alone(source: Path) -> None:
+    write_log(source, cifar_path("PGD_4steps", 64, "0.25"), [*GOOD, (2**31, 3, 3, "0.1")])
+    write_log(source, cifar_path("PGD_4steps", 127, "0.25"), [*GOOD, (80, 2**31, 0, "0.1")])
+    write_log(source, cifar_path("PGD_4steps", 255, "0.00"), GOOD)
+    write_log(source, cifar_path("PGD_4steps", 512, "0.25", 2**31), GOOD)
+    code, store = _import(source)
+    assert code == 0
+    assert sorted(row["reason"].partition(":")[0] for row in _report(store)) == [*["malformed"] * 2, *["path"] * 2]
+    assert len(load_grid(store, "old").models) == 5
+
+
+@pytest.mark.parametrize("command", ["export_tsv", "paper", "import_logs"])
+def test_a_file_in_the_place_of_the_folder_is_bad_configuration(
+    source: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, store = _import(source)
+    blocker = source.parent / "file"
+    blocker.write_text("mine")
+    arguments = {
+        "export_tsv": ["grid=old", f"results={store.root}", f"output={blocker}"],
+        "paper": ["grid=old", f"results={store.root}", f"output={blocker}/below"],
+        "import_logs": ["grid=old", f"source={source}", f"results={blocker}"],
+    }[command]
+    act = {"export_tsv": export_tsv, "paper": paper, "import_logs": import_logs}[command]
+    capsys.readouterr()
+    assert (code, run_command(command, act, arguments)) == (0, 2)
+    option = "results" if command == "import_logs" else "output"
+    assert f"{option}: cannot write to {blocker}" in capsys.readouterr().err
+    assert blocker.read_text() == "mine"
 
 
 def test_short_logs_make_a_grid_incomplete(source: Path, capsys: pytest.CaptureFixture[str]) -> None:

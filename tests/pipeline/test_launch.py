@@ -88,6 +88,17 @@ def test_a_changed_grid_is_noted(results: Path, capsys: pytest.CaptureFixture[st
         ["grid=nope"],
         ["certify.nn=10"],
         ["dry_run=perhaps"],
+        [f"grid.name={300 * 'a'}"],
+        ["grid.blocks=[{method: gaussian, sigma: 1e300}]"],
+        ["grid.blocks=[{method: smoothadv, attack: pgd, sigma: 0.25, epsilon: 0.5, num_steps: 1000000000000}]"],
+        ["certify.indices=0"],
+        ["attack=paper", "attack.indices=5"],
+        ["attack=paper", "attack.indices={1: 2}"],
+        ["+train.checkpoint=5"],
+        ["+train.checkpoint=[a,b]"],
+        ["+train.checkpoint={a: 1}"],
+        ["grid.blocks=[{method: gaussian, sigma: 0.25, checkpoint: [5]}]"],
+        ["grid.blocks=[{method: gaussian, sigma: 0.25, checkpoint: [[x]]}]"],
     ],
 )
 def test_bad_input_exits_2_and_writes_nothing(
