@@ -116,11 +116,7 @@ def _run(
     data: Mapping[str, str | None],
 ) -> Run:
     values, certify_values = {**base_train, **point}, dict(base_certify)
-    index_values = certify_values.pop("indices", None) or {}
-    if not isinstance(index_values, Mapping):
-        raise ConfigError(
-            [f"certify.indices: write start, stop and step, for example {{stop: 100}}, got {index_values!r}"]
-        )
+    index_values = certify_values.pop("indices", None)
     # The block's sigma_cert, else the certify group's, else the sigma of training.
     for sigma_cert in (values.pop("sigma_cert", None), certify_values.get("sigma_cert"), values.get("sigma")):
         if sigma_cert is not None:

@@ -109,6 +109,17 @@ def test_bad_input_exits_2_and_writes_nothing(
     assert os.listdir(tmp_path) == []
 
 
+def test_a_file_in_the_place_of_a_dataset_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("mine")
+    blocks = "grid.blocks=[{method: gaussian, sigma: 0.25, dataset: cifar10, architecture: cifar_resnet20}]"
+    assert _launch(tmp_path / "results", blocks, f"data.cifar10={blocker}") == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: data.cifar10: {blocker} is not a folder; data.cifar10=PATH names one, there or not yet"
+    ]
+    assert os.listdir(tmp_path) == ["file"]
+
+
 def test_all_groups_are_checked_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _launch(tmp_path, "cluster.max_workers=0", "certify.alpha=2", "train.dataset=mnist", "dry_run=3") == 2
     problems = capsys.readouterr().err
