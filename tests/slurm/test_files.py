@@ -57,7 +57,7 @@ def small_disk(site: Site) -> Path:
 def test_a_full_disk(site: Site, small_disk: Path, undisturbed: pa.Table) -> None:
     try:
         filler = small_disk / "filler"
-        site.launch()
+        site.launch("cluster.num_shards=1")
         with contextlib.suppress(OSError), filler.open("ab", buffering=0) as file:
             while True:
                 file.write(bytes(4096))
@@ -69,7 +69,7 @@ def test_a_full_disk(site: Site, small_disk: Path, undisturbed: pa.Table) -> Non
         assert "cannot write to" in site.launch(expect=2)
         filler.unlink()
         subprocess.run(["mount", "-o", "remount,size=50m", small_disk], check=True)
-        site.finish("retry=all")
+        site.finish("retry=all", "cluster.num_shards=1")
         site.assert_complete(undisturbed, before)
     finally:
         subprocess.run(["umount", "--lazy", small_disk], check=True)

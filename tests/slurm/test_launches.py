@@ -17,12 +17,13 @@ from jobs.store import Store
 from pipeline.activity import slurm_activity
 from pipeline.ledger import ArrayName, read_tasks
 from pipeline.scheduler import read_queue
-from tests.slurm.site import HALF, Site, release, slurm
+from tests.slurm.site import HALF, LITTLE, Site, release, slurm
 
 HELD = ["+cluster.extra.hold=true", "cluster.units_per_job=1"]
 """Nothing starts, and every unit is a task of its own."""
 UNITS = {"train": 2, "certify": 4, "aggregate": 1}
 HALF_UNITS = {**UNITS, "train": 1}
+LITTLE_UNITS = {"certify": 2, "aggregate": 1}
 
 
 def _queued_units(store: Store) -> Counter[str]:
@@ -75,7 +76,7 @@ def test_kill_9_of_the_launch_before_between_and_after_its_sbatch_calls(
 
 
 def test_two_launches_at_the_same_moment(site: Site, undisturbed: pa.Table, undisturbed_site_results: Path) -> None:
-    before = site.copy_from(undisturbed_site_results, *HALF)
+    before = site.copy_from(undisturbed_site_results, *LITTLE)
     launches = [
         subprocess.Popen(site.command(*HELD), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -84,7 +85,7 @@ def test_two_launches_at_the_same_moment(site: Site, undisturbed: pa.Table, undi
     codes = sorted(process.returncode for process in launches)
     # The second is refused, or comes late enough to find everything queued.
     assert codes == [0, 0] or (codes == [0, 1] and any("another launch is at work" in text for text in texts))
-    _assert_each_once(site.store, HALF_UNITS)
+    _assert_each_once(site.store, LITTLE_UNITS)
     release()
     site.finish()
     site.assert_complete(undisturbed, before)
@@ -131,7 +132,7 @@ def test_cancel_ends_the_jobs_of_its_grid_only(site: Site) -> None:
 def test_impossible_resources_are_refused_and_leave_nothing(
     site: Site, undisturbed: pa.Table, undisturbed_site_results: Path
 ) -> None:
-    finished = site.copy_from(undisturbed_site_results, *HALF)
+    finished = site.copy_from(undisturbed_site_results, *LITTLE)
     before = _files(site.results)
     text = site.launch("cluster.certify.gpus=64", expect=1)
     assert "SLURM refuses: certify: " in text

@@ -6,15 +6,41 @@ One model is in training while the other is certified, so that each fault befall
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from tests.slurm.site import HALF, Site, preempt, slurm
+from jobs import checkpoint
+from pipeline.launch import launch
+from tests.grids import grid_records
+from tests.slurm.site import HALF, Site, compose, preempt, slurm
 
-TIME_LIMIT = [f"cluster.{stage}.time_min=1" for stage in ("train", "certify")]
+SINGLY = ["cluster.units_per_job=1", "cluster.num_shards=1"]
+TIME_LIMIT = ["cluster.signal_delay_s=30", *(f"cluster.{stage}.time_min=1" for stage in ("train", "certify"))]
+TWO = ["grid.blocks=[{method: gaussian, sigma: 0.25, num_processes: 2}, {method: gaussian, sigma: 0.5}]"]
+"""The same grid, its first model trained by two processes."""
+
+
+def test_preemption(site: Site, undisturbed: pa.Table, undisturbed_site_results: Path) -> None:
+    before = site.copy_from(undisturbed_site_results, *HALF)
+    site.order_faults(**{".": "slow"})
+    site.launch(*SINGLY)
+    _await_progress(site)
+    preempt()
+    epoch = _await_requeue(site)
+    _finish(site, epoch, undisturbed, before)
+
+
+def test_time_limits(site: Site, undisturbed: pa.Table, undisturbed_site_results: Path) -> None:
+    before = site.copy_from(undisturbed_site_results, *HALF)
+    site.order_faults(**{".": "slow"})
+    site.launch(*SINGLY, *TIME_LIMIT)
+    site.await_(lambda: site.unit("train/.*s0.25").state == "running", "the start")
+    epoch = _await_requeue(site)
+    _finish(site, epoch, undisturbed, before)
 
 
 @pytest.fixture
@@ -25,50 +51,73 @@ def no_grace(cluster: None) -> Iterator[None]:
     slurm("scontrol", "update", "partition=main", "GraceTime=10")
 
 
-def test_preemption(site: Site, undisturbed: pa.Table, undisturbed_site_results: Path) -> None:
-    _begin_preempt_and_finish(site, undisturbed, undisturbed_site_results)
+@pytest.fixture
+def local_results(undisturbed_site_results: Path, tmp_path: Path) -> Path:
+    """Results in which two processes of this machine have trained the first model."""
+    results = Path(shutil.copytree(undisturbed_site_results, tmp_path / "local" / "results"))
+    assert launch(compose(results, "cluster=debug", *TWO)) == 0
+    return results
 
 
-def test_preemption_without_grace(
-    site: Site, undisturbed: pa.Table, undisturbed_site_results: Path, no_grace: None
+def _weights(site: Site) -> dict[str, pa.Tensor]:
+    key = site.manifest.runs[0].train.key
+    weights: dict[str, pa.Tensor] = checkpoint.load(site.store.checkpoint_path(key))["state_dict"]
+    return weights
+
+
+def test_two_tasks_of_one_training_are_preempted_without_grace_and_fail(
+    site: Site, local_results: Path, no_grace: None
 ) -> None:
-    _begin_preempt_and_finish(site, undisturbed, undisturbed_site_results)
-
-
-def test_time_limits(site: Site, undisturbed: pa.Table, undisturbed_site_results: Path) -> None:
-    before = site.copy_from(undisturbed_site_results, *HALF)
-    site.order_faults(**{"train": "slow", "certify": "slower"})
-    site.launch("cluster.units_per_job=1", "cluster.signal_delay_s=38", *TIME_LIMIT)
-    _await_progress(site)
-    _requeued_and_finished(site, undisturbed, before)
-
-
-def _begin_preempt_and_finish(site: Site, undisturbed: pa.Table, undisturbed_site_results: Path) -> None:
-    before = site.copy_from(undisturbed_site_results, *HALF)
+    before = site.copy_from(local_results, *HALF)
     site.order_faults(**{".": "slow"})
-    site.launch("cluster.units_per_job=1")
+    site.launch(*SINGLY, *TWO)
+    key = site.manifest.runs[0].train.key
+    (job,) = [task.job for task in site.queue() if ".train-" in task.job_name]
+    shown = slurm("scontrol", "show", "job", job)
+    assert "NumTasks=2 CPUs/Task=1" in shown
+    assert "TresPerNode=gres:gpu:2" in shown  # one each
     _await_progress(site)
     preempt()
-    _requeued_and_finished(site, undisturbed, before)
+    epoch = _await_requeue(site)
+    # Started again, the second task dies before the first has met it.
+    site.order_faults(**{"train/": "kill second"})
+    site.await_idle()
+    failure = site.failures()[f"train/{key}"]
+    assert (failure.attempt, failure.failure_class) == (1, "unknown")
+    assert "the process was killed (SIGKILL)" in failure.message
+    assert site.unit("certify/.*s0.25").state == "missing"
+    site.order_faults()
+    _finish(site, epoch, grid_records(local_results, "faults"), before, *TWO)
+    log = site.log_of(f"train/{key}.log")
+    assert [log.count(f"rank {rank} INFO going on after epoch {epoch}") for rank in range(2)] == [1, 1]
+    assert len(list(site.store.failures_dir(key).iterdir())) == 1  # written by the first task only
+    ours, theirs = _weights(site), _weights(Site(local_results.parent))
+    assert all((ours[name] == theirs[name]).all() for name in theirs)
 
 
 def _await_progress(site: Site) -> None:
+    """Wait until training and certification have both saved something."""
     key = site.manifest.runs[0].train.key
     site.await_(lambda: len(site.store.saved_epochs(key)) == 2, "the third epoch")
-    site.await_(lambda: "did 1 of 4 images" in site.log_of("certify/*s0.50*/**/*.log"), "the first image")
+    site.await_(lambda: "did 1 of 8 images" in site.log_of("certify/*s0.50*/**/*.log"), "the first image")
     running = site.status("verbose=true")
     assert re.search(r"running  train/\S+s0.25\S+  epoch \d+ of 12, job \d+_\d on 127.0.0.\d", running)
-    assert re.search(r"running  certify/\S+s0.50\S+  image [1-4] of 4, job", running)
+    assert re.search(r"running  certify/\S+s0.50\S+  image [1-8] of 8, job", running)
 
 
-def _requeued_and_finished(site: Site, undisturbed: pa.Table, before: dict[str, tuple[int, int]]) -> None:
+def _await_requeue(site: Site) -> int:
+    """Wait until training is queued again; the last epoch that was saved. What starts from now on is quick."""
     key = site.manifest.runs[0].train.key
-    site.await_(lambda: "running" not in site.states().values(), "the requeue")
-    assert site.unit(f"train/{key}").state == "queued"
+    site.await_(lambda: site.unit(f"train/{key}").state == "queued", "the requeue")
     epoch = site.store.saved_epochs(key)[-1]
-    site.order_faults()  # the rest is to be quick
-    site.finish()
+    site.order_faults()
+    return epoch
+
+
+def _finish(site: Site, epoch: int, undisturbed: pa.Table, before: dict[str, tuple[int, int]], *more: str) -> None:
+    site.finish("cluster.num_shards=1", *more)
+    key = site.manifest.runs[0].train.key
     assert f"going on after epoch {epoch}" in site.log_of(f"train/{key}.log")
-    assert re.search("going on with [1-4] of 4 images done before", site.log_of("certify/*s0.50*/**/*.log"))
+    assert re.search("going on with [1-8] of 8 images done before", site.log_of("certify/*s0.50*/**/*.log"))
     assert "failed" not in site.log_of("**/*.log")
     site.assert_complete(undisturbed, before)

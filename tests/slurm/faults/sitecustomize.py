@@ -1,7 +1,7 @@
 """Faults on order, for the processes of units: Python imports this first where PYTHONPATH has this folder.
 
 $FAULTS is a JSON file: {"regex of a unit's name": "what to do when it begins"}; each happens once,
-except for those that slow down. The pipeline itself knows nothing of this.
+except for "slow". The pipeline itself knows nothing of this.
 """
 
 import functools
@@ -55,9 +55,6 @@ _ACTIONS: dict[str, Callable[[], object]] = {
 }
 
 
-_SLOW = {"slow": 1.0, "slower": 2.0}
-
-
 def _is_first_time(pattern: str) -> bool:
     marker = Path(os.environ["FAULTS"] + "." + re.sub(r"\W", "_", pattern))
     try:
@@ -67,7 +64,7 @@ def _is_first_time(pattern: str) -> bool:
     return True
 
 
-def _slow_down(factor: float) -> None:
+def _slow_down() -> None:
     from jobs import records, train
 
     def slowly(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
@@ -78,8 +75,8 @@ def _slow_down(factor: float) -> None:
 
         return wrapper
 
-    train._train_epoch = slowly(train._train_epoch, 2.0 * factor)
-    records.image_columns = slowly(records.image_columns, 4.0 * factor)  # called once for each certified image
+    train._train_epoch = slowly(train._train_epoch, 2.5)
+    records.image_columns = slowly(records.image_columns, 4.0)  # called once for each certified image
 
 
 def _order() -> None:
@@ -90,8 +87,8 @@ def _order() -> None:
     def execute_with_faults(unit: Any, *args: Any) -> None:
         for pattern, action in json.loads(Path(os.environ["FAULTS"]).read_text()).items():
             if re.search(pattern, unit.name):
-                if action in _SLOW:
-                    _slow_down(_SLOW[action])
+                if action == "slow":
+                    _slow_down()
                 elif action == "raise":
                     if _is_first_time(pattern):
                         _make_raise(worker.STAGE_MODULES[unit.stage])
