@@ -17,7 +17,7 @@ from plotly.offline import get_plotlyjs
 
 from analysis.compare import BASELINE_METHOD, Comparison, largest_radius
 from analysis.models import Model
-from analysis.statistics import Levels, average_radius
+from analysis.statistics import Levels, abstention, average_radius
 from analysis.tables import caption, partial_note, statistics_caption
 
 _FOLDER = Path(__file__).parent
@@ -129,11 +129,11 @@ def _runs(models: Sequence[Model]) -> str:
         "alpha",
         "variant",
     )
-    headers = ["model", *names, "images", "accuracy at 0", "average radius", "seconds"]
+    headers = ["model", *names, "images", "accuracy at 0", "average radius", "abstention rate", "seconds"]
     rows = []
     for model in models:
         known = [_cell(getattr(model.parameters, name)) for name in names]
-        results = [len(model.rows), float(model.curve(0.0)), average_radius(model), _cost_s(model)]
+        results = [len(model.rows), float(model.curve(0.0)), average_radius(model), abstention(model), _cost_s(model)]
         rows.append([model.label, *known, *(_cell(value) for value in results)])
     return _table(headers, rows, num_text=1)
 

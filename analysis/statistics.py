@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import pandas as pd
 from analysis.compare import Comparison, Contenders
 from analysis.models import Model
 from analysis.paper_numbers import printed_envelope
+from smoothing.accuracy import abstention_rate
 from smoothing.bands import simultaneous_half_width
 from smoothing.bounds import two_sided_interval
 from smoothing.bracket import min_possible_count, n_limited_radius
@@ -48,8 +49,8 @@ def envelope_frame(comparison: Comparison, radii: Sequence[float], levels: Level
         itself; monte_carlo_upper: the accuracy were every image at the upper bound of what its votes
         allow (the lower end of that bracket is accuracy itself); band_lower, band_upper: simultaneous
         over models and radii; high_probability: lower bound on the true share of these images that
-        holds in spite of false certificates; n_limited; average_radius and model: the one that
-        attains the cell; printed: what the paper prints there for the same dataset. Then
+        holds in spite of false certificates; n_limited; average_radius, abstention_rate and model:
+        the one that attains the cell; printed: what the paper prints there for the same dataset. Then
         single_accuracy: of the one best model; gain over the baseline. What the records do not allow,
         or the paper does not print, is nan.
     """
@@ -78,6 +79,21 @@ def best_single(contenders: Contenders, radii: Sequence[float]) -> Model:
 def average_radius(model: Model) -> float:
     """Average certified radius: the area under the model's curve of certified accuracy."""
     return float(np.where(model.column("correct"), model.column("radius"), 0.0).mean())
+
+
+def abstention(model: Model) -> float:
+    """The share of images on which a model makes no claim.
+
+    Returns:
+        In [0, 1]; nan where the records do not say how sampling ended, or it ended early for some
+        image: what that one would have ended as is not known.
+    """
+    if not model.has("stop"):
+        return math.nan
+    try:
+        return abstention_rate(model.column("prediction"), model.rows["stop"].to_pylist())
+    except ValueError:
+        return math.nan
 
 
 def monte_carlo_upper(
@@ -128,7 +144,8 @@ def _add(frame: pd.DataFrame, comparison: Comparison, contenders: Contenders, le
         "band_upper": np.minimum(accuracy + half_width, 1.0),
         "high_probability": _high_probability(counts, num_images, contenders, levels.rho / among),
         "n_limited": _n_limited(contenders, winners, radii),
-        "average_radius": _average_radii(winners),
+        "average_radius": _of_winners(winners, average_radius),
+        "abstention_rate": _of_winners(winners, abstention),
         "printed": _printed(contenders, radii),
         "model": ["" if model is None else model.label for model in winners],
     }
@@ -159,9 +176,9 @@ def _printed(contenders: Contenders, radii: npt.NDArray[np.float64]) -> list[flo
     return [math.nan if percent is None else percent / 100 for percent in percents]
 
 
-def _average_radii(winners: Sequence[Model | None]) -> list[float]:
-    by_label = {model.label: average_radius(model) for model in {id(one): one for one in winners if one}.values()}
-    return [float("nan") if model is None else by_label[model.label] for model in winners]
+def _of_winners(winners: Sequence[Model | None], value_of: Callable[[Model], float]) -> list[float]:
+    by_label = {model.label: value_of(model) for model in {id(one): one for one in winners if one}.values()}
+    return [math.nan if model is None else by_label[model.label] for model in winners]
 
 
 def _high_probability(

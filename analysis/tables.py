@@ -44,7 +44,8 @@ def statistics_table(comparison: Comparison, frame: pd.DataFrame, table_format: 
         "all at once",
         "high prob.",
         "best single",
-        "avg. radius",
+        "avg. r",
+        "abstains",
     ]
     rows = [
         [
@@ -55,6 +56,7 @@ def statistics_table(comparison: Comparison, frame: pd.DataFrame, table_format: 
             _percent(row["high_probability"], ">= {:.1f}"),
             f"{100 * row['single_accuracy']:.1f}",
             "-" if math.isnan(row["average_radius"]) else f"{row['average_radius']:.3f}",
+            "-" if math.isnan(row["abstention_rate"]) else f"{100 * row['abstention_rate']:.1f}",
         ]
         for row in frame.to_dict("records")
     ]
@@ -98,8 +100,9 @@ def statistics_caption(comparison: Comparison, frame: pd.DataFrame, levels: Leve
         "Votes allow: were every image at the upper end of what its votes leave open. All at once: "
         f"{levels.confidence:.0%} band for all {frame['num_models'][0]} models and all radii together (it fails with "
         f"probability {error:.2g}). High prob.: what is certified truly on these images, whatever certificates are "
-        f"false, with probability {1 - levels.rho:g} for all models together. Avg. radius: of the model in the row, "
-        "secondary."
+        f"false, with probability {1 - levels.rho:g} for all models together. Avg. r: average radius of the model in "
+        "the row, secondary. Abstains: how often that model makes no claim; not known (a dash) where sampling "
+        "stopped early."
     )
 
 

@@ -106,7 +106,7 @@ def say():
     print(time.process_time(), int(peak_kb) / 1024)
 atexit.register(say)
 sys.argv = sys.argv[1:]
-runpy.run_module(sys.argv[0], run_name="__main__")
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 
 

@@ -1,111 +1,23 @@
 """python -m benchmarks.train: SmoothAdv training steps, a plain loop and ours, alternating in one process.
 
-The plain loop is how published code does it: the attack runs the network as it is, in evaluation
-mode with parameters frozen, channels first, and reads the loss in every step. Both start from the
-same weights and take the same images, labels and noise, so that their losses can be compared too.
-Prints seconds per step, images per second and the ratio; ends with exit code 1 below --ratio.
+Both start from the same weights and take the same images, labels and noise. Prints seconds per step,
+images per second and the ratio; ends with exit code 1 below --ratio. With --losses N it compares the
+losses of N steps instead of the time: ours, and for a measure the plain loop's own once its weights are
+moved by one unit in the last place.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from tabulate import tabulate
 
 from benchmarks.machine import machine, spent_s
-from jobs.datasets import DatasetInfo, dataset_info
-from jobs.distributed import Group
-from jobs.models import Classifier, build_classifier
-from jobs.specs import TrainSpec
-from jobs.steps import Randomness, Stepper
-from smoothing.attacks import smoothadv_pgd
-
-MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4
-WARMUP_BATCHES = 10
-
-Step = Callable[[Tensor, Tensor], float]
-"""Takes inputs_BCHW and labels_B, does one optimizer step, returns the mean loss."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What is trained and how."""
-
-    architecture: str
-    dataset: str
-    batch_size: int
-    m_train: int
-    num_steps: int
-    sigma: float = 0.25
-    epsilon: float = 0.5
-    learning_rate: float = 0.1
-
-    @property
-    def info(self) -> DatasetInfo:
-        return dataset_info(self.dataset)
-
-
-def plain_steps(setting: Setting, classifier: Classifier, device: torch.device) -> Step:
-    """Pseudocode 1 of Salman et al. 2019, written down plainly."""
-    classifier = copy.deepcopy(classifier).to(device).train()
-    optimizer = _optimizer(classifier, setting)
-    generators = _generators(device)
-
-    def step(inputs_BCHW: Tensor, labels_B: Tensor) -> float:
-        shape = (len(inputs_BCHW), setting.m_train, *inputs_BCHW.shape[1:])
-        drawn = torch.randn(shape, generator=generators.shared, device=device)
-        noise_MBCHW = setting.sigma * drawn.transpose(0, 1)
-        classifier.eval().requires_grad_(False)
-        attacked_BCHW = smoothadv_pgd(
-            classifier,
-            inputs_BCHW,
-            labels_B,
-            noise_MBCHW,
-            epsilon=setting.epsilon,
-            num_steps=setting.num_steps,
-            generator=generators.own,
-        )
-        classifier.train().requires_grad_(True)
-        logits_RK = classifier((attacked_BCHW + noise_MBCHW).flatten(0, 1))
-        loss = nn.functional.cross_entropy(logits_RK, labels_B.repeat(setting.m_train))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return loss.item()
-
-    return step
-
-
-def our_steps(setting: Setting, classifier: Classifier, device: torch.device) -> Step:
-    """The steps of ``jobs.steps``, as a training takes them."""
-    classifier = copy.deepcopy(classifier).to(device)
-    stepper = Stepper(
-        spec=_spec(setting),
-        classifier=classifier,
-        replica=classifier,
-        optimizer=_optimizer(classifier, setting),
-        group=Group(),
-    )
-    generators = _generators(device)
-
-    def step(inputs_BCHW: Tensor, labels_B: Tensor) -> float:
-        (sums,) = stepper.steps(len(labels_B), inputs_BCHW, labels_B, setting.epsilon, generators)
-        return float(sums[0] / sums[2])
-
-    return step
-
-
-def both_losses(setting: Setting, num_steps: int, device: torch.device) -> tuple[list[float], list[float]]:
-    """Losses of the plain loop and of ours over the same steps, float32."""
-    plain, ours = _both(setting, device)
-    batches = list(_batches(setting, num_steps, device))
-    return [plain(*batch) for batch in batches], [ours(*batch) for batch in batches]
+from benchmarks.training_loops import Setting, batches, fresh_classifier, losses, nudged, our_steps, plain_steps
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -120,16 +32,14 @@ def main(arguments: Sequence[str]) -> int:
         batch_size=options.batch,
         m_train=options.m,
         num_steps=options.T,
+        learning_rate=options.learning_rate,
+        precision=options.precision,
     )
-    print(machine(), f"{setting}, device {device}", sep="\n", flush=True)
-    steps = _both(setting, device)
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for number, batch in enumerate(_batches(setting, options.rounds + 1, device)):
-        for step, spent in zip(steps, seconds, strict=True):
-            began = spent_s(options.clock, device.type)
-            step(*batch)
-            if number:  # the first round warms up
-                spent.append(spent_s(options.clock, device.type) - began)
+    print(machine(), f"{setting}, device {device}, compile {options.compile}", sep="\n", flush=True)
+    if options.losses:
+        _print_losses(setting, options.losses, device)
+        return 0
+    seconds = _alternating(setting, options, device)
     ratios = [plain / ours for plain, ours in zip(*seconds, strict=True)]
     for name, spent in zip(("plain loop", "ours"), seconds, strict=True):
         middle = statistics.median(spent)
@@ -147,62 +57,47 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--m", type=int, default=2)
     parser.add_argument("--T", type=int, default=2)
+    parser.add_argument("--learning-rate", type=float, default=0.1)
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"], help="of ours")
+    parser.add_argument("--compile", default=False, nargs="?", const=True, metavar="MODE", help="the attack of ours")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--clock", default="wall", choices=["wall", "cpu"], help="cpu: this process's seconds alone")
     parser.add_argument("--ratio", type=float, default=1.4, help="what must be gained at least")
+    parser.add_argument("--losses", type=int, metavar="N", help="compare the losses of N steps")
     return parser.parse_args(arguments)
 
 
-def _both(setting: Setting, device: torch.device) -> tuple[Step, Step]:
-    torch.manual_seed(0)
-    classifier = build_classifier(setting.architecture, setting.info)
-    with torch.no_grad():  # fresh statistics are those of no data, and make the attacked network explode
-        for inputs_BCHW, _ in _batches(setting, WARMUP_BATCHES, torch.device("cpu")):
-            classifier(inputs_BCHW)
-    return plain_steps(setting, classifier, device), our_steps(setting, classifier, device)
+def _alternating(
+    setting: Setting, options: argparse.Namespace, device: torch.device
+) -> tuple[list[float], list[float]]:
+    """Seconds of each step of the plain loop and of ours; the first ones, which warm up, left out."""
+    classifier = fresh_classifier(setting)
+    steps = plain_steps(setting, classifier, device), our_steps(setting, classifier, device, options.compile)
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for number, batch in enumerate(batches(setting, options.rounds + 1, device)):
+        for step, spent in zip(steps, seconds, strict=True):
+            began = spent_s(options.clock, device.type)
+            step(*batch)
+            if number:
+                spent.append(spent_s(options.clock, device.type) - began)
+    return seconds
 
 
-def _batches(setting: Setting, num_batches: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    generator = torch.Generator().manual_seed(1)
-    for _ in range(num_batches):
-        inputs_BCHW = torch.rand((setting.batch_size, *setting.info.image_shape), generator=generator)
-        labels_B = torch.randint(setting.info.num_classes, (setting.batch_size,), generator=generator)
-        yield inputs_BCHW.to(device), labels_B.to(device)
-
-
-def _optimizer(classifier: nn.Module, setting: Setting) -> torch.optim.Optimizer:
-    return torch.optim.SGD(
-        classifier.parameters(), lr=setting.learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
-    )
-
-
-def _generators(device: torch.device) -> Randomness:
-    return Randomness(
-        shared=torch.Generator(device).manual_seed(2),
-        own=torch.Generator(device).manual_seed(3),
-    )
-
-
-def _spec(setting: Setting) -> TrainSpec:
-    return TrainSpec(
-        dataset=setting.dataset,
-        architecture=setting.architecture,
-        method="smoothadv",
-        attack="pgd",
-        sigma=setting.sigma,
-        epsilon=setting.epsilon,
-        m_train=setting.m_train,
-        num_steps=setting.num_steps,
-        epochs=1,
-        batch_size=setting.batch_size,
-        learning_rate=setting.learning_rate,
-        lr_step_epochs=1,
-        momentum=MOMENTUM,
-        weight_decay=WEIGHT_DECAY,
-        lr_gamma=0.1,
-        seed=0,
-    )
+def _print_losses(setting: Setting, num_steps: int, device: torch.device) -> None:
+    classifier = fresh_classifier(setting)
+    plain = losses(plain_steps(setting, classifier, device), setting, num_steps, device)
+    others = {
+        "ours": our_steps(setting, classifier, device),
+        "plain loop, moved": plain_steps(setting, nudged(classifier), device),
+    }
+    rows = []
+    for name, step in others.items():
+        found = losses(step, setting, num_steps, device)
+        differences = [abs(one - other) / abs(other) for one, other in zip(found, plain, strict=True)]
+        rows.append((name, f"{statistics.median(differences):.1e}", f"{max(differences):.1e}"))
+    headers = [f"{num_steps} losses against the plain loop's", "median relative difference", "largest"]
+    print(tabulate(rows, headers=headers, disable_numparse=True))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,8 @@ def run(unit: AttackUnit, store: Store, resources: Resources) -> None:
     spec, num_classes = unit.run.attack, dataset_info(unit.run.train.dataset).num_classes
 
     def attack_image(trained: TrainedClassifier, labelled: LabelledImage) -> dict[str, Any]:
+        device = next(trained.classifier.buffers()).device
+        labelled = replace(labelled, image_CHW=labelled.image_CHW.to(device))
         found_CHW = attacked(trained.classifier, labelled, spec)
         counts = class_counts(
             trained.classifier,

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from jobs.attack_spec import AttackSpec
 from jobs.records import RecordKind
-from jobs.specs import TrainSpec, canonical_json
+from jobs.specs import TrainSpec, canonical_json, train_fields
 
 SCHEMA = pa.schema(
     [
@@ -88,4 +88,4 @@ def image_columns(label: int, prediction: int, counts: npt.NDArray[np.int64], di
 
 def spec_metadata(train: TrainSpec, attack: AttackSpec) -> dict[str, str]:
     """Both specs as file metadata."""
-    return {"train_spec": canonical_json(asdict(train)), "attack_spec": canonical_json(asdict(attack))}
+    return {"train_spec": canonical_json(train_fields(train)), "attack_spec": canonical_json(asdict(attack))}

@@ -43,13 +43,14 @@ def _certified(
     test_images = (TestImage(index=item.index, image_CHW=item.image_CHW, label=item.label) for item in images)
     try:
         for image, certificate in certify_images(
-            for_inference(trained.classifier, spec.precision, device, compiled=resources.compile),
+            for_inference(trained.classifier, spec.precision, device, compile=resources.compile),
             test_images,
             procedure(spec),
             noise_law(spec, info.num_levels),
             num_classes=info.num_classes,
             seed=spec.seed,
             batch_size=resources.batch_size,
+            device=device,
         ):
             assert image.label is not None
             labelled = LabelledImage(index=image.index, label=image.label, image_CHW=image.image_CHW)

@@ -6,7 +6,7 @@ import hashlib
 import io
 import pickle
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from jobs.atomic import write_atomically
 from jobs.datasets import dataset_info
 from jobs.errors import CheckpointError
 from jobs.models import Classifier, build_classifier
-from jobs.specs import TrainSpec, canonical_json, differences
+from jobs.specs import TrainSpec, canonical_json, differences, train_fields
 
 FORMAT = 1
 _DAMAGE = (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)
@@ -43,7 +43,7 @@ def save_classifier(path: Path, classifier: Classifier, spec: TrainSpec) -> None
     info = dataset_info(spec.dataset)
     content = {
         "format": FORMAT,
-        "spec": asdict(spec),
+        "spec": train_fields(spec),
         "architecture": spec.architecture,
         "dataset": spec.dataset,
         "num_classes": info.num_classes,
@@ -128,7 +128,7 @@ def load_untrusted(path: Path) -> object:
 
 def check_spec(path: Path, found: Any, spec: TrainSpec) -> None:
     """Raise CheckpointError unless the spec found in a file is the one expected."""
-    expected = asdict(spec)
+    expected = train_fields(spec)
     if not isinstance(found, dict):
         raise CheckpointError(f"{path}: says of no spec that it is one's checkpoint")
     if canonical_json(found) == canonical_json(expected):

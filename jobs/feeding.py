@@ -22,6 +22,7 @@ from torch import Tensor
 
 from jobs.datasets import Augmentation, Images
 from jobs.datasets._tree import TreeImages
+from smoothing.transfer import to_device
 
 PADDING = 4
 """Black pixels around an image before a random crop, as in the paper (and everyone's CIFAR-10)."""
@@ -153,7 +154,7 @@ class DiskFeeder:
         self._labels_N = torch.from_numpy(images.labels)
         self._pool = ThreadPoolExecutor(max_workers=num_threads, thread_name_prefix="decode")
         self._waiting: deque[tuple[list[int], int]] = deque()
-        self._under_way: deque[list[Future[npt.NDArray[np.uint8]]]] = deque()
+        self._under_way: deque[tuple[list[int], list[Future[npt.NDArray[np.uint8]]]]] = deque()
 
     @property
     def num_images(self) -> int:
@@ -167,17 +168,21 @@ class DiskFeeder:
             self._begin_next()
 
     def batch(self, indices_N: Tensor, generator: torch.Generator, share: Share) -> tuple[Tensor, Tensor]:
-        del generator  # each image has its own randomness, by seed and index
-        decoded = [future.result() for future in self._under_way.popleft()]
+        # Each image has its own randomness, by seed and index. Which they are ``expect`` has said: to ask the
+        # device for it would be to wait for its work.
+        del generator, indices_N, share
+        indices, under_way = self._under_way.popleft()
+        decoded = [future.result() for future in under_way]
         self._begin_next()
-        levels_BCHW = torch.from_numpy(np.stack(decoded)).to(self._device)
-        labels_B = self._labels_N[share.of(indices_N).cpu()].to(self._device)
+        levels_BCHW = to_device(torch.from_numpy(np.stack(decoded)), self._device)
+        labels_B = to_device(self._labels_N[indices], self._device)
         return levels_BCHW.float() / self._images.num_levels, labels_B
 
     def _begin_next(self) -> None:
         if self._waiting:
             indices, seed = self._waiting.popleft()
-            self._under_way.append([self._pool.submit(random_resized, self._images, index, seed) for index in indices])
+            futures = [self._pool.submit(random_resized, self._images, index, seed) for index in indices]
+            self._under_way.append((indices, futures))
 
 
 def random_resized(images: TreeImages, index: int, seed: int) -> npt.NDArray[np.uint8]:

@@ -8,11 +8,23 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, fx, nn
 
 from jobs.models import Classifier
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Pair:
+    """A convolution of the source with the batch normalisation behind it, and the one that does the work of both."""
+
+    convolution: nn.Conv2d
+    norm: nn.BatchNorm2d
+    folded: nn.Conv2d
 
 
 class FoldedClassifier(nn.Module):
@@ -22,55 +34,73 @@ class FoldedClassifier(nn.Module):
     too. Its subtraction stays: the convolution pads with zeros, which stand for the mean and not
     for black, so that at the border the mean cannot be made up for by a bias.
 
+    Whatever the network's precision, inputs, the normalisation and logits are of the classifier's:
+    pixels are known to that precision.
+
     Attributes:
         num_folded: Batch normalisations that went into a convolution.
     """
 
-    def __init__(self, classifier: Classifier) -> None:
+    _eps: Tensor
+
+    def __init__(self, classifier: Classifier, dtype: torch.dtype | None = None) -> None:
+        """Copy and fold.
+
+        Args:
+            classifier: The source; ``refresh`` follows it.
+            dtype: Of the network's weights and arithmetic; None is the source's.
+        """
         super().__init__()
         self._source = (classifier,)  # in a tuple, so that it is no submodule of this one
         self.normalize = copy.deepcopy(classifier.normalize)
         self.network: nn.Module = copy.deepcopy(classifier.network)
-        self._pairs: dict[str, str] = {}
-        self._first: str | None = None
+        names: dict[str, str] = {}
+        self._first: nn.Conv2d | None = None
         graph = _traced(classifier.network)
         if graph is not None:
-            self._pairs = _fold_out(graph, self.network)
-            for name in self._pairs:
+            names = _fold_out(graph, self.network)
+            for name in names:
                 _give_bias(self.network.get_submodule(name))
             self.network = fx.GraphModule(self.network, graph)
             self._first = _first_convolution(self.network)
+        self.network.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._dtype = dtype
+        self._pairs = _pairs(names, classifier.network, self.network)
+        self._copied = _same_modules(names, classifier.network, self.network)
+        self.register_buffer("_eps", _eps_of(self._pairs), persistent=False)
         self.num_folded = len(self._pairs)
         self.requires_grad_(False).eval()
         self.refresh()
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Take over the source's present weights and statistics."""
-        source = self._source[0]
-        self.normalize.load_state_dict(source.normalize.state_dict())
-        theirs = dict(source.network.named_modules())
-        for name, module in self.network.named_modules():
-            if name in self._pairs:
-                assert isinstance(module, nn.Conv2d)
-                _fold(theirs[name], theirs[self._pairs[name]], into=module)
-            elif name in theirs and not list(module.children()):
-                module.load_state_dict(theirs[name].state_dict())
-        if self._first is not None:
-            first = self.network.get_submodule(self._first)
-            assert isinstance(first, nn.Conv2d)
-            first.weight.div_(self.normalize.std)  # (O, C, h, w) by (C, 1, 1)
-            self.normalize.std.fill_(1.0)
+        """Take over the source's present weights and statistics, in place and without waiting for the device."""
+        self.normalize.load_state_dict(self._source[0].normalize.state_dict())
+        if self._copied:
+            own, theirs = ([value for pair in self._copied for value in _values(pair[side])] for side in (0, 1))
+            torch._foreach_copy_(own, theirs)
+        factors, biases = _affine_maps(self._pairs, self._eps)
+        for pair, factor, bias in zip(self._pairs, factors, biases, strict=True):
+            factor_O111 = factor.view(-1, 1, 1, 1)
+            if pair.folded is self._first:
+                factor_O111 = factor_O111 / self.normalize.std.double()  # by (C, 1, 1)
+            # Rounded once: to the folded weight's precision, in the end.
+            torch.mul(pair.convolution.weight, factor_O111, out=pair.folded.weight)
+            assert pair.folded.bias is not None
+            pair.folded.bias.copy_(bias)
+        if self._first is not None and all(pair.folded is not self._first for pair in self._pairs):
+            self._first.weight.div_(self.normalize.std)
 
     def forward(self, inputs_BCHW: Tensor) -> Tensor:
-        logits: Tensor = self.network(self.prepared(inputs_BCHW))
-        return logits
+        prepared_BCHW = self.prepared(inputs_BCHW).to(dtype=self._dtype, memory_format=torch.channels_last)
+        logits: Tensor = self.network(prepared_BCHW)
+        return logits.to(inputs_BCHW.dtype)
 
     def prepared(self, inputs_BCHW: Tensor) -> Tensor:
         """What is left of the normalisation."""
         if self._first is None:
             return self.normalize(inputs_BCHW)  # type: ignore[no-any-return]
-        return (inputs_BCHW - self.normalize.mean).contiguous(memory_format=torch.channels_last)
+        return inputs_BCHW - self.normalize.mean
 
 
 def _traced(network: nn.Module) -> fx.Graph | None:
@@ -105,7 +135,7 @@ def _give_bias(convolution: nn.Module) -> None:
         convolution.bias = nn.Parameter(torch.zeros_like(convolution.weight[:, 0, 0, 0]))
 
 
-def _first_convolution(network: fx.GraphModule) -> str | None:
+def _first_convolution(network: fx.GraphModule) -> nn.Conv2d | None:
     """The convolution that alone is given the network's input; None where there is no such thing."""
     placeholder = next(node for node in network.graph.nodes if node.op == "placeholder")
     if len(placeholder.users) != 1:
@@ -115,22 +145,65 @@ def _first_convolution(network: fx.GraphModule) -> str | None:
         return None
     module = network.get_submodule(str(user.target))
     is_plain = type(module) is nn.Conv2d and module.groups == 1 and module.padding_mode == "zeros"
-    return str(user.target) if is_plain else None
+    return cast(nn.Conv2d, module) if is_plain else None
 
 
-def _fold(convolution: nn.Module, norm: nn.Module, *, into: nn.Conv2d) -> None:
-    """Weights and bias that do what the two do one after the other, computed in double precision."""
-    assert isinstance(convolution, nn.Conv2d)
-    assert isinstance(norm, nn.BatchNorm2d)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    assert into.bias is not None
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    if norm.affine:
-        scale = scale * norm.weight.double()
-    shift = -norm.running_mean.double()
-    if convolution.bias is not None:
-        shift = shift + convolution.bias.double()
-    bias = shift * scale + norm.bias.double() if norm.affine else shift * scale
-    into.weight.copy_(convolution.weight.double() * scale.view(-1, 1, 1, 1))
-    into.bias.copy_(bias)
+def _pairs(names: Mapping[str, str], source: nn.Module, folded: nn.Module) -> list[_Pair]:
+    """The pairs whose convolutions and normalisations have these names."""
+    return [
+        _Pair(
+            convolution=cast(nn.Conv2d, source.get_submodule(convolution)),
+            norm=cast(nn.BatchNorm2d, source.get_submodule(norm)),
+            folded=cast(nn.Conv2d, folded.get_submodule(convolution)),
+        )
+        for convolution, norm in names.items()
+    ]
+
+
+def _same_modules(names: Mapping[str, str], source: nn.Module, folded: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
+    """Modules of the folded network that hold values of their own, and their likes in the source."""
+    theirs = dict(source.named_modules())
+    return [
+        (module, theirs[name])
+        for name, module in folded.named_modules()
+        if name in theirs and name not in names and _values(module)
+    ]
+
+
+def _values(module: nn.Module) -> list[Tensor]:
+    """A module's own parameters and buffers, without those of modules in it."""
+    return [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+
+
+def _eps_of(pairs: Sequence[_Pair]) -> Tensor:
+    """The eps of all channels of all normalisations, one after the other, in double precision."""
+    if not pairs:
+        return torch.empty(0, dtype=torch.float64)
+    values = [pair.norm.eps for pair in pairs for _ in range(pair.norm.num_features)]
+    return torch.tensor(values, dtype=torch.float64, device=pairs[0].convolution.weight.device)
+
+
+def _affine_maps(pairs: Sequence[_Pair], eps: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """For each pair the factor of its convolution's weights, and its bias, for each channel, in double precision.
+
+    All channels of all pairs at once: a hundred pairs one by one would cost a GPU a thousand launches.
+    """
+    if not pairs:
+        return [], []
+
+    sizes = [pair.norm.num_features for pair in pairs]
+
+    def joined(values: Iterable[Tensor | None], missing: float) -> Tensor:
+        present = [
+            eps.new_full((size,), missing) if value is None else value
+            for value, size in zip(values, sizes, strict=True)
+        ]
+        return torch.cat(present).double()
+
+    factor = (joined((pair.norm.running_var for pair in pairs), 1.0) + eps).rsqrt()
+    factor = factor * joined((pair.norm.weight for pair in pairs), 1.0)
+    shift = joined((pair.convolution.bias for pair in pairs), 0.0) - joined(
+        (pair.norm.running_mean for pair in pairs), 0.0
+    )
+    bias = shift * factor + joined((pair.norm.bias for pair in pairs), 0.0)
+    return torch.split(factor, sizes), torch.split(bias, sizes)

@@ -11,7 +11,7 @@ from jobs.atomic import read_json, write_json
 from jobs.attack_spec import AttackSpec
 from jobs.errors import ConfigError, RecordError
 from jobs.indices import IndexRange
-from jobs.specs import CertifySpec, TrainSpec, canonical_json
+from jobs.specs import CertifySpec, TrainSpec, canonical_json, train_fields
 from jobs.store import ShardStage, Store
 from jobs.validation import build, unknown_choice
 
@@ -176,7 +176,7 @@ def _to_plain(manifest: Manifest) -> dict[str, Any]:
         {
             "train_key": run.train.key,
             "certify_key": run.certify.key,
-            "train": asdict(run.train),
+            "train": train_fields(run.train),
             "certify": asdict(run.certify),
             "indices": asdict(run.indices),
         }
@@ -186,7 +186,7 @@ def _to_plain(manifest: Manifest) -> dict[str, Any]:
         {
             "train_key": run.train.key,
             "attack_key": run.attack.key,
-            "train": asdict(run.train),
+            "train": train_fields(run.train),
             "attack": asdict(run.attack),
             "indices": asdict(run.indices),
         }

@@ -12,14 +12,15 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from jobs import interrupt, worker
-from jobs.failures import Failure, FailureClass, failures_of, record_death
+from jobs.failures import Failure, FailureClass, Place, failures_of, record_death
 from jobs.store import Store
 from jobs.units import Resources, Stage, Unit
 
@@ -64,6 +65,7 @@ class UnitProcess:
     lifeline: Connection
     log_path: Path
     num_failures_before: int
+    gpus: tuple[str, ...] | None = None
 
     @property
     def sentinel(self) -> int:
@@ -75,14 +77,11 @@ class UnitProcess:
         """Whether it has ended because it was asked to, its work saved."""
         return self.process.exitcode == _EXIT_INTERRUPTED
 
-    def interrupt(self, patience_s: float) -> None:
-        """Ask it to save and stop; kill it if it has not after ``patience_s`` seconds."""
+    def ask_to_stop(self) -> None:
+        """Ask it to save and stop."""
         if self.process.pid is not None and self.process.is_alive():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, signal.SIGUSR2)
-            self.process.join(patience_s)
-        self.lifeline.close()
-        self.process.join()
 
     def ended(self, store: Store) -> Failure | None:
         """Reap the process; its failure, if it failed, written down in its stead if need be."""
@@ -94,22 +93,59 @@ class UnitProcess:
         if len(recorded) > self.num_failures_before:
             return recorded[-1]
         failure_class, message = _death(self.process.exitcode or 0)
-        return record_death(store, self.unit, failure_class, message, self.log_path)
+        place = Place.here()
+        if self.gpus is not None:
+            place = replace(place, gpus=",".join(self.gpus))
+        return record_death(store, self.unit, failure_class, message, self.log_path, place=place)
 
 
-def start(unit: Unit, store: Store, resources: Resources, log_path: Path) -> UnitProcess:
-    """Start a unit; its output is added to ``log_path``. ``start_fork_server`` comes before it."""
+def interrupt_all(items: Sequence[UnitProcess], patience_s: float) -> None:
+    """Ask all of them to save and stop; kill those that have not after ``patience_s`` seconds."""
+    for item in items:
+        item.ask_to_stop()
+    deadline = time.monotonic() + patience_s
+    for item in items:
+        item.process.join(max(0.0, deadline - time.monotonic()))
+    for item in items:
+        item.lifeline.close()
+        item.process.join()
+
+
+def start(
+    unit: Unit, store: Store, resources: Resources, log_path: Path, gpus: Sequence[str] | None = None
+) -> UnitProcess:
+    """Start a unit; its output is added to ``log_path``. ``start_fork_server`` comes before it.
+
+    Args:
+        unit: What to do.
+        store: Where its files are.
+        resources: How it may run.
+        log_path: Where its process logs.
+        gpus: The GPUs that it sees, as CUDA_VISIBLE_DEVICES names them; None for those that this
+            process sees.
+    """
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_run_unit, args=(unit, store, resources, log_path, theirs), name=unit.name)
+    process = context.Process(target=_run_unit, args=(unit, store, resources, log_path, gpus, theirs), name=unit.name)
     num_failures = len(failures_of(store, unit))
     process.start()
     theirs.close()
-    return UnitProcess(unit=unit, process=process, lifeline=ours, log_path=log_path, num_failures_before=num_failures)
+    return UnitProcess(
+        unit=unit,
+        process=process,
+        lifeline=ours,
+        log_path=log_path,
+        num_failures_before=num_failures,
+        gpus=None if gpus is None else tuple(gpus),
+    )
 
 
-def _run_unit(unit: Unit, store: Store, resources: Resources, log_path: Path, lifeline: Connection) -> None:
+def _run_unit(
+    unit: Unit, store: Store, resources: Resources, log_path: Path, gpus: Sequence[str] | None, lifeline: Connection
+) -> None:
     """What the process does."""
+    if gpus is not None:  # torch may be imported by now, but looks at this when it first asks for a GPU
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and ends us with its lifeline
     threading.Thread(target=_die_with, args=(lifeline,), daemon=True).start()
     interrupt.listen()

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from jobs.atomic import write_atomically
 from jobs.errors import RecordError
-from jobs.specs import CertifySpec, TrainSpec, canonical_json, differences
+from jobs.specs import CertifySpec, TrainSpec, canonical_json, differences, train_fields
 from smoothing.certificate import Certificate
 
 SCHEMA_VERSION = 1
@@ -124,7 +124,7 @@ def to_table(rows: Sequence[Mapping[str, Any]], kind: RecordKind = CERTIFICATION
 
 def spec_metadata(train: TrainSpec, certify: CertifySpec) -> dict[str, str]:
     """Both specs as file metadata."""
-    return {"train_spec": canonical_json(asdict(train)), "certify_spec": canonical_json(asdict(certify))}
+    return {"train_spec": canonical_json(train_fields(train)), "certify_spec": canonical_json(asdict(certify))}
 
 
 def write_records(

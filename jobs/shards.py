@@ -33,7 +33,7 @@ class LabelledImage:
     Attributes:
         index: In its split.
         label: Its class.
-        image_CHW: Pixels in [0, 1], on the device.
+        image_CHW: Pixels in [0, 1], on the host.
     """
 
     index: int
@@ -84,7 +84,7 @@ def run_shard(unit: ShardUnit, split: Split, store: Store, resources: Resources,
     rows = _saved_rows(unit, store, layout, metadata)
     todo = [index for index in unit.indices if index not in rows]
     began, saved_at = time.perf_counter(), time.monotonic()
-    for labelled, own in work(trained, (_labelled(images, index, device) for index in todo)):
+    for labelled, own in work(trained, (_labelled(images, index) for index in todo)):
         # Images may share batches: each is charged the time since the one before was done.
         began, elapsed_s = (now := time.perf_counter()), now - began
         own_columns = {"index": labelled.index, "label": labelled.label, **own, "elapsed_s": elapsed_s}
@@ -102,8 +102,8 @@ def run_shard(unit: ShardUnit, split: Split, store: Store, resources: Resources,
     _remove_served_partials(unit, store)
 
 
-def _labelled(images: Images, index: int, device: torch.device) -> LabelledImage:
-    image_CHW = torch.from_numpy(images.image(index)).to(device)
+def _labelled(images: Images, index: int) -> LabelledImage:
+    image_CHW = torch.from_numpy(images.image(index))
     return LabelledImage(index=index, label=int(images.labels[index]), image_CHW=image_CHW)
 
 

@@ -26,6 +26,7 @@ Method = Literal["gaussian", "smoothadv", "vanilla", "vanilla_noise"]
 Attack = Literal["none", "pgd", "ddn", "stein", "stein_hard"]
 Noise = Literal["gaussian", "exact_grid"]
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+TrainPrecision = Literal["float32", "bfloat16"]
 
 KEY_FORMAT = 1
 """Goes into every hash; to be raised when a field changes its meaning."""
@@ -68,6 +69,8 @@ class TrainSpec:
         momentum: Of SGD, in [0, 1).
         weight_decay: Of SGD.
         num_processes: Processes (GPUs) that share each batch; batch normalisation sees a share.
+        precision: Arithmetic of the network, in the attack and in the step. Weights, statistics,
+            perturbations, norms and losses are in float32 whatever it is.
         seed: Of initial weights, order of images and noise.
         checkpoint_sha256: Hash of a published checkpoint file whose weights are taken instead of
             training; all other fields then describe how they were trained elsewhere.
@@ -97,6 +100,7 @@ class TrainSpec:
     momentum: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: NotNegative
     num_processes: AtLeastOne = 1
+    precision: TrainPrecision = "float32"
     seed: Seed
     checkpoint_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     input_layer: Literal["normalize", "center"] = "normalize"
@@ -153,6 +157,8 @@ class TrainSpec:
             yield f"warmup={self.warmup} has no effect with warmup_epochs=0; leave it out"
         if self.checkpoint_sha256 is None and self.input_layer != "normalize":
             yield f"input_layer={self.input_layer} goes with train.checkpoint=PATH; leave it out"
+        if self.checkpoint_sha256 is not None and self.precision != "float32":
+            yield f"precision={self.precision} has no effect with train.checkpoint=PATH; leave it out"
         if self.batch_size < self.num_processes * (self.m_train if self.multi_noise == "sub_batches" else 1):
             yield f"batch_size={self.batch_size} leaves processes or sub-batches without images"
 
@@ -165,7 +171,19 @@ class TrainSpec:
         slug = f"{self.dataset}-{name}-s{decimal(self.sigma)}"
         if self.attack != "none":
             slug += f"-e{decimal(self.epsilon)}-m{self.m_train}-t{self.num_steps}"
-        return f"{slug}-{digest('train', asdict(self))}"
+        return f"{slug}-{digest('train', train_fields(self))}"
+
+
+def train_fields(spec: TrainSpec) -> dict[str, Any]:
+    """All fields of a training, as keys and files have them.
+
+    A field that came after the first results is left out where it says what was done before there was
+    such a field: so the keys and files of then go on to mean the same.
+    """
+    return {name: value for name, value in asdict(spec).items() if (name, value) not in _ADDED_LATER.items()}
+
+
+_ADDED_LATER = {"precision": "float32"}
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

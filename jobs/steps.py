@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from jobs.compilation import compiled
 from jobs.distributed import Group
 from jobs.folding import FoldedClassifier
 from jobs.models import Classifier
 from jobs.specs import TrainSpec
+from jobs.units import Compile
 from smoothing.attacks import smoothadv_pgd
 from smoothing.ddn import smoothadv_ddn
 from smoothing.gradients import GradientEstimator, PlugInEstimator, SteinEstimator
@@ -43,6 +45,7 @@ class Stepper:
         replica: The classifier, with gradients averaged over all processes.
         optimizer: Of its parameters.
         group: The processes.
+        compile: Whether torch.compile fuses the attacked network's operations, forward and backward.
         attacked: The classifier as attacks see it: statistics frozen and folded into convolutions,
             parameters without gradients. Brought up to date once for each step.
     """
@@ -52,12 +55,19 @@ class Stepper:
     replica: nn.Module
     optimizer: torch.optim.Optimizer
     group: Group
+    compile: Compile = False
     attacked: FoldedClassifier = field(init=False)
+    _attacked_fast: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
         self.classifier.train().to(memory_format=torch.channels_last)
-        self.attacked = FoldedClassifier(self.classifier)
-        self.attacked.to(memory_format=torch.channels_last)
+        # Weights in bfloat16 at once: autocast would make them anew from float32 in each pass of the attack.
+        self.attacked = FoldedClassifier(self.classifier, torch.bfloat16 if self._is_mixed else None)
+        self._attacked_fast = compiled(self.attacked, self.compile)
+
+    @property
+    def _is_mixed(self) -> bool:
+        return self.spec.precision == "bfloat16"
 
     def steps(
         self, num_images: int, inputs_BCHW: Tensor, labels_B: Tensor, epsilon: float, random: Randomness
@@ -93,7 +103,9 @@ class Stepper:
         noise_MBCHW = self._noise(num_images, inputs_BCHW, random.shared)
         inputs_BCHW = self._attacked(inputs_BCHW, labels_B, noise_MBCHW, epsilon, random)
         noisy_RCHW = (inputs_BCHW + noise_MBCHW).flatten(0, 1)
-        logits_RK = self.replica(noisy_RCHW.contiguous(memory_format=torch.channels_last))
+        with torch.autocast(noisy_RCHW.device.type, torch.bfloat16, enabled=self._is_mixed):
+            logits_RK = self.replica(noisy_RCHW.contiguous(memory_format=torch.channels_last))
+        logits_RK = logits_RK.to(noisy_RCHW.dtype)  # the loss is in float32
         labels_R = labels_B.repeat(spec.m_train)
         loss_sum = nn.functional.cross_entropy(logits_RK, labels_R, reduction="sum")
         # Gradients are averaged over processes, and the loss is the mean over the global batch.
@@ -120,12 +132,12 @@ class Stepper:
     def _attacked(
         self, inputs_BCHW: Tensor, labels_B: Tensor, noise_MBCHW: Tensor, epsilon: float, random: Randomness
     ) -> Tensor:
-        spec, classifier = self.spec, self.attacked
+        spec, classifier = self.spec, self._attacked_fast
         if spec.method == "gaussian":
             return inputs_BCHW
         if spec.method == "vanilla_noise":  # the attack does not see the noise
             noise_MBCHW = torch.zeros_like(noise_MBCHW[:1])
-        classifier.refresh()
+        self.attacked.refresh()
         if spec.attack == "ddn":
             return smoothadv_ddn(
                 classifier,

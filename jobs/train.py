@@ -6,7 +6,7 @@ import logging
 import math
 import shutil
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,10 @@ from jobs.feeding import Feeder, epoch_batches, make_feeder
 from jobs.models import Classifier, build_classifier
 from jobs.rank import num_tasks
 from jobs.schedules import epsilon_at, learning_rate_at
-from jobs.specs import TrainSpec
+from jobs.specs import TrainSpec, train_fields
 from jobs.steps import Randomness, Stepper
 from jobs.store import Store
-from jobs.units import Resources, TrainUnit
+from jobs.units import Compile, Resources, TrainUnit
 
 _STATES_KEPT = 2  # should the newest be unreadable, the one before it still serves
 
@@ -65,7 +65,7 @@ def train_as(group: Group, spec: TrainSpec, store: Store, resources: Resources) 
     device = set_up_device(resources)
     if group.is_first:
         _write_spec(spec, store)
-    trainer = _begin_or_resume(group, spec, store, device)
+    trainer = _begin_or_resume(group, spec, store, device, resources.compile_training)
     info = dataset_info(spec.dataset)
     feeder = make_feeder(load_images(spec.dataset, "train", resources.data), info.augmentation, device)
     while trainer.next_epoch < spec.epochs:
@@ -109,10 +109,10 @@ def _answers(classifier: Classifier, info: DatasetInfo, device: torch.device) ->
 
 def _write_spec(spec: TrainSpec, store: Store) -> None:
     remove_stale_temporaries(store.run_dir(spec.key))
-    write_json(store.spec_path(spec.key), {"key": spec.key, **asdict(spec)})
+    write_json(store.spec_path(spec.key), {"key": spec.key, **train_fields(spec)})
 
 
-def _begin_or_resume(group: Group, spec: TrainSpec, store: Store, device: torch.device) -> _Trainer:
+def _begin_or_resume(group: Group, spec: TrainSpec, store: Store, device: torch.device, compile: Compile) -> _Trainer:
     torch.manual_seed(spec.seed)
     classifier = build_classifier(spec.architecture, dataset_info(spec.dataset)).to(device)
     # Before it is replicated: gradients are averaged in the layout that parameters have at that moment.
@@ -141,6 +141,7 @@ def _begin_or_resume(group: Group, spec: TrainSpec, store: Store, device: torch.
         replica=group.replicated(classifier, device),
         optimizer=optimizer,
         group=group,
+        compile=compile,
     )
     return _Trainer(stepper=stepper, next_epoch=next_epoch, history=history)
 
@@ -188,7 +189,7 @@ def _save_state(trainer: _Trainer, store: Store) -> None:
     stepper = trainer.stepper
     content = {
         "format": checkpoint.FORMAT,
-        "spec": asdict(stepper.spec),
+        "spec": train_fields(stepper.spec),
         "state_dict": stepper.classifier.state_dict(),
         "optimizer": stepper.optimizer.state_dict(),
         "history": trainer.history,

@@ -12,6 +12,8 @@ from jobs.specs import TrainSpec
 from jobs.store import parse_shard_stem, shard_stem
 
 Stage = Literal["train", "certify", "attack", "aggregate"]
+Compile = Literal[False, True, "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
+"""Whether torch.compile is used, or in which of its modes; reduce-overhead captures CUDA graphs."""
 STAGES: tuple[Stage, ...] = ("train", "certify", "attack", "aggregate")
 
 
@@ -108,7 +110,7 @@ def shards_by_run(names: Iterable[str]) -> dict[str, list[IndexRange]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """How a unit may run. On a CPU nothing but ``threads`` changes a result: it changes how training rounds.
+    """How a unit may run. On a CPU nothing but ``threads`` and compiling changes a result: they change how it rounds.
 
     Attributes:
         device: A torch device; auto is cuda where there is one, else cpu.
@@ -116,6 +118,7 @@ class Resources:
         batch_size: Rows handed to the device at a time when certifying.
         compile: Let torch.compile fuse the network's operations when certifying; rounds otherwise, so
             that a vote on the edge may change, on a CPU too.
+        compile_training: The same for the attack of a training, whose weights then round otherwise.
         save_every_s: Certification saves finished images at least this often, in seconds.
         data: Folders of the datasets that are read from disk, by dataset.
     """
@@ -124,5 +127,6 @@ class Resources:
     threads: int = 1
     batch_size: int = 1000
     save_every_s: float = 30.0
-    compile: bool = False
+    compile: Compile = False
+    compile_training: Compile = False
     data: Mapping[str, str | None] = field(default_factory=dict)

@@ -39,7 +39,8 @@ def execute(unit: Unit, store: Store, resources: Resources, log_path: Path) -> N
     Raises:
         Exception: Whatever ended the unit, after it was written down.
     """
-    logging.info("begin %s (host %s, process %d)", unit.name, socket.gethostname(), os.getpid())
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+    logging.info("begin %s (host %s, gpus [%s], process %d)", unit.name, socket.gethostname(), gpus, os.getpid())
     try:
         importlib.import_module(STAGE_MODULES[unit.stage]).run(unit, store, resources)
     except Exception as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import fields
 from pathlib import Path
@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from jobs.errors import ConfigError
 from jobs.manifest import Manifest
-from jobs.units import STAGES, Stage
+from jobs.units import STAGES, Compile, Stage
 from jobs.validation import STRICT, collect
 from pipeline.grid import GridConfig, expand
 from pipeline.retry import Retry
@@ -32,28 +32,32 @@ class ClusterConfig:
     Attributes:
         kind: local is a bounded pool of processes, debug this process, slurm a cluster; auto is
             slurm where its sbatch is found, else local.
-        max_workers: Processes at a time; None is one for each CPU, divided by ``threads``.
+        max_workers: Processes at a time; None is as many as the GPUs take, or without any one for each
+            CPU, divided by ``threads``.
+        runs_per_gpu: Units that are on a GPU at a time, each in a process of its own.
         num_shards: Shards into which the images of a model are cut.
         device: Of the workers.
         threads: CPU threads of a worker.
         batch_size: Rows handed to the device at a time when certifying.
-        compile: Whether workers let torch.compile fuse the network when certifying.
+        compile: Whether workers let torch.compile fuse the network when certifying, or in which mode.
+        compile_training: The same for the attacks of training.
         save_every_s: Seconds between saves of a shard under way.
     """
 
     kind: Literal["auto", "local", "debug", "slurm"]
     max_workers: _Positive | None
+    runs_per_gpu: _Positive
     num_shards: _Positive
     device: Literal["auto", "cpu", "cuda"]
     threads: _Positive
     batch_size: _Positive
-    compile: bool
+    compile: Compile
+    compile_training: Compile
     save_every_s: Annotated[float, Field(gt=0)]
 
-    @property
-    def num_workers(self) -> int:
-        """Processes at a time."""
-        return self.max_workers or max(1, _num_cpus() // self.threads)
+    def num_workers(self, num_gpus: int) -> int:
+        """Processes at a time on a machine with so many GPUs."""
+        return self.max_workers or num_gpus * self.runs_per_gpu or max(1, _num_cpus() // self.threads)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -202,6 +206,8 @@ def parse_launch(values: Mapping[str, Any]) -> LaunchConfig:
             manifest = expand(grid, values["train"], values["certify"], attack=values["attack"], data=data)
         except ConfigError as error:
             problems += error.problems
+    if cluster is not None and manifest is not None:
+        problems += _sharing_problems(cluster, slurm, manifest)
     if options is None or cluster is None or manifest is None or problems:
         raise ConfigError(problems)
     return LaunchConfig(
@@ -215,6 +221,23 @@ def parse_launch(values: Mapping[str, Any]) -> LaunchConfig:
         wait=options.wait,
         retry=options.retry,
     )
+
+
+def _sharing_problems(cluster: ClusterConfig, slurm: SlurmConfig | None, manifest: Manifest) -> Iterator[str]:
+    """Where a GPU cannot be shared."""
+    if cluster.runs_per_gpu == 1:
+        return
+    option = f"cluster.runs_per_gpu={cluster.runs_per_gpu}"
+    if cluster.kind == "debug":
+        yield f"{option}: debug runs one unit at a time; leave it out, or take cluster=local"
+    if cluster.device == "cpu":
+        yield f"{option}: there is no GPU to share with cluster.device=cpu; leave it out, or set cluster.max_workers"
+    if max(run.train.num_processes for run in manifest.runs) > 1:
+        yield f"{option}: a model with num_processes above 1 has its GPUs to itself; launch it in a grid of its own"
+    on_gpus: tuple[Stage, ...] = ("train", "certify", "attack")
+    for stage, num_gpus in [] if slurm is None else [(stage, slurm.stage(stage).gpus) for stage in on_gpus]:
+        if num_gpus != 1:
+            yield f"{option}: a job's units share one GPU, and cluster.{stage}.gpus is {num_gpus}; set it to 1"
 
 
 def _parse_cluster(problems: list[str], values: Mapping[str, Any]) -> tuple[ClusterConfig | None, SlurmConfig | None]:

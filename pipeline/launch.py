@@ -21,6 +21,7 @@ from pipeline.activity import Activity
 from pipeline.config import LaunchConfig, check_writable, parse_launch
 from pipeline.debug import DebugExecutor
 from pipeline.executor import Executor
+from pipeline.gpus import visible_gpus
 from pipeline.local import LocalExecutor
 from pipeline.plan import Plan, plan
 from pipeline.postmortem import record_deaths
@@ -168,13 +169,19 @@ def _executor(config: LaunchConfig, found: Survey, todo: Plan) -> Executor:
     if config.cluster.kind == "debug":
         return DebugExecutor()
     if config.cluster.kind == "local":
-        return LocalExecutor(num_workers=config.cluster.num_workers)
+        cluster = config.cluster
+        gpus = () if cluster.device == "cpu" else visible_gpus()
+        return LocalExecutor(num_workers=cluster.num_workers(len(gpus)), gpus=gpus, runs_per_gpu=cluster.runs_per_gpu)
     from pipeline.slurm import SlurmExecutor  # submitit takes its time to import
 
     assert config.slurm is not None
     failures: list[Failure] = [own[-1] for own in found.history if own[-1].unit not in todo.waiting]
     return SlurmExecutor(
-        config=config.slurm, manifest=config.manifest, activity=found.activity, failures=tuple(failures)
+        config=config.slurm,
+        manifest=config.manifest,
+        activity=found.activity,
+        failures=tuple(failures),
+        runs_per_gpu=config.cluster.runs_per_gpu,
     )
 
 
@@ -188,6 +195,7 @@ def _resources(config: LaunchConfig) -> Resources:
         # Workers may start in another folder.
         data={name: None if folder is None else str(Path(folder).absolute()) for name, folder in config.data.items()},
         compile=cluster.compile,
+        compile_training=cluster.compile_training,
     )
 
 

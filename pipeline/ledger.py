@@ -68,12 +68,14 @@ class Launch:
         resources: How units may run.
         time_limits_min: Of a task, by stage.
         grace_s: Between SLURM's warning and its kill.
+        runs_per_gpu: Units that a task runs at a time.
     """
 
     manifest: Manifest
     resources: Resources
     time_limits_min: dict[str, int]
     grace_s: int
+    runs_per_gpu: int = 1
 
 
 def new_launch_id() -> str:

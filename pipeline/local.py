@@ -1,11 +1,11 @@
-"""A bounded pool of processes on this machine: one process for each unit."""
+"""A bounded pool of processes on this machine: one process for each unit, on a GPU of its own or on a shared one."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -17,6 +17,7 @@ from jobs.process import UnitProcess
 from jobs.store import Store
 from jobs.units import Resources, Unit
 from pipeline.executor import Outcome
+from pipeline.gpus import choose_gpus, num_gpus_of
 from pipeline.plan import Plan
 from pipeline.progress import Progress
 from pipeline.schedule import Schedule
@@ -27,23 +28,35 @@ _POLL_S = 1.0
 
 @dataclass(frozen=True)
 class LocalExecutor:
-    """Runs units in at most ``num_workers`` processes at a time."""
+    """Runs units in at most ``num_workers`` processes at a time.
+
+    Attributes:
+        num_workers: Processes at a time.
+        gpus: Those that are given to units, as CUDA_VISIBLE_DEVICES names them; none where all see
+            what this process sees.
+        runs_per_gpu: Units that share a GPU.
+    """
 
     num_workers: int
+    gpus: tuple[str, ...] = ()
+    runs_per_gpu: int = 1
 
     def run(self, plan: Plan, *, grid: str, store: Store, resources: Resources) -> Outcome:
         process.start_fork_server(_PRELOAD)
         schedule, failures, running = Schedule(plan), list[Failure](), list[UnitProcess]()
+        first: Unit | None = None  # in line for a GPU
         with Progress(plan.units) as progress, _ended_with_us(running):
             while True:
                 while len(running) < self.num_workers:
-                    unit = schedule.next_ready(running=[item.unit for item in running])
-                    if unit is None:
+                    first = first or schedule.next_ready(running=[item.unit for item in running])
+                    gpus = self._gpus_for(first, running) if first else None
+                    if first is None or (self.gpus and gpus is None):
                         break
-                    running.append(process.start(unit, store, resources, store.log_path(grid, unit.name)))
+                    running.append(process.start(first, store, resources, store.log_path(grid, first.name), gpus))
+                    first = None
                 if not running:
                     break
-                _write_activity(store.activity_path(grid), running, schedule.left)
+                _write_activity(store.activity_path(grid), running, [*([first] if first else []), *schedule.left])
                 while not (ended := _wait_for_some(running)):
                     progress.tick()
                 for item in ended:
@@ -56,6 +69,12 @@ class LocalExecutor:
                     progress.finish(item.unit, succeeded=failure is None)
         store.activity_path(grid).unlink(missing_ok=True)
         return Outcome(failures=tuple(failures), held_back=schedule.left)
+
+    def _gpus_for(self, unit: Unit, running: list[UnitProcess]) -> tuple[str, ...] | None:
+        if not self.gpus:
+            return None
+        in_use = [item.gpus or () for item in running]
+        return choose_gpus(self.gpus, in_use, num_needed=num_gpus_of(unit), runs_per_gpu=self.runs_per_gpu)
 
 
 @contextlib.contextmanager
@@ -74,7 +93,7 @@ def _wait_for_some(running: list[UnitProcess]) -> list[UnitProcess]:
     return [item for item in running if item.sentinel in ready]
 
 
-def _write_activity(path: Path, running: list[UnitProcess], waiting: tuple[Unit, ...]) -> None:
+def _write_activity(path: Path, running: list[UnitProcess], waiting: Sequence[Unit]) -> None:
     write_json(
         path,
         {

@@ -95,12 +95,10 @@ def find_deaths(
             if index not in logs:
                 continue  # it never began: cancelled in the queue, or lost with it
             job, log_path = logs[index]
-            death = _death(job, log_path)
-            if death is None or death.unit not in new:
-                continue
-            last = recorded.get(death.unit)
-            if last is None or last.job != job:
-                deaths.append(replace(death, num_before=0 if last is None else last.attempt))
+            for death in _deaths(job, log_path):
+                last = recorded.get(death.unit)
+                if death.unit in new and (last is None or last.job != job):
+                    deaths.append(replace(death, num_before=0 if last is None else last.attempt))
     return deaths
 
 
@@ -130,13 +128,15 @@ def record_deaths(deaths: Iterable[Death], manifest: Manifest, store: Store) -> 
     ]
 
 
-def _death(job: str, log_path: Path) -> Death | None:
+def _deaths(job: str, log_path: Path) -> list[Death]:
+    """Of the units that were under way when a job ended: one, or several that shared a GPU."""
     text = _tail(log_path)
-    begun = list(_BEGIN.finditer(text))
-    if not begun:
-        return None
-    last = begun[-1]
-    after = text[last.end() :]
+    last_begins = {begin["unit"]: begin for begin in _BEGIN.finditer(text)}
+    deaths = [_death(job, log_path, begin, text[begin.end() :]) for begin in last_begins.values()]
+    return [death for death in deaths if death is not None]
+
+
+def _death(job: str, log_path: Path, last: re.Match[str], after: str) -> Death | None:
     ended = [match for match in _ENDED.finditer(after) if match["unit"] == last["unit"]]
     if ended and not ended[-1][0].startswith("WARNING interrupted"):
         return None  # it ended, and told of it

@@ -35,18 +35,20 @@ class SlurmExecutor:
         manifest: The grid that is launched.
         activity: What is under way already.
         failures: Of the units that may be submitted again; the nodes at fault are avoided.
+        runs_per_gpu: Units that a job runs at a time: it has so many times ``units_per_job``.
     """
 
     config: SlurmConfig
     manifest: Manifest
     activity: Activity
     failures: tuple[Failure, ...] = ()
+    runs_per_gpu: int = 1
 
     def run(self, plan: Plan, *, grid: str, store: Store, resources: Resources) -> Outcome:
         store = Store(store.root.resolve())  # jobs start in other folders
         todo = blocks(
             plan,
-            units_per_job=self.config.units_per_job,
+            units_per_job=self.config.units_per_job * self.runs_per_gpu,
             max_array_size=self.config.max_array_size or scheduler.max_array_size(),
             in_training={name.partition("/")[2] for name in self.activity.under_way if name.startswith("train/")},
         )
@@ -81,6 +83,7 @@ class SlurmExecutor:
             resources=resources,
             time_limits_min={stage: self.config.stage(stage).time_min for stage in STAGES},
             grace_s=max(1, min(30, self.config.signal_delay_s // 2)),
+            runs_per_gpu=self.runs_per_gpu,
         )
 
     def scripts(self, plan: Plan, *, grid: str, store: Store) -> dict[Stage, str]:

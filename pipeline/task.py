@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -44,34 +45,44 @@ class ArrayTask:
     units: list[Unit]
     launch: Launch
     time_limit_min: int
-    _current: UnitProcess | None = field(default=None, init=False)
-    _progress_at_start: object = field(default=None, init=False)
+    _under_way: list[UnitProcess] = field(default_factory=list, init=False)
+    _progress_at_start: dict[str, object] = field(default_factory=dict, init=False)
+    _is_interrupted: bool = field(default=False, init=False)
 
     def __call__(self) -> None:
-        """Run what is not done yet. Exits with 1 where nothing of it could be done."""
+        """Run what is not done yet, so many units at a time. Exits with 1 where nothing of it could be done."""
         process.start_fork_server(process.modules_for(self.units[0].stage, len(self.units)))
-        num_done = sum([self._run(unit) for unit in self.units])
+        waiting, num_done = deque(self.units), 0
+        try:
+            while waiting or self._under_way:
+                while waiting and len(self._under_way) < self.launch.runs_per_gpu and not self._is_interrupted:
+                    num_done += self._begin(waiting.popleft())
+                # Short waits, so that a signal is acted on at once.
+                ended = wait([item.sentinel for item in self._under_way], timeout=_POLL_S) if self._under_way else []
+                if self._is_interrupted:
+                    self._leave()
+                num_done += sum([self._finish(item) for item in [*self._under_way] if item.sentinel in ended])
+        finally:
+            for item in self._under_way:
+                item.lifeline.close()
         if not num_done:
             if not is_first_task():
                 time.sleep(_FIRST_TASK_S)
             sys.exit(_EXIT_FAILED)
 
     def interrupt(self) -> bool:
-        """Have the unit under way save and stop; False if it got nowhere within its time limit."""
-        current = self._current
-        if current is None:
+        """Have the units under way save and stop; False if none of them got anywhere within the time limit."""
+        stopped = self._stop()
+        if not stopped or not all(self._is_in_vain(item.unit) for item in stopped):
             return True
-        current.interrupt(self.launch.grace_s)
-        logging.warning("interrupted %s", current.unit.name)
-        if not self._is_in_vain(current.unit):
-            return True
-        option = f"cluster.{current.unit.stage}.time_min"
-        message = f"no progress within the time limit of {self.time_limit_min} min; raise {option}"
-        record_death(self.store, current.unit, "timeout", message, current.log_path)
+        for item in stopped:
+            option = f"cluster.{item.unit.stage}.time_min"
+            message = f"no progress within the time limit of {self.time_limit_min} min; raise {option}"
+            record_death(self.store, item.unit, "timeout", message, item.log_path)
         return False
 
-    def _run(self, unit: Unit) -> bool:
-        """Whether the unit is done now."""
+    def _begin(self, unit: Unit) -> bool:
+        """Start a unit if it can run; whether it is done already."""
         if is_done(unit, self.store):
             return True
         reason = unmet_need(unit, self.store, self.launch)
@@ -81,30 +92,43 @@ class ArrayTask:
         place = Place.here()
         logging.info("begin %s on %s gpus [%s]", unit.name, place.host, place.gpus)
         log_path = self.store.log_path(self.grid, unit.name)
-        self._progress_at_start = progress_of(unit, self.store)
-        self._current = current = process.start(unit, self.store, self.launch.resources, log_path)
-        try:
-            while not wait([current.sentinel], timeout=_POLL_S):
-                pass  # short waits, so that a signal is acted on at once
-        finally:
-            current.lifeline.close()
-        current.process.join()
-        self._current = None
-        if current.was_interrupted:
-            logging.warning("interrupted %s", unit.name)
-            sys.exit(_EXIT_FAILED if is_first_task() else 0)  # what becomes of the job is the first one's to say
-        failure = current.ended(self.store)
+        self._progress_at_start[unit.name] = progress_of(unit, self.store)
+        self._under_way.append(process.start(unit, self.store, self.launch.resources, log_path))
+        return False
+
+    def _finish(self, item: UnitProcess) -> bool:
+        """Whether a unit whose process has ended is done now."""
+        item.process.join()
+        unit = item.unit
+        if item.was_interrupted:  # by a signal to all processes of the job
+            self._stop()
+            self._leave()
+        self._under_way.remove(item)
+        failure = item.ended(self.store)
         if failure is not None and not is_done(unit, self.store):
             logging.error("failed %s: %s", unit.name, failure.message)
             return False
         logging.info("end %s", unit.name)
         return True
 
+    def _stop(self) -> list[UnitProcess]:
+        """Have the units under way save and stop, and start no more; those that were under way."""
+        self._is_interrupted = True
+        stopped = [*self._under_way]
+        process.interrupt_all(stopped, self.launch.grace_s)
+        for item in stopped:
+            logging.warning("interrupted %s", item.unit.name)
+        return stopped
+
+    def _leave(self) -> None:
+        """End this task, its units interrupted."""
+        sys.exit(_EXIT_FAILED if is_first_task() else 0)  # what becomes of the job is the first one's to say
+
     def _is_in_vain(self, unit: Unit) -> bool:
         is_first_start = os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
         ran_s = time.monotonic() - _STARTED
         used_up = ran_s >= self.time_limit_min * 60 - self.launch.grace_s - 60
-        return used_up and not is_first_start and progress_of(unit, self.store) == self._progress_at_start
+        return used_up and not is_first_start and progress_of(unit, self.store) == self._progress_at_start[unit.name]
 
 
 _STARTED = time.monotonic()

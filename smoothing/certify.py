@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from smoothing.certificate import Certificate, prediction_from_counts
@@ -23,7 +24,7 @@ class TestImage:
     Attributes:
         index: In its data set; names its noise.
         label: Its class; needed by ``Procedure.stop_wrong`` only.
-        image_CHW: Pixels in [0, 1], float32, on the classifier's device.
+        image_CHW: Pixels in [0, 1], float32.
     """
 
     index: int
@@ -42,6 +43,7 @@ def certify_images(
     num_classes: int,
     seed: int,
     batch_size: int,
+    device: torch.device | None = None,
 ) -> Iterator[tuple[TestImage, Certificate]]:
     """Certify images, rows of several of them in each batch.
 
@@ -53,6 +55,8 @@ def certify_images(
         num_classes: K.
         seed: Seed of the run; the noise depends on (seed, index) alone.
         batch_size: Rows handed to the device at a time; does not change the result on a CPU.
+        device: Where the classifier is; None where the images are there too. On a GPU, images are
+            better left on the host: their noise is made there, and nothing has to be copied back.
 
     Yields:
         Each image with its certificate as soon as that is known, not always in the order given.
@@ -82,7 +86,7 @@ def certify_images(
         num_classes=num_classes,
         image_shape=shape,
         batch_size=batch_size,
-        device=first.image_CHW.device,
+        device=first.image_CHW.device if device is None else device,
     )
     line = _Line(itertools.chain([first], source), procedure, counter, seed)
     for batch in counter.count(line.batches()):

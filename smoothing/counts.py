@@ -17,6 +17,7 @@ from torch import Tensor
 
 from smoothing.laws import GaussianNoise, NoiseLaw
 from smoothing.noise import BLOCK_ROWS, NoiseStream
+from smoothing.transfer import to_device
 
 BaseClassifier = Callable[[Tensor], Tensor]
 """Maps inputs_BCHW, pixels about [0, 1], to logits_BK."""
@@ -79,6 +80,7 @@ class VoteCounter:
         num_slots = self.blocks_per_batch + 1  # the last one belongs to nobody: it fills up batches
         self._origins_SCHW = torch.zeros((num_slots, *image_shape), device=device)
         self._counts_SK = torch.zeros((num_slots, num_classes), dtype=torch.int64, device=device)
+        self._pool = ThreadPoolExecutor()  # has no threads before it has work
 
     def assign(self, slot: int, image_CHW: Tensor) -> None:
         """Give a slot to an image, pixels in [0, 1], float32, with no votes yet.
@@ -87,7 +89,7 @@ class VoteCounter:
             OffGridError: The law of the noise does not suit the image.
         """
         origin = self._law.origin(image_CHW.detach().cpu().numpy())
-        self._origins_SCHW[slot] = torch.from_numpy(origin).to(self._device)
+        self._origins_SCHW[slot] = self._sent(torch.from_numpy(origin))
         self.clear([slot])
 
     def clear(self, slots: Sequence[int]) -> None:
@@ -124,22 +126,33 @@ class VoteCounter:
         num_empty = self.blocks_per_batch - len(batch)
         slots = [draws.slot for draws in batch] + [self.blocks_per_batch] * num_empty
         rows = [draws.num_rows for draws in batch] + [0] * num_empty
-        with ThreadPoolExecutor() as pool:  # numpy draws without holding the interpreter's lock
-            blocks = list(pool.map(self._block, batch))
-        noise = np.concatenate([*blocks, *[np.zeros_like(blocks[0])] * num_empty])
-        noise_BCHW = torch.from_numpy(noise).pin_memory().to(self._device, non_blocking=True)
-        slots_B = self._on_device(np.repeat(slots, BLOCK_ROWS).tolist())
-        counted_B = self._on_device(np.concatenate([np.arange(BLOCK_ROWS) < count for count in rows]).tolist())
-        inputs_BCHW = self._law.inputs(self._origins_SCHW[slots_B], noise_BCHW)
+        slots_B = self._sent(torch.tensor(slots).repeat_interleave(BLOCK_ROWS))
+        counted_B = self._sent((torch.arange(BLOCK_ROWS) < torch.tensor(rows)[:, None]).flatten())
+        inputs_BCHW = self._law.inputs(self._origins_SCHW[slots_B], self._sent(self._blocks(batch)))
         votes_B = self._classifier(inputs_BCHW).argmax(dim=1)
         # Unlike bincount, this does not make the host wait for the device.
         self._counts_SK.view(-1).scatter_add_(0, slots_B * self._num_classes + votes_B, counted_B.to(torch.int64))
+
+    def _blocks(self, batch: Sequence[Draws]) -> Tensor:
+        """The noise of a whole batch on the host, zeros where there are no draws."""
+        shape = (self.blocks_per_batch, BLOCK_ROWS, *self._image_shape)
+        noise = torch.zeros(shape, pin_memory=self._device.type == "cuda")
+        blocks = noise.numpy()
+
+        def draw(block_nr: int) -> None:
+            blocks[block_nr] = self._block(batch[block_nr])
+
+        list(self._pool.map(draw, range(len(batch))))  # numpy draws without holding the interpreter's lock
+        return noise.flatten(0, 1)
 
     def _block(self, draws: Draws) -> npt.NDArray[Any]:
         return self._law.block(draws.stream, draws.block_nr, self._image_shape)
 
     def _on_device(self, values: Sequence[int]) -> Tensor:
-        return torch.tensor(values).to(self._device, non_blocking=True)
+        return self._sent(torch.tensor(values))
+
+    def _sent(self, values: Tensor) -> Tensor:
+        return to_device(values, self._device)
 
 
 def cpu_rows(image_shape: tuple[int, ...]) -> int:

@@ -12,12 +12,13 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from smoothing.noise import NoiseStream
+from smoothing.noise import BLOCK_ROWS, NoiseStream
 
 T = TypeVar("T")
 
 UNIFORM_BITS = 62
 _GUIDE_BITS = 16  # a table over the uniform's leading bits settles all but a few per cent of draws
+_PART = 1 << 15  # draws at a time: what is done with them stays in a core's cache
 
 
 class OffGridError(ValueError):
@@ -123,8 +124,13 @@ class ExactGridNoise:
         return levels
 
     def block(self, stream: NoiseStream, block_nr: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-        uniform = stream.bits(block_nr, shape) >> np.uint64(64 - UNIFORM_BITS)
-        return _bucketed(uniform, self.sigma * self.num_levels).astype(np.float32)
+        noise = np.empty((BLOCK_ROWS, *shape), dtype=np.float32)
+        flat, end = noise.reshape(-1), 0
+        for uniform in stream.bits(block_nr, noise.size, _PART):
+            uniform >>= np.uint64(64 - UNIFORM_BITS)
+            start, end = end, end + len(uniform)
+            flat[start:end] = _bucketed(uniform, self.sigma * self.num_levels)
+        return noise
 
     def inputs(self, origin: Any, noise: Any) -> Any:
         # Integers below 2^24 are exact in float32, and so is their sum.
@@ -154,21 +160,21 @@ def _thresholds(scale: float) -> npt.NDArray[np.uint64]:
 
 
 @functools.lru_cache(maxsize=64)
-def _guide(scale: float) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.bool_]]:
-    """For each value of the leading bits: the bucket of its first number, and whether another follows."""
+def _guide(scale: float) -> npt.NDArray[np.float32]:
+    """For each value of the leading bits the noise j, or nan where that depends on the bits behind them."""
     thresholds = _thresholds(scale)
     width = np.uint64(1 << (UNIFORM_BITS - _GUIDE_BITS))
     firsts = np.arange(1 << _GUIDE_BITS, dtype=np.uint64) * width
     buckets = np.searchsorted(thresholds, firsts, side="right")
     last_buckets = np.searchsorted(thresholds, firsts + (width - np.uint64(1)), side="right")
-    return buckets.astype(np.int16), buckets != last_buckets
+    return np.where(buckets == last_buckets, buckets - len(thresholds) // 2, np.nan).astype(np.float32)
 
 
-def _bucketed(uniform: npt.NDArray[np.uint64], scale: float) -> npt.NDArray[np.int16]:
+def _bucketed(uniform: npt.NDArray[np.uint64], scale: float) -> npt.NDArray[np.float32]:
     """The noise j for each uniform integer below 2^62: how many thresholds are not above it, minus m."""
-    thresholds, (buckets, is_split) = _thresholds(scale), _guide(scale)
-    leading = (uniform >> np.uint64(UNIFORM_BITS - _GUIDE_BITS)).astype(np.intp)
-    found = buckets[leading]
-    split = np.nonzero(is_split[leading])
-    found[split] = np.searchsorted(thresholds, uniform[split], side="right")
-    return found - np.int16(len(thresholds) // 2)
+    leading = (uniform >> np.uint64(UNIFORM_BITS - _GUIDE_BITS)).view(np.int64)  # below 2^16, so the sign is free
+    found = _guide(scale).take(leading)
+    open_ones = np.flatnonzero(np.isnan(found))
+    thresholds = _thresholds(scale)
+    found[open_ones] = np.searchsorted(thresholds, uniform[open_ones], side="right") - len(thresholds) // 2
+    return found

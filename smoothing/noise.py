@@ -7,7 +7,7 @@ number, and any block can be drawn at any time, in any order, by any worker.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,11 +41,11 @@ class NoiseStream:
         generator = np.random.Generator(self._philox(block_nr))
         return generator.standard_normal((BLOCK_ROWS, *shape), dtype=np.float32)
 
-    def bits(self, block_nr: int, shape: tuple[int, ...]) -> npt.NDArray[np.uint64]:
-        """Uniform 64-bit integers, shape (BLOCK_ROWS, *shape): a function of its arguments."""
-        full_shape = (BLOCK_ROWS, *shape)
-        drawn: npt.NDArray[np.uint64] = self._philox(block_nr).random_raw(math.prod(full_shape))
-        return drawn.reshape(full_shape)
+    def bits(self, block_nr: int, num_values: int, num_at_once: int) -> Iterator[npt.NDArray[np.uint64]]:
+        """Uniform 64-bit integers, in arrays of at most ``num_at_once``, which is all that it changes."""
+        philox = self._philox(block_nr)
+        for start in range(0, num_values, num_at_once):
+            yield philox.random_raw(min(num_at_once, num_values - start))
 
     def _philox(self, block_nr: int) -> np.random.Philox:
         counter = (0, 0, block_nr, _STAGE_COUNTER[self.stage])

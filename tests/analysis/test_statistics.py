@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from analysis.alpha import at_alpha
 from analysis.compare import compare
-from analysis.statistics import Levels, average_radius, envelope_frame
+from analysis.statistics import Levels, abstention, average_radius, envelope_frame
+from analysis.tables import statistics_caption, statistics_table
 from jobs.errors import RecordError
 from smoothing.bands import simultaneous_half_width
 from smoothing.bounds import clopper_pearson_upper
@@ -61,6 +64,26 @@ def test_cells_beyond_what_n_can_tell_are_marked() -> None:
     limit = 3 / 3.8115 * max_radius(N, ALPHA, 0.25)
     frame = envelope_frame(compare(GRID), [0.0, 0.99 * limit, 1.01 * limit, 2.0], LEVELS)
     assert frame["n_limited"].tolist() == [False, False, True, True]
+
+
+def test_the_abstention_rate_is_that_of_the_model_in_the_row() -> None:
+    frame = envelope_frame(compare(grid(voted("one", [1000, 900, 510, 505]))), [0.0, 5.0], LEVELS)
+    assert frame["abstention_rate"][0] == 0.5
+    assert math.isnan(frame["abstention_rate"][1])  # nobody is there
+
+
+@pytest.mark.parametrize("stop", ["wrong_class", "abstain", "decided", None])
+def test_the_abstention_rate_is_not_known_where_sampling_stopped_early(stop: str | None) -> None:
+    full = voted("one", [1000, 900, 510])
+    stops = pa.array(["full", stop, "full"], pa.string())
+    early = replace(full, rows=full.rows.set_column(full.rows.column_names.index("stop"), "stop", stops))
+    assert abstention(full) == pytest.approx(1 / 3)
+    assert math.isnan(abstention(early))
+    comparison = compare(grid(early))
+    frame = envelope_frame(comparison, [0.0], LEVELS)
+    *_, row = statistics_table(comparison, frame, "pipe").splitlines()
+    assert row.rstrip("| ").endswith("-")
+    assert "not known (a dash) where sampling stopped early" in statistics_caption(comparison, frame, LEVELS)
 
 
 def test_average_radius_counts_wrong_and_abstaining_images_as_zero() -> None:

@@ -25,6 +25,7 @@ from jobs.feeding import (
     random_resized,
 )
 from tests.trees import make_tree
+from tests.waiting import META, NoBlockingCopies
 
 CPU = torch.device("cpu")
 
@@ -110,6 +111,13 @@ def test_shares_from_disk_make_up_the_batch_of_one_process(photographs: TreeImag
     for batch_nr, (_, inputs, labels) in enumerate(whole):
         assert torch.equal(torch.cat([part[batch_nr][1] for part in parts]), inputs)
         assert torch.equal(torch.cat([part[batch_nr][2] for part in parts]), labels)
+
+
+def test_batches_from_disk_never_wait_for_the_device(photographs: TreeImages) -> None:
+    batches = epoch_batches(DiskFeeder(photographs, META), 5, torch.Generator().manual_seed(1), Share())
+    with NoBlockingCopies():  # type: ignore[no-untyped-call]
+        devices = [(inputs_BCHW.device, labels_B.device) for _, inputs_BCHW, labels_B in batches]
+    assert devices == [(META, META)] * 3
 
 
 def _statistics(boxes: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float64]]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.sweep import ChannelsFirst
 from jobs.datasets import dataset_info
 from jobs.errors import ConfigError
 from jobs.folding import FoldedClassifier
@@ -129,6 +130,11 @@ def test_what_cannot_be_folded_runs_as_it_is(network: nn.Module) -> None:
     folded = FoldedClassifier(classifier)
     assert folded.num_folded == 0
     torch.testing.assert_close(folded(inputs_BCHW), classifier(inputs_BCHW))
+
+
+def test_the_benchmark_s_other_layout_is_the_same_function() -> None:
+    classifier = lived_in("cifar_resnet20", "cifar10")
+    assert_same_function(ChannelsFirst(FoldedClassifier(classifier)), classifier, "cifar10")
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("bfloat16", 0.05), ("float16", 0.01)])

@@ -32,7 +32,7 @@ def _interrupted(unit: Unit, store: Store, has_begun: Callable[[], object]) -> U
     while not has_begun():
         assert running.process.is_alive()
         time.sleep(0.005)
-    running.interrupt(patience_s=30)
+    process.interrupt_all([running], patience_s=30)
     return running
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from itertools import pairwise
 
 import mpmath  # type: ignore[import-untyped]
@@ -79,9 +80,24 @@ def test_the_table_finds_the_bucket_that_a_search_finds(law: ExactGridNoise) -> 
     assert np.array_equal(thresholds, (np.uint64(2**UNIFORM_BITS) - thresholds)[::-1])
     extremes = np.array([0, 2**UNIFORM_BITS - 1], dtype=np.uint64)
     edges = np.concatenate([thresholds, thresholds - np.uint64(1), extremes])
-    uniform = np.concatenate([edges, STREAM.bits(0, (1000,)).ravel() >> np.uint64(2)])
+    uniform = np.concatenate([edges, next(STREAM.bits(0, 100_000, 100_000)) >> np.uint64(2)])
     expected = np.searchsorted(thresholds, uniform, side="right") - len(thresholds) // 2
     assert np.array_equal(laws._bucketed(uniform, scale), expected)
+
+
+def test_what_a_seed_means_is_pinned() -> None:
+    # A change here gives users other noise, and so other records, for the same spec.
+    drawn = ExactGridNoise(0.25, 255).block(STREAM, 7, (3, 8, 8))
+    assert drawn.dtype == np.float32
+    assert hashlib.sha256(drawn.astype("<i2").tobytes()).hexdigest().startswith("0714a1951eaad9c1")
+
+
+@pytest.mark.parametrize("size", [1, 999, 10**9])
+def test_noise_does_not_depend_on_how_much_is_drawn_at_once(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    law = ExactGridNoise(0.25, 16)
+    expected = law.block(STREAM, 1, (1, 8, 8))
+    monkeypatch.setattr(laws, "_PART", size)
+    assert np.array_equal(law.block(STREAM, 1, (1, 8, 8)), expected)
 
 
 @pytest.mark.parametrize("num_levels", [16, 255])

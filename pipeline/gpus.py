@@ -1,0 +1,62 @@
+"""Which GPU of this machine a unit is given: a pure function, and the one question to the machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
+
+from jobs.units import AggregateUnit, TrainUnit, Unit
+
+_PATIENCE_S = 30.0
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; none where there is no answer.
+
+    Where that variable is not set, nvidia-smi is asked: neither needs torch.
+    """
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        # CUDA itself ignores what stands behind the first name that is none.
+        return tuple(takewhile(lambda name: name not in ("", "-1"), (name.strip() for name in named.split(","))))
+    if shutil.which("nvidia-smi") is None:
+        return ()
+    command = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(line.strip() for line in done.stdout.splitlines() if line.startswith("GPU-"))
+
+
+def num_gpus_of(unit: Unit) -> int:
+    """GPUs that a unit works on where there are any."""
+    if isinstance(unit, AggregateUnit):
+        return 0
+    return unit.num_processes if isinstance(unit, TrainUnit) else 1
+
+
+def choose_gpus(
+    gpus: Sequence[str], in_use: Iterable[Sequence[str]], *, num_needed: int, runs_per_gpu: int
+) -> tuple[str, ...] | None:
+    """The GPUs for one more unit, None if it has to wait until another has ended.
+
+    Args:
+        gpus: All there are.
+        in_use: For each unit under way, those it was given.
+        num_needed: One is shared, the least used first; several are not shared with anybody. A unit that
+            needs more than there are is given all: it knows better what to say of it.
+        runs_per_gpu: At most so many units on one GPU.
+    """
+    under_way = [tuple(own) for own in in_use]
+    num_users = {gpu: sum(gpu in own for own in under_way) for gpu in gpus}
+    if num_needed != 1:
+        idle = [gpu for gpu in gpus if num_users[gpu] == 0]
+        num_given = min(num_needed, len(gpus))
+        return tuple(idle[:num_given]) if len(idle) >= num_given else None
+    kept = {gpu for own in under_way if len(own) > 1 for gpu in own}
+    free = [gpu for gpu in gpus if num_users[gpu] < runs_per_gpu and gpu not in kept]
+    return (min(free, key=lambda gpu: num_users[gpu]),) if free else None
