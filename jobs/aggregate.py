@@ -17,6 +17,7 @@ from jobs.errors import RecordError
 from jobs.indices import IndexRange
 from jobs.layouts import Layout, layout_of
 from jobs.manifest import Manifest, ShardedRun, read_manifest
+from jobs.partials import remove_served_partials
 from jobs.store import Store
 from jobs.units import AggregateUnit, Resources
 
@@ -36,6 +37,8 @@ def run(unit: AggregateUnit, store: Store, resources: Resources) -> None:
     problems += _aggregate(manifest.attacks, store.attack_records_path(unit.grid), manifest, store)
     if problems:
         raise RecordError("\n".join(problems))
+    for grid_run in manifest.sharded:  # of shards that were killed after their last image
+        remove_served_partials(grid_run, store)
 
 
 def _aggregate(runs: Sequence[ShardedRun], path: Path, manifest: Manifest, store: Store) -> list[str]:
@@ -108,7 +111,8 @@ def collect_run(
         except RecordError as error:
             moved = f"; moved to {set_aside(path).name}" if set_aside_damaged else ""
             problems.append(f"{error}{moved}; launch again to certify its images anew")
-    problems += _origin_problems(parts) + _index_problems(grid_run, parts, allow_gaps=allow_gaps)
+    problems += _origin_problems(parts) + _overlap_problems(parts, set_aside_some=set_aside_damaged)
+    problems += [] if problems or allow_gaps else _gap_problems(grid_run, parts)
     if problems:
         raise RecordError("\n".join(problems))
     table = pa.concat_tables([part for _, part, _ in parts]) if parts else layout.kind.schema.empty_table()
@@ -143,26 +147,39 @@ def _origin_problems(parts: list[tuple[Path, pa.Table, dict[str, str]]]) -> list
     return problems
 
 
-def _index_problems(
-    grid_run: ShardedRun, parts: list[tuple[Path, pa.Table, dict[str, str]]], *, allow_gaps: bool
-) -> list[str]:
-    owners: dict[int, Path] = {}
-    problems: list[str] = []
-    for path, table, _ in parts:
-        twice = [index for index in table["index"].to_pylist() if index in owners]
-        if twice:
-            problems.append(
-                f"{path}: {len(twice)} images (first: {twice[0]}) are in {owners[twice[0]]} too; remove one"
-            )
-        owners |= dict.fromkeys(table["index"].to_pylist(), path)
-    missing = [index for index in grid_run.indices if index not in owners]
-    if missing and not allow_gaps:
-        verb = "certified" if grid_run.stage == "certify" else "attacked"
-        problems.append(
-            f"{grid_run.train.key}/{grid_run.key}: {len(missing)} of {len(grid_run.indices)} images are "
-            f"not {verb} (first: {missing[0]}); launch the grid again"
-        )
+def _overlap_problems(parts: list[tuple[Path, pa.Table, dict[str, str]]], *, set_aside_some: bool) -> list[str]:
+    """Images in two files: two launches at once that cut shards differently.
+
+    Which file goes is decided by sizes and names alone. Records that chance had made different would
+    else be chosen among.
+    """
+    images = {path: set(table["index"].to_pylist()) for path, table, _ in parts}
+    by_size = sorted(images, key=lambda path: (len(images[path]), path))
+    problems = []
+    # First, the largest first, what others hold altogether: so as little as possible is to be done again.
+    for paths, goes in ((by_size[::-1], set.issubset), (by_size, lambda own, others: not own.isdisjoint(others))):
+        for path in [path for path in paths if path in images]:
+            own, others = images[path], set[int]().union(*(theirs for key, theirs in images.items() if key != path))
+            if own and goes(own, others):
+                moved = f"moved to {set_aside(path).name}; " if set_aside_some else ""
+                problems.append(
+                    f"{path}: {len(own & others)} images (first: {min(own & others)}) are in other files too; "
+                    f"{moved}launch again"
+                )
+                del images[path]
     return problems
+
+
+def _gap_problems(grid_run: ShardedRun, parts: list[tuple[Path, pa.Table, dict[str, str]]]) -> list[str]:
+    there = set[int]().union(*(table["index"].to_pylist() for _, table, _ in parts))
+    missing = [index for index in grid_run.indices if index not in there]
+    if not missing:
+        return []
+    verb = "certified" if grid_run.stage == "certify" else "attacked"
+    return [
+        f"{grid_run.train.key}/{grid_run.key}: {len(missing)} of {len(grid_run.indices)} images are "
+        f"not {verb} (first: {missing[0]}); launch the grid again"
+    ]
 
 
 def _common_origin(metadata: list[dict[str, str]]) -> dict[str, str]:

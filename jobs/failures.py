@@ -147,7 +147,9 @@ def _record(
     log_path: Path,
     place: Place | None = None,
 ) -> Failure:
-    attempt, place = len(failures_of(store, unit)) + 1, place or Place.here()
+    # Counted from the newest: older records may have been removed.
+    attempt = max((failure.attempt for failure in failures_of(store, unit)), default=0) + 1
+    place = place or Place.here()
     failure = Failure(
         unit=unit.name,
         failure_class=failure_class,

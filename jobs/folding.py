@@ -77,8 +77,9 @@ class FoldedClassifier(nn.Module):
         """Take over the source's present weights and statistics, in place and without waiting for the device."""
         self.normalize.load_state_dict(self._source[0].normalize.state_dict())
         if self._copied:
-            own, theirs = ([value for pair in self._copied for value in _values(pair[side])] for side in (0, 1))
-            torch._foreach_copy_(own, theirs)
+            values = [(_values(folded), _values(source)) for folded, source in self._copied]
+            own = [value for folded, _ in values for value in folded.values()]
+            torch._foreach_copy_(own, [source[name] for folded, source in values for name in folded])
         factors, biases = _affine_maps(self._pairs, self._eps)
         for pair, factor, bias in zip(self._pairs, factors, biases, strict=True):
             factor_O111 = factor.view(-1, 1, 1, 1)
@@ -170,9 +171,9 @@ def _same_modules(names: Mapping[str, str], source: nn.Module, folded: nn.Module
     ]
 
 
-def _values(module: nn.Module) -> list[Tensor]:
-    """A module's own parameters and buffers, without those of modules in it."""
-    return [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+def _values(module: nn.Module) -> dict[str, Tensor]:
+    """A module's own parameters and buffers by name, without those of modules in it."""
+    return {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
 
 
 def _eps_of(pairs: Sequence[_Pair]) -> Tensor:

@@ -18,7 +18,9 @@ from jobs.checkpoint import TrainedClassifier, load_classifier
 from jobs.datasets import Images, Split, load_images
 from jobs.device import device_name, set_up_device
 from jobs.errors import CheckpointError, RecordError
+from jobs.indices import IndexRange, partition
 from jobs.layouts import Layout, layout_of
+from jobs.partials import remove_served_partials
 from jobs.provenance import provenance
 from jobs.store import Store
 from jobs.units import Resources, ShardUnit
@@ -59,17 +61,19 @@ def one_by_one(do: Callable[[TrainedClassifier, LabelledImage], dict[str, Any]])
 
 
 def run_shard(unit: ShardUnit, split: Split, store: Store, resources: Resources, work: ShardWork) -> None:
-    """Do the images of a shard, or the rest of them, until its file is there.
+    """Do the images of a shard, or the rest of them, until finished files hold them all.
+
+    Images that other writers finish meanwhile, whichever way they cut their shards, are left to them.
 
     Raises:
         CheckpointError: There is no sound checkpoint of the run. A damaged or foreign one is set
             aside, so that the next launch trains anew.
     """
-    path = _path(unit, store)
-    if path.exists():
-        logging.info("already there: %s", path)
+    missing = _missing(unit, store)
+    if not missing:
+        logging.info("already there: %s", unit.name)
         return
-    remove_stale_temporaries(path.parent)
+    remove_stale_temporaries(_path(unit, unit.indices, store).parent)
     device, layout = set_up_device(resources), layout_of(unit.run)
     trained = _load_or_set_aside(unit, store, device)
     images = load_images(unit.run.train.dataset, split, resources.data)
@@ -82,7 +86,7 @@ def run_shard(unit: ShardUnit, split: Split, store: Store, resources: Resources,
         "device": device_name(device),
     }
     rows = _saved_rows(unit, store, layout, metadata)
-    todo = [index for index in unit.indices if index not in rows]
+    todo = [index for index in missing if index not in rows]
     began, saved_at = time.perf_counter(), time.monotonic()
     for labelled, own in work(trained, (_labelled(images, index) for index in todo)):
         # Images may share batches: each is charged the time since the one before was done.
@@ -90,16 +94,26 @@ def run_shard(unit: ShardUnit, split: Split, store: Store, resources: Resources,
         own_columns = {"index": labelled.index, "label": labelled.label, **own, "elapsed_s": elapsed_s}
         rows[labelled.index] = {**layout.columns, **own_columns}
         if interrupt.was_asked() or time.monotonic() - saved_at >= resources.save_every_s:
-            if path.exists():  # a lost node's copy of this unit was faster
+            if not _missing(unit, store):  # a lost node's copy of this unit was faster
                 break
             _write(_partial_path(unit, store), layout, rows, metadata)
             saved_at = time.monotonic()
             logging.info("did %d of %d images", len(rows), len(unit.indices))
             interrupt.stop_if_asked()
-    if not path.exists():
-        _write(path, layout, rows, metadata, replace=False)
-    logging.info("did all %d images: %s", len(unit.indices), path)
-    _remove_served_partials(unit, store)
+    for part in _unclaimed(unit, rows, store):
+        _write(_path(unit, part, store), layout, {index: rows[index] for index in part}, metadata, replace=False)
+    logging.info("did all %d images: %s", len(unit.indices), unit.name)
+    remove_served_partials(unit.run, store)
+
+
+def _missing(unit: ShardUnit, store: Store) -> list[int]:
+    return store.unfinished(unit.run.train.key, unit.run.key, unit.indices, unit.run.stage)
+
+
+def _unclaimed(unit: ShardUnit, rows: Mapping[int, Row], store: Store) -> list[IndexRange]:
+    """Shards of the images that we have and nobody has published: an image in two files would stop the aggregation."""
+    ours = [index for index in _missing(unit, store) if index in rows]
+    return [unit.indices] if len(ours) == len(unit.indices) else partition(ours, len(unit.indices))
 
 
 def _labelled(images: Images, index: int) -> LabelledImage:
@@ -153,17 +167,8 @@ def _write(
     records.write_records(path, table, metadata, layout.kind, replace=replace)
 
 
-def _remove_served_partials(unit: ShardUnit, store: Store) -> None:
-    """Remove unfinished files all of whose images are in finished ones by now."""
-    place = (unit.run.train.key, unit.run.key)
-    finished = {index for shard in store.finished_shards(*place, unit.run.stage) for index in shard}
-    for partial in store.partial_shards(*place, unit.run.stage):
-        if finished.issuperset(partial):
-            store.partial_path(*place, partial, unit.run.stage).unlink(missing_ok=True)
-
-
-def _path(unit: ShardUnit, store: Store) -> Path:
-    return store.shard_path(unit.run.train.key, unit.run.key, unit.indices, unit.run.stage)
+def _path(unit: ShardUnit, indices: IndexRange, store: Store) -> Path:
+    return store.shard_path(unit.run.train.key, unit.run.key, indices, unit.run.stage)
 
 
 def _partial_path(unit: ShardUnit, store: Store) -> Path:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jobs.indices import IndexRange
+from jobs.indices import IndexRange, missing_from
 
 ShardStage = Literal["certify", "attack"]
 """The stages whose work is cut into shards of images."""
@@ -165,6 +165,10 @@ class Store:
     def finished_shards(self, train_key: str, key: str, stage: ShardStage = "certify") -> list[IndexRange]:
         """The index ranges that finished shard files vouch for, sorted."""
         return _ranges(self.shards_dir(train_key, key, stage), _SHARD_NAME)
+
+    def unfinished(self, train_key: str, key: str, indices: IndexRange, stage: ShardStage = "certify") -> list[int]:
+        """The indices among some that no finished shard holds, whichever way shards were cut; ascending."""
+        return missing_from(indices, self.finished_shards(train_key, key, stage))
 
     def partial_shards(self, train_key: str, key: str, stage: ShardStage = "certify") -> list[IndexRange]:
         """The index ranges of shards that are under way or were interrupted, sorted."""

@@ -138,7 +138,9 @@ def is_done(unit: Unit, store: Store) -> bool:
     """Whether a unit's result is there; an aggregation is always to be done when it is called for."""
     if isinstance(unit, TrainUnit):
         return store.is_trained(unit.train.key)
-    return isinstance(unit, ShardUnit) and _shard_path(unit, store).exists()
+    if isinstance(unit, ShardUnit):
+        return not store.unfinished(unit.run.train.key, unit.run.key, unit.indices, unit.run.stage)
+    return False
 
 
 def unmet_need(unit: Unit, store: Store, launch: Launch) -> str | None:
@@ -158,10 +160,6 @@ def progress_of(unit: Unit, store: Store) -> object:
         path = store.partial_path(unit.run.train.key, unit.run.key, unit.indices, unit.run.stage)
         return path.stat().st_mtime_ns if path.exists() else None
     return None
-
-
-def _shard_path(unit: ShardUnit, store: Store) -> Path:
-    return store.shard_path(unit.run.train.key, unit.run.key, unit.indices, unit.run.stage)
 
 
 def _draw_envelope(grid: str, store: Store) -> int:

@@ -8,10 +8,12 @@ import pytest
 
 from jobs import aggregate, records
 from jobs.errors import RecordError
+from jobs.indices import IndexRange, partition
 from jobs.manifest import Run, read_manifest
 from jobs.store import Store
 from jobs.units import AggregateUnit, Resources
 from tests.grids import grid_records
+from tests.jobs.units import certify_here
 
 
 @pytest.fixture
@@ -50,6 +52,18 @@ def test_aggregating_again_gives_the_same(store: Store, undisturbed_records: pa.
     assert grid_records(store.root).equals(undisturbed_records)
 
 
+def test_what_a_killed_shard_left_behind_is_tidied_up(store: Store) -> None:
+    """Killed after its file was there, and before its unfinished one was gone: no launch does that shard again."""
+    finished, other = _shards(store)[:2]
+    left = finished.with_name(f"{finished.stem}.partial.parquet")
+    shutil.copy(finished, left)
+    store.records_path("tiny").unlink()
+    _aggregate(store)
+    assert not left.exists()
+    assert finished.exists()
+    assert other.exists()
+
+
 def test_a_gap_is_an_error(store: Store) -> None:
     _shards(store)[1].unlink()
     with pytest.raises(RecordError, match=r"7 of 21 images are not certified \(first: 7\); launch the grid again"):
@@ -62,8 +76,41 @@ def test_an_image_in_two_files_is_an_error(store: Store) -> None:
     twin = first.with_name("000003-000004-001.parquet")
     shutil.copy(first, twin)
     _rewrite(twin, table.slice(3, 1))
-    with pytest.raises(RecordError, match=rf"{twin.name}: 1 images \(first: 3\) are in .*{first.name} too; remove one"):
+    with pytest.raises(RecordError, match=rf"{twin.name}: 1 images \(first: 3\) are in other files too; moved to"):
         _aggregate(store)
+    assert not twin.exists()
+    _aggregate(store)
+
+
+@pytest.mark.parametrize(
+    ("start", "removed", "left"),
+    [
+        (0, None, ["0-7-1", "7-14-1", "14-21-1"]),
+        (10, None, ["0-7-1", "7-14-1", "14-21-1"]),
+        (10, 2, ["0-7-1", "10-21-1"]),
+        (0, 0, ["0-21-1"]),
+    ],
+)
+def test_shards_of_two_cuts_end_as_a_partition(
+    store: Store, undisturbed_records: pa.Table, start: int, removed: int | None, left: list[str]
+) -> None:
+    run, indices = _run(store), IndexRange(start=start, stop=21)
+    other = Store(store.root.parent / "other")
+    shutil.copytree(store.run_dir(run.train.key), other.run_dir(run.train.key))
+    shutil.rmtree(other.certify_dir(run.train.key, run.certify.key))
+    certify_here(other, run, indices)
+    keys = run.train.key, run.certify.key
+    if removed is not None:
+        _shards(store)[removed].unlink()
+    shutil.copy(other.shard_path(*keys, indices), store.shard_path(*keys, indices))
+    store.records_path("tiny").unlink()
+    with pytest.raises(RecordError, match=r"are in other files too; moved to .*; launch again"):
+        _aggregate(store)
+    assert [*map(str, store.finished_shards(*keys))] == left
+    for missing in partition(store.unfinished(*keys, run.indices), 100):  # as the next launch does
+        certify_here(store, run, missing)
+    _aggregate(store)
+    assert grid_records(store.root).equals(undisturbed_records)
 
 
 def test_a_truncated_shard_is_set_aside(store: Store) -> None:

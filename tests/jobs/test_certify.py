@@ -115,6 +115,30 @@ def test_saved_images_serve_another_shard_layout_too(
     assert store.partial_shards(*KEYS) == []
 
 
+def test_what_others_publish_meanwhile_is_left_to_them(
+    store: Store, expected: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second launch that cut shards differently: the last shard begins and ends while the first is under way."""
+    certify_images = certify.certify_images
+    calls: list[list[int]] = []
+
+    def overtaken(*args: Any, **kwargs: Any) -> Any:
+        calls.append([])
+        for number, done in enumerate(certify_images(*args, **kwargs)):
+            calls[0].append(done[0].index)
+            if number == 3 and len(calls) == 1:
+                certify_here(store, RUN, IndexRange(start=7, stop=ALL.stop))
+            yield done
+
+    monkeypatch.setattr(certify, "certify_images", overtaken)
+    certify_here(store, RUN, IndexRange(start=0, stop=11))
+    certify_here(store, RUN, IndexRange(start=0, stop=ALL.stop))  # finds nothing left to do
+    assert [*map(str, store.finished_shards(*KEYS))] == ["0-7-1", f"7-{ALL.stop}-1"]
+    assert len(calls) == 2
+    assert _records(store).equals(expected)
+    assert store.partial_shards(*KEYS) == []
+
+
 def test_a_damaged_partial_file_is_set_aside(store: Store, expected: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(certify, "certify_images", _dying_after(5))
@@ -193,14 +217,17 @@ EXACT_RUN = replace(RUN, certify=replace(RUN.certify, noise="exact_grid"))
 
 @pytest.mark.parametrize("run", [ADAPTIVE_RUN, EXACT_RUN], ids=["adaptive", "exact_grid"])
 @pytest.mark.parametrize("batch_size", [1, 700, 5000])
-def test_what_an_image_gets_does_not_depend_on_its_company(store: Store, run: Run, batch_size: int) -> None:
+def test_what_an_image_gets_does_not_depend_on_its_company(
+    store: Store, tmp_path: Path, run: Run, batch_size: int
+) -> None:
     """In full batches images of all stages stand side by side, and end in another order than they began."""
+    by_itself = Store(Path(shutil.copytree(tmp_path, tmp_path / "by-itself")))
     certify_here(store, run, ALL, replace(RESOURCES, batch_size=batch_size))
     together = records.read_records(store.shard_path(run.train.key, run.certify.key, ALL))
     for index in (0, 7, 20):
         alone = IndexRange(start=index, stop=index + 1)
-        certify_here(store, run, alone, replace(RESOURCES, batch_size=100))
-        row = records.read_records(store.shard_path(run.train.key, run.certify.key, alone))
+        certify_here(by_itself, run, alone, replace(RESOURCES, batch_size=100))
+        row = records.read_records(by_itself.shard_path(run.train.key, run.certify.key, alone))
         expected = together.filter(pa.compute.equal(together["index"], index))
         assert row.drop_columns(list(records.TIMING_COLUMNS)).equals(
             expected.drop_columns(list(records.TIMING_COLUMNS))

@@ -77,3 +77,12 @@ def test_a_damaged_failure_record_is_an_attempt_all_the_same(tmp_path: Path) -> 
     (failure,) = failures.failures_of(store, SHARD)
     assert failure.attempt == 1
     assert f"{path}: this failure's record cannot be read" in failure.message
+
+
+def test_a_record_that_was_removed_does_not_let_the_next_overwrite_one(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for message in ("first", "second"):
+        failures.record_death(store, SHARD, "unknown", message, tmp_path / "log")
+    next(tmp_path.rglob("*-attempt-0001.json")).unlink()
+    failures.record_death(store, SHARD, "unknown", "third", tmp_path / "log")
+    assert [failure.message for failure in failures.failures_of(store, SHARD)] == ["second", "third"]

@@ -132,6 +132,33 @@ def test_what_cannot_be_folded_runs_as_it_is(network: nn.Module) -> None:
     torch.testing.assert_close(folded(inputs_BCHW), classifier(inputs_BCHW))
 
 
+class Scaled(nn.Module):
+    """A network with a parameter of its own beside its modules, and one that it does not use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.ones(3))
+        self.scale = nn.Parameter(torch.ones(3, 1, 1))
+        self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+    def forward(self, inputs_BCHW: torch.Tensor) -> torch.Tensor:
+        outputs_BCHW: torch.Tensor = self.norm(self.conv(inputs_BCHW)) * self.scale
+        return outputs_BCHW.mean(dim=(2, 3))
+
+
+@pytest.mark.parametrize("network", [Scaled(), nn.Sequential(Scaled())], ids=["alone", "inside"])
+def test_parameters_beside_modules_are_refreshed_too(network: nn.Module) -> None:
+    classifier = Classifier(Normalize((0.4, 0.5, 0.6), (0.2, 0.1, 0.3)), network).eval()
+    folded = FoldedClassifier(classifier)
+    assert folded.num_folded == 1
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.rand_like(parameter))
+    folded.refresh()
+    inputs_BCHW = torch.rand(2, 3, 4, 4)
+    torch.testing.assert_close(folded(inputs_BCHW), classifier(inputs_BCHW))
+
+
 def test_the_benchmark_s_other_layout_is_the_same_function() -> None:
     classifier = lived_in("cifar_resnet20", "cifar10")
     assert_same_function(ChannelsFirst(FoldedClassifier(classifier)), classifier, "cifar10")
