@@ -9,6 +9,7 @@ import pyarrow as pa
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
+from analysis.compare import even_radii
 from analysis.predictions import LARGEST, SCHEMA
 from analysis.selection import check_where
 from jobs.errors import ConfigError
@@ -20,15 +21,12 @@ EACH = "each"
 
 Conditions = dict[str, Any]
 
-_MAX_RADII = 1000  # columns of a table
-
 
 def _first_last_step(radii: list[float]) -> list[float]:
     first, last, step = radii
     if not (0 <= first <= last and step > 0):
         raise ValueError(f"write [first, last, step] with 0 <= first <= last and step > 0, got {radii}")
-    if (last - first) / step >= _MAX_RADII:
-        raise ValueError(f"{radii} are too many for a table; at most {_MAX_RADII} radii")
+    even_radii(last, step, first=first)  # says so where they are too many
     return radii
 
 

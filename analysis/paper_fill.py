@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from analysis.compare import contend, even_radii
+from analysis.compare import contend, even_radii, round_radii
 from analysis.declarations import RowsDeclaration, TableDeclaration
 from analysis.models import Model
 from analysis.paper_numbers import ModelKey, PrintedRow, printed_envelope, printed_model, printed_models
@@ -49,9 +49,7 @@ def _radii(declaration: TableDeclaration, dataset: str, groups: Sequence[Sequenc
         first, last, step = declaration.radii[dataset]
         return even_radii(last, step, first=first)
     every = [model.curve.radii[-1] for models in groups for model in models if model.curve.radii.size]
-    largest = float(max(every, default=0.0))
-    step = next(step for step in (0.0625, 0.125, 0.25, 0.5, 1.0, largest) if largest / step <= 12)
-    return even_radii(largest, step)
+    return round_radii(float(max(every, default=0.0)))
 
 
 def _envelope_row(
