@@ -16,6 +16,7 @@ import pyarrow as pa
 from analysis.selection import Parameters
 from jobs.datasets import dataset_info
 from jobs.errors import RecordError
+from jobs.specs import decimal
 from smoothing.accuracy import AccuracyCurve
 from smoothing.laws import noise_law
 
@@ -165,7 +166,7 @@ def _labels(models: Sequence[Parameters]) -> list[str]:
 
 _DETAILS: tuple[Callable[[Parameters], str], ...] = (
     lambda model: f" ({model.variant})" if model.variant else "",
-    lambda model: "" if model.is_certified_as_trained else f" at {model.sigma_cert:.2f}",
+    lambda model: "" if model.is_certified_as_trained else f" at {decimal(model.sigma_cert)}",
     lambda model: f" {model.train_key.rpartition('-')[2]}",
     lambda model: f" {model.certify_key}",
 )

@@ -14,6 +14,7 @@ from analysis.paper_numbers import ModelKey, PrintedRow, printed_envelope, print
 from analysis.paper_records import PaperRecords, whole_models
 from analysis.paper_tables import NOT_RECORDED, Cell, PaperTable
 from analysis.selection import Parameters, matches
+from jobs.specs import decimal
 
 Row = tuple[str, str, list[Cell]]
 """Group, label and cells."""
@@ -165,5 +166,5 @@ def _marked_best(rows: list[Row]) -> list[Row]:
 
 
 def _row_label(known: Parameters) -> str:
-    label = f"sigma = {known.sigma_train:.2f}"
+    label = "sigma = unknown" if known.sigma_train is None else f"sigma = {decimal(known.sigma_train)}"
     return label if not known.epsilon else f"{label}, epsilon = {known.epsilon:.2f}"

@@ -305,6 +305,14 @@ def test_models_whose_sigmas_agree_to_two_decimals_come_back_as_they_were(tmp_pa
         assert run_command("export_tsv", export_tsv, arguments) == 0
 
 
+def test_labels_tell_sigmas_apart_that_agree_to_two_decimals(tmp_path: Path) -> None:
+    for sigma in ("0.121", "0.12", "0.124"):
+        write_log(tmp_path / "logs", cohen_path("0.121", sigma), GOOD)
+    _, store = _import(tmp_path / "logs")
+    labels = {model.label for model in load_grid(store, "old").models}
+    assert labels == {"gaussian-s0.12", "gaussian-s0.12 at 0.12", "gaussian-s0.12 at 0.124"}
+
+
 def test_no_log_is_written_over_another() -> None:
     twin = replace(voted("two", [800]), parameters=parameters("one"))
     with pytest.raises(RecordError, match="one and two would have one log"):
