@@ -53,10 +53,15 @@ def _model_at_alpha(model: Model, alpha: float) -> Model:
 
 
 def _rows_at_alpha(model: Model, alpha: float) -> pa.Table:
-    """Rows whose sampling stopped early abstain, or are of a wrong class, at any alpha: they stay as they are."""
+    """Rows whose sampling stopped early stay as they are: they abstain, or are of a wrong class.
+
+    At a larger alpha a row that curtailment ended might have certified something after all: what it
+    claims, nothing, is still true.
+    """
     is_full = np.asarray(pc.equal(model.rows["stop"], "full"))
     n_used = np.where(is_full, model.column("n_used"), 1)
-    p_lower = clopper_pearson_lower(np.where(is_full, model.column("count_top"), 0), n_used, alpha)
+    count_top = np.where(is_full, model.column("count_top"), 0)
+    p_lower = clopper_pearson_lower(count_top, n_used, alpha, total_variation=model.total_variation)
     selected = np.array([int(np.argmax(votes)) for votes in model.rows["counts0"].to_pylist()])
     certified = is_full & (p_lower >= 0.5)
     prediction = np.where(certified, selected, np.where(is_full, ABSTAIN, model.column("prediction")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.models import CertifiedGrid, Model
-from jobs.errors import RecordError
+from jobs.errors import ConfigError, RecordError
 from smoothing.accuracy import AccuracyCurve, Envelope, upper_envelope
 
 BASELINE_METHOD = "gaussian"
@@ -130,15 +131,27 @@ def contend(models: Sequence[Model], name: str, selection: SelectionMode = "same
 
 
 def default_radii(comparison: Comparison) -> list[float]:
-    """About ten even steps from 0 to the largest certified radius: paper-like 0, 0.25, 0.5, ..."""
-    largest = largest_radius(comparison)
-    step = next(step for step in _STEPS if largest / step <= _MAX_ROWS or step == _STEPS[-1])
+    """About ten even steps from 0 to the largest certified radius."""
+    return round_radii(largest_radius(comparison))
+
+
+def round_radii(largest: float) -> list[float]:
+    """About ten even steps from 0 to ``largest``: paper-like 0, 0.25, 0.5, ..."""
+    step = next((step for step in _STEPS if largest / step <= _MAX_ROWS), math.ceil(largest / _MAX_ROWS))
     return even_radii(largest, step)
 
 
-def even_radii(largest: float, step: float) -> list[float]:
-    """0, step, 2 step, ... up to ``largest``."""
-    return [round(step * row, 12) for row in range(int(largest / step + 1e-9) + 1)]
+def even_radii(largest: float, step: float, *, first: float = 0.0) -> list[float]:
+    """``first``, first + step, first + 2 step, ... up to ``largest``.
+
+    Raises:
+        ConfigError: They are too many for a table.
+    """
+    if (largest - first) / step >= MAX_RADII:
+        raise ConfigError(
+            [f"from {first:g} to {largest:g} by {step:g}: too many radii for a table; at most {MAX_RADII} radii"]
+        )
+    return [round(first + step * row, 12) for row in range(int((largest - first) / step + 1e-9) + 1)]
 
 
 def largest_radius(comparison: Comparison) -> float:
@@ -153,6 +166,9 @@ _METHOD_NAMES = {
     "vanilla": "Vanilla PGD",
     "vanilla_noise": "Vanilla PGD + noise",
 }
+MAX_RADII = 1000
+"""Rows or columns of a table."""
+
 _STEPS = (0.0625, 0.125, 0.25, 0.5, 1.0)
 _MAX_ROWS = 12
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
+from analysis.compare import even_radii
 from analysis.predictions import LARGEST, SCHEMA
 from analysis.selection import check_where
 from jobs.errors import ConfigError
@@ -19,6 +20,17 @@ EACH = "each"
 """In a condition of a table that is made once per value: that value."""
 
 Conditions = dict[str, Any]
+
+
+def _first_last_step(radii: list[float]) -> list[float]:
+    first, last, step = radii
+    if not (0 <= first <= last and step > 0):
+        raise ValueError(f"write [first, last, step] with 0 <= first <= last and step > 0, got {radii}")
+    even_radii(last, step, first=first)  # says so where they are too many
+    return radii
+
+
+Radii = Annotated[list[float], Field(min_length=3, max_length=3), AfterValidator(_first_last_step)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -54,7 +66,7 @@ class TableDeclaration:
     title: str
     numbers: dict[str, str] = Field(default_factory=dict)
     kind: Literal["envelope", "models"]
-    radii: dict[str, Annotated[list[float], Field(min_length=3, max_length=3)]] = Field(default_factory=dict)
+    radii: dict[str, Radii] = Field(default_factory=dict)
     rows: Annotated[list[RowsDeclaration], Field(min_length=1)]
 
 
@@ -119,7 +131,7 @@ def parse_declarations(
     made_tables = [
         _table(problems, single, f"tables[{number}]")
         for number, entry in enumerate(tables)
-        for single in _singles(entry)
+        for single in _singles(problems, entry, f"tables[{number}]")
     ]
     made_figures = [_figure(problems, entry, f"figures[{number}]") for number, entry in enumerate(figures)]
     names = [made.name for made in [*made_tables, *made_figures] if made is not None]
@@ -131,32 +143,51 @@ def parse_declarations(
     return [made for made in made_tables if made], [made for made in made_figures if made]
 
 
-def _singles(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _singles(problems: list[str], entry: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     """A table for each value of ``each``, the value in its name, title and conditions."""
     plain = dict(entry)
     values = plain.pop(EACH, None)
     if values is None:
         return [plain]
+    if not isinstance(values, list) or not values:
+        problems.append(f"{where}.{EACH}: write a list of values, got {values!r}")
+        return []
+    rows = _mappings(problems, plain, "rows", where)
+    if rows is None:
+        return []
     return [
         {
             **plain,
             "name": str(plain.get("name")).replace("{each}", str(value)),
             "title": str(plain.get("title")).replace("{each}", str(value)),
-            "rows": [_with_value(row, value) for row in plain.get("rows", [])],
+            "rows": [_with_value(row, value) for row in rows],
         }
         for value in values
     ]
 
 
 def _with_value(row: Mapping[str, Any], value: Any) -> dict[str, Any]:
-    where = {name: value if wanted == EACH else wanted for name, wanted in row.get("where", {}).items()}
-    return {**row, "where": where}
+    where = row.get("where")
+    if not isinstance(where, Mapping):
+        return dict(row)
+    return {**row, "where": {name: value if wanted == EACH else wanted for name, wanted in where.items()}}
+
+
+def _mappings(problems: list[str], entry: Mapping[str, Any], name: str, where: str) -> list[Mapping[str, Any]] | None:
+    """What an entry lists under a name; None where that is no list of mappings."""
+    values = entry.get(name, [])
+    if isinstance(values, list) and all(isinstance(value, Mapping) for value in values):
+        return values
+    problems.append(f"{where}.{name}: write a list of mappings, got {values!r}")
+    return None
 
 
 def _table(problems: list[str], entry: Mapping[str, Any], where: str) -> TableDeclaration | None:
+    listed = _mappings(problems, entry, "rows", where)
+    if listed is None:
+        return None
     rows = [
-        collect(problems, RowsDeclaration, row, where=f"{where}.rows[{number}]")
-        for number, row in enumerate(entry.get("rows", []))
+        collect(problems, RowsDeclaration, row, where=f"{where}.rows[{number}]") for number, row in enumerate(listed)
     ]
     for row in rows:
         if row is not None:
@@ -165,9 +196,12 @@ def _table(problems: list[str], entry: Mapping[str, Any], where: str) -> TableDe
 
 
 def _figure(problems: list[str], entry: Mapping[str, Any], where: str) -> FigureDeclaration | None:
+    listed = _mappings(problems, entry, "curves", where)
+    if listed is None:
+        return None
     curves = [
         collect(problems, CurveDeclaration, curve, where=f"{where}.curves[{number}]")
-        for number, curve in enumerate(entry.get("curves", []))
+        for number, curve in enumerate(listed)
     ]
     for curve in curves:
         if curve is not None and curve.kind == "certified":

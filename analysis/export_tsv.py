@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from analysis.models import Model
 from configs.entry import EXIT_FAILED, run_entry
 from jobs.atomic import write_atomically
 from jobs.errors import RecordError
+from jobs.folders import check_writable
 from jobs.store import Store
 from jobs.validation import STRICT, build
 from smoothing.radius import format_radius
@@ -49,13 +50,15 @@ def export_tsv(values: dict[str, Any]) -> int:
     store = Store(Path(config.results))
     try:
         grid = load_grid(store, config.grid, where=config.where, allow_partial=config.allow_partial, more=_MORE_COLUMNS)
+        logs = by_log_path(grid.models)
     except RecordError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED
     root = Path(config.output) if config.output else store.tsv_dir(grid.name)
-    for model in grid.models:
-        write_atomically(root / log_path(model), partial(_write_log, model), lambda path: path.stat())
-    print(f"wrote {len(grid.models)} logs to {root}")
+    check_writable(root, "output")
+    for path, model in logs.items():
+        write_atomically(root / path, partial(_write_log, model), lambda path: path.stat())
+    print(f"wrote {len(logs)} logs to {root}")
     return 0
 
 
@@ -63,12 +66,36 @@ def _write_log(model: Model, path: Path) -> None:
     path.write_text("".join(f"{line}\n" for line in log_lines(model)), encoding="utf-8")
 
 
+def by_log_path(models: Sequence[Model]) -> dict[Path, Model]:
+    """The models by where their logs go.
+
+    Raises:
+        RecordError: Two would have the same log; names both.
+    """
+    found: dict[Path, Model] = {}
+    for model in models:
+        path = log_path(model)
+        other = found.setdefault(path, model)
+        if other is not model:
+            raise RecordError(
+                f"{other.label} and {model.label} would have one log, {path}; export them to folders of their own, "
+                "each chosen with where"
+            )
+    return found
+
+
 def log_path(model: Model) -> Path:
     """Where a model's log goes: as published, the noise and the split in the folders' names."""
     known = model.parameters
-    trained = "unknown" if known.sigma_train is None else f"{known.sigma_train:.2f}"
+    trained = "unknown" if known.sigma_train is None else _sigma_text(known.sigma_train)
     folder = Path(known.dataset, known.train_key, f"noise_{trained}", known.split)
-    return folder / f"sigma_{known.sigma_cert:.2f}"
+    return folder / f"sigma_{_sigma_text(known.sigma_cert)}"
+
+
+def _sigma_text(sigma: float) -> str:
+    """With two decimals, as published, or as many more as it has; the importer knows no exponents."""
+    published = f"{sigma:.2f}"
+    return published if float(published) == sigma else format_radius(sigma)
 
 
 def log_lines(model: Model) -> Iterator[str]:

@@ -16,6 +16,8 @@ from configs.entry import EXIT_FAILED, run_entry
 from jobs import imported, records
 from jobs.atomic import write_atomically
 from jobs.errors import ConfigError
+from jobs.folders import check_writable
+from jobs.manifest import GridName
 from jobs.store import Store
 from jobs.validation import STRICT, build
 
@@ -27,7 +29,7 @@ class ImportConfig:
     """What to import; see configs/import_logs.yaml."""
 
     source: str | None
-    grid: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None
+    grid: GridName | None
     results: Annotated[str, Field(min_length=1)]
     strict: bool
 
@@ -49,6 +51,7 @@ def import_logs(values: dict[str, Any]) -> int:
     if not tree.models and not len(tree.predictions):
         print(f"nothing to import: {root} holds no sound log")
         return EXIT_FAILED
+    check_writable(store.root, "results")
     print("\n".join(f"wrote {path}" for path in write_tree(tree, store, config.grid, root)))
     results = shlex.quote(str(store.root))
     print(f"next: python -m analysis.envelope grid={config.grid} results={results} allow_partial=true")

@@ -16,6 +16,9 @@ HEADERS = {
     "prediction": ["idx", "label", "predict", "basePredict", "correct", "time"],
 }
 
+MAX_INT32 = 2**31 - 1
+"""The largest integer that a column of the records holds."""
+
 PUBLISHED_N, PUBLISHED_ALPHA = 100_000, 0.001
 """What Cohen et al. 2019 and Salman et al. 2019 say they certified with. No log says it."""
 
@@ -64,8 +67,11 @@ def seconds(text: str) -> float:
     match = re.fullmatch(r"(?:(\d+) days?, )?(?:(\d+):(\d+):)?(\d+(?:\.\d+)?)", text)
     if match is None:
         raise ValueError(f"not a time: {text!r}")
-    days, hours, minutes = (int(part or 0) for part in match.groups()[:3])
-    return 86400.0 * days + 3600.0 * hours + 60.0 * minutes + float(match[4])
+    days, hours, minutes = (float(part or 0) for part in match.groups()[:3])
+    total = 86400.0 * days + 3600.0 * hours + 60.0 * minutes + float(match[4])
+    if not math.isfinite(total):
+        raise ValueError(f"not a time: {text!r}")
+    return total
 
 
 def over_reach(radius_texts: Sequence[str], sigma: float) -> str | None:
@@ -93,9 +99,9 @@ def over_reach(radius_texts: Sequence[str], sigma: float) -> str | None:
 
 
 def _columns(cells: list[list[str]], kind: str) -> dict[str, list[Any]]:
-    fourth = ("radius", float) if kind == "certification" else ("base_prediction", int)
+    fourth = ("radius", _real) if kind == "certification" else ("base_prediction", _integer)
     wanted: tuple[tuple[str, Any], ...] = (
-        *(("index", int), ("label", int), ("prediction", int), fourth),
+        *(("index", _integer), ("label", _integer), ("prediction", _integer), fourth),
         *(("correct", _boolean), ("elapsed_s", seconds)),
     )
     columns: dict[str, list[Any]] = {}
@@ -117,6 +123,19 @@ def _converts(convert: Any, text: str) -> bool:
     return True
 
 
+def _integer(text: str) -> int:
+    """As records hold it; int() would also take blanks, underscores and other scripts' digits."""
+    if not re.fullmatch(r"-?[0-9]{1,10}", text) or int(text) > MAX_INT32:
+        raise ValueError(text)
+    return int(text)
+
+
+def _real(text: str) -> float:
+    if not re.fullmatch(r"[-+.0-9A-Za-z]+", text):
+        raise ValueError(text)
+    return float(text)
+
+
 def _boolean(text: str) -> bool:
     if text not in ("0", "1"):
         raise ValueError(text)
@@ -133,6 +152,10 @@ def _check(columns: dict[str, list[Any]]) -> None:
         if index <= before:
             raise RecordError(f"contradictory: image {index} after image {before}; in twice, or out of order")
         before = index
+        if label < 0:
+            raise RecordError(f"malformed: image {index} has label {label}; classes begin at 0")
+        if prediction < ABSTAIN:
+            raise RecordError(f"malformed: image {index} has prediction {prediction}; {ABSTAIN} is to abstain")
         if correct != (prediction == label):
             raise RecordError(f"contradictory: image {index} has label {label}, prediction {prediction}, {correct=}")
         if not (math.isfinite(radius) and radius >= 0):

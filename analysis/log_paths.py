@@ -6,12 +6,14 @@ A path is read folder by folder; a name either matches one of the rules below as
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
+from analysis.log_files import MAX_INT32
 from jobs.datasets import dataset_names
 from jobs.errors import RecordError
 
@@ -76,7 +78,16 @@ def _checked(kind: Literal["certification", "prediction"], fields: Fields, varia
     missing = [name for name in _REQUIRED[kind] if name not in fields]
     if missing:
         raise RecordError(f"path: does not give {', '.join(missing)}")
+    unfit = [f"{name} is {value}" for name, value in fields.items() if not _fits(name, value)]
+    if unfit:
+        raise RecordError(f"path: {', '.join(unfit)}, which no record can hold")
     return LogPath(kind=kind, fields=fields, variant=variant)
+
+
+def _fits(name: str, value: Any) -> bool:
+    if isinstance(value, int):
+        return value <= MAX_INT32
+    return not isinstance(value, float) or (math.isfinite(value) and (name != "sigma_cert" or value > 0))
 
 
 def _read_parts(path: PurePosixPath, rules: tuple[Rule, ...]) -> tuple[Fields, str]:
@@ -151,7 +162,7 @@ _CERTIFICATION_RULES: tuple[Rule, ...] = (
     (r"cohen|replication", _baseline),
     (r"noise_(\d+(?:\.\d+)?)", _says(sigma_train=float)),
     (r"sigma_(\d+(?:\.\d+)?)", _says(sigma_cert=float)),
-    (r"eps_(\d+)", _says(epsilon=lambda text: int(text) * EPSILON_UNIT)),
+    (r"eps_(\d+)", _says(epsilon=lambda text: float(text) * EPSILON_UNIT)),
     (r"(\d+)-multitrain", _says(m_train=int)),
     (r"(?P<before>self_training_)?(?P<attack>PGD|DDN)_(?P<steps>\d+)steps?(?P<after>(?:_[A-Za-z0-9]+)*)", _attack),
     (r"(with|without)_noise", _attack_noise),

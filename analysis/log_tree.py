@@ -18,7 +18,7 @@ from analysis.log_paths import LogPath, parse_log_path
 from jobs.errors import RecordError
 from jobs.imported import IMPORTED, PREDICTIONS
 from jobs.records import RecordKind
-from jobs.specs import canonical_json
+from jobs.specs import canonical_json, decimal
 
 Verdict = Literal["left out", "kept", "ignored"]
 
@@ -179,7 +179,7 @@ def _run_columns(path: str, parsed: LogPath) -> dict[str, Any]:
         if field in fields and (name != "none" or field == "sigma_train"):
             value = fields[field]
             slug += f"-{letter}{value:.2f}" if isinstance(value, float) else f"-{letter}{value}"
-    keys = {"train_key": f"{slug}-{digest}", "certify_key": f"s{fields['sigma_cert']:.2f}-{fields['split']}-log"}
+    keys = {"train_key": f"{slug}-{digest}", "certify_key": f"s{decimal(fields['sigma_cert'])}-{fields['split']}-log"}
     return {**keys, **fields, **_origin(path, parsed, IMPORTED)}
 
 

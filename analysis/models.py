@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from analysis.selection import Parameters
+from jobs.datasets import dataset_info
 from jobs.errors import RecordError
+from jobs.specs import decimal
 from smoothing.accuracy import AccuracyCurve
+from smoothing.laws import noise_law
 
 ROW_COLUMNS = ("index", "prediction", "correct", "radius", "count_top", "n_used", "stop")
 """What the envelope and its statistics need of each image; a file of many models is read in a second
@@ -53,6 +57,15 @@ class Model:
     def indices(self) -> npt.NDArray[np.int32]:
         """Dataset indices of its images, ascending."""
         return np.asarray(self.column("index"))
+
+    @cached_property
+    def total_variation(self) -> float:
+        """Distance in law of the noise that was drawn from the ideal one; 0 where that is not known."""
+        known = self.parameters
+        if known.noise is None:
+            return 0.0
+        info = dataset_info(known.dataset)
+        return noise_law(known.noise, known.sigma_cert, info.num_levels).total_variation(math.prod(info.image_shape))
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """A column of the rows as an array, shape (N,)."""
@@ -153,7 +166,7 @@ def _labels(models: Sequence[Parameters]) -> list[str]:
 
 _DETAILS: tuple[Callable[[Parameters], str], ...] = (
     lambda model: f" ({model.variant})" if model.variant else "",
-    lambda model: "" if model.is_certified_as_trained else f" at {model.sigma_cert:.2f}",
+    lambda model: "" if model.is_certified_as_trained else f" at {decimal(model.sigma_cert)}",
     lambda model: f" {model.train_key.rpartition('-')[2]}",
     lambda model: f" {model.certify_key}",
 )

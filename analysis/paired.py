@@ -20,6 +20,7 @@ from jobs.errors import ConfigError, RecordError
 from jobs.store import Store
 from jobs.validation import STRICT, build, unknown_choice
 from smoothing.paired import PairedComparison, compare_paired
+from smoothing.radius import format_radius
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -113,8 +114,8 @@ def _text(first: tuple[Model, str], second: tuple[Model, str], counts: PairedCom
         f"A  {first[1]}",
         f"B  {second[1]}",
         table,
-        f"A - B at radius {radius:g}: {100 * counts.difference:+.2f} points on {counts.num_images} images; "
-        f"exact McNemar p = {counts.p_value:.3g}",
+        f"A - B at radius {format_radius(radius)}: {100 * counts.difference:+.2f} points on "
+        f"{counts.num_images} images; exact McNemar p = {counts.p_value:.3g}",
     ]
     if "the best of" in first[1] + second[1]:
         lines.append("A model was chosen on these very images: p is too small by what the choice gains.")

@@ -20,6 +20,7 @@ from analysis.paper_tables import PaperTable, table_frame, table_latex, table_ma
 from configs.entry import EXIT_FAILED, run_entry
 from jobs.atomic import write_atomically
 from jobs.errors import ConfigError, RecordError
+from jobs.folders import check_writable
 from jobs.store import Store
 from jobs.validation import STRICT, build
 
@@ -59,6 +60,7 @@ def paper(values: dict[str, Any]) -> int:
         print("error: the records hold nothing that is declared", file=sys.stderr)
         return EXIT_FAILED
     folder = Path(config.output) if config.output else _folder(store, config.grid)
+    check_writable(folder, "output")
     write_all(filled, traced, skipped, folder)
     print(index_text(filled, traced, skipped))
     print(f"wrote {len(filled)} tables and {len(traced)} figures to {folder}")

@@ -14,6 +14,7 @@ from analysis.declarations import CurveDeclaration, FigureDeclaration
 from analysis.figures import Curve, envelope_curve
 from analysis.paper_records import PaperRecords, whole_models
 from analysis.predictions import CLASSIFIER, meeting
+from analysis.selection import as_printed
 from jobs.errors import RecordError
 
 
@@ -87,7 +88,7 @@ def _certified(declared: CurveDeclaration, dataset: str, records: PaperRecords, 
     groups: dict[Any, list[Any]] = {}
     for model in models:
         key = None if declared.by is None else asdict(model.parameters)[declared.by]
-        groups.setdefault(round(key, 2) if isinstance(key, float) else key, []).append(model)
+        groups.setdefault(None if declared.by is None else as_printed(declared.by, key), []).append(model)
     return [
         envelope_curve(
             contend(group, declared.label).envelope,

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from analysis.compare import contend, even_radii
+from analysis.compare import contend, even_radii, round_radii
 from analysis.declarations import RowsDeclaration, TableDeclaration
 from analysis.models import Model
 from analysis.paper_numbers import ModelKey, PrintedRow, printed_envelope, printed_model, printed_models
 from analysis.paper_records import PaperRecords, whole_models
 from analysis.paper_tables import NOT_RECORDED, Cell, PaperTable
 from analysis.selection import Parameters, matches
+from jobs.specs import decimal
 
 Row = tuple[str, str, list[Cell]]
 """Group, label and cells."""
@@ -47,11 +48,9 @@ def fill_table(declaration: TableDeclaration, dataset: str, records: PaperRecord
 def _radii(declaration: TableDeclaration, dataset: str, groups: Sequence[Sequence[Model]]) -> list[float]:
     if dataset in declaration.radii:
         first, last, step = declaration.radii[dataset]
-        return [first + radius for radius in even_radii(last - first, step)]
+        return even_radii(last, step, first=first)
     every = [model.curve.radii[-1] for models in groups for model in models if model.curve.radii.size]
-    largest = float(max(every, default=0.0))
-    step = next(step for step in (0.0625, 0.125, 0.25, 0.5, 1.0, largest) if largest / step <= 12)
-    return even_radii(largest, step)
+    return round_radii(float(max(every, default=0.0)))
 
 
 def _envelope_row(
@@ -167,5 +166,5 @@ def _marked_best(rows: list[Row]) -> list[Row]:
 
 
 def _row_label(known: Parameters) -> str:
-    label = f"sigma = {known.sigma_train:.2f}"
+    label = "sigma = unknown" if known.sigma_train is None else f"sigma = {decimal(known.sigma_train)}"
     return label if not known.epsilon else f"{label}, epsilon = {known.epsilon:.2f}"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.selection import Parameters
+from analysis.selection import Parameters, as_printed
 
 _PATH = Path(__file__).with_name("paper_numbers.csv")
 
@@ -104,8 +104,8 @@ def _key_of(known: Parameters) -> ModelKey | None:
         attack=known.attack,
         num_steps=known.num_steps,
         m_train=known.m_train,
-        sigma=round(known.sigma_train, 2),
-        epsilon=round(known.epsilon, 2),
+        sigma=known.sigma_train,
+        epsilon=as_printed("epsilon", known.epsilon),
     )
 
 

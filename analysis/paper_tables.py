@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import pandas as pd
 from tabulate import tabulate
 
+from smoothing.radius import format_radius
+
 NOT_RECORDED = "-"
 """In a cell that the paper prints and the records do not hold."""
 
@@ -124,7 +126,7 @@ def table_latex(table: PaperTable) -> str:
         *(f"% {note}" for note in _notes(table)),
         rf"\begin{{tabular}}{{ll{'r' * len(table.radii)}}}",
         r"\toprule",
-        " & ".join(["", r"$\ell_2$ radius", *(f"{radius:.4g}" for radius in table.radii)]) + r" \\",
+        " & ".join(["", r"$\ell_2$ radius", *(format_radius(radius) for radius in table.radii)]) + r" \\",
         r"\midrule",
     ]
     for group, label, cells in table.rows:
@@ -138,7 +140,7 @@ def _latex(label: str) -> str:
 
 
 def _headers(table: PaperTable) -> list[str]:
-    return ["", "l2 radius", *(f"{radius:.4g}" for radius in table.radii)]
+    return ["", "l2 radius", *(format_radius(radius) for radius in table.radii)]
 
 
 def _notes(table: PaperTable) -> list[str]:

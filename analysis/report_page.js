@@ -66,7 +66,8 @@ function line(name, numbers, color, dash) {
   return {
     x: data.radii, y: accuracy, customdata: winner, name: `${name} (best of ${numbers.length})`, mode: "lines",
     line: { color, dash, width: 2.5, shape: "vh" },
-    hovertemplate: "r = %{x:.3f}: %{y:.1f} %<br>%{customdata}<extra></extra>",
+    // All digits that data.radii have: a radius rounded up would be one at which nothing was counted.
+    hovertemplate: "r = %{x:.6~f}: %{y:.1f} %<br>%{customdata}<extra></extra>",
   };
 }
 

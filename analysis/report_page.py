@@ -7,6 +7,7 @@ import html
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -19,10 +20,16 @@ from analysis.compare import BASELINE_METHOD, Comparison, largest_radius
 from analysis.models import Model
 from analysis.statistics import Levels, abstention, average_radius
 from analysis.tables import caption, partial_note, statistics_caption
+from smoothing.radius import format_radius
 
 _FOLDER = Path(__file__).parent
 _NUM_POINTS = 400  # of each curve: finer than a screen shows
 _NUM_BINS = 25
+
+_ROUNDINGS = {
+    **dict.fromkeys(("lower", "band_lower", "high_probability", "average_radius"), ROUND_FLOOR),
+    **dict.fromkeys(("upper", "band_upper", "monte_carlo_upper"), ROUND_CEILING),
+}
 
 
 def render(comparison: Comparison, frame: pd.DataFrame, levels: Levels, provenance: Mapping[str, str]) -> str:
@@ -112,8 +119,21 @@ def _warning(comparison: Comparison) -> str:
 
 def _statistics(frame: pd.DataFrame) -> str:
     names = [name for name in frame.columns if name not in ("num_images", "num_models", "baseline_num_models")]
-    rows = [[_cell(value) for value in row] for row in frame[names].itertuples(index=False, name=None)]
+    rows = [
+        [_statistic(name, value) for name, value in zip(names, row, strict=True)]
+        for row in frame[names].itertuples(index=False, name=None)
+    ]
     return _table([name.replace("_", " ") for name in names], rows, num_text=0)
+
+
+def _statistic(name: str, value: Any) -> str:
+    """A cell of the table of statistics; what bounds something is rounded to the side where it still does."""
+    rounding = _ROUNDINGS.get(name.removeprefix("baseline_"))
+    if name == "radius":
+        return format_radius(value)
+    if rounding is None or math.isnan(value):
+        return _cell(value)
+    return str(Decimal(repr(float(value))).quantize(Decimal("1e-4"), rounding=rounding))
 
 
 def _runs(models: Sequence[Model]) -> str:
@@ -133,8 +153,11 @@ def _runs(models: Sequence[Model]) -> str:
     rows = []
     for model in models:
         known = [_cell(getattr(model.parameters, name)) for name in names]
-        results = [len(model.rows), float(model.curve(0.0)), average_radius(model), abstention(model), _cost_s(model)]
-        rows.append([model.label, *known, *(_cell(value) for value in results)])
+        results = [
+            *(_cell(len(model.rows)), _cell(float(model.curve(0.0)))),
+            *(format_radius(average_radius(model), 4), _cell(abstention(model)), _cell(_cost_s(model))),
+        ]
+        rows.append([model.label, *known, *results])
     return _table(headers, rows, num_text=1)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from jobs.errors import ConfigError
 from jobs.validation import unknown_choice
+from smoothing.laws import Noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class Parameters:
     n: int | None = None
     alpha: float | None = None
     mode: str | None = None
-    noise: str | None = None
+    noise: Noise | None = None
     precision: str | None = None
     variant: str = ""
 
@@ -69,7 +70,17 @@ def matches(parameters: Parameters, where: Where) -> bool:
             two decimals, as tables print it (255/256 is 1.00).
     """
     values = asdict(parameters)
-    return all(_is_one_of(values[name], wanted, parameters) for name, wanted in where.items())
+    return all(_is_one_of(name, values[name], wanted, parameters) for name, wanted in where.items())
+
+
+def as_printed(name: str, value: Any) -> Any:
+    """The value of a parameter as models are told apart by it: epsilon to two decimals, all else as it is.
+
+    Args:
+        name: The parameter.
+        value: Its value.
+    """
+    return round(value, 2) if name == "epsilon" and isinstance(value, float) else value
 
 
 def matches_any(parameters: Parameters, conditions: Sequence[Where]) -> bool:
@@ -77,12 +88,8 @@ def matches_any(parameters: Parameters, conditions: Sequence[Where]) -> bool:
     return any(matches(parameters, where) for where in conditions)
 
 
-def _is_one_of(value: Any, wanted: Any, parameters: Parameters) -> bool:
+def _is_one_of(name: str, value: Any, wanted: Any, parameters: Parameters) -> bool:
     if wanted == SAME:
         return parameters.is_certified_as_trained
     allowed = wanted if isinstance(wanted, list) else [wanted]
-    return _rounded(value) in [_rounded(choice) for choice in allowed]
-
-
-def _rounded(value: Any) -> Any:
-    return round(value, 2) if isinstance(value, float) else value
+    return as_printed(name, value) in [as_printed(name, choice) for choice in allowed]

@@ -109,16 +109,21 @@ def monte_carlo_upper(
     Returns:
         In [0, 1], shape (R,); nan where the records hold no votes, or sampling was stopped on the strength of a
         lower bound. An image that abstains counts if its votes allow r, whatever its class: this is
-        an upper end.
+        an upper end. One that ``stop_wrong`` ended has no votes, and never counts.
     """
     known = model.parameters
     if known.n is None or known.alpha is None or not all(model.has(name) for name in ("count_top", "n_used", "stop")):
         return np.full(radii.shape, np.nan)
-    if "decided" in model.rows["stop"].unique().to_pylist():
+    stop = model.column("stop")
+    if (stop == "decided").any():
         return np.full(radii.shape, np.nan)
-    may_be_correct = among & (model.column("correct") | (model.column("prediction") == ABSTAIN))
+    # Where selection chose a wrong class nothing was drawn: no votes are left open that could make it right.
+    is_open = (model.column("prediction") == ABSTAIN) & (stop != "wrong_class")
+    may_be_correct = among & (model.column("correct") | is_open)
     completed = np.sort((model.column("count_top") + (known.n - model.column("n_used")))[may_be_correct])
-    needed = min_possible_count(radii, n=known.n, sigma=known.sigma_cert, alpha=known.alpha)
+    needed = min_possible_count(
+        radii, n=known.n, sigma=known.sigma_cert, alpha=known.alpha, total_variation=model.total_variation
+    )
     num_possible = completed.size - np.searchsorted(completed, needed, side="left")
     return np.asarray(num_possible / np.count_nonzero(among), dtype=np.float64)
 

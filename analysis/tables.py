@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from analysis.compare import SELECTION_STEP, Comparison
 from analysis.statistics import Levels
+from smoothing.radius import format_radius
 
 TableFormat = Literal["simple", "pipe", "latex_booktabs"]
 
@@ -20,7 +21,7 @@ N_LIMITED = "*"
 def envelope_table(comparison: Comparison, frame: pd.DataFrame, table_format: TableFormat) -> str:
     """The table as text: accuracies in per cent, intervals rounded outwards; the paper's beside them if it has any."""
     headers = ["r", comparison.contenders.name, "model"]
-    columns = [[f"{radius:.4g}" for radius in frame["radius"]], _cells(frame, ""), list(frame["model"])]
+    columns = [[format_radius(radius) for radius in frame["radius"]], _cells(frame, ""), list(frame["model"])]
     if comparison.baseline is not None:
         headers += ["Gaussian", "model", "gain"]
         columns += [
@@ -49,13 +50,13 @@ def statistics_table(comparison: Comparison, frame: pd.DataFrame, table_format: 
     ]
     rows = [
         [
-            f"{row['radius']:.4g}",
+            format_radius(row["radius"]),
             f"{100 * row['accuracy']:.1f}",
             _percent(row["monte_carlo_upper"], "<= {:.1f}", up=True),
             f"[{_down(row['band_lower']):.1f}, {_up(row['band_upper']):.1f}]",
             _percent(row["high_probability"], ">= {:.1f}"),
             f"{100 * row['single_accuracy']:.1f}",
-            "-" if math.isnan(row["average_radius"]) else f"{row['average_radius']:.3f}",
+            "-" if math.isnan(row["average_radius"]) else format_radius(row["average_radius"], 3),
             "-" if math.isnan(row["abstention_rate"]) else f"{100 * row['abstention_rate']:.1f}",
         ]
         for row in frame.to_dict("records")

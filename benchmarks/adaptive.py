@@ -25,7 +25,7 @@ from tabulate import tabulate
 from benchmarks.machine import machine
 from configs.composition import compose_config
 from jobs import train
-from jobs.certify import noise_law, procedure
+from jobs.certify import procedure
 from jobs.checkpoint import load_classifier
 from jobs.datasets import dataset_info, load_images
 from jobs.inference import for_inference
@@ -36,6 +36,7 @@ from pipeline.config import parse_launch
 from smoothing.bounds import min_count_for
 from smoothing.certificate import Certificate
 from smoothing.certify import TestImage, certify_images
+from smoothing.laws import noise_law
 from smoothing.sequential import Procedure
 
 BLOCKS = (
@@ -116,7 +117,7 @@ def _certified(run: Run, store: Store, how: Procedure) -> Certified:
         for_inference(classifier, "float32", device),
         test_images,
         how,
-        noise_law(run.certify, info.num_levels),
+        noise_law(run.certify.noise, run.certify.sigma_cert, info.num_levels),
         num_classes=info.num_classes,
         seed=run.certify.seed,
         batch_size=1000,

@@ -17,6 +17,7 @@ from jobs.errors import RecordError
 from jobs.indices import IndexRange
 from jobs.layouts import Layout, layout_of
 from jobs.manifest import Manifest, ShardedRun, read_manifest
+from jobs.partials import remove_served_partials
 from jobs.store import Store
 from jobs.units import AggregateUnit, Resources
 
@@ -36,6 +37,8 @@ def run(unit: AggregateUnit, store: Store, resources: Resources) -> None:
     problems += _aggregate(manifest.attacks, store.attack_records_path(unit.grid), manifest, store)
     if problems:
         raise RecordError("\n".join(problems))
+    for grid_run in manifest.sharded:  # of shards that were killed after their last image
+        remove_served_partials(grid_run, store)
 
 
 def _aggregate(runs: Sequence[ShardedRun], path: Path, manifest: Manifest, store: Store) -> list[str]:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from jobs.datasets import Split
-from jobs.specs import AtLeastOne, NotNegative, Positive, Seed, decimal, digest
+from jobs.specs import AtLeastOne, Length, Positive, PositiveLength, Seed, decimal, digest
 from jobs.validation import STRICT
 from smoothing.bounds import top_class_p_value
 
@@ -41,8 +41,8 @@ class AttackSpec:
     train_key: str
     split: Split = "test"
     attack: TestAttack
-    sigma: Positive
-    epsilon: NotNegative
+    sigma: PositiveLength
+    epsilon: Length
     num_steps: AtLeastOne
     m_test: AtLeastOne
     inverse_temperature: Positive = 1.0

@@ -15,7 +15,7 @@ from jobs.specs import CertifySpec
 from jobs.store import Store
 from jobs.units import CertifyUnit, Resources
 from smoothing.certify import TestImage, certify_images
-from smoothing.laws import ExactGridNoise, GaussianNoise, NoiseLaw, OffGridError
+from smoothing.laws import OffGridError, noise_law
 from smoothing.sequential import Procedure
 
 
@@ -46,7 +46,7 @@ def _certified(
             for_inference(trained.classifier, spec.precision, device, compile=resources.compile),
             test_images,
             procedure(spec),
-            noise_law(spec, info.num_levels),
+            noise_law(spec.noise, spec.sigma_cert, info.num_levels),
             num_classes=info.num_classes,
             seed=spec.seed,
             batch_size=resources.batch_size,
@@ -72,10 +72,3 @@ def procedure(spec: CertifySpec) -> Procedure:
         stop_wrong=spec.stop_wrong,
         curtail=spec.curtail,
     )
-
-
-def noise_law(spec: CertifySpec, num_levels: int) -> NoiseLaw:
-    """The law of a spec's noise, on images with pixels 0 to ``num_levels``."""
-    if spec.noise == "exact_grid":
-        return ExactGridNoise(spec.sigma_cert, num_levels)
-    return GaussianNoise(spec.sigma_cert)

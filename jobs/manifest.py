@@ -6,7 +6,9 @@ import hashlib
 import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from jobs.atomic import read_json, write_json
 from jobs.attack_spec import AttackSpec
@@ -17,6 +19,9 @@ from jobs.store import ShardStage, Store
 from jobs.validation import build, unknown_choice
 
 FORMAT = 1
+
+GridName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+"""What a grid may be called: it is the name of a folder, and part of the names of jobs."""
 
 
 @dataclass(frozen=True, kw_only=True)

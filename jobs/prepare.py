@@ -19,6 +19,7 @@ import filelock
 
 from jobs.datasets import data_folder, dataset_module
 from jobs.errors import ConfigError, DataError
+from jobs.folders import check_writable
 from jobs.store import Store
 
 
@@ -46,6 +47,7 @@ def prepare(name: str, data: Mapping[str, str | None], store: Store) -> None:
     folder = data_folder(name, data)
     if folder is None:
         return
+    dataset_module(name).check(folder)
     store.data_dir().mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(store.data_dir() / f".{name}.lock"):
         if not is_prepared(name, data, store):
@@ -59,9 +61,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("folder")
     parser.add_argument("--results", default="results")
     chosen = parser.parse_args(arguments)
+    data, results = {chosen.dataset: chosen.folder}, Path(chosen.results)
     try:
-        prepare(chosen.dataset, {chosen.dataset: chosen.folder}, Store(Path(chosen.results)))
-    except (ConfigError, DataError) as error:
+        if not is_prepared(chosen.dataset, data, Store(results)):
+            check_writable(results, "--results")
+            prepare(chosen.dataset, data, Store(results))
+    except (ConfigError, DataError, OSError) as error:  # OSError: a full disk, a folder that may not be read
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return 2

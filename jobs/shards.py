@@ -20,6 +20,7 @@ from jobs.device import device_name, set_up_device
 from jobs.errors import CheckpointError, RecordError
 from jobs.indices import IndexRange, partition
 from jobs.layouts import Layout, layout_of
+from jobs.partials import remove_served_partials
 from jobs.provenance import provenance
 from jobs.store import Store
 from jobs.units import Resources, ShardUnit
@@ -102,7 +103,7 @@ def run_shard(unit: ShardUnit, split: Split, store: Store, resources: Resources,
     for part in _unclaimed(unit, rows, store):
         _write(_path(unit, part, store), layout, {index: rows[index] for index in part}, metadata, replace=False)
     logging.info("did all %d images: %s", len(unit.indices), unit.name)
-    _remove_served_partials(unit, store)
+    remove_served_partials(unit.run, store)
 
 
 def _missing(unit: ShardUnit, store: Store) -> list[int]:
@@ -164,15 +165,6 @@ def _write(
 ) -> None:
     table = records.to_table([rows[index] for index in sorted(rows)], layout.kind)
     records.write_records(path, table, metadata, layout.kind, replace=replace)
-
-
-def _remove_served_partials(unit: ShardUnit, store: Store) -> None:
-    """Remove unfinished files all of whose images are in finished ones by now."""
-    place = (unit.run.train.key, unit.run.key)
-    finished = {index for shard in store.finished_shards(*place, unit.run.stage) for index in shard}
-    for partial in store.partial_shards(*place, unit.run.stage):
-        if finished.issuperset(partial):
-            store.partial_path(*place, partial, unit.run.stage).unlink(missing_ok=True)
 
 
 def _path(unit: ShardUnit, indices: IndexRange, store: Store) -> Path:

@@ -20,11 +20,11 @@ from jobs.architectures import architecture_names
 from jobs.datasets import Split, dataset_names
 from jobs.validation import STRICT, unknown_choice
 from smoothing.bounds import min_samples_to_certify
+from smoothing.laws import Noise
 from smoothing.sequential import Mode, StopRule, can_ever_certify
 
 Method = Literal["gaussian", "smoothadv", "vanilla", "vanilla_noise"]
 Attack = Literal["none", "pgd", "ddn", "stein", "stein_hard"]
-Noise = Literal["gaussian", "exact_grid"]
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 TrainPrecision = Literal["float32", "bfloat16"]
 
@@ -33,6 +33,12 @@ KEY_FORMAT = 1
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+MAX_LENGTH = 1000.0
+"""Largest sigma and epsilon. No two images here are farther apart than 388, and below it all integers of
+exact noise are exact in float32."""
+
+Length = Annotated[float, Field(ge=0, le=MAX_LENGTH)]
+PositiveLength = Annotated[float, Field(gt=0, le=MAX_LENGTH)]
 AtLeastOne = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -83,10 +89,10 @@ class TrainSpec:
     architecture: str
     method: Method
     attack: Attack = "none"
-    sigma: NotNegative
-    epsilon: NotNegative = 0.0
+    sigma: Length
+    epsilon: Length = 0.0
     m_train: AtLeastOne = 1
-    num_steps: Annotated[int, Field(ge=0)] = 0
+    num_steps: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     inverse_temperature: Positive = 1.0
     multi_noise: Literal["paper", "sub_batches"] = "paper"
     ddn_initial_norm: Positive | Literal["epsilon"] = 1.0
@@ -211,7 +217,7 @@ class CertifySpec:
 
     train_key: str
     split: Split = "test"
-    sigma_cert: Positive
+    sigma_cert: PositiveLength
     n0: AtLeastOne
     n: AtLeastOne
     alpha: Annotated[float, Field(gt=0, lt=1)]

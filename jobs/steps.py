@@ -118,7 +118,11 @@ class Stepper:
         return torch.stack([loss_sum.detach(), num_correct, torch.full_like(loss_sum, len(labels_R))])
 
     def _noise(self, num_images: int, inputs_BCHW: Tensor, generator: torch.Generator) -> Tensor:
-        """This process's noise: all processes draw all of it, so that it is the same for any number of them."""
+        """This process's noise: all processes draw that of all, so that no two of them have the same.
+
+        On a CPU, what torch draws share by share is what it draws at once where each share is a
+        multiple of 16 numbers: then the noise is the same for any number of processes.
+        """
         spec, mine = self.spec, torch.empty(0)
         if spec.sigma == 0:
             return torch.zeros_like(inputs_BCHW).unsqueeze(0)

@@ -29,6 +29,10 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
     Raises:
         ConfigError: With every problem, each naming key, value and what is valid.
     """
+    unnamed = [key for key in values if not isinstance(key, str)]  # YAML's keys may be numbers
+    if unnamed:
+        known = [field.name for field in fields(cls)]  # type: ignore[arg-type]  # a dataclass
+        raise ConfigError([f"{where}: {unknown_choice('key', key, known)}" for key in unnamed])
     try:
         return cls(**values)
     except pydantic.ValidationError as error:

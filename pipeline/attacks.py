@@ -29,7 +29,7 @@ def expand_attacks(
         ConfigError: Unknown or empty axes, or values out of range.
     """
     values = dict(attack)
-    index_values = values.pop("indices", None) or {}
+    index_values = values.pop("indices", None)
     axes = {axis: value if isinstance(value, list) else [value] for axis, value in values.items()}
     problems = [f"attack: expands to nothing: {axis} is an empty list" for axis, choices in axes.items() if not choices]
     if "train_key" in values:
@@ -49,13 +49,23 @@ def expand_attacks(
 
 
 def image_indices(
-    dataset: str, split: Split, values: Mapping[str, Any], data: Mapping[str, str | None], *, where: str
+    dataset: str, split: Split, values: object, data: Mapping[str, str | None], *, where: str
 ) -> IndexRange:
     """The images that start, stop and step name; a stop of None is the size of the split.
+
+    Args:
+        dataset: Its name.
+        split: Of the dataset.
+        values: As configured: a mapping; None for all images.
+        data: Folders of datasets.
+        where: What the values are, as the user knows them, to begin messages.
 
     Raises:
         ConfigError: They are not there, or there are none.
     """
+    values = {} if values is None else values
+    if not isinstance(values, Mapping):
+        raise ConfigError([f"{where}: write start, stop and step, for example {{stop: 100}}, got {values!r}"])
     size = count_images(dataset, split, data)
     stop = values.get("stop")
     indices = build(IndexRange, {**values, "stop": size if stop is None else stop}, where=where)

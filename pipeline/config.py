@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import fields
@@ -32,7 +31,6 @@ _TAKEN_OPTIONS = {
     *("array", "dependency", "error", "job-name", "kill-on-invalid-dep", "nodes", "ntasks", "open-mode", "output"),
     *("parsable", "quiet", "test-only", "wait", "wrap"),
 }
-_WRITE_TRIAL = 1 << 16
 _Positive = Annotated[int, Field(ge=1)]
 
 
@@ -278,20 +276,6 @@ def _parse_cluster(problems: list[str], values: Mapping[str, Any]) -> tuple[Clus
     if problems:
         return cluster, None
     return cluster, collect(problems, SlurmConfig, slurm_values, where="cluster")
-
-
-def check_writable(results: Path) -> None:
-    """Make the results folder, or raise ConfigError if nothing can be written there."""
-    try:
-        results.mkdir(parents=True, exist_ok=True)
-        for folder in (results, results / "runs", results / "grids"):
-            if folder.exists():
-                with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
-                    file.write(bytes(_WRITE_TRIAL))  # a full disk lets files be made, but not filled
-    except OSError as error:
-        raise ConfigError(
-            [f"results: cannot write to {results} ({error.strerror}); choose another folder with results=PATH"]
-        ) from error
 
 
 def _num_cpus() -> int:

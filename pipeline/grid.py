@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from jobs.errors import ConfigError
 from jobs.indices import IndexRange
-from jobs.manifest import Manifest, Run
+from jobs.manifest import GridName, Manifest, Run
 from jobs.specs import CertifySpec, TrainSpec
 from jobs.validation import STRICT, collect, unknown_choice
 from pipeline.attacks import expand_attacks, image_indices, product_of
@@ -32,7 +32,7 @@ class GridConfig:
         exclude: Mappings; a model that agrees with all values of one of them is left out.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: GridName
     blocks: list[dict[str, Any]]
     exclude: list[dict[str, Any]] = Field(default_factory=list)
 
@@ -116,11 +116,7 @@ def _run(
     data: Mapping[str, str | None],
 ) -> Run:
     values, certify_values = {**base_train, **point}, dict(base_certify)
-    index_values = certify_values.pop("indices", None) or {}
-    if not isinstance(index_values, Mapping):
-        raise ConfigError(
-            [f"certify.indices: write start, stop and step, for example {{stop: 100}}, got {index_values!r}"]
-        )
+    index_values = certify_values.pop("indices", None)
     # The block's sigma_cert, else the certify group's, else the sigma of training.
     for sigma_cert in (values.pop("sigma_cert", None), certify_values.get("sigma_cert"), values.get("sigma")):
         if sigma_cert is not None:

@@ -13,12 +13,13 @@ import filelock
 from configs.entry import EXIT_FAILED, run_entry
 from jobs.errors import ConfigError, RecordError
 from jobs.failures import Failure
+from jobs.folders import check_writable
 from jobs.manifest import Manifest, check_launchable, read_manifest, write_manifest
 from jobs.store import Store
 from jobs.units import Resources
 from pipeline import report, scheduler
 from pipeline.activity import Activity, units_of
-from pipeline.config import LaunchConfig, check_writable, parse_launch
+from pipeline.config import LaunchConfig, parse_launch
 from pipeline.debug import DebugExecutor
 from pipeline.executor import Executor
 from pipeline.gpus import visible_gpus
@@ -37,7 +38,8 @@ def launch(values: dict[str, Any]) -> int:
     """Launch the grid of a composed configuration; returns the exit code.
 
     Raises:
-        ConfigError: The configuration cannot be run; nothing was written.
+        ConfigError: The configuration cannot be run; nothing was written. Or a dataset cannot be had or is
+            broken; then what stood in the results folder still does.
     """
     config = _with_kind(parse_launch(values))
     store = Store(config.results)
@@ -46,7 +48,7 @@ def launch(values: dict[str, Any]) -> int:
         if config.dry_run:
             return _dry_run(config, store)
         check_data(config)
-        check_writable(store.root)
+        check_writable(store.root, "results", subfolders=("runs", "grids"))
         with filelock.FileLock(store.launch_lock_path()).acquire(timeout=_LOCK_PATIENCE_S):
             exit_code = _launch_locked(config, store)
     except filelock.Timeout:

@@ -27,14 +27,19 @@ if TYPE_CHECKING:
     from pipeline.config import LaunchConfig
 
 
-def sha256_of(path: str | None) -> str | None:
+def sha256_of(path: object) -> str | None:
     """The hash of a published checkpoint; None where there is none.
 
+    Args:
+        path: As configured.
+
     Raises:
-        ConfigError: The file cannot be read.
+        ConfigError: It is no path, or the file cannot be read.
     """
     if path is None:
         return None
+    if not isinstance(path, str):
+        raise ConfigError([f"train.checkpoint: write the path of a file, got {path!r}"])
     try:
         status = Path(path).stat()
         return _sha256(path, status.st_mtime_ns, status.st_size)

@@ -20,13 +20,17 @@ Counts = npt.ArrayLike
 FloatArray = npt.NDArray[np.float64]
 
 
-def clopper_pearson_lower(counts: Counts, num_samples: Counts, alpha: float) -> FloatArray:
+def clopper_pearson_lower(
+    counts: Counts, num_samples: Counts, alpha: float, *, total_variation: float = 0.0
+) -> FloatArray:
     """One-sided lower confidence bound for a binomial probability.
 
     Args:
         counts: Successes k, integers in [0, num_samples]; any shape that broadcasts.
         num_samples: Trials n, integers >= 1.
         alpha: Error probability in (0, 1).
+        total_variation: Distance in law of a trial as drawn from the ideal one, whose probability is
+            bounded; comes off the bound.
 
     Returns:
         The bound for each k, in [0, 1); 0 where k = 0. Float64, the broadcast shape.
@@ -45,7 +49,7 @@ def clopper_pearson_lower(counts: Counts, num_samples: Counts, alpha: float) -> 
     # betaincinv is undefined at k = 0, where the bound is 0; any k >= 1 stands in for it.
     quantile = special.betaincinv(np.maximum(count, 1), total - np.maximum(count, 1) + 1, alpha)
     bound: FloatArray = np.where(count == 0, 0.0, quantile * (1.0 - RELATIVE_SLACK))
-    return bound
+    return np.maximum(bound - total_variation, 0.0)
 
 
 def clopper_pearson_upper(counts: Counts, num_samples: Counts, alpha: float) -> FloatArray:

@@ -13,7 +13,9 @@ PAPER_LIMIT_IN_SIGMA = 3.0
 _PAPER_N, _PAPER_ALPHA = 100_000, 0.001
 
 
-def min_possible_count(radii: npt.ArrayLike, *, n: int, sigma: float, alpha: float) -> npt.NDArray[np.int64]:
+def min_possible_count(
+    radii: npt.ArrayLike, *, n: int, sigma: float, alpha: float, total_variation: float = 0.0
+) -> npt.NDArray[np.int64]:
     """The fewest votes of n that do not rule out a radius.
 
     With as many votes for a class, the upper confidence bound on its probability still reaches what
@@ -24,16 +26,18 @@ def min_possible_count(radii: npt.ArrayLike, *, n: int, sigma: float, alpha: flo
         n: Draws, >= 1.
         sigma: Standard deviation of the noise, > 0.
         alpha: Error probability of each bound, in (0, 1).
+        total_variation: Distance in law of the drawn noise from the ideal one.
 
     Returns:
-        min{k: clopper_pearson_upper(k, n, alpha) >= Phi(r / sigma)}, int64, the shape of ``radii``.
+        min{k: clopper_pearson_upper(k, n, alpha) >= Phi(r / sigma) - total_variation}, int64, the shape
+        of ``radii``.
 
     Guarantee:
         An image whose true radius is at least r has fewer votes with probability at most ``alpha``.
         Numerical error lowers the result. Draws that an early stop left out must be counted as votes
         for the class: that can only raise the count.
     """
-    needed = special.ndtr(np.asarray(radii, dtype=np.float64) / sigma) * (1.0 - RELATIVE_SLACK)
+    needed = special.ndtr(np.asarray(radii, dtype=np.float64) / sigma) * (1.0 - RELATIVE_SLACK) - total_variation
     low, high = np.zeros(needed.shape, dtype=np.int64), np.full(needed.shape, n, dtype=np.int64)
     while (low < high).any():  # the bound rises with the count, and reaches 1 at n
         middle = (low + high) // 2

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from smoothing.noise import BLOCK_ROWS, NoiseStream
+
+Noise = Literal["gaussian", "exact_grid"]
 
 T = TypeVar("T")
 
@@ -135,6 +137,17 @@ class ExactGridNoise:
     def inputs(self, origin: Any, noise: Any) -> Any:
         # Integers below 2^24 are exact in float32, and so is their sum.
         return (origin + noise) / self.num_levels
+
+
+def noise_law(noise: Noise, sigma: float, num_levels: int) -> NoiseLaw:
+    """The law of a name.
+
+    Args:
+        noise: Its name.
+        sigma: Standard deviation, > 0, in pixels of [0, 1].
+        num_levels: The images' pixels are the integers 0 to this over this.
+    """
+    return ExactGridNoise(sigma, num_levels) if noise == "exact_grid" else GaussianNoise(sigma)
 
 
 @functools.lru_cache(maxsize=64)

@@ -77,7 +77,9 @@ def max_radius(num_samples: int, alpha: float, sigma: float) -> float:
     return float(certified_radius(clopper_pearson_lower(num_samples, num_samples, alpha), sigma))
 
 
-def format_radius(radius: float, decimals: int) -> str:
-    """The radius as text with ``decimals`` digits, rounded towards zero, never up."""
-    quantum = Decimal(1).scaleb(-decimals)
-    return str(Decimal(repr(float(radius))).quantize(quantum, rounding=ROUND_DOWN))
+def format_radius(radius: float, decimals: int | None = None) -> str:
+    """The radius as text with ``decimals`` digits, rounded towards zero, never up; None for all that it has."""
+    exact = Decimal(repr(float(radius)))
+    if decimals is None:
+        return f"{exact.normalize():f}"
+    return str(exact.quantize(Decimal(1).scaleb(-decimals), rounding=ROUND_DOWN))

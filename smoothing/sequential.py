@@ -150,8 +150,8 @@ class Procedure:
         return [look for look in self.looks if look.num_samples >= num_samples]
 
     def _bound(self, count_top: int, look: Look) -> float:
-        bound = float(clopper_pearson_lower(count_top, look.num_samples, look.alpha))
-        return max(0.0, bound - self.total_variation)
+        distance = self.total_variation
+        return float(clopper_pearson_lower(count_top, look.num_samples, look.alpha, total_variation=distance))
 
     def _votes_to_lose(self, look: Look) -> int:
         """Votes for other classes with which the look still certifies; -1 where it never does."""

@@ -15,7 +15,7 @@ import filelock
 import numpy as np
 
 from jobs.datasets import ArrayImages, DatasetInfo, Split
-from jobs.errors import DataError
+from jobs.errors import ConfigError, DataError
 
 INFO = DatasetInfo(
     name="cifar10",
@@ -32,8 +32,14 @@ _FILES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "ba
 
 
 def check(folder: Path) -> None:
-    """Nothing to find fault with: what is not there is downloaded by ``prepare``."""
-    del folder
+    """What is not there is downloaded by ``prepare``, for which there must be room for a folder.
+
+    Raises:
+        ConfigError: A file is in its place.
+    """
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise ConfigError([f"data.cifar10: {nearest} is not a folder; data.cifar10=PATH names one, there or not yet"])
 
 
 def is_prepared(folder: Path, marks: Path) -> bool:

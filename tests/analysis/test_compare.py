@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.compare import compare, default_radii
+from analysis.compare import compare, default_radii, round_radii
 from analysis.models import check_comparable
 from analysis.statistics import Levels, envelope_frame
 from analysis.tables import caption, envelope_table, statistics_table
@@ -168,3 +168,16 @@ def test_models_that_cannot_be_compared_are_named(what: str) -> None:
     assert first.parameters.train_key in str(raised.value)
     assert second.parameters.train_key in str(raised.value)
     assert str(changed) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("largest", "radii"),
+    [
+        (0.0, [0.0]),
+        (0.6, [0.0, 0.0625, 0.125, 0.1875, 0.25, 0.3125, 0.375, 0.4375, 0.5, 0.5625]),
+        (3.8, [0.5 * number for number in range(8)]),
+        (30.0, [3.0 * number for number in range(11)]),
+    ],
+)
+def test_radii_are_round_numbers_and_few(largest: float, radii: list[float]) -> None:
+    assert round_radii(largest) == radii

@@ -133,6 +133,8 @@ def test_records_that_lack_a_row_are_named(store: Store) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("step=1e-9", "too many radii for a table; at most 1000 radii"),
+        ("step=1e-320", "too many radii for a table; at most 1000 radii"),
         ("radii=[]", "envelope.radii: list should have at least 1 item"),
         ("radii=[0,-1]", "envelope.radii.1: input should be greater than or equal to 0, got -1"),
         ("confidence=1.0", "envelope.confidence: input should be less than 1"),

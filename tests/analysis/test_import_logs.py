@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +10,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis.envelope import envelope
-from analysis.export_tsv import export_tsv
+from analysis.export_tsv import by_log_path, export_tsv
 from analysis.import_logs import import_logs
 from analysis.load import load_grid
 from analysis.paired import paired
+from analysis.paper import paper
+from analysis.selection import matches
 from configs.entry import run_command
 from jobs import records
 from jobs.errors import ConfigError, RecordError
 from jobs.imported import IMPORTED, PREDICTIONS
 from jobs.manifest import open_grid
 from jobs.store import Store
-from tests.analysis.models import cifar_path, cohen_path, write_log, write_predictions, write_text
+from tests.analysis.models import cifar_path, cohen_path, parameters, voted, write_log, write_predictions, write_text
 
 GOOD = [(0, 3, 3, "0.2500"), (20, 7, 1, "0.1000"), (40, 4, -1, "0.0"), (60, 2, 2, "0.5000")]
 
@@ -140,6 +143,50 @@ def test_conditions_choose_models(source: Path) -> None:
         load_grid(store, "old", where={"metod": "vanilla"})
 
 
+def test_only_epsilon_is_compared_as_it_is_printed(tmp_path: Path) -> None:
+    write_log(tmp_path / "logs", cohen_path("0.121"), GOOD)
+    write_log(tmp_path / "logs", cifar_path("PGD_2steps", 255, "0.121"), GOOD)
+    code, store = _import(tmp_path / "logs")
+    assert code == 0
+    assert len(load_grid(store, "old", where={"sigma_cert": [0.12, 0.121]}).models) == 2
+    assert len(load_grid(store, "old", where={"epsilon": 1}).models) == 1
+    with pytest.raises(RecordError, match="no model meets"):
+        load_grid(store, "old", where={"sigma_train": 0.12})
+    assert matches(parameters("one", alpha=0.001), {"alpha": 0.001})
+    assert not matches(parameters("one", alpha=0.001), {"alpha": 0.004})
+
+
+def test_a_log_that_records_cannot_hold_is_left_out_alone(source: Path) -> None:
+    write_log(source, cifar_path("PGD_4steps", 64, "0.25"), [*GOOD, (2**31, 3, 3, "0.1")])
+    write_log(source, cifar_path("PGD_4steps", 127, "0.25"), [*GOOD, (80, 2**31, 0, "0.1")])
+    write_log(source, cifar_path("PGD_4steps", 255, "0.00"), GOOD)
+    write_log(source, cifar_path("PGD_4steps", 512, "0.25", 2**31), GOOD)
+    code, store = _import(source)
+    assert code == 0
+    assert sorted(row["reason"].partition(":")[0] for row in _report(store)) == [*["malformed"] * 2, *["path"] * 2]
+    assert len(load_grid(store, "old").models) == 5
+
+
+@pytest.mark.parametrize("command", ["export_tsv", "paper", "import_logs"])
+def test_a_file_in_the_place_of_the_folder_is_bad_configuration(
+    source: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, store = _import(source)
+    blocker = source.parent / "file"
+    blocker.write_text("mine")
+    arguments = {
+        "export_tsv": ["grid=old", f"results={store.root}", f"output={blocker}"],
+        "paper": ["grid=old", f"results={store.root}", f"output={blocker}/below"],
+        "import_logs": ["grid=old", f"source={source}", f"results={blocker}"],
+    }[command]
+    act = {"export_tsv": export_tsv, "paper": paper, "import_logs": import_logs}[command]
+    capsys.readouterr()
+    assert (code, run_command(command, act, arguments)) == (0, 2)
+    option = "results" if command == "import_logs" else "output"
+    assert f"{option}: cannot write to {blocker}" in capsys.readouterr().err
+    assert blocker.read_text() == "mine"
+
+
 def test_short_logs_make_a_grid_incomplete(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_log(source, cifar_path("DDN_2steps", 64, "0.25"), GOOD[:3])
     _, store = _import(source)
@@ -241,6 +288,35 @@ def test_export_and_import_give_the_same_curves(undisturbed_results: Path, tmp_p
         lost = ours.column("radius") - theirs.column("radius")
         assert (lost >= 0).all()  # never rounded up
         assert (lost < 1e-4).all()
+
+
+def test_models_whose_sigmas_agree_to_two_decimals_come_back_as_they_were(tmp_path: Path) -> None:
+    radii = {"0.12": "0.0100", "0.121": "0.0200", "0.124": "0.0300", "0.00001": "0.0000"}
+    for sigma, radius in radii.items():
+        write_log(tmp_path / "published", cohen_path("0.121", sigma), [(0, 3, 3, radius)])
+    store = Store(tmp_path / "results")
+    for grid, root in (("first", tmp_path / "published"), ("second", tmp_path / "exported")):
+        assert run_command("import_logs", import_logs, [f"source={root}", f"grid={grid}", f"results={store.root}"]) == 0
+        models = load_grid(store, grid).models
+        assert {model.parameters.sigma_train for model in models} == {0.121}
+        found = {model.parameters.sigma_cert: float(model.column("radius")[0]) for model in models}
+        assert found == {float(sigma): float(radius) for sigma, radius in radii.items()}
+        arguments = [f"grid={grid}", f"results={store.root}", f"output={tmp_path}/exported"]
+        assert run_command("export_tsv", export_tsv, arguments) == 0
+
+
+def test_labels_tell_sigmas_apart_that_agree_to_two_decimals(tmp_path: Path) -> None:
+    for sigma in ("0.121", "0.12", "0.124"):
+        write_log(tmp_path / "logs", cohen_path("0.121", sigma), GOOD)
+    _, store = _import(tmp_path / "logs")
+    labels = {model.label for model in load_grid(store, "old").models}
+    assert labels == {"gaussian-s0.12", "gaussian-s0.12 at 0.12", "gaussian-s0.12 at 0.124"}
+
+
+def test_no_log_is_written_over_another() -> None:
+    twin = replace(voted("two", [800]), parameters=parameters("one"))
+    with pytest.raises(RecordError, match="one and two would have one log"):
+        by_log_path([voted("one", [900]), twin])
 
 
 def test_two_models_are_compared_in_pairs(source: Path, capsys: pytest.CaptureFixture[str]) -> None:

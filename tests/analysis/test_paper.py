@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from analysis.declarations import parse_declarations
 from analysis.paper import paper
 from analysis.paper_numbers import printed_envelope, printed_models
 from configs.composition import compose_config
@@ -81,6 +83,55 @@ def test_everything_declared_is_drawn(drawn: Path) -> None:
     index = (drawn / "index.md").read_text()
     assert "Table 2" in index
     assert "no records for SmoothAdv empirical" in index
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("tables=[{each: 5}]", r"tables\[0\]\.each: write a list of values, got 5"),
+        ("tables=[{each: []}]", r"tables\[0\]\.each: write a list of values, got \[\]"),
+        (
+            "tables=[{name: t, title: T, kind: envelope, rows: 5}]",
+            r"tables\[0\]\.rows: write a list of mappings, got 5",
+        ),
+        ("tables=[{name: t, title: T, kind: envelope, rows: [5]}]", r"tables\[0\]\.rows: write a list of mappings"),
+        ("tables=[{name: t, title: T, kind: envelope, rows: [{5: x}]}]", r"tables\[0\]\.rows\[0\]: unknown key 5"),
+        ("tables=[{each: [1], rows: 5}]", r"tables\[0\]\.rows: write a list of mappings, got 5"),
+        ("tables=[{each: [1], rows: [{label: x, where: 5}]}]", r"tables\[0\]\.rows\[0\]\.where: .* got 5"),
+    ],
+)
+def test_a_declaration_of_another_shape_is_bad_configuration(
+    source: Path, tmp_path: Path, override: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _paper(tmp_path, f"source={source}", override) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("radii", "message"),
+    [
+        ("[0,1,0]", r"radii\.digits: .*step > 0"),
+        ("[0,1,-1]", r"radii\.digits: .*step > 0"),
+        ("[1,0,0.5]", r"radii\.digits: .*first <= last"),
+        ("[-1,1,0.5]", r"radii\.digits: .*0 <= first"),
+        ("[0,1,1e-9]", r"radii\.digits: .*at most 1000 radii"),
+        ("[0,1e300,1e-300]", r"radii\.digits: .*at most 1000 radii"),
+    ],
+)
+def test_radii_that_are_none_are_bad_configuration(
+    source: Path, tmp_path: Path, radii: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "rows: [{label: x, where: {}}]"
+    table = f"{{name: t, title: T, kind: envelope, radii: {{digits: {radii}}}, {rows}}}"
+    assert _paper(tmp_path, f"source={source}", f"tables=[{table}]") == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_curves_of_another_shape_are_bad_configuration() -> None:
+    with pytest.raises(ConfigError, match=r"figures\[0\]\.curves: write a list of mappings, got 5"):
+        parse_declarations([], [{"name": "f", "title": "F", "curves": 5}])
 
 
 def test_an_envelope_takes_the_best_at_each_radius_and_leaves_out_what_the_authors_did(drawn: Path) -> None:

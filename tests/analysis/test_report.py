@@ -50,6 +50,22 @@ def test_what_comes_from_the_records_cannot_break_out() -> None:
     assert "&lt;/script&gt;&lt;b&gt;two" in page
 
 
+def test_no_bound_is_rounded_to_the_wrong_side() -> None:
+    comparison = compare(GRID)
+    frame = envelope_frame(comparison, [0.0, 0.12345], LEVELS)
+    rows = re.findall(r"<tr><td>(.*?)</tr>", render(comparison, frame, LEVELS, {}), flags=re.DOTALL)
+    names = [name for name in frame.columns if name not in ("num_images", "num_models", "baseline_num_models")]
+    for cells, (_, values) in zip([row.split("</td><td>") for row in rows], frame.iterrows(), strict=False):
+        shown = dict(zip(names, (cell.removesuffix("</td>") for cell in cells), strict=True))
+        assert shown["radius"] == f"{values['radius']:g}"
+        for prefix in ("", "baseline_"):
+            for name in ("lower", "band_lower", "high_probability", "average_radius"):
+                assert float(shown[prefix + name]) <= values[prefix + name] < float(shown[prefix + name]) + 1e-4
+            for name in ("upper", "band_upper", "monte_carlo_upper"):
+                assert float(shown[prefix + name]) >= values[prefix + name] > float(shown[prefix + name]) - 1e-4
+    assert "r = %{x:.6~f}:" in _page()
+
+
 def test_the_data_are_the_models_curves() -> None:
     data = page_data(compare(GRID), LEVELS)
     counts = np.frombuffer(b64decode(data["counts"]), "<u4").reshape(3, -1)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,13 +11,15 @@ import pytest
 from analysis.alpha import at_alpha
 from analysis.compare import compare
 from analysis.statistics import Levels, abstention, average_radius, envelope_frame
-from analysis.tables import statistics_caption, statistics_table
+from analysis.tables import envelope_table, statistics_caption, statistics_table
 from jobs.errors import RecordError
 from smoothing.bands import simultaneous_half_width
 from smoothing.bounds import clopper_pearson_upper
 from smoothing.certificate import certificate_from_counts
 from smoothing.false_certificates import max_false_certificates
-from smoothing.radius import max_radius
+from smoothing.laws import ExactGridNoise
+from smoothing.radius import certified_radius, max_radius
+from smoothing.sequential import Procedure
 from tests.analysis.models import ALPHA, N, grid, model, voted
 
 LEVELS = Levels(confidence=0.95, rho=0.01)
@@ -39,6 +42,16 @@ def test_a_wrong_class_is_not_in_the_bracket_and_an_abstention_may_be() -> None:
     frame = envelope_frame(compare(wrong), [0.0], LEVELS)
     assert frame["accuracy"][0] == pytest.approx(1 / 3)
     assert frame["monte_carlo_upper"][0] == pytest.approx(2 / 3)
+
+
+def test_what_selection_stopped_is_not_in_the_bracket() -> None:
+    full = voted("one", [900, 0, 900], [True, False, True])
+    changed = {"stop": ["full", "wrong_class", "full"], "n_used": pa.array([N, 0, N], pa.int32())}
+    rows = full.rows
+    for name, values in changed.items():
+        rows = rows.set_column(rows.column_names.index(name), name, [values])
+    frame = envelope_frame(compare(grid(replace(full, rows=rows))), [0.0, 0.1, 0.25], LEVELS)
+    assert frame["monte_carlo_upper"].tolist() == [pytest.approx(2 / 3)] * 3
 
 
 def test_high_probability_accuracy_gives_away_false_certificates() -> None:
@@ -90,6 +103,16 @@ def test_average_radius_counts_wrong_and_abstaining_images_as_zero() -> None:
     assert average_radius(model("one", [0.5, -0.4, 0.1, 0.0])) == pytest.approx(0.15)
 
 
+def test_no_radius_is_rounded_up_in_text() -> None:
+    comparison = compare(grid(model("one", [0.12346, 0.30007, 0.12346, 0.12346])))
+    frame = envelope_frame(comparison, [0.12345, 0.30006], LEVELS)
+    assert frame["average_radius"][0] == pytest.approx(0.1676125)
+    for rows in (envelope_table(comparison, frame, "pipe"), statistics_table(comparison, frame, "pipe")):
+        assert [line.split()[1] for line in rows.splitlines()[2:]] == ["0.12345", "0.30006"]
+    assert " 0.167 " in statistics_table(comparison, frame, "pipe")
+    assert " 0.168 " not in statistics_table(comparison, frame, "pipe")
+
+
 def test_what_the_records_do_not_hold_is_nan() -> None:
     silent = grid(model("one", [0.1, 0.2], n=None, alpha=None))
     frame = envelope_frame(compare(silent), [0.1], LEVELS)
@@ -109,6 +132,19 @@ def test_another_alpha_is_what_certifying_with_it_would_have_given(alpha: float)
         assert rechosen.column("radius")[image] == expected.radius
         assert rechosen.column("correct")[image] == (expected.prediction == 0)
     assert rechosen.parameters.alpha == alpha
+
+
+@pytest.mark.parametrize("alpha", [0.001, 0.05])
+def test_exact_noise_takes_its_total_variation_off_the_bound_at_another_alpha_too(alpha: float) -> None:
+    counts, n = [100_000, 99_000, 51_000], 100_000
+    known: dict[str, Any] = {"dataset": "imagenet", "sigma_cert": 1.0, "n": n}
+    exact = at_alpha(grid(voted("one", counts, noise="exact_grid", **known)), alpha).models[0]
+    plain = at_alpha(grid(voted("one", counts, noise="gaussian", **known)), alpha).models[0]
+    distance = ExactGridNoise(1.0, 255).total_variation(3 * 224 * 224)
+    expected = Procedure(sigma=1.0, n0=100, n=n, alpha=alpha, total_variation=distance)
+    assert exact.column("p_lower").tolist() == [expected.lower_bound(count, n) for count in counts]
+    assert (exact.column("radius") < plain.column("radius")).all()
+    assert exact.column("radius").tolist() == certified_radius(exact.column("p_lower"), 1.0).tolist()
 
 
 def test_a_larger_alpha_certifies_an_image_that_abstained() -> None:

@@ -52,6 +52,18 @@ def test_aggregating_again_gives_the_same(store: Store, undisturbed_records: pa.
     assert grid_records(store.root).equals(undisturbed_records)
 
 
+def test_what_a_killed_shard_left_behind_is_tidied_up(store: Store) -> None:
+    """Killed after its file was there, and before its unfinished one was gone: no launch does that shard again."""
+    finished, other = _shards(store)[:2]
+    left = finished.with_name(f"{finished.stem}.partial.parquet")
+    shutil.copy(finished, left)
+    store.records_path("tiny").unlink()
+    _aggregate(store)
+    assert not left.exists()
+    assert finished.exists()
+    assert other.exists()
+
+
 def test_a_gap_is_an_error(store: Store) -> None:
     _shards(store)[1].unlink()
     with pytest.raises(RecordError, match=r"7 of 21 images are not certified \(first: 7\); launch the grid again"):

@@ -102,6 +102,19 @@ def test_no_network_says_what_to_do(archive: Path, tmp_path: Path, capsys: pytes
     assert "put cifar-10-python.tar.gz into" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("below", ["", "/deeper"])
+def test_a_file_in_the_place_of_a_folder_is_an_error(
+    tmp_path: Path, below: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("mine")
+    assert prepare.main(["cifar10", f"{blocker}{below}", "--results", str(tmp_path / "results")]) == 2
+    assert f"data.cifar10: {blocker} is not a folder" in capsys.readouterr().err
+    assert prepare.main(["cifar10", str(tmp_path / "data"), "--results", f"{blocker}{below}"]) == 2
+    assert f"--results: cannot write to {blocker}{below}" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_an_unknown_dataset_names_the_valid_ones() -> None:
     with pytest.raises(ConfigError, match="unknown dataset 'cifar11' \\(did you mean 'cifar10'"):
         prepare.prepare("cifar11", {}, Store(Path("unused")))

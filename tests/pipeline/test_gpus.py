@@ -132,9 +132,12 @@ def test_the_pool_shares_gpus(tmp_path: Path, undisturbed_records: pa.Table) -> 
         (begun,) = re.findall(r"^(\S+ \S+) INFO begin .*gpus \[(\d)\]", log.read_text(), re.MULTILINE)
         (ended,) = re.findall(r"^(\S+ \S+) INFO end", log.read_text(), re.MULTILINE)
         changes[begun[1]] += [(begun[0], 1), (ended, -1)]
+    most = []
     for own in changes.values():
         at_work = [sum(change for _, change in sorted(own)[:stop]) for stop in range(1, len(own) + 1)]
-        assert max(at_work) == 2
+        most.append(max(at_work))
+    assert max(most) == 2
+    assert min(most) >= 1
 
 
 def _task(store: Store, units: list[Unit], runs_per_gpu: int = 2) -> ArrayTask:
@@ -209,7 +212,7 @@ def _when(condition: object) -> threading.Event:
 
 def test_a_warning_interrupts_both_and_the_next_start_goes_on(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    units: list[Unit] = [TrainUnit(train=replace(unit.train, epochs=40)) for unit in TRAININGS]
+    units: list[Unit] = [TrainUnit(train=replace(unit.train, epochs=20)) for unit in TRAININGS]
     keys = [unit.train.key for unit in units if isinstance(unit, TrainUnit)]
     is_time = _when(lambda: all(store.saved_epochs(key) for key in keys[:2]))
     assert _warned(_task(store, units), is_time)

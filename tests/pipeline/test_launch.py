@@ -98,6 +98,17 @@ def test_a_changed_grid_is_noted(results: Path, capsys: pytest.CaptureFixture[st
         ["cluster=slurm", "+cluster.extra.array=0-0"],
         ["cluster=slurm", "+cluster.extra.output=/dev/null"],
         ["cluster=slurm", "+cluster.extra.partition=gpu"],
+        [f"grid.name={300 * 'a'}"],
+        ["grid.blocks=[{method: gaussian, sigma: 1e300}]"],
+        ["grid.blocks=[{method: smoothadv, attack: pgd, sigma: 0.25, epsilon: 0.5, num_steps: 1000000000000}]"],
+        ["certify.indices=0"],
+        ["attack=paper", "attack.indices=5"],
+        ["attack=paper", "attack.indices={1: 2}"],
+        ["+train.checkpoint=5"],
+        ["+train.checkpoint=[a,b]"],
+        ["+train.checkpoint={a: 1}"],
+        ["grid.blocks=[{method: gaussian, sigma: 0.25, checkpoint: [5]}]"],
+        ["grid.blocks=[{method: gaussian, sigma: 0.25, checkpoint: [[x]]}]"],
     ],
 )
 def test_bad_input_exits_2_and_writes_nothing(
@@ -123,6 +134,17 @@ def test_what_is_wrong_with_an_option_is_said_once(
     assert _launch(tmp_path, "cluster=slurm", override) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {message}")
+
+
+def test_a_file_in_the_place_of_a_dataset_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("mine")
+    blocks = "grid.blocks=[{method: gaussian, sigma: 0.25, dataset: cifar10, architecture: cifar_resnet20}]"
+    assert _launch(tmp_path / "results", blocks, f"data.cifar10={blocker}") == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: data.cifar10: {blocker} is not a folder; data.cifar10=PATH names one, there or not yet"
+    ]
+    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_all_groups_are_checked_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

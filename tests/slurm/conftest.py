@@ -18,6 +18,8 @@ from tests.slurm.site import CLUSTER, Site, compose, start_cluster
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
     """SLURM_CONF of the test cluster; skips where that is not up, unless its environment says that it should be."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        pytest.skip("these tests share one cluster, so they run one after the other: make test-slurm")
     env = Path(subprocess.run([CLUSTER, "env"], capture_output=True, text=True, check=True).stdout.strip())
     conf = env.parent / "etc" / "slurm.conf"
     if not conf.exists():

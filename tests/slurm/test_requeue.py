@@ -19,7 +19,8 @@ from tests.grids import grid_records
 from tests.slurm.site import HALF, Site, compose, preempt, slurm
 
 SINGLY = ["cluster.units_per_job=1", "cluster.num_shards=1"]
-TIME_LIMIT = ["cluster.signal_delay_s=30", *(f"cluster.{stage}.time_min=1" for stage in ("train", "certify"))]
+TIME_LIMIT = ["cluster.signal_delay_s=14", *(f"cluster.{stage}.time_min=1" for stage in ("train", "certify"))]
+"""SLURM looks every half minute, so that its warning comes 16 to 46 seconds after the begin."""
 TWO = ["grid.blocks=[{method: gaussian, sigma: 0.25, num_processes: 2}, {method: gaussian, sigma: 0.5}]"]
 """The same grid, its first model trained by two processes."""
 
@@ -36,9 +37,8 @@ def test_preemption(site: Site, undisturbed: pa.Table, undisturbed_site_results:
 
 def test_time_limits(site: Site, undisturbed: pa.Table, undisturbed_site_results: Path) -> None:
     before = site.copy_from(undisturbed_site_results, *HALF)
-    site.order_faults(**{".": "slow"})
+    site.order_faults(**{".": "slower"})  # longer than that
     site.launch(*SINGLY, *TIME_LIMIT)
-    site.await_(lambda: site.unit("train/.*s0.25").state == "running", "the start")
     epoch = _await_requeue(site)
     _finish(site, epoch, undisturbed, before)
 
@@ -106,9 +106,16 @@ def _await_progress(site: Site) -> None:
 
 
 def _await_requeue(site: Site) -> int:
-    """Wait until training is queued again; the last epoch that was saved. What starts from now on is quick."""
+    """Wait until training is queued again, certification has begun; the last epoch. What starts now is quick."""
     key = site.manifest.runs[0].train.key
-    site.await_(lambda: site.unit(f"train/{key}").state == "queued", "the requeue")
+    site.await_(
+        lambda: (
+            site.unit(f"train/{key}").state == "queued"
+            and site.store.saved_epochs(key)
+            and "did 1 of 8 images" in site.log_of("certify/*s0.50*/**/*.log")
+        ),
+        "the requeue",
+    )
     epoch = site.store.saved_epochs(key)[-1]
     site.order_faults()
     return epoch

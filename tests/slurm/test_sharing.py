@@ -13,20 +13,22 @@ SHARED = ["cluster.runs_per_gpu=2", "cluster.units_per_job=1", "cluster.train.me
 
 def test_models_that_share_a_gpu_are_preempted_together_and_go_on(site: Site, undisturbed: pa.Table) -> None:
     """Both models are in one job, and begin before either ends; after preemption both go on from their last epoch."""
-    text = site.launch("train.epochs=150", "grid.name=faults", *SHARED)
+    site.order_faults(**{".": "slow"})
+    text = site.launch(*SHARED)
     assert "submitted 7 units in 4 arrays" in text  # one task of two models, two of two shards, the aggregation
     keys = [run.train.key for run in site.manifest.runs]
     site.await_(lambda: all(site.store.saved_epochs(key) for key in keys), "a saved epoch of both")
     preempt()
-    site.await_(lambda: "interrupted" in _job_log(site), "the interruption")
-    site.await_idle()
-    assert set(site.states().values()) == {"done"}
+    site.await_(lambda: {site.unit(f"train/{key}").state for key in keys} == {"queued"}, "the preemption")
+    site.order_faults()
+    site.finish(*SHARED)
     log = _job_log(site)
     assert len(re.findall(r"INFO begin train/", log)) == 4
     assert len(re.findall(r"WARNING interrupted train/", log)) == 2
     gpus = set(re.findall(r"INFO begin train/\S+ on \S+ gpus \[(\d)\]", log.partition("interrupted")[0]))
     assert len(gpus) == 1
     assert site.log_of("train/*.log").count("going on after epoch") == 2
+    site.assert_complete(undisturbed, {})
 
 
 def test_one_of_two_that_is_killed_leaves_the_other_alone(site: Site, undisturbed: pa.Table) -> None:

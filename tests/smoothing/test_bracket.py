@@ -36,6 +36,16 @@ def test_an_image_that_is_robust_is_rarely_ruled_out() -> None:
     assert stats.binom.cdf(needed, n, probability) > alpha
 
 
+def test_noise_that_is_not_of_the_ideal_law_rules_out_no_more() -> None:
+    n, alpha, radius, distance = 1000, 0.01, 0.2, 0.05
+    needed = int(min_possible_count(radius, n=n, sigma=0.25, alpha=alpha, total_variation=distance))
+    drawn = stats.norm.cdf(radius / 0.25) - distance  # the worst law within the distance
+    assert stats.binom.cdf(needed - 1, n, drawn) <= alpha
+    # The negative: the distance forgotten, and true radii are ruled out too often.
+    forgotten = int(min_possible_count(radius, n=n, sigma=0.25, alpha=alpha))
+    assert stats.binom.cdf(forgotten - 1, n, drawn) > alpha
+
+
 def test_the_limit_of_n_is_three_sigma_for_the_papers_and_less_for_fewer_draws() -> None:
     assert n_limited_radius(0.5, 100_000, 0.001) == pytest.approx(1.5)
     assert n_limited_radius(0.5, None, None) == 1.5

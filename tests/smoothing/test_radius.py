@@ -148,6 +148,20 @@ def test_text_of_a_radius(radius: float, decimals: int, text: str) -> None:
 
 
 @quick
+@given(radius=st.floats(0, 1e6))
+def test_text_without_a_number_of_digits_is_the_radius_itself(radius: float) -> None:
+    assert float(format_radius(radius)) == radius
+    assert "e" not in format_radius(radius).lower()
+
+
+@pytest.mark.parametrize(
+    ("radius", "text"), [(0.0, "0"), (1.0, "1"), (100.0, "100"), (0.25, "0.25"), (1e-7, "0.0000001")]
+)
+def test_text_of_a_radius_with_all_its_digits(radius: float, text: str) -> None:
+    assert format_radius(radius) == text
+
+
+@quick
 @given(radius=st.floats(0, 1e6), decimals=st.integers(0, 9))
 def test_text_is_rounded_towards_zero_never_up(radius: float, decimals: int) -> None:
     text = format_radius(radius, decimals)

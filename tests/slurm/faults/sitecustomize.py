@@ -1,7 +1,7 @@
 """Faults on order, for the processes of units: Python imports this first where PYTHONPATH has this folder.
 
 $FAULTS is a JSON file: {"regex of a unit's name": "what to do when it begins"}; each happens once,
-except for "slow". The pipeline itself knows nothing of this.
+except for "slow" and "slower". The pipeline itself knows nothing of this.
 """
 
 import functools
@@ -64,7 +64,11 @@ def _is_first_time(pattern: str) -> bool:
     return True
 
 
-def _slow_down() -> None:
+_SLOW = {"slow": (2.5, 4.0), "slower": (4.5, 6.0)}
+"""Seconds that an epoch and an image take longer."""
+
+
+def _slow_down(epoch_s: float, image_s: float) -> None:
     from jobs import records, train
 
     def slowly(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
@@ -75,8 +79,8 @@ def _slow_down() -> None:
 
         return wrapper
 
-    train._train_epoch = slowly(train._train_epoch, 2.5)
-    records.image_columns = slowly(records.image_columns, 4.0)  # called once for each certified image
+    train._train_epoch = slowly(train._train_epoch, epoch_s)
+    records.image_columns = slowly(records.image_columns, image_s)  # called once for each certified image
 
 
 def _order() -> None:
@@ -87,8 +91,8 @@ def _order() -> None:
     def execute_with_faults(unit: Any, *args: Any) -> None:
         for pattern, action in json.loads(Path(os.environ["FAULTS"]).read_text()).items():
             if re.search(pattern, unit.name):
-                if action == "slow":
-                    _slow_down()
+                if action in _SLOW:
+                    _slow_down(*_SLOW[action])
                 elif action == "raise":
                     if _is_first_time(pattern):
                         _make_raise(worker.STAGE_MODULES[unit.stage])

@@ -1,0 +1,34 @@
+"""Folders that a user names to be written to."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from jobs.errors import ConfigError
+
+_WRITE_TRIAL = 1 << 16
+
+
+def check_writable(folder: Path, option: str, *, subfolders: Sequence[str] = ()) -> None:
+    """Make a folder, or say that nothing can be written there.
+
+    Args:
+        folder: The folder.
+        option: How the user names it: results, output.
+        subfolders: Those in it, where they are there already, that are written to as well.
+
+    Raises:
+        ConfigError: It is a file, may not be written to, or its disk is full.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for place in (folder, *(folder / name for name in subfolders)):
+            if place.exists():
+                with tempfile.TemporaryFile(dir=place, buffering=0) as file:
+                    file.write(bytes(_WRITE_TRIAL))  # a full disk lets files be made, but not filled
+    except OSError as error:
+        raise ConfigError(
+            [f"{option}: cannot write to {folder} ({error.strerror}); choose another folder with {option}=PATH"]
+        ) from error
