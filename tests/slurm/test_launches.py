@@ -179,6 +179,24 @@ def test_one_s_own_limit_is_respected_too(site: Site) -> None:
     _assert_each_once(site.store, UNITS)
 
 
+def test_no_more_jobs_of_a_stage_run_at_a_time_than_may(site: Site) -> None:
+    site.launch("cluster.units_per_job=1", "cluster.max_parallel=1")
+    arrays = {task.job_name.rpartition(".")[2] for task in site.queue()}
+    assert {"train-0", "certify-0", "certify-1"} <= arrays
+    most: Counter[str] = Counter()
+
+    def is_over() -> bool:
+        names = slurm("squeue", "-h", "-r", "-t", "RUNNING", "-o", "%j").split()
+        running = Counter(name.rpartition(".")[2].partition("-")[0] for name in names)
+        for stage, number in running.items():
+            most[stage] = max(most[stage], number)
+        return not site.queue()
+
+    site.await_(is_over, "the end of all jobs")
+    assert set(most.values()) == {1}
+    assert set(site.states().values()) == {"done"}
+
+
 def test_a_grid_larger_than_max_array_size(site: Site) -> None:
     sigmas = ",".join(f"{1 + number / 10000:.4f}" for number in range(1003))
     grid = f"grid.blocks=[{{method: gaussian, sigma: [{sigmas}]}}]"
