@@ -6,12 +6,12 @@ Work asks ``stop_if_asked`` at points where nothing is half done.
 from __future__ import annotations
 
 import signal
-import threading
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 """USR2 comes ahead of preemption and of a time limit, TERM with a cancellation."""
 
-_asked = threading.Event()
+# No threading.Event: a second signal inside its set() would wait for the lock that the first one holds.
+_asked = False
 
 
 class Interrupted(BaseException):
@@ -21,16 +21,21 @@ class Interrupted(BaseException):
 def listen() -> None:
     """Take the signals of this process for requests from now on, those that were held back too."""
     for number in SIGNALS:
-        signal.signal(number, lambda *_: _asked.set())
+        signal.signal(number, _ask)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def was_asked() -> bool:
     """Whether this process was asked to stop."""
-    return _asked.is_set()
+    return _asked
 
 
 def stop_if_asked() -> None:
     """Raise Interrupted if this process was asked to stop."""
-    if _asked.is_set():
+    if _asked:
         raise Interrupted
+
+
+def _ask(*_: object) -> None:
+    global _asked
+    _asked = True

@@ -77,7 +77,11 @@ def train_as(group: Group, spec: TrainSpec, store: Store, resources: Resources) 
         if not (math.isfinite(row["loss"]) and _answers(trainer.stepper.classifier, info, device)):
             raise TrainingDivergedError(_divergence_message(spec, store, row["epoch"]))
         if group.is_first:
-            _save_state(trainer, store)
+            try:
+                _save_state(trainer, store)
+            except FileNotFoundError:  # another copy has just finished and removed the folder
+                if not store.is_trained(spec.key):
+                    raise
         if group.any(store.is_trained(spec.key), device):
             logging.info("another copy of this unit was faster, its checkpoint stays")
             break

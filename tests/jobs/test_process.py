@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -88,6 +90,49 @@ def test_training_that_another_copy_has_finished_stops(store: Store) -> None:
         train.run(unit, store, SAVE_AT_THE_END_ONLY)
     assert path.read_bytes() == kept.read_bytes()
     assert not store.state_dir(run.train.key).exists()
+
+
+def test_training_whose_folder_is_tidied_away_by_a_faster_copy_is_no_failure(store: Store) -> None:
+    run = read_manifest(store.manifest_path("tiny")).runs[0]
+    path, save = store.checkpoint_path(run.train.key), train._save_state
+    kept = path.rename(path.with_suffix(".kept"))
+
+    def overtaken(*args: object) -> None:
+        save(*args)  # type: ignore[arg-type]
+        shutil.copy2(kept, path)
+        shutil.rmtree(store.state_dir(run.train.key))
+        raise FileNotFoundError("the temporary file")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "_save_state", overtaken)
+        train.run(TrainUnit(train=run.train), store, SAVE_AT_THE_END_ONLY)
+        path.unlink()
+        patch.setattr(shutil, "copy2", lambda *_: None)
+        with pytest.raises(FileNotFoundError):  # nobody has finished: the folder should be there
+            train.run(TrainUnit(train=run.train), store, SAVE_AT_THE_END_ONLY)
+
+
+_SEND = """
+import os, signal, sys
+for _ in range(30_000):
+    os.kill(int(sys.argv[1]), signal.SIGUSR2)
+    os.kill(int(sys.argv[1]), signal.SIGTERM)
+"""
+_TAKE = """
+import os, subprocess, sys
+from jobs import interrupt
+interrupt.listen()
+sender = subprocess.Popen([sys.executable, "-c", sys.argv[1], str(os.getpid())])
+while sender.poll() is None:
+    pass
+print(interrupt.was_asked())
+"""
+
+
+def test_signals_may_come_while_others_are_taken() -> None:
+    """SLURM signals every process of a job, and so does the one that watches over the units."""
+    asked = subprocess.run([sys.executable, "-c", _TAKE, _SEND], timeout=60, capture_output=True, text=True, check=True)
+    assert asked.stdout == "True\n"
 
 
 def test_nobody_is_asked_unless_asked() -> None:
