@@ -1,11 +1,12 @@
 # make demo    environment, then the main job on real data on this machine's CPU, and its envelope
 # make test    environment, then the whole test suite, on two cores
-# make test-slow  the tests that take more than half a minute each
+# make test-slow  tests that take more than half a minute, and chance given more chances
 # make check   format, lint, types and import rules, then both, with branch coverage
 # make slurm-up, test-slurm, slurm-down   the tests on a real SLURM, see tests/slurm/slurm.mk
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+ON_TWO_CORES := --numprocesses 2 --dist worksteal
 
 .PHONY: demo test test-slow check lint clean constraints
 
@@ -14,10 +15,10 @@ demo: $(VENV)/installed
 	$(BIN)/python -m analysis.envelope grid=digits
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(COVERAGE)
+	$(BIN)/python -m pytest $(ON_TWO_CORES) $(COVERAGE)
 
 test-slow: $(VENV)/installed
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(ON_TWO_CORES) -m slow
 
 check: lint
 	$(MAKE) test COVERAGE='--cov --cov-report=term'

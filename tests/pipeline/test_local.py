@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import re
@@ -31,7 +32,13 @@ def _launched(results: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
     """The launch as a user starts it, in a session of its own so that its processes can be counted."""
     command = [sys.executable, "-m", "pipeline.launch", *tiny(results, *SLOW_ENOUGH, *more)]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell's background jobs, and all that they start, ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         try:
             yield process
@@ -89,7 +96,10 @@ def test_the_pool_gives_the_records_of_the_plain_loop(
     assert not Store(tmp_path).activity_path("tiny").exists()
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+MORE_OFTEN = functools.partial(pytest.param, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("seed", [0, MORE_OFTEN(1), MORE_OFTEN(2)])
 def test_kill_9_of_the_launcher_anywhere(tmp_path: Path, undisturbed_records: pa.Table, seed: int) -> None:
     choose = random.Random(seed)
     with _launched(tmp_path) as process:
@@ -131,7 +141,7 @@ def test_kill_9_of_a_worker_costs_its_own_unit_only(tmp_path: Path, undisturbed_
     assert num_shards == (6 if stage == "train" else 8)
 
 
-@pytest.mark.parametrize("seed", [3, 4])
+@pytest.mark.parametrize("seed", [MORE_OFTEN(3), MORE_OFTEN(4)])
 def test_kill_9_of_workers_again_and_again(tmp_path: Path, undisturbed_records: pa.Table, seed: int) -> None:
     choose = random.Random(seed)
     for stage in ("train", "certify"):
