@@ -154,6 +154,8 @@ def _overlap_problems(parts: list[tuple[Path, pa.Table, dict[str, str]]], *, set
     else be chosen among.
     """
     images = {path: set(table["index"].to_pylist()) for path, table, _ in parts}
+    if len(set[int]().union(*images.values())) == sum(map(len, images.values())):
+        return []  # as nearly always: what follows compares every file with all others
     by_size = sorted(images, key=lambda path: (len(images[path]), path))
     problems = []
     # First, the largest first, what others hold altogether: so as little as possible is to be done again.

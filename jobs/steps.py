@@ -5,7 +5,8 @@ Shapes: B images, M noise draws, C H W image, R = M * B rows, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -142,19 +143,10 @@ class Stepper:
         if spec.method == "vanilla_noise":  # the attack does not see the noise
             noise_MBCHW = torch.zeros_like(noise_MBCHW[:1])
         self.attacked.refresh()
+        attack: Callable[..., Tensor] = smoothadv_pgd
         if spec.attack == "ddn":
-            return smoothadv_ddn(
-                classifier,
-                inputs_BCHW,
-                labels_B,
-                noise_MBCHW,
-                epsilon=epsilon,
-                num_steps=spec.num_steps,
-                generator=random.own,
-                initial_norm=spec.ddn_initial_norm,
-                estimator=gradient_estimator(spec),
-            )
-        return smoothadv_pgd(
+            attack = functools.partial(smoothadv_ddn, initial_norm=spec.ddn_initial_norm)
+        return attack(
             classifier,
             inputs_BCHW,
             labels_B,
