@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from tabulate import tabulate
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.bound import flops, matmul_flops_per_s
 from benchmarks.machine import machine, spent_s
 from jobs.datasets import DatasetInfo, dataset_info
 from jobs.inference import for_inference
@@ -111,7 +111,8 @@ def main(arguments: Sequence[str]) -> int:
         sep="\n",
     )
     rates = _alternating(ways, images, options, device)
-    bound = _matmul_flops(options.precision, device, options.clock) / _flops_per_sample(classifier, info)
+    flops_per_sample = flops(lambda: classifier(torch.zeros(1, *info.image_shape, device=device)))
+    bound = matmul_flops_per_s(_DTYPES[options.precision], device, options.clock) / flops_per_sample
     if options.noise_cost:
         _print_noise_cost(info, 1 / statistics.median(rates["ours"]), options.clock)
     return _report(rates, bound, options)
@@ -189,26 +190,6 @@ def _print_noise_cost(info: DatasetInfo, sample_s: float, clock: str) -> None:
         f"noise by itself: Gaussian {1e6 * gaussian_s:.1f}, exact grid {1e6 * exact_s:.1f} microseconds a sample; "
         f"the difference is {(exact_s - gaussian_s) / sample_s:+.2%} of a sample"
     )
-
-
-def _flops_per_sample(classifier: Classifier, info: DatasetInfo) -> float:
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        classifier(torch.zeros(1, *info.image_shape, device=next(classifier.buffers()).device))
-    return float(counter.get_total_flops())
-
-
-def _matmul_flops(precision: str, device: torch.device, clock: str) -> float:
-    """Floating-point operations per second of the best of some large matrix products."""
-    size = 8192 if device.type == "cuda" else 1024
-    matrix = torch.randn(size, size, device=device, dtype=_DTYPES[precision])
-    best = 0.0
-    for _ in range(20):
-        began = spent_s(clock, device.type)
-        for _ in range(4):
-            matrix @ matrix
-        best = max(best, 4 * 2 * size**3 / (spent_s(clock, device.type) - began))
-    return best
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """python -m benchmarks.train: SmoothAdv training steps, a plain loop and ours, alternating in one process.
 
 Both start from the same weights and take the same images, labels and noise. Prints seconds per step,
-images per second and the ratio; ends with exit code 1 below --ratio. With --losses N it compares the
-losses of N steps instead of the time: ours, and for a measure the plain loop's own once its weights are
-moved by one unit in the last place.
+images per second, the share of the device's compute bound (operations of the step over the
+throughput of a large matrix product, measured here) and the ratio; ends with exit code 1 below
+--ratio. With --losses N it compares the losses of N steps instead of the time: ours, and for a
+measure the plain loop's own once its weights are moved by one unit in the last place.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 import torch
 from tabulate import tabulate
 
+from benchmarks.bound import flops, matmul_flops_per_s
 from benchmarks.machine import machine, spent_s
 from benchmarks.training_loops import Setting, batches, fresh_classifier, losses, nudged, our_steps, plain_steps
 
@@ -41,9 +43,13 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     seconds = _alternating(setting, options, device)
     ratios = [plain / ours for plain, ours in zip(*seconds, strict=True)]
+    least_s = _least_s(setting, device, options.clock)
+    rows = []
     for name, spent in zip(("plain loop", "ours"), seconds, strict=True):
         middle = statistics.median(spent)
-        print(f"{name:10} {middle:8.3f} s a step ({options.clock} clock), {options.batch / middle:8.1f} images/s")
+        rows.append((name, f"{middle:.3f}", f"{options.batch / middle:.1f}", f"{least_s / middle:.1%}"))
+    headers = ["", f"s a step ({options.clock} clock)", "images/s", "of compute bound"]
+    print(tabulate(rows, headers=headers, disable_numparse=True))
     ratio = statistics.median(ratios)
     print(f"ratio {ratio:.2f} (median of {len(ratios)} rounds, {min(ratios):.2f} to {max(ratios):.2f})")
     return int(ratio < options.ratio)
@@ -82,6 +88,13 @@ def _alternating(
             if number:
                 spent.append(spent_s(options.clock, device.type) - began)
     return seconds
+
+
+def _least_s(setting: Setting, device: torch.device, clock: str) -> float:
+    """Seconds of a step that did nothing but multiply and add, at the speed of a large matrix product."""
+    step, (batch,) = plain_steps(setting, fresh_classifier(setting), device), batches(setting, 1, device)
+    dtype = torch.bfloat16 if setting.precision == "bfloat16" else torch.float32
+    return flops(lambda: step(*batch)) / matmul_flops_per_s(dtype, device, clock)
 
 
 def _print_losses(setting: Setting, num_steps: int, device: torch.device) -> None:

@@ -36,7 +36,7 @@ class CifarResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, inputs_BCHW: Tensor) -> Tensor:
-        features = self.bn1(self.conv1(inputs_BCHW)).relu()
+        features = self.bn1(self.conv1(inputs_BCHW)).relu_()
         for stage_nr in range(1, len(_STAGES) + 1):
             features = self.get_submodule(f"layer{stage_nr}")(features)
         logits: Tensor = self.fc(features.mean(dim=(2, 3)))
@@ -59,8 +59,8 @@ class _Block(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         shortcut = inputs if self.downsample is None else self.downsample(inputs)
-        features: Tensor = self.bn2(self.conv2(self.bn1(self.conv1(inputs)).relu()))
-        return (features + shortcut).relu()
+        features: Tensor = self.bn2(self.conv2(self.bn1(self.conv1(inputs)).relu_()))
+        return features.add_(shortcut).relu_()
 
 
 def _convolution(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
