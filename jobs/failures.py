@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -117,8 +118,19 @@ def record_death(
 
 def failures_of(store: Store, unit: Unit) -> list[Failure]:
     """All recorded failures of a unit, the oldest first."""
-    paths = sorted(_folder(store, unit).glob(f"{_stem(unit)}-attempt-*.json"))
-    return [_read(path, unit) for path in paths]
+    return [_read(path, unit) for path in _paths(store, unit)]
+
+
+def forget(store: Store, unit: Unit) -> None:
+    """Remove the records of a unit that has succeeded: should it have to be done anew, it starts from none."""
+    if is_first_task():
+        for path in _paths(store, unit):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _paths(store: Store, unit: Unit) -> list[Path]:
+    return sorted(_folder(store, unit).glob(f"{_stem(unit)}-attempt-*.json"))
 
 
 def _read(path: Path, unit: Unit) -> Failure:

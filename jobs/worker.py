@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
-from jobs.failures import record_exception
+from jobs import failures
 from jobs.rank import num_tasks, rank
 from jobs.store import Store
 from jobs.units import Resources, Stage, Unit
@@ -45,8 +45,9 @@ def execute(unit: Unit, store: Store, resources: Resources, log_path: Path) -> N
         importlib.import_module(STAGE_MODULES[unit.stage]).run(unit, store, resources)
     except Exception as error:
         logging.exception("failed %s", unit.name)
-        record_exception(store, unit, error, log_path)
+        failures.record_exception(store, unit, error, log_path)
         raise
+    failures.forget(store, unit)
     logging.info("end %s", unit.name)
 
 

@@ -221,6 +221,17 @@ def test_a_damaged_shard_fails_once_and_is_made_anew(
     assert grid_records(results).equals(undisturbed_records)
 
 
+def test_damage_is_mended_as_often_as_it_comes(results: Path, undisturbed_records: pa.Table) -> None:
+    store = Store(results)
+    run = read_manifest(store.manifest_path("tiny")).runs[1]
+    for _ in range(3):
+        shard = store.finished_shards(run.train.key, run.certify.key)[0]
+        store.shard_path(run.train.key, run.certify.key, shard).write_bytes(b"PAR1")
+        store.records_path("tiny").unlink()
+        assert [_launch(results), _launch(results)] == [1, 0]
+    assert grid_records(results).equals(undisturbed_records)
+
+
 @pytest.mark.parametrize("damage", ["truncated", "of another spec"])
 def test_a_damaged_checkpoint_fails_once_and_is_trained_anew(
     results: Path, undisturbed_records: pa.Table, damage: str, capsys: pytest.CaptureFixture[str]
