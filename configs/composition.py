@@ -1,29 +1,25 @@
 """Hydra's composition of the files in this folder, with errors that name the valid choices.
 
-Only this module knows Hydra and OmegaConf. What comes out is plain Python.
+Only this module and ``overrides`` know Hydra and OmegaConf. What comes out is plain Python.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from configs.overrides import is_hydras, parse_overrides
 from jobs.errors import ConfigError
 from jobs.validation import unknown_choice
 
 CONFIG_DIR = Path(__file__).parent.resolve()
-
-_PATH = re.compile(r"(?P<key>results|source|output|data\.\w+)=(?P<path>.*)", re.DOTALL)
-_QUOTED = re.compile(r"""(['"]).*\1""", re.DOTALL)
 
 
 def compose_config(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -32,7 +28,7 @@ def compose_config(config_name: str, overrides: Sequence[str]) -> dict[str, Any]
     Args:
         config_name: The primary configuration, a file in this folder.
         overrides: As on the command line: ``["grid=digits", "certify.n=1000"]``. Paths (results, source,
-            output, data.NAME) are taken as they are written.
+            output, train.checkpoint, data.NAME) are taken as they are written, but for a ~/ at their beginning.
 
     Raises:
         ConfigError: It does not compose; names the key or option and the valid ones.
@@ -41,12 +37,13 @@ def compose_config(config_name: str, overrides: Sequence[str]) -> dict[str, Any]
     # also one without a file in configs/grid, and Hydra must not take it for a choice of file.
     takes_name = "grid" not in groups_of(config_name)
     names = [text for text in overrides if takes_name and text.startswith("grid=")]
-    parsed = _parse([_as_written(text) for text in overrides if text not in names])
+    parsed = parse_overrides([text for text in overrides if text not in names])
     _check_choices(config_name, parsed)
     _check_keys(config_name, parsed)
     config = _compose(config_name, [override.input_line or "" for override in parsed])
     if names:
         config.grid = names[-1].partition("=")[2]
+    _leave_to_blocks(config)
     return _to_plain(config)
 
 
@@ -69,38 +66,6 @@ def to_yaml(values: dict[str, Any]) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(values))
 
 
-def _as_written(text: str) -> str:
-    """An override, a path in it quoted: Hydra's grammar has a use for many a character that paths have."""
-    match = _PATH.fullmatch(text)
-    if match is None or match["path"] in ("", "null") or _QUOTED.fullmatch(match["path"]):
-        return text
-    return f"{match['key']}={QuotedString(text=match['path'], quote=Quote.single).with_quotes()}"
-
-
-def _parse(overrides: Sequence[str]) -> list[Override]:
-    problems, parsed = [], []
-    for text in overrides:
-        try:
-            override = OverridesParser.create().parse_override(text)
-        except HydraException:
-            problems.append(
-                f"cannot read {text!r} on the command line; write key=value, and a value with special characters "
-                """in quotes that the shell leaves alone: key="'value'\""""
-            )
-            continue
-        parsed.append(override)
-        if override.is_sweep_override():
-            problems.append(
-                f"{text}: one value at a time; a list is written {override.key_or_group}=[a,b], "
-                f"""a text with commas {override.key_or_group}="'a,b'\""""
-            )
-        elif _is_hydras(override) and override.key_or_group != "hydra.searchpath":
-            problems.append(f"{text}: of Hydra's own settings only hydra.searchpath has a meaning here; leave it out")
-    if problems:
-        raise ConfigError(problems)
-    return parsed
-
-
 def _check_choices(config_name: str, overrides: Sequence[Override]) -> None:
     """Every group that must be chosen is, and every option chosen exists."""
     groups = groups_of(config_name)
@@ -110,7 +75,7 @@ def _check_choices(config_name: str, overrides: Sequence[Override]) -> None:
         for group, is_required in groups.items()
         if is_required and group not in chosen
     ]
-    if not any(map(_is_hydras, overrides)):  # hydra.searchpath adds options that only Hydra knows
+    if not any(map(is_hydras, overrides)):  # hydra.searchpath adds options that only Hydra knows
         problems += [
             unknown_choice(group, option, options_of(group))
             for group, option in chosen.items()
@@ -121,20 +86,62 @@ def _check_choices(config_name: str, overrides: Sequence[Override]) -> None:
 
 
 def _check_keys(config_name: str, overrides: Sequence[Override]) -> None:
-    """Every key that is overridden exists (one that is added with + is the entry's to judge)."""
+    """Every key that is overridden exists (one that is added with + is the entry's to judge) and has an effect."""
     groups = groups_of(config_name)
-    choices = [override for override in overrides if override.key_or_group in groups or _is_hydras(override)]
+    choices = [override for override in overrides if override.key_or_group in groups or is_hydras(override)]
     chosen = _compose(config_name, [override.input_line or "" for override in choices])
     known = _keys(OmegaConf.to_container(chosen, resolve=False))  # values that are required may still be missing
-    problems = []
+    given = [override.value() for override in overrides if override.key_or_group == "grid.blocks"]
+    idle = dict(_without_effect(overrides, given[-1] if given else _blocks(chosen)))
+    problems = list(idle.values())
     for override in overrides:
         key = override.key_or_group
-        if override not in choices and not override.is_add() and key not in known:
+        if override not in choices and not override.is_add() and key not in known and key not in idle:
             parent = key.rpartition(".")[0]
             siblings = [name for name in known if name.rpartition(".")[0] == (parent if parent in known else "")]
-            problems.append(unknown_choice("key", key, siblings, also_near=known))
+            problem = unknown_choice("key", key, siblings, also_near=known)
+            adding = f"; one with a default that is not listed is added by +{override.input_line}"
+            problems.append(problem + (adding if parent in ("train", "certify") else ""))
     if problems:
         raise ConfigError(problems)
+
+
+def _without_effect(overrides: Sequence[Override], blocks: object) -> Iterator[tuple[str, str]]:
+    """What is set for all models though blocks of the grid set it for theirs, by key, with the reason to refuse it."""
+    for override in overrides:
+        key = override.key_or_group
+        name = "train.architecture" if key == "model" else key
+        group, _, axis = name.partition(".")
+        if override.is_delete() or (group != "train" and name != "certify.sigma_cert"):
+            continue
+        setting = [f"grid.blocks[{nr}]" for nr, block in enumerate(_sequence(blocks)) if axis in block]
+        if setting:
+            yield (
+                key,
+                f"{override.input_line}: blocks that set {axis} themselves go before it ({', '.join(setting)}); "
+                f'set {axis} there: in a grid file of your own, or with "grid.blocks=[...]"',
+            )
+
+
+def _leave_to_blocks(config: DictConfig) -> None:
+    """Values that train requires are not missing where every block of the grid has its own."""
+    blocks = _blocks(config)
+    if blocks:
+        for key in list(config.train):
+            if OmegaConf.is_missing(config.train, key) and all(key in block for block in _sequence(blocks)):
+                config.train[key] = None
+
+
+def _blocks(config: DictConfig) -> object:
+    grid = config.get("grid")
+    return grid.get("blocks") if isinstance(grid, DictConfig) else None
+
+
+def _sequence(blocks: object) -> list[Mapping[str, object]]:
+    """The blocks of a grid; whatever is none stands for an empty one, and is the entry's to judge."""
+    if not isinstance(blocks, Sequence) or isinstance(blocks, str):
+        return []
+    return [block if isinstance(block, Mapping) else {} for block in blocks]
 
 
 def _compose(config_name: str, overrides: list[str]) -> DictConfig:
@@ -148,14 +155,12 @@ def _compose(config_name: str, overrides: list[str]) -> DictConfig:
 def _to_plain(config: DictConfig) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ConfigError([f"{error.full_key}: a value is required; write {error.full_key}=VALUE"]) from error
     except OmegaConfBaseException as error:
         raise ConfigError([_first_lines(error)]) from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
-
-
-def _is_hydras(override: Override) -> bool:
-    return override.key_or_group.startswith("hydra.")
 
 
 def _keys(values: Any, prefix: str = "") -> list[str]:
@@ -168,4 +173,6 @@ def _keys(values: Any, prefix: str = "") -> list[str]:
 
 
 def _first_lines(error: Exception) -> str:
-    return "; ".join(line.strip() for line in str(error).splitlines()[:2] if line.strip())
+    lines = [*str(error).splitlines()[:2], *str(error.__cause__ or "").splitlines()[:1]]
+    text = "; ".join(line.strip() for line in lines if line.strip())
+    return text.replace("DictConfig", "a mapping").replace("ListConfig", "a list")

@@ -33,15 +33,19 @@ def run_entry(config_name: str, act: Callable[[dict[str, Any]], int]) -> NoRetur
 
 def run_command(config_name: str, act: Callable[[dict[str, Any]], int], arguments: Sequence[str]) -> int:
     """``run_entry`` for given arguments, returning the exit code."""
-    parser = argparse.ArgumentParser(add_help=False, prog=config_name)
+    parser = argparse.ArgumentParser(add_help=False, prog=_command(config_name))
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("-c", "--cfg", choices=["job"])
-    chosen = parser.parse_args(arguments)
+    chosen, unknown = parser.parse_known_intermixed_args(arguments)
     if chosen.help:
         print(help_text(config_name))
         return 0
     try:
+        if unknown:
+            raise ConfigError(
+                [f"unknown option {option}; write key=value; --help lists the keys" for option in unknown]
+            )
         values = compose_config(config_name, chosen.overrides)
         if chosen.cfg:
             print(to_yaml(values), end="")
@@ -64,14 +68,24 @@ def run_command(config_name: str, act: Callable[[dict[str, Any]], int], argument
 
 def help_text(config_name: str) -> str:
     """The comment that heads a primary configuration, its groups' options, and its keys."""
-    lines = (CONFIG_DIR / f"{config_name}.yaml").read_text(encoding="utf-8").splitlines()
+    lines = _lines(config_name)
     body_starts = next(number for number, line in enumerate(lines) if not line.startswith("#"))
     text = [line.removeprefix("#").removeprefix(" ") for line in lines[:body_starts]]
+    keys = [line for line in lines[body_starts:] if line and not line.startswith(("defaults:", "  - "))]
     groups = groups_of(config_name)
     if groups:
         text += ["", "Groups (choose with group=option, change a value with group.key=value):"]
         text += [f"  {group:9} {', '.join(options_of(group))}" for group in groups]
     text += ["", "Keys and their defaults:"]
-    text += [f"  {line}" for line in lines[body_starts:] if line[:1].isalpha() and not line.startswith("defaults")]
+    text += [f"  {line}" for line in keys]
     text += ["", "--cfg job prints the whole configuration and does nothing."]
     return "\n".join(text)
+
+
+def _command(config_name: str) -> str:
+    """The command that a primary configuration belongs to: "python -m pipeline.launch"."""
+    return " ".join(_lines(config_name)[0].split()[1:4])
+
+
+def _lines(config_name: str) -> list[str]:
+    return (CONFIG_DIR / f"{config_name}.yaml").read_text(encoding="utf-8").splitlines()

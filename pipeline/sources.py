@@ -38,7 +38,7 @@ def sha256_of(path: object) -> str | None:
     """
     if path is None:
         return None
-    if not isinstance(path, str):
+    if not isinstance(path, str) or not path:
         raise ConfigError([f"train.checkpoint: write the path of a file, got {path!r}"])
     try:
         status = Path(path).stat()

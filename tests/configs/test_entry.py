@@ -35,6 +35,9 @@ def test_digits_holds_the_baseline_and_the_cube() -> None:
         (["grid=digits", "=="], "cannot read '==' on the command line; write key=value"),
         (["grid=digits,cifar_full"], "grid=digits,cifar_full: one value at a time"),
         (["grid=digits", "train.epochs=1,2"], "train.epochs=1,2: one value at a time"),
+        (["grid=digits", "train.num_processes=2"], "is added by +train.num_processes=2"),
+        (["grid=digits", "grid.blocks={sigma: 1}"], "grid.blocks={sigma: 1}; Cannot merge a mapping with a list"),
+        (["grid=pretrained"], "train.checkpoint: a value is required; write train.checkpoint=VALUE"),
         (["grid=digits", "hydra.run.dir=elsewhere"], "hydra.run.dir=elsewhere: of Hydra's own settings only"),
     ],
 )
@@ -54,6 +57,54 @@ def test_a_path_is_taken_as_it_is_written(path: str) -> None:
     assert compose_config("paper", [f"source={path}", f"output={path}"])["source"] == path
 
 
+@pytest.mark.parametrize("path", ["a,b=c/d (1).pth.tar", "a b", "[x]", "5"])
+@pytest.mark.parametrize("plus", ["", "++"])
+def test_a_checkpoint_s_path_is_taken_as_it_is_written(path: str, plus: str) -> None:
+    values = compose_config("launch", ["grid=pretrained", f"{plus}train.checkpoint={path}"])
+    assert values["train"]["checkpoint"] == path
+
+
+def test_a_path_may_begin_with_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    values = compose_config("launch", ["grid=digits", "results=~/r", "data.imagenet=~/i", "data.cifar10=a~b"])
+    assert (values["results"], values["data"]["imagenet"]) == ("/home/me/r", "/home/me/i")
+    assert values["data"]["cifar10"] == "a~b"
+
+
+@pytest.mark.parametrize(
+    ("override", "blocks"),
+    [
+        ("train.sigma=0.5", "grid.blocks[0], grid.blocks[1], grid.blocks[2], grid.blocks[3], grid.blocks[4]"),
+        ("+train.sigma=0.5", "grid.blocks[0], grid.blocks[1], grid.blocks[2], grid.blocks[3], grid.blocks[4]"),
+        ("++train.m_train=2", "grid.blocks[1], grid.blocks[2]"),
+        ("certify.sigma_cert=0.5", "grid.blocks[3]"),
+    ],
+)
+def test_what_blocks_set_themselves_cannot_be_set_for_all(override: str, blocks: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose_config("launch", ["grid=digits", override])
+    (problem,) = caught.value.problems
+    assert problem.startswith(
+        f"{override}: blocks that set {override.split('.')[1].split('=')[0]} themselves go before"
+    )
+    assert f"({blocks})" in problem
+
+
+def test_blocks_of_the_command_line_count_too() -> None:
+    block = "grid.blocks=[{method: gaussian, sigma: 0.5, architecture: [linear]}]"
+    with pytest.raises(ConfigError, match=r"model=digits_cnn: blocks that set architecture themselves .*blocks\[0\]"):
+        compose_config("launch", ["grid=digits", block, "model=digits_cnn"])
+    compose_config("launch", ["grid=digits", block, "train.epochs=2", "+train.inverse_temperature=1.0"])
+
+
+def test_what_is_required_may_be_set_by_every_block() -> None:
+    block = "{checkpoint: A.pth.tar, sigma: 0.25}"
+    values = compose_config("launch", ["grid=pretrained", f"grid.blocks=[{block}]"])
+    assert values["grid"]["blocks"][0]["checkpoint"] == "A.pth.tar"
+    with pytest.raises(ConfigError, match=r"train\.checkpoint: a value is required"):
+        compose_config("launch", ["grid=pretrained", f"grid.blocks=[{block}, {{sigma: 0.5}}]"])
+
+
 def test_a_path_may_be_null_or_quoted() -> None:
     values = compose_config("paper", ["source='a, b'", "output=null"])
     assert (values["source"], values["output"]) == ("a, b", None)
@@ -68,6 +119,14 @@ def test_help_lists_commands_groups_and_keys(capsys: pytest.CaptureFixture[str])
     text = capsys.readouterr().out
     for expected in ("python -m pipeline.launch grid=NAME", "Exit codes:", "cluster   auto, debug, local", "dry_run"):
         assert expected in text
+    assert "what failed twice for that reason" in text  # a comment that goes on in another line
+    assert "cifar10_images: ${oc.env:" in text  # a key of a key
+    assert "defaults" not in text.replace("their defaults", "")
+
+
+def test_an_unknown_option_is_named_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("launch", lambda _: 1, ["--dry-run", "grid=digits"]) == EXIT_CONFIG
+    assert capsys.readouterr().err == "error: unknown option --dry-run; write key=value; --help lists the keys\n"
 
 
 def test_cfg_prints_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:
