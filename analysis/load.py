@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,7 +17,7 @@ from analysis.models import (
     label_models,
 )
 from analysis.runs import split_runs
-from analysis.selection import Parameters, Where, check_where, matches
+from analysis.selection import Parameters, Where, check_where, matches, nothing_meets
 from jobs import records
 from jobs.aggregate import collect_run, is_current
 from jobs.errors import ConfigError, RecordError
@@ -24,7 +25,7 @@ from jobs.indices import missing_from
 from jobs.manifest import Manifest, Run, open_grid
 from jobs.store import Store
 
-_REMEDY = "launch it again (python -m pipeline.launch grid={grid})"
+_REMEDY = "launch it again, with the settings of before (python -m pipeline.launch {name} ...)"
 
 
 def load_grid(
@@ -40,9 +41,10 @@ def load_grid(
         more: Columns to read besides ROW_COLUMNS.
 
     Raises:
-        ConfigError: No such grid was launched or imported into the folder.
+        ConfigError: No such grid was launched or imported into the folder, or no model of it meets the
+            conditions.
         RecordError: The grid is incomplete (names what is missing), its runs cannot be compared
-            (names both), nothing meets the conditions, or a file is unsound (names it).
+            (names both), or a file is unsound (names it).
     """
     conditions, columns = where or {}, (*ROW_COLUMNS, *more)
     check_where(conditions, "where")
@@ -52,19 +54,26 @@ def load_grid(
     known = [(run, _parameters(run)) for run in manifest.runs]
     chosen = [(run, model) for run, model in known if matches(model, conditions)]
     if not chosen:
-        raise RecordError(f"grid {grid}: no model meets the conditions {dict(conditions)}")
+        raise nothing_meets(conditions, manifest.grid, [model for _, model in known])
     runs, parameters = [run for run, _ in chosen], [model for _, model in chosen]
     check_comparable(parameters, [str(run.indices) for run in runs])
     keys = [(model.train_key, model.certify_key) for model in parameters]
     missing = {key: gap for key, run in zip(keys, runs, strict=True) if (gap := _gap(key, run, store))}
     if missing and not allow_partial:
-        raise RecordError(incomplete_message(manifest.grid, len(runs), list(missing.values()), _REMEDY))
+        remedy = _REMEDY.format(name=_name(manifest.grid, store))
+        raise RecordError(incomplete_message(manifest.grid, len(runs), list(missing.values()), remedy))
     complete = {key: run for key, run in zip(keys, runs, strict=True) if key not in missing}
     if not complete:
-        raise RecordError(f"grid {grid}: no model is complete yet; python -m pipeline.status grid={grid}")
+        raise RecordError(f"grid {grid}: no model is complete yet; python -m pipeline.status {_name(grid, store)}")
     tables = _tables(manifest, complete, store, columns)
     models = label_models([known for key, known in zip(keys, parameters, strict=True) if key in complete], tables)
     return CertifiedGrid(name=manifest.grid, models=models, missing=tuple(missing.values()))
+
+
+def _name(grid: object, store: Store) -> str:
+    """How commands name a grid of these results."""
+    folder = str(store.root)
+    return f"grid={grid}" if folder == "results" else f"grid={grid} results={shlex.quote(folder)}"
 
 
 def _open_launched(store: Store, grid: object) -> Manifest:

@@ -20,7 +20,7 @@ from analysis.models import (
     label_models,
 )
 from analysis.runs import split_runs
-from analysis.selection import Parameters, Where, matches
+from analysis.selection import Parameters, Where, matches, nothing_meets
 from jobs import imported
 from jobs.errors import RecordError
 from jobs.store import Store
@@ -54,12 +54,13 @@ def load_imported_models(
     """The models of an imported grid that meet the conditions, comparable or not, whole or short.
 
     Raises:
-        RecordError: None meets them, or a file is unsound.
+        ConfigError: None meets them.
+        RecordError: A file is unsound.
     """
     listing = imported.read_listing(store, grid)
     chosen = [entry for entry in listing if matches(Parameters.from_columns(entry), where)]
     if not chosen:
-        raise RecordError(f"grid {grid}: no model meets the conditions {dict(where)}")
+        raise nothing_meets(where, grid, [Parameters.from_columns(entry) for entry in listing])
     tables = _imported_tables(store, grid, chosen, columns)
     return label_models([Parameters.from_columns(entry) for entry in chosen], tables)
 

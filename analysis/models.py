@@ -148,7 +148,7 @@ def incomplete_message(grid: str, num_models: int, gaps: list[str], remedy: str)
         [
             f"grid {grid} is incomplete: {len(gaps)} of {num_models} models",
             *named,
-            f"{remedy.format(grid=grid)}, or draw what is there with allow_partial=true",
+            f"{remedy}, or draw what is there with allow_partial=true",
         ]
     )
 

@@ -61,6 +61,13 @@ def check_where(where: Where, what: str) -> None:
         raise ConfigError(problems)
 
 
+def nothing_meets(where: Where, grid: str, models: Sequence[Parameters]) -> ConfigError:
+    """What to say of conditions that no model of a grid meets: the values that there are."""
+    values = {name: sorted({str(getattr(model, name)) for model in models}) for name in where}
+    there = "; ".join(f"{name} {', '.join(found)}" for name, found in values.items())
+    return ConfigError([f"where: no model of grid {grid} meets the conditions {dict(where)}; there are: {there}"])
+
+
 def matches(parameters: Parameters, where: Where) -> bool:
     """Whether a model meets every condition.
 

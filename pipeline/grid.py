@@ -82,7 +82,9 @@ def expand(
         if not kept and not block_problems:
             problems.append(f"{where}: expands to nothing: every model of it is excluded")
     for nr, rule in enumerate(grid.exclude):
-        if nr not in excluded_by:
+        unknown = _unknown_axes(rule, f"grid.exclude[{nr}]")
+        problems += unknown
+        if nr not in excluded_by and not unknown:
             problems.append(f"grid.exclude[{nr}]: {dict(rule)} matches no model; correct it or remove it")
     if not grid.blocks:
         problems.append("grid.blocks: expands to nothing: there is no block")
@@ -94,7 +96,7 @@ def expand(
 
 def _points(block: Mapping[str, Any], where: str) -> tuple[list[dict[str, Any]], list[str]]:
     """The product of a block's axes, and what is wrong with the axes."""
-    problems = [f"{where}: {unknown_choice('axis', axis, _AXES)}" for axis in block if axis not in _AXES]
+    problems = _unknown_axes(block, where)
     axes = {axis: value if isinstance(value, list) else [value] for axis, value in block.items()}
     problems += [f"{where}: expands to nothing: {axis} is an empty list" for axis, values in axes.items() if not values]
     if not axes:
@@ -102,6 +104,10 @@ def _points(block: Mapping[str, Any], where: str) -> tuple[list[dict[str, Any]],
     if problems:
         return [], problems
     return list(product_of(axes)), []
+
+
+def _unknown_axes(mapping: Mapping[str, Any], where: str) -> list[str]:
+    return [f"{where}: {unknown_choice('axis', axis, _AXES)}" for axis in mapping if axis not in _AXES]
 
 
 def _agrees(base: Mapping[str, Any], point: Mapping[str, Any], rule: Mapping[str, Any]) -> bool:

@@ -67,7 +67,7 @@ def nothing_to_do(config: LaunchConfig, activity: Activity) -> str:
 
 def waiting_text(plan: Plan, history: History) -> str:
     """The units that are not tried again unasked, and how to ask."""
-    lines = [failure_text(history.last[name]) for name in plan.waiting if name in history.last]
+    lines = _failure_texts([history.last[name] for name in plan.waiting if name in history.last])
     classes = ", ".join(f"retry={failure_class}" for failure_class in sorted(set(plan.waiting.values())))
     lines.append(
         f"{len(plan.waiting)} units failed twice for the same reason and wait for you, and what needs them waits too. "
@@ -125,7 +125,7 @@ def follow_step(config: LaunchConfig) -> str:
 
 def outcome_text(outcome: Outcome) -> str:
     """What failed and what to do next."""
-    lines = [failure_text(failure) for failure in outcome.failures]
+    lines = _failure_texts(outcome.failures)
     if outcome.problem:
         lines.append(f"error: {outcome.problem}")
         if outcome.num_queued:
@@ -135,6 +135,19 @@ def outcome_text(outcome: Outcome) -> str:
     if outcome.failures:
         lines.append(f"{len(outcome.failures)} failed; all else is kept. Launch again to do what is missing.")
     return "\n".join(lines)
+
+
+def _failure_texts(failures: Sequence[Failure]) -> list[str]:
+    """Failures, of those for the same reason the first and how many more there are: one mistake may end all units."""
+    alike: dict[tuple[str, str], list[Failure]] = {}
+    for failure in failures:
+        alike.setdefault((failure.failure_class, failure.message), []).append(failure)
+    return [_failures_text(those) for those in alike.values()]
+
+
+def _failures_text(alike: Sequence[Failure]) -> str:
+    more = f"\n         and {len(alike) - 1:,} more for the same reason" if len(alike) > 1 else ""
+    return failure_text(alike[0]) + more
 
 
 def failure_text(failure: Failure) -> str:

@@ -8,10 +8,19 @@ from __future__ import annotations
 from torch import nn
 
 from jobs.datasets import DatasetInfo
+from jobs.errors import ConfigError
 
 
 def build(info: DatasetInfo) -> nn.Module:
-    """The network, with random weights."""
+    """The network, with random weights.
+
+    Raises:
+        ConfigError: The images are not of three channels.
+    """
+    if info.image_shape[0] != 3:
+        raise ConfigError(
+            [f"resnet50 takes images of 3 channels, {info.name} has {info.image_shape[0]}; take model=NAME"]
+        )
     from torchvision.models import resnet50
 
     network: nn.Module = resnet50(weights=None, num_classes=info.num_classes)

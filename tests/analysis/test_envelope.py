@@ -140,6 +140,7 @@ def test_records_that_lack_a_row_are_named(store: Store) -> None:
         ("confidence=1.0", "envelope.confidence: input should be less than 1"),
         ("grid=tony", "unknown grid 'tony' (did you mean 'tiny'?)"),
         ("colour=red", "unknown key 'colour'"),
+        ("where={sigma_cert: 0.33}", "no model of grid tiny meets the conditions {'sigma_cert': 0.33}; there are: "),
     ],
 )
 def test_bad_input_exits_2(store: Store, override: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ import torch
 
 from jobs.architectures import architecture_names
 from jobs.datasets import dataset_info
+from jobs.errors import ConfigError
 from jobs.models import build_classifier
 
 DATASETS = {"digits_cnn": "digits", "resnet50": "imagenet"}
@@ -23,6 +24,11 @@ DATASETS = {"digits_cnn": "digits", "resnet50": "imagenet"}
 def test_sizes_are_those_of_the_papers(architecture: str, num_parameters: int) -> None:
     network = build_classifier(architecture, dataset_info(DATASETS.get(architecture, "cifar10"))).network
     assert sum(parameter.numel() for parameter in network.parameters()) == num_parameters
+
+
+def test_resnet50_refuses_images_of_one_channel() -> None:
+    with pytest.raises(ConfigError, match="resnet50 takes images of 3 channels, digits has 1; take model=NAME"):
+        build_classifier("resnet50", dataset_info("digits"))
 
 
 def test_resnet110_has_the_published_names() -> None:

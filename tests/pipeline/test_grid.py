@@ -110,6 +110,9 @@ def test_a_block_that_is_excluded_whole_is_refused() -> None:
 def test_an_exclusion_that_matches_nothing_is_refused() -> None:
     problems = _problems({"method": "gaussian", "sigma": 0.25}, exclude=[{"sigma": 0.5}])
     assert "grid.exclude[0]: {'sigma': 0.5} matches no model" in problems
+    problems = _problems({"method": "gaussian", "sigma": 0.25}, exclude=[{"sgima": 0.25}])
+    assert problems.startswith("grid.exclude[0]: unknown axis 'sgima' (did you mean 'sigma'?)")
+    assert "matches no model" not in problems
 
 
 @pytest.mark.parametrize(

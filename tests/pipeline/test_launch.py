@@ -221,6 +221,14 @@ def test_a_damaged_shard_fails_once_and_is_made_anew(
     assert grid_records(results).equals(undisturbed_records)
 
 
+def test_many_failures_for_one_reason_are_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _launch(tmp_path, "model=resnet50") == 1
+    error = capsys.readouterr().err
+    assert error.count("ConfigError: resnet50 takes images of 3 channels, digits has 1") == 1
+    assert "and 2 more for the same reason" in error
+    assert "3 failed; all else is kept" in error
+
+
 def test_damage_is_mended_as_often_as_it_comes(results: Path, undisturbed_records: pa.Table) -> None:
     store = Store(results)
     run = read_manifest(store.manifest_path("tiny")).runs[1]
