@@ -28,8 +28,8 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
             override = OverridesParser.create().parse_override(text)
         except HydraException:
             problems.append(
-                f"cannot read {text!r} on the command line; write key=value, and a value with special characters "
-                """in quotes that the shell leaves alone: key="'value'\""""
+                f"cannot read {text!r} on the command line; write key=value, a list without blanks or in quotes, "
+                """and a value with special characters in quotes that the shell leaves alone: key="'value'\""""
             )
             continue
         parsed.append(override)

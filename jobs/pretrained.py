@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,8 @@ from torch import Tensor
 
 from jobs import checkpoint
 from jobs.datasets import dataset_info
-from jobs.errors import CheckpointError
-from jobs.models import build_classifier
+from jobs.errors import CheckpointError, ConfigError
+from jobs.models import Classifier, build_classifier
 from jobs.specs import TrainSpec
 from jobs.store import Store
 
@@ -39,19 +41,30 @@ def take_over(spec: TrainSpec, store: Store) -> None:
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != spec.checkpoint_sha256:
         raise CheckpointError(f"{path}: damaged, it hashes to {found[:12]}; remove it and launch again")
-    state_dict = read_published(path, spec.architecture)
-    classifier = build_classifier(spec.architecture, dataset_info(spec.dataset))
-    try:
-        classifier.network.load_state_dict(state_dict)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{path}: its weights are not those of a {spec.architecture} for {spec.dataset} "
-            f"({' '.join(str(error).split())[:300]})"
-        ) from error
+    classifier = load_published(path, spec.architecture, spec.dataset)
     if spec.input_layer == "center":
         classifier.normalize.std.fill_(1.0)
     checkpoint.save_classifier(store.checkpoint_path(spec.key), classifier, spec)
     logging.info("took over %s as %s", path, store.checkpoint_path(spec.key))
+
+
+def load_published(path: Path, architecture: str, dataset: str) -> Classifier:
+    """The classifier of a published checkpoint, normalising with the dataset's means and deviations.
+
+    Raises:
+        CheckpointError: As ``read_published``, or its weights do not fit the architecture and dataset.
+        ConfigError: There is no such architecture for the dataset.
+    """
+    state_dict = read_published(path, architecture)
+    classifier = build_classifier(architecture, dataset_info(dataset))
+    try:
+        classifier.network.load_state_dict(state_dict)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path}: its weights are not those of a {architecture} for {dataset} "
+            f"({' '.join(str(error).split())[:300]})"
+        ) from error
+    return classifier
 
 
 def read_published(path: Path, architecture: str) -> dict[str, Tensor]:
@@ -88,3 +101,20 @@ def _tensor(path: Path, name: str, value: Any) -> Tensor:
     if not isinstance(value, torch.Tensor):
         raise CheckpointError(f"{path}: {name!r} in its state_dict is not a tensor")
     return value
+
+
+def main(arguments: Sequence[str]) -> int:
+    """``PATH ARCHITECTURE DATASET``, three by three; exit code 2 and why, unless all can be taken over."""
+    problems = []
+    for path, architecture, dataset in zip(*[iter(arguments)] * 3, strict=True):
+        try:
+            load_published(Path(path), architecture, dataset)
+        except (CheckpointError, ConfigError, OSError) as error:
+            problems += str(error).splitlines()
+    for problem in problems:
+        print(f"error: train.checkpoint: {problem}", file=sys.stderr)
+    return 2 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -27,7 +27,7 @@ from pipeline.local import LocalExecutor
 from pipeline.plan import Plan, plan
 from pipeline.postmortem import record_deaths
 from pipeline.scheduler import SchedulerError
-from pipeline.sources import bring_in, check_data
+from pipeline.sources import bring_in, check_checkpoints, check_data
 from pipeline.survey import Survey, survey, survey_slurm
 
 # A status that looks whether somebody holds the lock holds it itself for a moment.
@@ -48,6 +48,7 @@ def launch(values: dict[str, Any]) -> int:
         if config.dry_run:
             return _dry_run(config, store)
         check_data(config)
+        check_checkpoints(config, store)
         check_writable(store.root, "results", subfolders=("runs", "grids"))
         with filelock.FileLock(store.launch_lock_path()).acquire(timeout=_LOCK_PATIENCE_S):
             exit_code = _launch_locked(config, store)

@@ -70,6 +70,18 @@ def check_data(config: LaunchConfig) -> None:
         raise ConfigError(problems)
 
 
+def check_checkpoints(config: LaunchConfig, store: Store) -> None:
+    """Raise ConfigError, with all problems, unless published checkpoints that are new hold what is said of them."""
+    specs = {run.train.key: run.train for run in config.manifest.runs}
+    arguments = []
+    for key, spec in specs.items():
+        sha256 = spec.checkpoint_sha256
+        if sha256 is not None and not store.source_path(sha256).exists() and not store.is_trained(key):
+            arguments += [str(config.sources[sha256]), spec.architecture, spec.dataset]
+    if arguments:
+        _run_module("jobs.pretrained", arguments, failed="reading the published checkpoints failed")
+
+
 def bring_in(plan: Plan, config: LaunchConfig, store: Store) -> None:
     """Get ready whatever the units of a plan need from outside.
 
@@ -86,13 +98,22 @@ def bring_in(plan: Plan, config: LaunchConfig, store: Store) -> None:
 
 
 def _prepare(name: str, data: Mapping[str, str | None], store: Store) -> None:
-    """Prepare a dataset in a process of its own: it imports what a launch never does."""
     print(f"preparing {name} in {data[name]}", flush=True)
-    command = [sys.executable, "-m", "jobs.prepare", name, str(data[name]), "--results", str(store.root)]
+    arguments = [name, str(data[name]), "--results", str(store.root)]
+    _run_module("jobs.prepare", arguments, failed=f"preparing {name} failed")
+
+
+def _run_module(module: str, arguments: Sequence[str], *, failed: str) -> None:
+    """Run a module in a process of its own, since it imports what a launch never does.
+
+    Raises:
+        ConfigError: It failed; with the errors that it printed.
+    """
+    command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, check=False)
     if done.returncode:
         lines = [line.removeprefix("error: ") for line in done.stderr.splitlines() if line.startswith("error: ")]
-        raise ConfigError(lines or [f"preparing {name} failed: {done.stderr.strip()[-500:]}"])
+        raise ConfigError(lines or [f"{failed}: {done.stderr.strip()[-500:]}"])
 
 
 def _copy(source: Path, target: Path, sha256: str) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.composition import compose_config
+from configs.entry import run_command
 from jobs import checkpoint, pretrained
 from jobs.datasets import dataset_info
 from jobs.errors import CheckpointError, ConfigError
@@ -153,6 +154,24 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(CheckpointError):
         _taken_over(path, tmp_path)
     assert not (tmp_path / "evil").exists()
+
+
+def test_what_is_wrong_with_a_file_is_said_before_anything_is_written(
+    classifier: Classifier, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = make_tree(tmp_path / "tree", per_class={"train": 1, "test": 1})
+    path = _publish(tmp_path / "a, b=c.pth.tar", classifier, _plain)
+    (tmp_path / "text.pth.tar").write_text("hello")
+    blocks = f"[{{checkpoint: ['{path}', '{tmp_path}/text.pth.tar'], sigma: 0.25}}]"
+    command = [
+        *("grid=pretrained", f"grid.blocks={blocks}", "model=cifar_resnet56", "train.dataset=cifar10_images"),
+        *(f"data.cifar10_images={tree}", f"results={tmp_path / 'results'}", "cluster=debug"),
+    ]
+    assert run_command("launch", launch, command) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"error: train.checkpoint: {path}: holds a '{ARCHITECTURE}', the configuration says")
+    assert second.startswith(f"error: train.checkpoint: {tmp_path}/text.pth.tar: cannot be read")
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_file_goes_from_the_command_line_into_certification(
