@@ -53,10 +53,7 @@ def launch(values: dict[str, Any]) -> int:
         with filelock.FileLock(store.launch_lock_path()).acquire(timeout=_LOCK_PATIENCE_S):
             exit_code = _launch_locked(config, store)
     except filelock.Timeout:
-        print(
-            f"error: another launch is at work in {store.root}; wait for it\n{report.follow_step(config)}",
-            file=sys.stderr,
-        )
+        print(report.occupied_text(config, store), file=sys.stderr)
         return EXIT_FAILED
     except SchedulerError as error:
         print(

@@ -118,9 +118,20 @@ def limit_text(outcome: Outcome, activity: Activity) -> str:
     return text if activity.under_way else f"{text}, or with a higher limit"
 
 
-def follow_step(config: LaunchConfig) -> str:
-    """The command that follows what is under way."""
-    return f"follow: python -m pipeline.status grid={config.manifest.grid}{_results(config)} watch=true"
+def occupied_text(config: LaunchConfig, store: Store) -> str:
+    """Why nothing is done: a launch of this or another grid is at it."""
+    grids = [path.parent.name for path in store.activity_paths()]  # none while it still observes
+    return "\n".join(
+        [
+            f"error: another launch is at work in {store.root}; wait for it (one works in a results folder at a time)",
+            *(follow_step(config, grid) for grid in grids),
+        ]
+    )
+
+
+def follow_step(config: LaunchConfig, grid: str | None = None) -> str:
+    """The command that follows what is under way, of this grid or another."""
+    return f"follow: python -m pipeline.status grid={grid or config.manifest.grid}{_results(config)} watch=true"
 
 
 def outcome_text(outcome: Outcome) -> str:

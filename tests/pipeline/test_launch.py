@@ -178,9 +178,13 @@ def test_bad_input_leaves_finished_results_alone(results: Path) -> None:
 
 
 def test_a_second_launch_at_the_same_time_is_refused(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with filelock.FileLock(Store(results).launch_lock_path()):
-        assert _launch(results) == 1
-    assert "another launch is at work" in capsys.readouterr().err
+    store = Store(results)
+    store.activity_path("tiny").write_text("{}")
+    with filelock.FileLock(store.launch_lock_path()):
+        assert _launch(results, "grid.name=mine") == 1
+    error = capsys.readouterr().err
+    assert "another launch is at work" in error
+    assert f"follow: python -m pipeline.status grid=tiny results={results} watch=true" in error
 
 
 def test_one_diverging_model_does_not_stop_the_others(
