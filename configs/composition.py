@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -90,6 +91,8 @@ def _check_keys(config_name: str, overrides: Sequence[Override]) -> None:
     groups = groups_of(config_name)
     choices = [override for override in overrides if override.key_or_group in groups or is_hydras(override)]
     chosen = _compose(config_name, [override.input_line or "" for override in choices])
+    if "grid" in groups and isinstance(chosen.grid, DictConfig) and "grid" in chosen.grid:
+        raise ConfigError(["grid: the first line of its file must be: # @package _global_"])
     known = _keys(OmegaConf.to_container(chosen, resolve=False))  # values that are required may still be missing
     given = [override.value() for override in overrides if override.key_or_group == "grid.blocks"]
     idle = dict(_without_effect(overrides, given[-1] if given else _blocks(chosen)))
@@ -126,7 +129,7 @@ def _without_effect(overrides: Sequence[Override], blocks: object) -> Iterator[t
 def _leave_to_blocks(config: DictConfig) -> None:
     """Values that train requires are not missing where every block of the grid has its own."""
     blocks = _blocks(config)
-    if blocks:
+    if blocks and isinstance(config.train, DictConfig):
         for key in list(config.train):
             if OmegaConf.is_missing(config.train, key) and all(key in block for block in _sequence(blocks)):
                 config.train[key] = None
@@ -150,6 +153,8 @@ def _compose(config_name: str, overrides: list[str]) -> DictConfig:
             return compose(config_name=config_name, overrides=overrides)
     except HydraException as error:
         raise ConfigError([_first_lines(error)]) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError([f"a configuration file is no sound YAML: {' '.join(str(error).split())}"]) from error
 
 
 def _to_plain(config: DictConfig) -> dict[str, Any]:
@@ -173,6 +178,9 @@ def _keys(values: Any, prefix: str = "") -> list[str]:
 
 
 def _first_lines(error: Exception) -> str:
-    lines = [*str(error).splitlines()[:2], *str(error.__cause__ or "").splitlines()[:1]]
+    lines = [
+        *str(error).partition("\nConfig search path")[0].splitlines()[:20],
+        *str(error.__cause__ or "").splitlines()[:1],
+    ]
     text = "; ".join(line.strip() for line in lines if line.strip())
     return text.replace("DictConfig", "a mapping").replace("ListConfig", "a list")

@@ -31,6 +31,7 @@ _TAKEN_OPTIONS = {
     *("array", "dependency", "error", "job-name", "kill-on-invalid-dep", "nodes", "ntasks", "open-mode", "output"),
     *("parsable", "quiet", "test-only", "wait", "wrap"),
 }
+_GROUPS = ("grid", "train", "certify", "attack", "cluster")
 _Positive = Annotated[int, Field(ge=1)]
 
 
@@ -204,8 +205,14 @@ def parse_launch(values: Mapping[str, Any]) -> LaunchConfig:
     Raises:
         ConfigError: With all problems of all groups.
     """
-    problems: list[str] = []
-    rest = {key: value for key, value in values.items() if key not in ("grid", "train", "certify", "attack", "cluster")}
+    problems = [
+        f"{group}: write keys with values, got {values[group]!r}"
+        for group in _GROUPS
+        if not isinstance(values[group], Mapping)
+    ]
+    if problems:
+        raise ConfigError(problems)
+    rest = {key: value for key, value in values.items() if key not in _GROUPS}
     options = collect(problems, _Options, rest, where="launch")
     cluster, slurm = _parse_cluster(problems, values["cluster"])
     grid = collect(problems, GridConfig, values["grid"], where="grid")

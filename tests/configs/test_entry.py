@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,6 +96,35 @@ def test_blocks_of_the_command_line_count_too() -> None:
     with pytest.raises(ConfigError, match=r"model=digits_cnn: blocks that set architecture themselves .*blocks\[0\]"):
         compose_config("launch", ["grid=digits", block, "model=digits_cnn"])
     compose_config("launch", ["grid=digits", block, "train.epochs=2", "+train.inverse_temperature=1.0"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("# @package _global_\ngrid:\n  blocks:\n  - {sigma: [0.25}", 'site/grid/mine.yaml", line 4'),
+        ("# @package _global_\ngrid:\n\t- x", "found character '\\t' that cannot start any token"),
+        ("# @package _global_\ngrid: {name: x, name: y}", "found duplicate key name"),
+        ("# @package _global_\n# \xff", "no sound YAML: 'utf-8' codec can't decode"),
+        ("grid: {name: mine, blocks: []}", "grid: the first line of its file must be: # @package _global_"),
+        ("# @package _global_\ndefaults:\n- override /train: digit", "Could not find 'train/digit'; Available options"),
+        ("# @package _global_\ngrid: 5", "grid: write keys with values, got 5"),
+        ("# @package _global_\ngrid:", "grid: write keys with values, got None"),
+        ("- x", "grid: write keys with values, got ['x']"),
+        (
+            "# @package _global_\ntrain:\ngrid: {name: x, blocks: [{sigma: 1}]}",
+            "train: write keys with values, got None",
+        ),
+    ],
+)
+def test_a_grid_file_with_a_slip_is_bad_configuration(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "site" / "grid" / "mine.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(text.encode("latin-1"))
+    overrides = ["grid=mine", f"hydra.searchpath=[file://{tmp_path / 'site'}]"]
+    assert run_command("launch", lambda values: bool(parse_launch(values)), overrides) == EXIT_CONFIG
+    assert message in capsys.readouterr().err
 
 
 def test_what_is_required_may_be_set_by_every_block() -> None:
