@@ -14,7 +14,7 @@ from typing import Literal
 
 from jobs.atomic import read_json, write_json
 from jobs.errors import CheckpointError, ConfigError, DataError, RecordError, TrainingDivergedError
-from jobs.rank import is_first_task
+from jobs.rank import writes_failure
 from jobs.store import Store
 from jobs.units import AggregateUnit, TrainUnit, Unit
 
@@ -115,6 +115,11 @@ def record_death(
     return _record(store, unit, failure_class, message, "", log_path, place)
 
 
+def failure_elsewhere(store: Store, unit: Unit, log_path: Path) -> Failure:
+    """What is to be said of a unit that another task does too, which failed first and writes down why."""
+    return _failure(store, unit, "unknown", "another task of this training failed first", "", log_path, None)
+
+
 def failures_of(store: Store, unit: Unit) -> list[Failure]:
     """All recorded failures of a unit, the oldest first."""
     paths = sorted(_folder(store, unit).glob(f"{_stem(unit)}-attempt-*.json"))
@@ -147,10 +152,29 @@ def _record(
     log_path: Path,
     place: Place | None = None,
 ) -> Failure:
+    failure = _failure(store, unit, failure_class, message, text, log_path, place)
+    if not writes_failure():  # one record is enough
+        return failure
+    try:
+        write_json(_folder(store, unit) / f"{_stem(unit)}-attempt-{failure.attempt:04d}.json", asdict(failure))
+    except OSError:  # a full disk, say, which may be the very failure
+        logging.exception("cannot write down the failure of %s", unit.name)
+    return failure
+
+
+def _failure(
+    store: Store,
+    unit: Unit,
+    failure_class: FailureClass,
+    message: str,
+    text: str,
+    log_path: Path,
+    place: Place | None,
+) -> Failure:
     # Counted from the newest: older records may have been removed.
     attempt = max((failure.attempt for failure in failures_of(store, unit)), default=0) + 1
     place = place or Place.here()
-    failure = Failure(
+    return Failure(
         unit=unit.name,
         failure_class=failure_class,
         message=message,
@@ -162,13 +186,6 @@ def _record(
         time=time.time(),
         job=place.job,
     )
-    if not is_first_task():  # the first one learns of it, and one record is enough
-        return failure
-    try:
-        write_json(_folder(store, unit) / f"{_stem(unit)}-attempt-{attempt:04d}.json", asdict(failure))
-    except OSError:  # a full disk, say, which may be the very failure
-        logging.exception("cannot write down the failure of %s", unit.name)
-    return failure
 
 
 def _folder(store: Store, unit: Unit) -> Path:
