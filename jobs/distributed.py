@@ -80,7 +80,8 @@ class Group:
         if self.num_processes == 1:
             return module
         device_ids = [torch.cuda.current_device()] if device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(module, device_ids=device_ids)
+        # Statistics are copied after each step (``copy_buffers``): the next one's attack wants them before its forward pass.
+        return nn.parallel.DistributedDataParallel(module, device_ids=device_ids, broadcast_buffers=False)
 
     def copy_buffers(self, module: nn.Module) -> None:
         """Give all processes the first one's running statistics, as one replicated model has them."""

@@ -182,6 +182,21 @@ def test_a_failure_of_one_process_is_the_failure_of_all(tmp_path: Path, resource
     assert not Store(tmp_path).is_trained(spec.key)
 
 
+def _forward_without_others(group: Group) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))
+    replica = group.replicated(module, torch.device("cpu"))
+    if group.is_first:
+        replica(torch.rand(4, 1, 2, 2))
+    group.wait_for_all()
+    assert float(module[1].num_batches_tracked) == group.is_first
+
+
+def test_a_forward_pass_sends_no_statistics() -> None:
+    """They are copied after each step, once."""
+    run_in_processes(_forward_without_others, 2, "cpu")
+
+
 def _fail_second(group: Group) -> None:
     if group.rank == 1:
         raise torch.OutOfMemoryError("CUDA out of memory, of the second process")
