@@ -80,7 +80,7 @@ class Group:
         if self.num_processes == 1:
             return module
         device_ids = [torch.cuda.current_device()] if device.type == "cuda" else None
-        # Statistics are copied after each step (``copy_buffers``): the next one's attack wants them before its forward pass.
+        # Statistics are copied after each step (``copy_buffers``), since the next one begins with an attack.
         return nn.parallel.DistributedDataParallel(module, device_ids=device_ids, broadcast_buffers=False)
 
     def copy_buffers(self, module: nn.Module) -> None:

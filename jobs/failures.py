@@ -71,9 +71,14 @@ class Place:
 
 _BROKEN_GPU = re.compile(
     r"CUDA error: (uncorrectable ECC|no CUDA-capable device|unspecified launch failure|all CUDA-capable devices"
-    r"|unknown error|initialization error)|NVLink|GPU is lost"
+    r"|unknown error|initialization error|CUDA-capable device\(s\) is/are busy|CUDA driver version is insufficient)"
+    r"|NVLink|GPU is lost|Found no NVIDIA driver|No CUDA GPUs are available"
 )
 
+# What torch's own allocator does not ask for: contexts, handles, pinned memory, CUDA graphs, NCCL's buffers.
+_FULL_GPU = re.compile(
+    r"CUDA error: out of memory|CU(BLAS|DNN)_STATUS_\w*ALLOC\w*_FAILED|Cuda failure \d+ 'out of memory'"
+)
 
 _LOST_PEER = re.compile(r"Connection (closed|reset) by (remote )?peer")  # another process of one training died
 
@@ -81,6 +86,8 @@ _LOST_PEER = re.compile(r"Connection (closed|reset) by (remote )?peer")  # anoth
 def classify(error: BaseException) -> FailureClass:
     """The class of an exception that ended a unit."""
     if type(error).__name__ == "OutOfMemoryError":  # torch's; by name, since torch may not be imported here
+        return "cuda_oom"
+    if isinstance(error, RuntimeError) and _FULL_GPU.search(str(error)):
         return "cuda_oom"
     if isinstance(error, MemoryError):
         return "host_oom"
@@ -97,9 +104,17 @@ def classify(error: BaseException) -> FailureClass:
 
 def record_exception(store: Store, unit: Unit, error: BaseException, log_path: Path) -> Failure:
     """Write down that a unit ended with an exception."""
-    message = f"{type(error).__name__}: {error}"
+    message, failure_class = f"{type(error).__name__}: {error}", classify(error)
+    if failure_class == "cuda_oom":
+        message = f"{message.rstrip()}\n{_smaller(unit)}"
     text = "".join(traceback.format_exception(error))
-    return _record(store, unit, classify(error), message, text, log_path)
+    return _record(store, unit, failure_class, message, text, log_path)
+
+
+def _smaller(unit: Unit) -> str:
+    """What makes a unit take less of a GPU's memory, and changes no key."""
+    shared = "a smaller cluster.runs_per_gpu, where that is above 1, leaves more memory to each unit"
+    return shared if isinstance(unit, TrainUnit) else f"a smaller cluster.batch_size takes less memory; {shared}"
 
 
 def record_death(

@@ -184,12 +184,14 @@ def test_a_failure_of_one_process_is_the_failure_of_all(tmp_path: Path, resource
 
 def _forward_without_others(group: Group) -> None:
     torch.manual_seed(0)
-    module = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))
+    norm = nn.BatchNorm2d(1)
+    module = nn.Sequential(nn.Conv2d(1, 1, 1), norm)
     replica = group.replicated(module, torch.device("cpu"))
     if group.is_first:
         replica(torch.rand(4, 1, 2, 2))
     group.wait_for_all()
-    assert float(module[1].num_batches_tracked) == group.is_first
+    assert norm.num_batches_tracked is not None
+    assert int(norm.num_batches_tracked) == group.is_first
 
 
 def test_a_forward_pass_sends_no_statistics() -> None:
