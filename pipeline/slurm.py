@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +15,12 @@ from jobs.units import STAGES, Resources, Stage, Unit
 from pipeline import ledger, scheduler
 from pipeline.activity import Activity, units_of
 from pipeline.arrays import Block, Task, blocks
-from pipeline.config import SlurmConfig, StageConfig
+from pipeline.config import SlurmConfig
 from pipeline.executor import Outcome
 from pipeline.ledger import ArrayName, Launch
 from pipeline.plan import Plan
 from pipeline.retry import bad_nodes
+from pipeline.sbatch import sbatch_parameters
 from pipeline.scheduler import SchedulerError
 from pipeline.snapshot import take_snapshot
 from pipeline.submit import SubmissionRefusedError, SubmitLimitError, script, submit
@@ -99,46 +99,14 @@ class SlurmExecutor:
             num_tasks = min(1000, len([unit for unit in plan.units if unit.stage == stage]))
             num_processes = plan.train[0].num_processes if stage == "train" else 1
             code = store.code_dir("CODE").absolute()
-            parameters = self.parameters(name, code, num_processes=num_processes)
+            parameters = sbatch_parameters(
+                self.config, name, code, exclude=self.excluded(), num_processes=num_processes
+            )
             texts[stage] = script(folder, parameters, num_tasks, self.config.python)
         return texts
 
-    def parameters(
-        self, name: ArrayName, code: Path, *, num_lanes: int = 1, num_processes: int = 1, dependency: str | None = None
-    ) -> dict[str, Any]:
-        """sbatch options of an array, by submitit's names.
-
-        Args:
-            name: Of the array.
-            code: What its jobs import.
-            num_lanes: Arrays of its stage that may run at a time, among which what may run is divided.
-            num_processes: That do one unit together.
-            dependency: What it waits for.
-        """
-        config, stage = self.config, self.config.stage(name.stage)
-        extra: dict[str, Any] = {"requeue": True, **config.extra}
-        if config.use_srun and num_processes > 1:
-            extra["ntasks"] = num_processes
-        if dependency is not None:
-            extra |= {"dependency": dependency, "kill-on-invalid-dep": "yes"}
-        parallel = config.max_parallel
-        parameters = {
-            "job_name": str(name),
-            "time": stage.time_min,
-            **_resources(stage, config, num_processes),
-            "exclude": self._excluded(),
-            "wckey": config.wckey,
-            "setup": [*config.setup, *_use_code(code)],
-            "signal_delay_s": config.signal_delay_s,
-            "use_srun": config.use_srun,
-            "stderr_to_stdout": True,
-            "additional_parameters": extra,
-            "array_parallelism": 1_000_000 if parallel is None else parallel // num_lanes,
-            **{option: _own_or_common(option, stage, config) for option in _OPTIONS},
-        }
-        return {key: value for key, value in parameters.items() if value is not None or key == "wckey"}
-
-    def _excluded(self) -> str | None:
+    def excluded(self) -> str | None:
+        """Nodes that its jobs keep away from: the user's choice and those at fault before."""
         nodes = sorted({*filter(None, [self.config.exclude]), *bad_nodes(self.failures)})
         return ",".join(nodes) or None
 
@@ -257,9 +225,11 @@ class _Submission:
         name = ArrayName(grid=self.grid, launch=self.launch_id, array=f"{stage}-{len(self.arrays[stage])}")
         folder = ledger.write_tasks(self.store, name, [[unit.name for unit in task] for task in tasks])
         try:
-            parameters = self.executor.parameters(
+            parameters = sbatch_parameters(
+                self.executor.config,
                 name,
                 self.code,
+                exclude=self.executor.excluded(),
                 num_lanes=self.num_lanes[stage],
                 num_processes=num_processes,
                 dependency=",".join(filter(None, [dependency, self._lane_ahead(stage)])) or None,
@@ -295,38 +265,3 @@ class _Submission:
                 raise
             parameters["exclude"] = config.exclude  # no node is left: rather a bad one than none
             return submit(folder, parameters, num_tasks, config.python)
-
-
-def _resources(stage: StageConfig, config: SlurmConfig, num_processes: int) -> dict[str, Any]:
-    """Nodes, CPUs, memory and GPUs of a job in which so many processes have what a stage asks for each.
-
-    They are tasks that srun starts, or (without srun) processes that the one task starts on its node.
-    """
-    per_node = num_processes
-    if config.use_srun:
-        per_node = min(num_processes, config.tasks_per_node or num_processes)
-    cpus = stage.cpus if config.use_srun else stage.cpus * num_processes
-    srun_args = [f"--cpus-per-task={cpus}"]  # since 22.05 srun does not take that over from sbatch
-    if num_processes > 1:
-        srun_args.append("--kill-on-bad-exit=1")  # the others would wait for the one that failed
-    return {
-        "nodes": -(-num_processes // per_node),
-        "ntasks_per_node": per_node if config.use_srun and num_processes > 1 else None,
-        "cpus_per_task": cpus,
-        "mem": None if stage.mem_gb is None else f"{round(stage.mem_gb * 1024) * per_node}MB",
-        "gpus_per_node": stage.gpus * per_node or None,
-        "srun_args": srun_args,
-    }
-
-
-_OPTIONS = ("partition", "account", "qos", "constraint", "gres")
-
-
-def _own_or_common(option: str, stage: StageConfig, config: SlurmConfig) -> str | None:
-    own, common = getattr(stage, option), getattr(config, option)
-    return common if own is None else own  # type: ignore[no-any-return]
-
-
-def _use_code(code: Path) -> list[str]:
-    """Shell lines that make Python import a copy of the code, and not what lies in the folder it starts in."""
-    return [f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}", "export PYTHONSAFEPATH=1"]

@@ -1,0 +1,90 @@
+"""What sbatch is asked for: the options of an array, by submitit's names."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import SlurmConfig, StageConfig
+from pipeline.ledger import ArrayName
+
+
+def sbatch_parameters(
+    config: SlurmConfig,
+    name: ArrayName,
+    code: Path,
+    *,
+    exclude: str | None,
+    num_lanes: int = 1,
+    num_processes: int = 1,
+    dependency: str | None = None,
+) -> dict[str, Any]:
+    """sbatch options of an array.
+
+    Args:
+        config: The user's.
+        name: Of the array.
+        code: What its jobs import.
+        exclude: Nodes that it must not run on, separated by commas.
+        num_lanes: Arrays of its stage that may run at a time, among which what may run is divided.
+        num_processes: That do one unit together.
+        dependency: What it waits for.
+    """
+    stage = config.stage(name.stage)
+    extra: dict[str, Any] = {"requeue": True, **config.extra}
+    if config.use_srun and num_processes > 1:
+        extra["ntasks"] = num_processes
+    if dependency is not None:
+        extra |= {"dependency": dependency, "kill-on-invalid-dep": "yes"}
+    parallel = config.max_parallel
+    parameters = {
+        "job_name": str(name),
+        "time": stage.time_min,
+        **_resources(stage, config, num_processes),
+        "exclude": exclude,
+        "wckey": config.wckey,
+        "setup": [*config.setup, *_use_code(code)],
+        "signal_delay_s": config.signal_delay_s,
+        "use_srun": config.use_srun,
+        "stderr_to_stdout": True,
+        "additional_parameters": extra,
+        "array_parallelism": 1_000_000 if parallel is None else parallel // num_lanes,
+        **{option: _own_or_common(option, stage, config) for option in _OPTIONS},
+    }
+    return {key: value for key, value in parameters.items() if value is not None or key == "wckey"}
+
+
+def _resources(stage: StageConfig, config: SlurmConfig, num_processes: int) -> dict[str, Any]:
+    """Nodes, CPUs, memory and GPUs of a job in which so many processes have what a stage asks for each.
+
+    They are tasks that srun starts, or (without srun) processes that the one task starts on its node.
+    """
+    per_node = num_processes
+    if config.use_srun:
+        per_node = min(num_processes, config.tasks_per_node or num_processes)
+    cpus = stage.cpus if config.use_srun else stage.cpus * num_processes
+    srun_args = [f"--cpus-per-task={cpus}"]  # since 22.05 srun does not take that over from sbatch
+    if num_processes > 1:
+        srun_args.append("--kill-on-bad-exit=1")  # the others would wait for the one that failed
+    return {
+        "nodes": -(-num_processes // per_node),
+        "ntasks_per_node": per_node if config.use_srun and num_processes > 1 else None,
+        "cpus_per_task": cpus,
+        "mem": None if stage.mem_gb is None else f"{round(stage.mem_gb * 1024) * per_node}MB",
+        "gpus_per_node": stage.gpus * per_node or None,
+        "srun_args": srun_args,
+    }
+
+
+_OPTIONS = ("partition", "account", "qos", "constraint", "gres")
+
+
+def _own_or_common(option: str, stage: StageConfig, config: SlurmConfig) -> str | None:
+    own, common = getattr(stage, option), getattr(config, option)
+    return common if own is None else own  # type: ignore[no-any-return]
+
+
+def _use_code(code: Path) -> list[str]:
+    """Shell lines that make Python import a copy of the code, and not what lies in the folder it starts in."""
+    return [f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}", "export PYTHONSAFEPATH=1"]
