@@ -3,7 +3,8 @@
 The plain loop is how public certifiers do it: one image at a time, float32, channels first, the
 network as it was trained, noise from torch, votes copied to the host after every batch (with
 --precision tf32 it multiplies in tf32 too: that setting is a process's). Ours is what ``jobs.certify``
-runs, and both have the settings of a job, deterministic kernels among them. Weights are random, images too: neither changes the speed.
+runs, and both have the settings of a job, deterministic kernels among them. Weights are random,
+images too: neither changes the speed.
 
 Prints samples per second, the ratio, and the share of the device's compute bound that ours reaches
 (2 x multiply-adds over the throughput of a large matrix product, measured here). With --noise-cost,
