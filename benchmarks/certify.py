@@ -1,10 +1,9 @@
 """python -m benchmarks.certify: certification, a plain loop and ours, alternating in one process.
 
 The plain loop is how public certifiers do it: one image at a time, float32, channels first, the
-network as it was trained, noise from torch, votes copied to the host after every batch (with
---precision tf32 it multiplies in tf32 too: that setting is a process's). Ours is what ``jobs.certify``
-runs, and both have the settings of a job, deterministic kernels among them. Weights are random,
-images too: neither changes the speed.
+network as it was trained, noise from torch, votes copied to the host after every batch. Ours is what
+``jobs.certify`` runs, with the settings of a job. Weights are random, images too: neither changes
+the speed.
 
 Prints samples per second, the ratio, and the share of the device's compute bound that ours reaches
 (2 x multiply-adds over the throughput of a large matrix product, measured here). With --noise-cost,
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from benchmarks.bound import flops, matmul_flops_per_s
 from benchmarks.machine import machine, spent_s
+from benchmarks.plain import plain_settings
 from jobs.datasets import DatasetInfo, dataset_info
 from jobs.device import set_up_device
 from jobs.inference import for_inference
@@ -59,6 +59,7 @@ def plain_way(classifier: Classifier, info: DatasetInfo, n: int, batch_size: int
                 counts[prediction] += 1
         return counts
 
+    @plain_settings()
     @torch.no_grad()
     def certified(images: Sequence[Tensor]) -> int:
         device = next(classifier.buffers()).device
