@@ -2,7 +2,8 @@
 
 The plain loop is how public certifiers do it: one image at a time, float32, channels first, the
 network as it was trained, noise from torch, votes copied to the host after every batch. Ours is what
-``jobs.certify`` runs. Weights are random, images too: neither changes the speed.
+``jobs.certify`` runs, with the settings of a job. Weights are random, images too: neither changes
+the speed.
 
 Prints samples per second, the ratio, and the share of the device's compute bound that ours reaches
 (2 x multiply-adds over the throughput of a large matrix product, measured here). With --noise-cost,
@@ -23,9 +24,12 @@ from torch import Tensor, nn
 
 from benchmarks.bound import flops, matmul_flops_per_s
 from benchmarks.machine import machine, spent_s
+from benchmarks.plain import plain_settings
 from jobs.datasets import DatasetInfo, dataset_info
+from jobs.device import set_up_device
 from jobs.inference import for_inference
 from jobs.models import Classifier, build_classifier
+from jobs.units import Resources
 from smoothing.certify import TestImage, certify_images
 from smoothing.laws import ExactGridNoise, GaussianNoise, NoiseLaw
 from smoothing.noise import BLOCK_ROWS, NoiseStream
@@ -55,6 +59,7 @@ def plain_way(classifier: Classifier, info: DatasetInfo, n: int, batch_size: int
                 counts[prediction] += 1
         return counts
 
+    @plain_settings()
     @torch.no_grad()
     def certified(images: Sequence[Tensor]) -> int:
         device = next(classifier.buffers()).device
@@ -88,8 +93,8 @@ def our_way(classifier: nn.Module, info: DatasetInfo, n: int, batch_size: int, l
 def main(arguments: Sequence[str]) -> int:
     """Run the benchmark; returns the exit code."""
     options = _options(arguments)
-    torch.set_num_threads(options.threads)
-    device, info = torch.device(options.device), dataset_info(options.dataset)
+    device = set_up_device(Resources(device=options.device, threads=options.threads))
+    info = dataset_info(options.dataset)
     torch.manual_seed(0)
     classifier = build_classifier(options.model, info).to(device).eval().requires_grad_(False)
     began = spent_s("wall", device.type)

@@ -14,11 +14,12 @@ import time
 from collections.abc import Sequence
 from multiprocessing.synchronize import Barrier
 
-import torch
 from tabulate import tabulate
 
 from benchmarks.machine import machine, spent_s
 from benchmarks.training_loops import Setting, batches, fresh_classifier, our_steps
+from jobs.device import set_up_device
+from jobs.units import Resources
 
 _WARM_UP_STEPS = 3
 _PATIENCE_S = 600.0
@@ -78,9 +79,7 @@ def _images_per_s(num_runs: int, setting: Setting, options: argparse.Namespace) 
 
 def _train(setting: Setting, options: argparse.Namespace, ready: Barrier, spans: object) -> None:
     """One run: warms up, waits for the others, and says when it began and ended."""
-    torch.set_num_threads(options.threads)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    device = torch.device(options.device)
+    device = set_up_device(Resources(device=options.device, threads=options.threads))
     step = our_steps(setting, fresh_classifier(setting), device, options.compile)
     todo = list(batches(setting, _WARM_UP_STEPS + options.steps, device))
     for batch in todo[:_WARM_UP_STEPS]:

@@ -21,11 +21,12 @@ from benchmarks.certify import SIGMA, our_way, random_images
 from benchmarks.machine import machine, spent_s
 from jobs.compilation import compiled
 from jobs.datasets import DatasetInfo, dataset_info
+from jobs.device import set_up_device
 from jobs.folding import FoldedClassifier
 from jobs.inference import for_inference
 from jobs.models import Classifier, build_classifier
 from jobs.specs import Precision
-from jobs.units import Compile
+from jobs.units import Compile, Resources
 from smoothing.laws import GaussianNoise
 
 _COMPILE: dict[str, Compile] = {
@@ -53,8 +54,8 @@ class ChannelsFirst(nn.Module):
 def main(arguments: Sequence[str]) -> int:
     """Run the benchmark; returns the exit code."""
     options = _options(arguments)
-    torch.set_num_threads(options.threads)
-    device, info = torch.device(options.device), dataset_info(options.dataset)
+    device = set_up_device(Resources(device=options.device, threads=options.threads))
+    info = dataset_info(options.dataset)
     torch.manual_seed(0)
     classifier = build_classifier(options.model, info).to(device).eval().requires_grad_(False)
     print(machine(), vars(options), sep="\n", flush=True)

@@ -20,14 +20,14 @@ from tabulate import tabulate
 from benchmarks.bound import flops, matmul_flops_per_s
 from benchmarks.machine import machine, spent_s
 from benchmarks.training_loops import Setting, batches, fresh_classifier, losses, nudged, our_steps, plain_steps
+from jobs.device import set_up_device
+from jobs.units import Resources
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the benchmark; returns the exit code."""
     options = _options(arguments)
-    torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    device = set_up_device(Resources(device=options.device, threads=options.threads))
     setting = Setting(
         architecture=options.model,
         dataset=options.dataset,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from benchmarks.plain import plain_settings
 from jobs.datasets import DatasetInfo, dataset_info
 from jobs.distributed import Group
 from jobs.models import Classifier, build_classifier
@@ -53,6 +54,7 @@ def plain_steps(setting: Setting, classifier: Classifier, device: torch.device) 
     optimizer = _optimizer(classifier, setting)
     generators = _generators(device)
 
+    @plain_settings()
     def step(inputs_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         shape = (len(inputs_BCHW), setting.m_train, *inputs_BCHW.shape[1:])
         drawn = torch.randn(shape, generator=generators.shared, device=device)

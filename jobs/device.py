@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import os
+
 import torch
 
 from jobs.units import Resources
@@ -14,9 +17,18 @@ def set_up_device(resources: Resources) -> torch.device:
     torch.backends.cudnn.benchmark = False
     # torch's default lets a GPU's convolutions round their factors; float32 shall mean float32.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    if resources.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(resources.device)
+    if resources.device != "auto":
+        return torch.device(resources.device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if given := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        logging.warning(
+            "given GPUs [%s], but torch finds none: working on the CPU. Look at nvidia-smi, and whether torch %s is "
+            "built for this driver; with cluster.device=cuda this is an error",
+            given,
+            torch.__version__,
+        )
+    return torch.device("cpu")
 
 
 def device_name(device: torch.device) -> str:

@@ -29,9 +29,10 @@ from torch.multiprocessing.spawn import ProcessException, spawn
 
 from jobs import interrupt
 from jobs.feeding import Share
+from jobs.rank import tell_whether_first_to_fail
 
 _EXIT_ORPHANED = 75
-_REASON = "reason"  # the name under which the first error is passed on
+_REASON = "reason"  # the file in which the first error is passed on
 _POLL_S = 1.0
 
 
@@ -79,7 +80,8 @@ class Group:
         if self.num_processes == 1:
             return module
         device_ids = [torch.cuda.current_device()] if device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(module, device_ids=device_ids)
+        # Statistics are copied after each step (``copy_buffers``), since the next one begins with an attack.
+        return nn.parallel.DistributedDataParallel(module, device_ids=device_ids, broadcast_buffers=False)
 
     def copy_buffers(self, module: nn.Module) -> None:
         """Give all processes the first one's running statistics, as one replicated model has them."""
@@ -97,7 +99,8 @@ class Group:
 def scheduled_group(num_processes: int, device: torch.device) -> Iterator[Group]:
     """Join the other tasks of this SLURM job.
 
-    When one of them fails, all do; the first one then raises the error that came first.
+    When one of them fails, it knows whether it was the first (``jobs.rank.writes_failure``). The others
+    fail too where their connections break; with NCCL they wait for it, and srun ends them.
 
     Raises:
         RuntimeError: The job has another number of tasks than the training asks for.
@@ -114,11 +117,9 @@ def scheduled_group(num_processes: int, device: torch.device) -> Iterator[Group]
     with _joined(store, environment.rank, num_processes, device) as group:
         try:
             yield group
-        except Exception as error:
-            reason = _first_error(error, store, environment.rank)
-            if reason is error:
-                raise
-            raise reason from error
+        except Exception:
+            tell_whether_first_to_fail(_is_first_to_fail(store))
+            raise
 
 
 def run_in_processes(act: Callable[..., None], num_processes: int, device_type: str, *arguments: Any) -> None:
@@ -147,15 +148,21 @@ def run_in_processes(act: Callable[..., None], num_processes: int, device_type: 
         try:
             while not members.join(timeout=_POLL_S):
                 interrupt.stop_if_asked()
+                _raise_reason(folder)  # not all may end by themselves: with NCCL they wait for the one that failed
         except ProcessException:
             interrupt.stop_if_asked()  # whoever asks us may have ended them
-            if (folder / _REASON).exists():
-                raise pickle.loads((folder / _REASON).read_bytes()) from None
+            _raise_reason(folder)
             raise
         finally:
             for process in members.processes:
                 process.kill()
                 process.join()
+
+
+def _raise_reason(folder: Path) -> None:
+    """Raise what one of the processes raised before any other did, if one has."""
+    if (folder / _REASON).exists():
+        raise pickle.loads((folder / _REASON).read_bytes()) from None
 
 
 def _member(
@@ -175,8 +182,10 @@ def _member(
         try:
             act(group, *arguments)
         except Exception as error:  # written down before the others notice
-            with contextlib.suppress(FileExistsError), (folder / _REASON).open("xb") as file:
-                file.write(_pickled(error, rank))
+            own = folder / f"{_REASON}-{rank}"
+            own.write_bytes(_pickled(error, rank))
+            with contextlib.suppress(FileExistsError):
+                (folder / _REASON).hardlink_to(own)  # whole, and never in the place of another's
             raise
 
 
@@ -185,24 +194,23 @@ def _joined(store: Store, rank: int, num_processes: int, device: torch.device) -
     if device.type == "cuda":
         torch.cuda.set_device(device)
     torch.distributed.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=num_processes
+        "nccl" if device.type == "cuda" else "gloo",
+        store=store,
+        rank=rank,
+        world_size=num_processes,
+        device_id=device if device.type == "cuda" else None,  # else NCCL has to guess it at a barrier
     )
-    try:
-        yield Group(rank=rank, num_processes=num_processes)
-    finally:
-        torch.distributed.destroy_process_group()
+    yield Group(rank=rank, num_processes=num_processes)
+    # Not after an error: NCCL would first wait for work that the others may never join.
+    torch.distributed.destroy_process_group()
 
 
-def _first_error(error: Exception, store: Store, rank: int) -> Exception:
-    """What went wrong first in any process: whatever ends one ends the others with a broken connection."""
+def _is_first_to_fail(store: Store) -> bool:
+    """Whether no other process has failed before: whatever ends one ends the others with a broken connection."""
     try:
-        if store.add("num_failed", 1) == 1:
-            store.set(_REASON, _pickled(error, rank).hex())
-            return error
-        reason: Exception = pickle.loads(bytes.fromhex(store.get(_REASON).decode()))
+        return bool(store.add("num_failed", 1) == 1)
     except RuntimeError:  # the first process, which keeps the store, is gone
-        return error
-    return reason
+        return False
 
 
 def _pickled(error: Exception, rank: int) -> bytes:

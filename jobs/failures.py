@@ -15,7 +15,7 @@ from typing import Literal
 
 from jobs.atomic import read_json, write_json
 from jobs.errors import CheckpointError, ConfigError, DataError, RecordError, TrainingDivergedError
-from jobs.rank import is_first_task
+from jobs.rank import writes_failure
 from jobs.store import Store
 from jobs.units import AggregateUnit, TrainUnit, Unit
 
@@ -72,9 +72,14 @@ class Place:
 
 _BROKEN_GPU = re.compile(
     r"CUDA error: (uncorrectable ECC|no CUDA-capable device|unspecified launch failure|all CUDA-capable devices"
-    r"|unknown error|initialization error)|NVLink|GPU is lost"
+    r"|unknown error|initialization error|CUDA-capable device\(s\) is/are busy|CUDA driver version is insufficient)"
+    r"|NVLink|GPU is lost|Found no NVIDIA driver|No CUDA GPUs are available"
 )
 
+# What torch's own allocator does not ask for: contexts, handles, pinned memory, CUDA graphs, NCCL's buffers.
+_FULL_GPU = re.compile(
+    r"CUDA error: out of memory|CU(BLAS|DNN)_STATUS_\w*ALLOC\w*_FAILED|Cuda failure \d+ 'out of memory'"
+)
 
 _LOST_PEER = re.compile(r"Connection (closed|reset) by (remote )?peer")  # another process of one training died
 
@@ -82,6 +87,8 @@ _LOST_PEER = re.compile(r"Connection (closed|reset) by (remote )?peer")  # anoth
 def classify(error: BaseException) -> FailureClass:
     """The class of an exception that ended a unit."""
     if type(error).__name__ == "OutOfMemoryError":  # torch's; by name, since torch may not be imported here
+        return "cuda_oom"
+    if isinstance(error, RuntimeError) and _FULL_GPU.search(str(error)):
         return "cuda_oom"
     if isinstance(error, MemoryError):
         return "host_oom"
@@ -98,9 +105,17 @@ def classify(error: BaseException) -> FailureClass:
 
 def record_exception(store: Store, unit: Unit, error: BaseException, log_path: Path) -> Failure:
     """Write down that a unit ended with an exception."""
-    message = f"{type(error).__name__}: {error}"
+    message, failure_class = f"{type(error).__name__}: {error}", classify(error)
+    if failure_class == "cuda_oom":
+        message = f"{message.rstrip()}\n{_smaller(unit)}"
     text = "".join(traceback.format_exception(error))
-    return _record(store, unit, classify(error), message, text, log_path)
+    return _record(store, unit, failure_class, message, text, log_path)
+
+
+def _smaller(unit: Unit) -> str:
+    """What makes a unit take less of a GPU's memory, and changes no key."""
+    shared = "a smaller cluster.runs_per_gpu, where that is above 1, leaves more memory to each unit"
+    return shared if isinstance(unit, TrainUnit) else f"a smaller cluster.batch_size takes less memory; {shared}"
 
 
 def record_death(
@@ -114,6 +129,11 @@ def record_death(
 ) -> Failure:
     """Write down that a unit's process ended without a word, here or at the ``place`` given."""
     return _record(store, unit, failure_class, message, "", log_path, place)
+
+
+def failure_elsewhere(store: Store, unit: Unit, log_path: Path) -> Failure:
+    """What is to be said of a unit that another task does too, which failed first and writes down why."""
+    return _failure(store, unit, "unknown", "another task of this training failed first", "", log_path, None)
 
 
 def failures_of(store: Store, unit: Unit) -> list[Failure]:
@@ -159,10 +179,29 @@ def _record(
     log_path: Path,
     place: Place | None = None,
 ) -> Failure:
+    failure = _failure(store, unit, failure_class, message, text, log_path, place)
+    if not writes_failure():  # one record is enough
+        return failure
+    try:
+        write_json(_folder(store, unit) / f"{_stem(unit)}-attempt-{failure.attempt:04d}.json", asdict(failure))
+    except OSError:  # a full disk, say, which may be the very failure
+        logging.exception("cannot write down the failure of %s", unit.name)
+    return failure
+
+
+def _failure(
+    store: Store,
+    unit: Unit,
+    failure_class: FailureClass,
+    message: str,
+    text: str,
+    log_path: Path,
+    place: Place | None,
+) -> Failure:
     # Counted from the newest: older records may have been removed.
     attempt = max((failure.attempt for failure in failures_of(store, unit)), default=0) + 1
     place = place or Place.here()
-    failure = Failure(
+    return Failure(
         unit=unit.name,
         failure_class=failure_class,
         message=message,
@@ -174,13 +213,6 @@ def _record(
         time=time.time(),
         job=place.job,
     )
-    if not is_first_task():  # the first one learns of it, and one record is enough
-        return failure
-    try:
-        write_json(_folder(store, unit) / f"{_stem(unit)}-attempt-{attempt:04d}.json", asdict(failure))
-    except OSError:  # a full disk, say, which may be the very failure
-        logging.exception("cannot write down the failure of %s", unit.name)
-    return failure
 
 
 def _folder(store: Store, unit: Unit) -> Path:

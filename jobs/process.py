@@ -20,7 +20,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from jobs import interrupt, worker
-from jobs.failures import Failure, FailureClass, Place, failures_of, record_death
+from jobs.failures import Failure, FailureClass, Place, failure_elsewhere, failures_of, record_death
+from jobs.rank import writes_failure
 from jobs.store import Store
 from jobs.units import Resources, Stage, Unit
 
@@ -33,7 +34,7 @@ _WARM_STAGE: dict[Stage, list[str]] = {
     "attack": ["sklearn.datasets"],
     "aggregate": [],
 }
-_EXIT_ORPHANED, _EXIT_INTERRUPTED = 75, 76
+_EXIT_ORPHANED, _EXIT_INTERRUPTED, _EXIT_FAILED_ELSEWHERE = 75, 76, 77
 
 
 def modules_for(stage: Stage, num_units: int) -> list[str]:
@@ -92,6 +93,8 @@ class UnitProcess:
         recorded = failures_of(store, self.unit)
         if len(recorded) > self.num_failures_before:
             return recorded[-1]
+        if self.process.exitcode == _EXIT_FAILED_ELSEWHERE:  # a record from another node may not be seen here yet
+            return failure_elsewhere(store, self.unit, self.log_path)
         failure_class, message = _death(self.process.exitcode or 0)
         place = Place.here()
         if self.gpus is not None:
@@ -159,7 +162,7 @@ def _run_unit(
     except interrupt.Interrupted:
         sys.exit(_EXIT_INTERRUPTED)
     except Exception:  # written down by the worker
-        sys.exit(1)
+        sys.exit(1 if writes_failure() else _EXIT_FAILED_ELSEWHERE)
 
 
 def _die_with(lifeline: Connection) -> None:

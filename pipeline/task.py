@@ -28,8 +28,8 @@ from pipeline.submit import run_checkpointable
 
 _POLL_S = 1.0
 _EXIT_FAILED = 1
-# When one of several tasks fails, the first one has so long to write down why, before the job is ended.
-_FIRST_TASK_S = 10.0
+# When the process of one of several tasks dies without a word, another has so long to write that down.
+_OTHER_TASK_S = 10.0
 
 
 @dataclass(kw_only=True)
@@ -67,7 +67,7 @@ class ArrayTask:
                 item.lifeline.close()
         if not num_done:
             if not is_first_task():
-                time.sleep(_FIRST_TASK_S)
+                time.sleep(_OTHER_TASK_S)
             sys.exit(_EXIT_FAILED)
 
     def interrupt(self) -> bool:

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from smoothing.laws import GaussianNoise, NoiseLaw
 from smoothing.noise import BLOCK_ROWS, NoiseStream
-from smoothing.transfer import to_device
+from smoothing.transfer import Pace, to_device
 
 BaseClassifier = Callable[[Tensor], Tensor]
 """Maps inputs_BCHW, pixels about [0, 1], to logits_BK."""
 
 _CPU_PIXELS = 65_536  # values of a piece: its activations should stay in a core's cache
 _MIN_CPU_ROWS = 4
+_MAX_AHEAD = 3  # batches on a GPU or waiting for it: it goes on while the host draws the next one's noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,7 @@ class VoteCounter:
         num_slots = self.blocks_per_batch + 1  # the last one belongs to nobody: it fills up batches
         self._origins_SCHW = torch.zeros((num_slots, *image_shape), device=device)
         self._counts_SK = torch.zeros((num_slots, num_classes), dtype=torch.int64, device=device)
+        self._pace = Pace(device, _MAX_AHEAD)
         self._pool = ThreadPoolExecutor()  # has no threads before it has work
 
     def assign(self, slot: int, image_CHW: Tensor) -> None:
@@ -108,7 +110,9 @@ class VoteCounter:
                 if self._device.type == "cpu":
                     self._count_in_pieces(batch)
                 else:
+                    self._pace.await_room()
                     self._count_at_once(batch)
+                    self._pace.mark()
             yield batch
 
     def _count_in_pieces(self, batch: Sequence[Draws]) -> None:

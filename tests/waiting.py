@@ -29,7 +29,6 @@ class NoBlockingCopies(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default):
             source = args[-1] if func is torch.ops.aten._to_copy.default else args[1]
             is_asynchronous = (kwargs or {}).get("non_blocking", False) or args[2:] == (True,)
-            # A number is passed along with the kernel.
-            if source.dim() and source.device != META and result.device == META and not is_asynchronous:
+            if source.device != META and result.device == META and not is_asynchronous:
                 raise BlockingCopyError(f"{func} from {source.device}")
         return result

@@ -10,19 +10,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import nn
+from torch.distributed import HashStore
 
-from jobs import checkpoint, interrupt, train
+from jobs import checkpoint, interrupt, train, worker
 from jobs.datasets import dataset_info, load_images
-from jobs.distributed import Group, run_in_processes
+from jobs.distributed import Group, _joined, run_in_processes
 from jobs.errors import TrainingDivergedError
-from jobs.failures import classify
+from jobs.failures import classify, failures_of
 from jobs.feeding import Share, epoch_batches, make_feeder
 from jobs.models import build_classifier
+from jobs.rank import rank
 from jobs.specs import TrainSpec
 from jobs.store import Store
 from jobs.train import _randomness
@@ -179,6 +182,23 @@ def test_a_failure_of_one_process_is_the_failure_of_all(tmp_path: Path, resource
     assert not Store(tmp_path).is_trained(spec.key)
 
 
+def _forward_without_others(group: Group) -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(1)
+    module = nn.Sequential(nn.Conv2d(1, 1, 1), norm)
+    replica = group.replicated(module, torch.device("cpu"))
+    if group.is_first:
+        replica(torch.rand(4, 1, 2, 2))
+    group.wait_for_all()
+    assert norm.num_batches_tracked is not None
+    assert int(norm.num_batches_tracked) == group.is_first
+
+
+def test_a_forward_pass_sends_no_statistics() -> None:
+    """They are copied after each step, once."""
+    run_in_processes(_forward_without_others, 2, "cpu")
+
+
 def _fail_second(group: Group) -> None:
     if group.rank == 1:
         raise torch.OutOfMemoryError("CUDA out of memory, of the second process")
@@ -190,6 +210,34 @@ def test_the_error_that_came_first_is_the_one_that_is_raised() -> None:
         run_in_processes(_fail_second, 2, "cpu")
     assert classify(raised.value) == "cuda_oom"
     assert "in process 1:" in "".join(raised.value.__notes__)
+
+
+def _fail_second_as_with_nccl(group: Group) -> None:
+    """NCCL's collectives wait for a process that has failed, and its orderly end waits for them."""
+    pytest.MonkeyPatch().setattr(torch.distributed, "destroy_process_group", lambda: time.sleep(1000))
+    if group.rank == 1:
+        raise torch.OutOfMemoryError("CUDA out of memory, of the second process")
+    time.sleep(1000)
+
+
+def test_nobody_waits_for_a_process_that_failed() -> None:
+    began = time.monotonic()
+    with pytest.raises(torch.OutOfMemoryError, match="of the second process"):
+        run_in_processes(_fail_second_as_with_nccl, 2, "cpu")
+    assert time.monotonic() - began < 500
+
+
+def test_a_process_joins_nccl_on_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch is asked for, in order: without a device NCCL would guess one, and warn, at the first barrier."""
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: asked.append((device,)))
+    init = lambda backend, **options: asked.append((backend, options["device_id"], options["rank"]))  # noqa: E731
+    monkeypatch.setattr(torch.distributed, "init_process_group", init)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: asked.append(("destroyed",)))
+    gpu = torch.device("cuda", 1)
+    with _joined(HashStore(), 3, 4, gpu) as group:
+        assert (group.rank, group.num_processes) == (3, 4)
+    assert asked == [(gpu,), ("nccl", gpu, 3), ("destroyed",)]
 
 
 def _train_until_interrupted(spec: TrainSpec, store: Store, resources: Resources) -> None:
@@ -217,8 +265,9 @@ def test_a_request_to_stop_ends_all(resources: Resources, tmp_path: Path) -> Non
 class _Task:
     """One task of a SLURM job, by the variables that srun and submitit set."""
 
-    def __init__(self, rank: int, spec: TrainSpec, store: Store, resources: Resources) -> None:
+    def __init__(self, rank: int, act: Callable[..., None], *arguments: Any) -> None:
         variables = {
+            "CUDA_VISIBLE_DEVICES": str(rank),
             "SUBMITIT_EXECUTOR": "slurm",
             "SLURM_JOB_ID": str(os.getpid()),
             "SLURM_STEP_NUM_TASKS": "2",
@@ -231,7 +280,7 @@ class _Task:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in variables.items():
                 patch.setenv(name, value)
-            self.process = get_context("spawn").Process(target=_train_until_interrupted, args=(spec, store, resources))
+            self.process = get_context("spawn").Process(target=act, args=arguments)
             self.process.start()
 
     def ask_to_stop(self) -> None:
@@ -244,8 +293,26 @@ class _Task:
 
 def test_tasks_of_a_job_stop_together_when_one_is_asked(resources: Resources, tmp_path: Path) -> None:
     store, spec = Store(tmp_path), replace(SPEC, epochs=500)
-    tasks = [_Task(rank, spec, store, resources) for rank in range(2)]
+    tasks = [_Task(rank, _train_until_interrupted, spec, store, resources) for rank in range(2)]
     _await(lambda: bool(store.saved_epochs(spec.key)) or not tasks[0].process.is_alive())
     tasks[1].ask_to_stop()
     assert [task.join() for task in tasks] == [76, 76]
     assert not store.is_trained(spec.key)
+
+
+def _train_with_a_full_second_gpu(spec: TrainSpec, store: Store, resources: Resources) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    if rank() == 1:
+        pytest.MonkeyPatch().setattr(train, "_train_epoch", full)
+    worker.execute(TrainUnit(train=spec), store, resources, store.root / "unit.log")
+
+
+def test_the_task_that_failed_first_writes_down_why_and_where(resources: Resources, tmp_path: Path) -> None:
+    """It alone knows its node and GPU, and the others may hang in NCCL until they are ended."""
+    store = Store(tmp_path)
+    tasks = [_Task(rank, _train_with_a_full_second_gpu, SPEC, store, resources) for rank in range(2)]
+    assert [task.join() for task in tasks] == [1, 1]
+    (failure,) = failures_of(store, TrainUnit(train=SPEC))
+    assert (failure.failure_class, failure.gpus, failure.attempt) == ("cuda_oom", "1", 1)

@@ -20,6 +20,16 @@ UNITS: list[Unit] = [TrainUnit(train=PGD_RUN.train), SHARD, AggregateUnit(grid="
     ("error", "failure_class"),
     [
         (torch.OutOfMemoryError("CUDA out of memory"), "cuda_oom"),
+        (torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be ..."), "cuda_oom"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "cuda_oom"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), "cuda_oom"),
+        (
+            RuntimeError("ncclUnhandledCudaError: Call to CUDA function failed.\nCuda failure 2 'out of memory'"),
+            "cuda_oom",
+        ),
+        (RuntimeError("Found no NVIDIA driver on your system."), "node_fail"),
+        (RuntimeError("No CUDA GPUs are available"), "node_fail"),
+        (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), "bug"),
         (MemoryError(), "host_oom"),
         (OSError(28, "No space left on device"), "data"),
         (RecordError("x"), "data"),
@@ -86,3 +96,10 @@ def test_a_record_that_was_removed_does_not_let_the_next_overwrite_one(tmp_path:
     next(tmp_path.rglob("*-attempt-0001.json")).unlink()
     failures.record_death(store, SHARD, "unknown", "third", tmp_path / "log")
     assert [failure.message for failure in failures.failures_of(store, SHARD)] == ["second", "third"]
+
+
+@pytest.mark.parametrize(("unit", "option"), [(SHARD, "cluster.batch_size"), (UNITS[0], "cluster.runs_per_gpu")])
+def test_a_full_gpu_says_what_to_do(unit: Unit, option: str, tmp_path: Path) -> None:
+    failure = failures.record_exception(Store(tmp_path), unit, torch.OutOfMemoryError("CUDA out of memory"), tmp_path)
+    assert failure.message.startswith("OutOfMemoryError: CUDA out of memory\n")
+    assert f"a smaller {option}" in failure.message

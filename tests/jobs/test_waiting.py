@@ -72,6 +72,7 @@ def test_a_batch_of_certification_never_waits(law: NoiseLaw) -> None:
         pytest.param(lambda values: values.cpu(), id="to the host"),
         pytest.param(lambda values: values + torch.ones(3).to(META), id="from the host"),
         pytest.param(lambda values: values.copy_(torch.ones(3)), id="copied from the host"),
+        pytest.param(lambda values: values.copy_(torch.tensor(1.0)), id="a number copied from the host"),
     ],
 )
 def test_what_waits_is_found(ask: Callable[[Tensor], Any]) -> None:
