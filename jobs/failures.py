@@ -15,7 +15,7 @@ from typing import Literal
 
 from jobs.atomic import read_json, write_json
 from jobs.errors import CheckpointError, ConfigError, DataError, RecordError, TrainingDivergedError
-from jobs.rank import writes_failure
+from jobs.rank import is_first_task, writes_failure
 from jobs.store import Store
 from jobs.units import AggregateUnit, TrainUnit, Unit
 
