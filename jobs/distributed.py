@@ -80,8 +80,11 @@ class Group:
         if self.num_processes == 1:
             return module
         device_ids = [torch.cuda.current_device()] if device.type == "cuda" else None
+        replica = nn.parallel.DistributedDataParallel(module, device_ids=device_ids)
         # Statistics are copied after each step (``copy_buffers``), since the next one begins with an attack.
-        return nn.parallel.DistributedDataParallel(module, device_ids=device_ids, broadcast_buffers=False)
+        # Set here, since the argument's name is not the same in all versions of torch.
+        replica.broadcast_buffers = False
+        return replica
 
     def copy_buffers(self, module: nn.Module) -> None:
         """Give all processes the first one's running statistics, as one replicated model has them."""
