@@ -9,7 +9,7 @@ import re
 import socket
 import time
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -108,8 +108,8 @@ def record_exception(store: Store, unit: Unit, error: BaseException, log_path: P
     message, failure_class = f"{type(error).__name__}: {error}", classify(error)
     if failure_class == "cuda_oom":
         message = f"{message.rstrip()}\n{_smaller(unit)}"
-    text = "".join(traceback.format_exception(error))
-    return _record(store, unit, failure_class, message, text, log_path)
+    failure = _failure(store, unit, failure_class, message, log_path)
+    return _recorded(store, unit, replace(failure, traceback="".join(traceback.format_exception(error))))
 
 
 def _smaller(unit: Unit) -> str:
@@ -128,12 +128,12 @@ def record_death(
     place: Place | None = None,
 ) -> Failure:
     """Write down that a unit's process ended without a word, here or at the ``place`` given."""
-    return _record(store, unit, failure_class, message, "", log_path, place)
+    return _recorded(store, unit, _failure(store, unit, failure_class, message, log_path, place))
 
 
 def failure_elsewhere(store: Store, unit: Unit, log_path: Path) -> Failure:
     """What is to be said of a unit that another task does too, which failed first and writes down why."""
-    return _failure(store, unit, "unknown", "another task of this training failed first", "", log_path, None)
+    return _failure(store, unit, "unknown", "another task of this training failed first", log_path)
 
 
 def failures_of(store: Store, unit: Unit) -> list[Failure]:
@@ -170,16 +170,7 @@ def _read(path: Path, unit: Unit) -> Failure:
         )
 
 
-def _record(
-    store: Store,
-    unit: Unit,
-    failure_class: FailureClass,
-    message: str,
-    text: str,
-    log_path: Path,
-    place: Place | None = None,
-) -> Failure:
-    failure = _failure(store, unit, failure_class, message, text, log_path, place)
+def _recorded(store: Store, unit: Unit, failure: Failure) -> Failure:
     if not writes_failure():  # one record is enough
         return failure
     try:
@@ -194,9 +185,8 @@ def _failure(
     unit: Unit,
     failure_class: FailureClass,
     message: str,
-    text: str,
     log_path: Path,
-    place: Place | None,
+    place: Place | None = None,
 ) -> Failure:
     # Counted from the newest: older records may have been removed.
     attempt = max((failure.attempt for failure in failures_of(store, unit)), default=0) + 1
@@ -205,7 +195,7 @@ def _failure(
         unit=unit.name,
         failure_class=failure_class,
         message=message,
-        traceback=text,
+        traceback="",
         host=place.host,
         gpus=place.gpus,
         log_path=str(log_path),
