@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -23,7 +22,7 @@ from jobs.aggregate import collect_run, is_current
 from jobs.errors import ConfigError, RecordError
 from jobs.indices import missing_from
 from jobs.manifest import Manifest, Run, open_grid
-from jobs.store import Store
+from jobs.store import Store, command_arguments
 
 _REMEDY = "launch it again, with the settings of before (python -m pipeline.launch {name} ...)"
 
@@ -59,21 +58,16 @@ def load_grid(
     check_comparable(parameters, [str(run.indices) for run in runs])
     keys = [(model.train_key, model.certify_key) for model in parameters]
     missing = {key: gap for key, run in zip(keys, runs, strict=True) if (gap := _gap(key, run, store))}
+    name = command_arguments(manifest.grid, store.root)
     if missing and not allow_partial:
-        remedy = _REMEDY.format(name=_name(manifest.grid, store))
+        remedy = _REMEDY.format(name=name)
         raise RecordError(incomplete_message(manifest.grid, len(runs), list(missing.values()), remedy))
     complete = {key: run for key, run in zip(keys, runs, strict=True) if key not in missing}
     if not complete:
-        raise RecordError(f"grid {grid}: no model is complete yet; python -m pipeline.status {_name(grid, store)}")
+        raise RecordError(f"grid {grid}: no model is complete yet; python -m pipeline.status {name}")
     tables = _tables(manifest, complete, store, columns)
     models = label_models([known for key, known in zip(keys, parameters, strict=True) if key in complete], tables)
     return CertifiedGrid(name=manifest.grid, models=models, missing=tuple(missing.values()))
-
-
-def _name(grid: object, store: Store) -> str:
-    """How commands name a grid of these results."""
-    folder = str(store.root)
-    return f"grid={grid}" if folder == "results" else f"grid={grid} results={shlex.quote(folder)}"
 
 
 def _open_launched(store: Store, grid: object) -> Manifest:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,12 @@ ShardStage = Literal["certify", "attack"]
 _SHARD_NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.parquet")
 _PARTIAL_NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.partial\.parquet")
 _STATE_NAME = re.compile(r"epoch-(\d+)\.pt")
+
+
+def command_arguments(grid: object, results: Path) -> str:
+    """How commands name a grid and the folder of its results, which may be the default."""
+    folder = str(results)
+    return f"grid={grid}" if folder == "results" else f"grid={grid} results={shlex.quote(folder)}"
 
 
 @dataclass(frozen=True)

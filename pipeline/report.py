@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from jobs.failures import Failure
 from jobs.manifest import Manifest, ShardedRun
-from jobs.store import Store
+from jobs.store import Store, command_arguments
 from pipeline.activity import Activity
 from pipeline.config import LaunchConfig
 from pipeline.cost import gpu_hours
@@ -104,7 +104,7 @@ def elsewhere_text(config: LaunchConfig, names: Sequence[str]) -> str:
     return (
         f"error: SLURM has {len(names):,} units of grid {grid} queued or running; nothing was started here. "
         "Wait for them, launch with cluster=slurm, or cancel them first: "
-        f"python -m pipeline.cancel grid={grid}{_results(config)}\n"
+        f"python -m pipeline.cancel {command_arguments(grid, config.results)}\n"
         f"{follow_step(config)}"
     )
 
@@ -131,7 +131,8 @@ def occupied_text(config: LaunchConfig, store: Store) -> str:
 
 def follow_step(config: LaunchConfig, grid: str | None = None) -> str:
     """The command that follows what is under way, of this grid or another."""
-    return f"follow: python -m pipeline.status grid={grid or config.manifest.grid}{_results(config)} watch=true"
+    arguments = command_arguments(grid or config.manifest.grid, config.results)
+    return f"follow: python -m pipeline.status {arguments} watch=true"
 
 
 def outcome_text(outcome: Outcome) -> str:
@@ -173,11 +174,7 @@ def failure_text(failure: Failure) -> str:
 
 def next_step(config: LaunchConfig) -> str:
     """The command that makes something of a complete grid."""
-    return f"next: python -m analysis.envelope grid={config.manifest.grid}{_results(config)}"
-
-
-def _results(config: LaunchConfig) -> str:
-    return "" if str(config.results) == "results" else f" results={shlex.quote(str(config.results))}"
+    return f"next: python -m analysis.envelope {command_arguments(config.manifest.grid, config.results)}"
 
 
 def _few(names: Sequence[str]) -> str:

@@ -65,10 +65,10 @@ def test_a_checkpoint_s_path_is_taken_as_it_is_written(path: str, plus: str) -> 
     assert values["train"]["checkpoint"] == path
 
 
-def test_a_path_may_begin_with_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
+def test_a_path_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     values = compose_config("launch", ["grid=digits", "results=~/r", "data.imagenet=~/i", "data.cifar10=a~b"])
-    assert (values["results"], values["data"]["imagenet"]) == ("/home/me/r", "/home/me/i")
+    assert (values["results"], values["data"]["imagenet"]) == (f"{tmp_path}/r", f"{tmp_path}/i")
     assert values["data"]["cifar10"] == "a~b"
 
 
