@@ -13,7 +13,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from analysis.load import load_grid
-from analysis.log_files import HEADERS
+from analysis.logs.files import HEADERS
 from analysis.models import Model
 from configs.entry import EXIT_FAILED, run_entry
 from jobs.atomic import write_atomically

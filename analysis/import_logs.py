@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from analysis.log_tree import LogTree, read_tree
+from analysis.logs.tree import LogTree, read_tree
 from configs.entry import EXIT_FAILED, run_entry
 from jobs import imported, records
 from jobs.atomic import write_atomically

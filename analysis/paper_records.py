@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.declarations import Conditions
 from analysis.load import load_grid
 from analysis.load_imported import load_imported_models
-from analysis.log_tree import read_tree
+from analysis.logs.tree import read_tree
 from analysis.models import ROW_COLUMNS, Model, label_models
 from analysis.predictions import attacked_predictions, logged_predictions
 from analysis.selection import Parameters, matches, matches_any

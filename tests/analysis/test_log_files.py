@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.log_files import over_reach, read_log, seconds
+from analysis.logs.files import over_reach, read_log, seconds
 from jobs.errors import RecordError
 from smoothing.radius import max_radius
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from analysis.log_paths import parse_log_path
+from analysis.logs.paths import parse_log_path
 from jobs.errors import RecordError
 
 NET = "cifar10/resnet110/noise_0.50/test/sigma_0.50"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from analysis.log_files import MAX_INT32
+from analysis.logs.files import MAX_INT32
 from jobs.datasets import dataset_names
 from jobs.errors import RecordError
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from analysis.log_files import Log, over_reach, read_log
-from analysis.log_paths import LogPath, parse_log_path
+from analysis.logs.files import Log, over_reach, read_log
+from analysis.logs.paths import LogPath, parse_log_path
 from jobs.errors import RecordError
 from jobs.imported import IMPORTED, PREDICTIONS
 from jobs.records import RecordKind
