@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.compare import Comparison, Contenders
 from analysis.models import Model
-from analysis.paper_numbers import printed_envelope
+from analysis.printed import printed_envelope
 from smoothing.accuracy import abstention_rate
 from smoothing.bands import simultaneous_half_width
 from smoothing.bounds import two_sided_interval

@@ -14,7 +14,7 @@ from analysis.export_tsv import by_log_path, export_tsv
 from analysis.import_logs import import_logs
 from analysis.load import load_grid
 from analysis.paired import paired
-from analysis.paper import paper
+from analysis.paper.__main__ import paper
 from analysis.selection import matches
 from configs.entry import run_command
 from jobs import records

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.declarations import parse_declarations
-from analysis.paper import paper
-from analysis.paper_numbers import printed_envelope, printed_models
+from analysis.paper.__main__ import paper
+from analysis.paper.declarations import parse_declarations
+from analysis.printed import printed_envelope, printed_models
 from configs.composition import compose_config
 from configs.entry import run_command
 from jobs.errors import ConfigError

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.paper import paper
+from analysis.paper.__main__ import paper
 from configs.composition import compose_config
 from configs.entry import run_command
 from jobs import records

@@ -1,4 +1,4 @@
-"""The numbers that the paper prints, from paper_numbers.csv, whose head says where they come from."""
+"""The numbers that the paper prints, from printed.csv, whose head says where they come from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis.selection import Parameters, as_printed
 
-_PATH = Path(__file__).with_name("paper_numbers.csv")
+_PATH = Path(__file__).with_name("printed.csv")
 
 
 class ModelKey(NamedTuple):

@@ -11,12 +11,12 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from analysis.declarations import FigureDeclaration, TableDeclaration, parse_declarations
 from analysis.import_logs import source_folder
-from analysis.paper_figures import PaperFigure, figure_frame, trace_figure
-from analysis.paper_fill import fill_table
-from analysis.paper_records import PaperRecords, from_grid, from_logs
-from analysis.paper_tables import PaperTable, table_frame, table_latex, table_markdown
+from analysis.paper.declarations import FigureDeclaration, TableDeclaration, parse_declarations
+from analysis.paper.figures import PaperFigure, figure_frame, trace_figure
+from analysis.paper.fill import fill_table
+from analysis.paper.records import PaperRecords, from_grid, from_logs
+from analysis.paper.tables import PaperTable, table_frame, table_latex, table_markdown
 from configs.entry import EXIT_FAILED, run_entry
 from jobs.atomic import write_atomically
 from jobs.errors import ConfigError, RecordError

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from analysis.compare import contend, even_radii, round_radii
-from analysis.declarations import RowsDeclaration, TableDeclaration
 from analysis.models import Model
-from analysis.paper_numbers import ModelKey, PrintedRow, printed_envelope, printed_model, printed_models
-from analysis.paper_records import PaperRecords, whole_models
-from analysis.paper_tables import NOT_RECORDED, Cell, PaperTable
+from analysis.paper.declarations import RowsDeclaration, TableDeclaration
+from analysis.paper.records import PaperRecords, whole_models
+from analysis.paper.tables import NOT_RECORDED, Cell, PaperTable
+from analysis.printed import ModelKey, PrintedRow, printed_envelope, printed_model, printed_models
 from analysis.selection import Parameters, matches
 from jobs.specs import decimal
 

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.compare import contend
-from analysis.declarations import CurveDeclaration, FigureDeclaration
 from analysis.figures import Curve, envelope_curve
-from analysis.paper_records import PaperRecords, whole_models
-from analysis.predictions import CLASSIFIER, meeting
+from analysis.paper.declarations import CurveDeclaration, FigureDeclaration
+from analysis.paper.predictions import CLASSIFIER, meeting
+from analysis.paper.records import PaperRecords, whole_models
 from analysis.selection import as_printed
 from jobs.errors import RecordError
 

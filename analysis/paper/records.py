@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.declarations import Conditions
 from analysis.load import load_grid
 from analysis.load_imported import load_imported_models
 from analysis.logs.tree import read_tree
 from analysis.models import ROW_COLUMNS, Model, label_models
-from analysis.predictions import attacked_predictions, logged_predictions
+from analysis.paper.declarations import Conditions
+from analysis.paper.predictions import attacked_predictions, logged_predictions
 from analysis.selection import Parameters, matches, matches_any
 from jobs import records
 from jobs.imported import PREDICTIONS

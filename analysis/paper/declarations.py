@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from analysis.compare import even_radii
-from analysis.predictions import LARGEST, SCHEMA
+from analysis.paper.predictions import LARGEST, SCHEMA
 from analysis.selection import check_where
 from jobs.errors import ConfigError
 from jobs.validation import STRICT, collect, unknown_choice
