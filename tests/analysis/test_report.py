@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from analysis.compare import compare
-from analysis.report import report
-from analysis.report_page import page_data, render
+from analysis.report.__main__ import report
+from analysis.report.page import page_data, render
 from analysis.statistics import Levels, envelope_frame
 from configs.entry import run_command
 from jobs.store import Store

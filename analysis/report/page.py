@@ -44,7 +44,7 @@ def render(comparison: Comparison, frame: pd.DataFrame, levels: Levels, provenan
     grid = comparison.grid
     num_images = sum(len(model.rows) for model in grid.models)
     cost_s = sum(cost for model in grid.models if (cost := _cost_s(model)) is not None)
-    template = Template((_FOLDER / "report_page.html").read_text(encoding="utf-8"))
+    template = Template((_FOLDER / "page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=html.escape(f"Grid {grid.name}"),
         summary=html.escape(
@@ -56,7 +56,7 @@ def render(comparison: Comparison, frame: pd.DataFrame, levels: Levels, provenan
         runs=_runs(grid.models),
         provenance=_table(["what", "value"], provenance.items(), num_text=2),
         data=json.dumps(page_data(comparison, levels)).replace("</", "<\\/"),
-        script=(_FOLDER / "report_page.js").read_text(encoding="utf-8"),
+        script=(_FOLDER / "page.js").read_text(encoding="utf-8"),
         plotly=get_plotlyjs(),
     )
 

@@ -13,7 +13,7 @@ from analysis.compare import compare, default_radii
 from analysis.load import load_grid
 from analysis.models import REPORT_COLUMNS
 from analysis.provenance import provenance_of
-from analysis.report_page import render
+from analysis.report.page import render
 from analysis.statistics import Levels, envelope_frame
 from configs.entry import EXIT_FAILED, run_entry
 from jobs.atomic import write_atomically
