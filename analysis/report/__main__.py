@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from analysis.compare import compare, default_radii
 from analysis.load import load_grid
 from analysis.models import REPORT_COLUMNS
-from analysis.provenance import provenance_of
+from analysis.origin import provenance_of
 from analysis.report.page import render
 from analysis.statistics import Levels, envelope_frame
 from configs.entry import EXIT_FAILED, run_entry
