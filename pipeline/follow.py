@@ -10,7 +10,7 @@ from configs.entry import EXIT_FAILED
 from jobs.manifest import Manifest
 from jobs.store import Store
 from jobs.units import STAGES
-from pipeline import report
+from pipeline import text
 from pipeline.status import Status, is_under_way, look
 
 
@@ -31,7 +31,7 @@ def follow(manifest: Manifest, store: Store, *, poll_s: float) -> int:
         time.sleep(poll_s)
     for unit in current.states.units:
         if unit.failure:
-            print(report.failure_text(unit.failure), file=sys.stderr)
+            print(text.failure_text(unit.failure), file=sys.stderr)
     if current.states.aggregate.state == "done":
         print("complete")
         return 0

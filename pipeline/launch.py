@@ -17,7 +17,7 @@ from jobs.folders import check_writable
 from jobs.manifest import Manifest, check_launchable, read_manifest, write_manifest
 from jobs.store import Store
 from jobs.units import Resources
-from pipeline import report, scheduler
+from pipeline import scheduler, text
 from pipeline.activity import Activity, units_of
 from pipeline.config import LaunchConfig, parse_launch
 from pipeline.debug import DebugExecutor
@@ -53,7 +53,7 @@ def launch(values: dict[str, Any]) -> int:
         with filelock.FileLock(store.launch_lock_path()).acquire(timeout=_LOCK_PATIENCE_S):
             exit_code = _launch_locked(config, store)
     except filelock.Timeout:
-        print(report.occupied_text(config, store), file=sys.stderr)
+        print(text.occupied_text(config, store), file=sys.stderr)
         return EXIT_FAILED
     except SchedulerError as error:
         print(
@@ -88,13 +88,13 @@ def _dry_run(config: LaunchConfig, store: Store) -> int:
     found = _survey(config, store)
     todo = _plan(config, found)
     print(f"grid {manifest.grid}: {len(manifest.train_keys)} models, results in {store.root} (dry run)")
-    print(report.plan_table(manifest, found.observed, todo, found.activity))
-    if cost := report.cost_text(todo):
+    print(text.plan_table(manifest, found.observed, todo, found.activity))
+    if cost := text.cost_text(todo):
         print(cost)
     executor = _executor(config, found, todo)
     if config.cluster.kind == "slurm":
-        for stage, text in executor.scripts(todo, grid=manifest.grid, store=store).items():  # type: ignore[attr-defined]
-            print(f"\n--- sbatch, {stage}\n{text}")
+        for stage, script in executor.scripts(todo, grid=manifest.grid, store=store).items():  # type: ignore[attr-defined]
+            print(f"\n--- sbatch, {stage}\n{script}")
     return 0
 
 
@@ -110,42 +110,42 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
             )
         elsewhere = units_of(manifest, found.activity.under_way)
         if elsewhere:
-            print(report.elsewhere_text(config, elsewhere), file=sys.stderr)
+            print(text.elsewhere_text(config, elsewhere), file=sys.stderr)
             return EXIT_FAILED
     if found.deaths:
         record_deaths(found.deaths, manifest, store)
         found = survey(manifest, store, found.activity)
     todo = _plan(config, found)
     print(f"grid {manifest.grid}: {len(manifest.train_keys)} models, results in {store.root}")
-    print(report.plan_table(manifest, found.observed, todo, found.activity))
+    print(text.plan_table(manifest, found.observed, todo, found.activity))
     if todo.waiting:
-        print(report.waiting_text(todo, found.history), file=sys.stderr)
+        print(text.waiting_text(todo, found.history), file=sys.stderr)
     if not todo.units:
         if todo.waiting:
             return EXIT_FAILED
         write_manifest(store.manifest_path(manifest.grid), manifest)  # should it have been lost or damaged
-        print(report.nothing_to_do(config, found.activity))
+        print(text.nothing_to_do(config, found.activity))
         return 0
     bring_in(todo, config, store)
     _note_changed_grid(manifest, store)
     write_manifest(store.manifest_path(manifest.grid), manifest)
     if found.activity.stuck:
         scheduler.cancel(task.job for task in found.activity.stuck)
-        print(report.stuck_text(found.activity.stuck), file=sys.stderr)
+        print(text.stuck_text(found.activity.stuck), file=sys.stderr)
     sys.stdout.flush()
     executor = _executor(config, found, todo)
     outcome = executor.run(todo, grid=manifest.grid, store=store, resources=_resources(config))
     if outcome.failures or outcome.problem:
-        print(report.outcome_text(outcome), file=sys.stderr)
+        print(text.outcome_text(outcome), file=sys.stderr)
         return EXIT_FAILED
     if outcome.limit and not outcome.num_queued:
-        print(report.limit_text(outcome, found.activity), file=sys.stderr)
+        print(text.limit_text(outcome, found.activity), file=sys.stderr)
         # What is under way is queued, and makes room when it ends; without it nothing is.
         return EXIT_FAILED if todo.waiting or not found.activity.under_way else 0
     if outcome.num_queued:
-        print(report.queued_text(config, store, outcome, time.monotonic() - began))
+        print(text.queued_text(config, store, outcome, time.monotonic() - began))
     elif not todo.waiting:
-        print(f"complete after {time.monotonic() - began:.0f} s\n{report.next_step(config)}")
+        print(f"complete after {time.monotonic() - began:.0f} s\n{text.next_step(config)}")
     return EXIT_FAILED if todo.waiting else 0
 
 

@@ -20,7 +20,7 @@ from jobs.manifest import Manifest, open_grid
 from jobs.store import Store
 from jobs.units import ShardUnit, TrainUnit, Unit
 from jobs.validation import STRICT, build
-from pipeline import report, scheduler
+from pipeline import scheduler, text
 from pipeline.activity import Activity, read_activity, slurm_activity
 from pipeline.estimate import estimate
 from pipeline.postmortem import submission_times
@@ -109,7 +109,7 @@ def _lines(current: Status, *, verbose: bool) -> Iterator[str]:
         yield f"stuck: SLURM will never run {len(activity.stuck)} tasks ({reasons}); launch again to replace them"
     if verbose:
         yield from (_unit_line(unit, current) for unit in current.states.units)
-    yield from (report.failure_text(unit.failure) for unit in current.states.units if unit.failure)
+    yield from (text.failure_text(unit.failure) for unit in current.states.units if unit.failure)
 
 
 def _stage_table(current: Status) -> str:
