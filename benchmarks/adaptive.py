@@ -32,7 +32,7 @@ from jobs.inference import for_inference
 from jobs.manifest import Run
 from jobs.store import Store
 from jobs.units import Resources, TrainUnit
-from pipeline.config import parse_launch
+from pipeline.request.config import parse_launch
 from smoothing.bounds import min_count_for
 from smoothing.certificate import Certificate
 from smoothing.certify import TestImage, certify_images

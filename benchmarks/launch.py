@@ -25,7 +25,7 @@ from jobs.aggregate import FINGERPRINT_KEY
 from jobs.indices import partition
 from jobs.manifest import Manifest, write_manifest
 from jobs.store import Store
-from pipeline.config import parse_launch
+from pipeline.request.config import parse_launch
 
 NUM_SHARDS = 20
 LIMITS_S = {12_800: 3.0, 128_000: 30.0}

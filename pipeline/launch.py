@@ -19,13 +19,13 @@ from jobs.store import Store
 from jobs.units import Resources
 from pipeline import scheduler, text
 from pipeline.activity import Activity, units_of
-from pipeline.config import LaunchConfig, parse_launch
 from pipeline.debug import DebugExecutor
 from pipeline.executor import Executor
 from pipeline.gpus import visible_gpus
 from pipeline.local import LocalExecutor
 from pipeline.plan import Plan, plan
 from pipeline.postmortem import record_deaths
+from pipeline.request.config import LaunchConfig, parse_launch
 from pipeline.scheduler import SchedulerError
 from pipeline.sources import bring_in, check_checkpoints, check_data
 from pipeline.survey import Survey, survey, survey_slurm

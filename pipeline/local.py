@@ -19,7 +19,7 @@ from pipeline.plan import Plan
 from pipeline.progress import Progress
 from pipeline.schedule import Schedule
 
-_PRELOAD = [process.WARM, "configs.entry", "pipeline.grid", "pipeline.text"]
+_PRELOAD = [process.WARM, "configs.entry", "pipeline.request.grid", "pipeline.text"]
 _POLL_S = 1.0
 
 

@@ -6,8 +6,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import SlurmConfig, StageConfig
 from pipeline.ledger import ArrayName
+from pipeline.request.config import SlurmConfig, StageConfig
 
 
 def sbatch_parameters(

@@ -15,10 +15,10 @@ from jobs.units import STAGES, Resources, Stage, Unit
 from pipeline import ledger, scheduler
 from pipeline.activity import Activity, units_of
 from pipeline.arrays import Block, Task, blocks
-from pipeline.config import SlurmConfig
 from pipeline.executor import Outcome
 from pipeline.ledger import ArrayName, Launch
 from pipeline.plan import Plan
+from pipeline.request.config import SlurmConfig
 from pipeline.retry import bad_nodes
 from pipeline.sbatch import sbatch_parameters
 from pipeline.scheduler import SchedulerError

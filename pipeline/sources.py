@@ -6,14 +6,12 @@ many, and which may have no network.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from jobs.atomic import write_atomically
 from jobs.datasets import data_folder, dataset_module
@@ -22,38 +20,7 @@ from jobs.prepare import is_prepared
 from jobs.store import Store
 from jobs.units import AggregateUnit, TrainUnit, Unit
 from pipeline.plan import Plan
-
-if TYPE_CHECKING:
-    from pipeline.config import LaunchConfig
-
-
-def sha256_of(path: object) -> str | None:
-    """The hash of a published checkpoint; None where there is none.
-
-    Args:
-        path: As configured.
-
-    Raises:
-        ConfigError: It is no path, or the file cannot be read.
-    """
-    if path is None:
-        return None
-    if not isinstance(path, str) or not path:
-        raise ConfigError([f"train.checkpoint: write the path of a file, got {path!r}"])
-    try:
-        status = Path(path).stat()
-        return _sha256(path, status.st_mtime_ns, status.st_size)
-    except OSError as error:
-        raise ConfigError([f"train.checkpoint: cannot read {path} ({error.strerror})"]) from error
-
-
-def checkpoint_files(blocks: Sequence[Mapping[str, Any]], train: Mapping[str, Any]) -> dict[str, Path]:
-    """The files of all published checkpoints that a grid names, by hash."""
-    paths: set[str] = set()
-    for block in blocks:
-        value = {**train, **block}.get("checkpoint")
-        paths.update(path for path in (value if isinstance(value, list) else [value]) if path is not None)
-    return {str(sha256_of(path)): Path(path) for path in sorted(paths)}
+from pipeline.request.config import LaunchConfig
 
 
 def check_data(config: LaunchConfig) -> None:
@@ -122,13 +89,6 @@ def _copy(source: Path, target: Path, sha256: str) -> None:
             raise ConfigError([f"train.checkpoint: {source} changed while it was copied; launch again"])
 
     write_atomically(target, lambda temporary: shutil.copyfile(source, temporary), check)
-
-
-@functools.cache
-def _sha256(path: str, mtime_ns: int, size: int) -> str:
-    del mtime_ns, size  # a changed file is read again
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _dataset_of(unit: Unit) -> str | None:

@@ -11,12 +11,12 @@ from jobs.failures import Failure
 from jobs.manifest import Manifest, ShardedRun
 from jobs.store import Store, command_arguments
 from pipeline.activity import Activity
-from pipeline.config import LaunchConfig
 from pipeline.cost import gpu_hours
 from pipeline.executor import Outcome
 from pipeline.history import History
 from pipeline.observe import Observation
 from pipeline.plan import Plan
+from pipeline.request.config import LaunchConfig
 from pipeline.scheduler import QueuedTask
 
 

@@ -11,7 +11,7 @@ from configs.composition import compose_config
 from jobs import records
 from jobs.manifest import Manifest
 from jobs.store import Store
-from pipeline.config import parse_launch
+from pipeline.request.config import parse_launch
 
 TINY = [
     "grid=digits",

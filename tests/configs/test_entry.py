@@ -10,7 +10,7 @@ import pytest
 from configs.composition import compose_config, options_of
 from configs.entry import EXIT_CONFIG, EXIT_INTERRUPTED, run_command
 from jobs.errors import ConfigError
-from pipeline.config import parse_launch
+from pipeline.request.config import parse_launch
 
 
 @pytest.mark.parametrize("cluster", options_of("cluster"))

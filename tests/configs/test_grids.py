@@ -9,8 +9,8 @@ import pytest
 
 from configs.composition import CONFIG_DIR, compose_config, options_of
 from jobs.manifest import Manifest
-from pipeline.config import parse_launch
 from pipeline.launch import launch
+from pipeline.request.config import parse_launch
 
 FILES = {"pretrained": [f"train.checkpoint={CONFIG_DIR / 'launch.yaml'}"]}
 """What a grid needs on the command line (any file has a hash)."""

@@ -20,8 +20,8 @@ from jobs.models import Classifier, build_classifier
 from jobs.specs import TrainSpec
 from jobs.store import Store
 from jobs.validation import build
-from pipeline.config import parse_launch
 from pipeline.launch import launch
+from pipeline.request.config import parse_launch
 from tests.trees import make_tree
 
 ARCHITECTURE = "cifar_resnet20"

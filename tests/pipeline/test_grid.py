@@ -6,7 +6,7 @@ import pytest
 
 from jobs.errors import ConfigError
 from jobs.manifest import Manifest
-from pipeline.grid import GridConfig, expand
+from pipeline.request.grid import GridConfig, expand
 
 TRAIN: dict[str, Any] = {
     "dataset": "digits",

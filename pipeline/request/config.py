@@ -16,9 +16,9 @@ from jobs.errors import ConfigError
 from jobs.manifest import Manifest
 from jobs.units import STAGES, Compile, Stage
 from jobs.validation import STRICT, collect
-from pipeline.grid import GridConfig, expand
+from pipeline.request.checkpoints import checkpoint_files
+from pipeline.request.grid import GridConfig, expand
 from pipeline.retry import Retry
-from pipeline.sources import checkpoint_files
 
 # Options of sbatch that have a name of their own here, and those on which a launch and its jobs rest:
 # jobs are found by their name, tasks by their index, logs in their folder, the job's number in the answer.

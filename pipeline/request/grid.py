@@ -14,8 +14,8 @@ from jobs.indices import IndexRange
 from jobs.manifest import GridName, Manifest, Run
 from jobs.specs import CertifySpec, TrainSpec
 from jobs.validation import STRICT, collect, unknown_choice
-from pipeline.attacks import expand_attacks, image_indices, product_of
-from pipeline.sources import sha256_of
+from pipeline.request.axes import expand_attacks, image_indices, product_of
+from pipeline.request.checkpoints import sha256_of
 
 _AXES = [*(field.name for field in fields(TrainSpec) if field.name != "checkpoint_sha256"), "sigma_cert", "checkpoint"]
 
