@@ -14,9 +14,9 @@ from configs.entry import EXIT_FAILED, run_entry
 from jobs.manifest import open_grid
 from jobs.store import Store
 from jobs.validation import STRICT, build
-from pipeline import scheduler
-from pipeline.activity import tasks_of_grid
-from pipeline.scheduler import SchedulerError
+from pipeline.state import queue
+from pipeline.state.activity import tasks_of_grid
+from pipeline.state.queue import SchedulerError
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -37,8 +37,8 @@ def cancel(values: Mapping[str, Any]) -> int:
     store = Store(Path(config.results))
     grid = open_grid(store, config.grid).grid
     try:
-        tasks = tasks_of_grid(store, grid, scheduler.read_queue())
-        scheduler.cancel(task.array_id for task in tasks)
+        tasks = tasks_of_grid(store, grid, queue.read_queue())
+        queue.cancel(task.array_id for task in tasks)
     except SchedulerError as error:
         print(f"error: {error}; nothing is known to be cancelled, try again", file=sys.stderr)
         return EXIT_FAILED

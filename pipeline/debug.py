@@ -6,11 +6,11 @@ from jobs import worker
 from jobs.failures import Failure, failures_of
 from jobs.store import Store
 from jobs.units import Resources
-from pipeline.activity import write_activity
 from pipeline.executor import Outcome
 from pipeline.plan import Plan
 from pipeline.progress import Progress
 from pipeline.schedule import Schedule
+from pipeline.state.activity import write_activity
 
 
 class DebugExecutor:

@@ -13,7 +13,7 @@ from jobs.manifest import Manifest, ShardedRun
 from jobs.store import Store
 from jobs.units import Stage
 from pipeline.cost import images_cost, train_cost
-from pipeline.observe import Observation
+from pipeline.state.files import Observation
 
 T = TypeVar("T")
 _SAMPLES = 12  # files read for each stage, spread over what is finished

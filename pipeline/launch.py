@@ -17,18 +17,19 @@ from jobs.folders import check_writable
 from jobs.manifest import Manifest, check_launchable, read_manifest, write_manifest
 from jobs.store import Store
 from jobs.units import Resources
-from pipeline import scheduler, text
-from pipeline.activity import Activity, units_of
+from pipeline import text
 from pipeline.debug import DebugExecutor
 from pipeline.executor import Executor
 from pipeline.gpus import visible_gpus
 from pipeline.local import LocalExecutor
 from pipeline.plan import Plan, plan
-from pipeline.postmortem import record_deaths
 from pipeline.request.config import LaunchConfig, parse_launch
-from pipeline.scheduler import SchedulerError
 from pipeline.sources import bring_in, check_checkpoints, check_data
-from pipeline.survey import Survey, survey, survey_slurm
+from pipeline.state import queue
+from pipeline.state.activity import Activity, units_of
+from pipeline.state.postmortem import record_deaths
+from pipeline.state.queue import SchedulerError
+from pipeline.state.survey import Survey, survey, survey_slurm
 
 # A status that looks whether somebody holds the lock holds it itself for a moment.
 _LOCK_PATIENCE_S = 1.0
@@ -73,10 +74,10 @@ def launch(values: dict[str, Any]) -> int:
 def _with_kind(config: LaunchConfig) -> LaunchConfig:
     """The configuration with auto made up its mind."""
     kind = config.cluster.kind
-    if kind == "slurm" and not scheduler.is_installed():
+    if kind == "slurm" and not queue.is_installed():
         raise ConfigError(["cluster: slurm is not installed here (no sbatch); take cluster=local, or a login node"])
     if kind == "auto":
-        kind = "slurm" if scheduler.is_installed() and scheduler.is_configured() else "local"
+        kind = "slurm" if queue.is_installed() and queue.is_configured() else "local"
     if kind == "slurm" and not {":", "%"}.isdisjoint(str(config.results.resolve())):
         # PYTHONPATH is cut at colons, and sbatch replaces what begins with % in the path of a log.
         raise ConfigError([f"results: {config.results.resolve()} has a ':' or a '%', which jobs of SLURM cannot use"])
@@ -130,7 +131,7 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
     _note_changed_grid(manifest, store)
     write_manifest(store.manifest_path(manifest.grid), manifest)
     if found.activity.stuck:
-        scheduler.cancel(task.job for task in found.activity.stuck)
+        queue.cancel(task.job for task in found.activity.stuck)
         print(text.stuck_text(found.activity.stuck), file=sys.stderr)
     sys.stdout.flush()
     executor = _executor(config, found, todo)
@@ -151,11 +152,11 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
 
 def _survey(config: LaunchConfig, store: Store) -> Survey:
     if config.cluster.kind == "slurm":
-        return survey_slurm(config.manifest, store, scheduler.read_queue())
+        return survey_slurm(config.manifest, store, queue.read_queue())
     if not store.has_slurm_launches():
         return survey(config.manifest, store, Activity())
-    if scheduler.is_installed() and scheduler.is_configured():
-        return survey_slurm(config.manifest, store, scheduler.read_queue())
+    if queue.is_installed() and queue.is_configured():
+        return survey_slurm(config.manifest, store, queue.read_queue())
     return survey(config.manifest, store, Activity(problem="there is no SLURM here to ask"))
 
 

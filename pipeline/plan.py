@@ -20,9 +20,9 @@ from jobs.units import (
     shard_unit,
     shards_by_run,
 )
-from pipeline.history import NO_HISTORY, History
-from pipeline.observe import Observation
 from pipeline.retry import Retry, waits_for_person
+from pipeline.state.files import Observation
+from pipeline.state.history import NO_HISTORY, History
 
 
 @dataclass(frozen=True, kw_only=True)

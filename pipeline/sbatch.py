@@ -6,8 +6,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from pipeline.ledger import ArrayName
 from pipeline.request.config import SlurmConfig, StageConfig
+from pipeline.state.ledger import ArrayName
 
 
 def sbatch_parameters(

@@ -12,17 +12,17 @@ from jobs.failures import Failure
 from jobs.manifest import Manifest
 from jobs.store import Store
 from jobs.units import STAGES, Resources, Stage, Unit
-from pipeline import ledger, scheduler
-from pipeline.activity import Activity, units_of
 from pipeline.arrays import Block, Task, blocks
 from pipeline.executor import Outcome
-from pipeline.ledger import ArrayName, Launch
 from pipeline.plan import Plan
 from pipeline.request.config import SlurmConfig
 from pipeline.retry import bad_nodes
 from pipeline.sbatch import sbatch_parameters
-from pipeline.scheduler import SchedulerError
 from pipeline.snapshot import take_snapshot
+from pipeline.state import ledger, queue
+from pipeline.state.activity import Activity, units_of
+from pipeline.state.ledger import ArrayName, Launch
+from pipeline.state.queue import SchedulerError
 from pipeline.submit import SubmissionRefusedError, SubmitLimitError, script, submit
 
 
@@ -49,7 +49,7 @@ class SlurmExecutor:
         todo = blocks(
             plan,
             units_per_job=self.config.units_per_job * self.runs_per_gpu,
-            max_array_size=self.config.max_array_size or scheduler.max_array_size(),
+            max_array_size=self.config.max_array_size or queue.max_array_size(),
             in_training={name.partition("/")[2] for name in self.activity.under_way if name.startswith("train/")},
         )
         launch_id, copies = ledger.new_launch_id(), set(store.code_copies())
@@ -69,7 +69,7 @@ class SlurmExecutor:
             submission.hand_over(todo, plan)
         except SubmissionRefusedError as error:
             with contextlib.suppress(SchedulerError):
-                scheduler.cancel(submission.jobs)
+                queue.cancel(submission.jobs)
             submission.forget()
             problem = f"SLURM refuses: {error}; nothing was submitted"
         except SchedulerError as error:
@@ -206,7 +206,7 @@ class _Submission:
         """Submit the aggregation after everything else; an earlier one, which waits for less, is withdrawn."""
         activity = self.executor.activity
         if self.jobs and unit.name in activity.queued:
-            scheduler.cancel([activity.tasks[unit.name].array_id])
+            queue.cancel([activity.tasks[unit.name].array_id])
             self.room = None if self.room is None else self.room + 1
         if self.limit is not None:
             return

@@ -20,13 +20,14 @@ from jobs.manifest import Manifest, open_grid
 from jobs.store import Store
 from jobs.units import ShardUnit, TrainUnit, Unit
 from jobs.validation import STRICT, build
-from pipeline import scheduler, text
-from pipeline.activity import Activity, read_activity, slurm_activity
+from pipeline import text
 from pipeline.estimate import estimate
-from pipeline.postmortem import submission_times
-from pipeline.scheduler import SchedulerError
-from pipeline.states import STATES, GridStates, RunStates, UnitState, grid_states
-from pipeline.survey import Survey, survey
+from pipeline.state import queue
+from pipeline.state.activity import Activity, read_activity, slurm_activity
+from pipeline.state.postmortem import submission_times
+from pipeline.state.queue import SchedulerError
+from pipeline.state.survey import Survey, survey
+from pipeline.state.units import STATES, GridStates, RunStates, UnitState, grid_states
 
 _CLEAR = "\033[H\033[2J"
 
@@ -92,7 +93,7 @@ def _activity(store: Store, grid: str) -> Activity:
     if here.under_way or not store.has_slurm_launches():
         return here
     try:
-        return slurm_activity(store, grid, scheduler.read_queue())
+        return slurm_activity(store, grid, queue.read_queue())
     except SchedulerError as error:
         return Activity(problem=str(error))
 

@@ -22,7 +22,7 @@ from submitit.core.job_environment import JobEnvironment
 from submitit.core.submission import process_job
 from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmissionError
 
-from pipeline.scheduler import TIMEOUT_S, SchedulerError
+from pipeline.state.queue import TIMEOUT_S, SchedulerError
 
 # Whether to go on after a time limit is the task's to decide: it knows whether it got anywhere.
 _NO_LIMIT = 1_000_000

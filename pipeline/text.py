@@ -10,14 +10,14 @@ from tabulate import tabulate
 from jobs.failures import Failure
 from jobs.manifest import Manifest, ShardedRun
 from jobs.store import Store, command_arguments
-from pipeline.activity import Activity
 from pipeline.cost import gpu_hours
 from pipeline.executor import Outcome
-from pipeline.history import History
-from pipeline.observe import Observation
 from pipeline.plan import Plan
 from pipeline.request.config import LaunchConfig
-from pipeline.scheduler import QueuedTask
+from pipeline.state.activity import Activity
+from pipeline.state.files import Observation
+from pipeline.state.history import History
+from pipeline.state.queue import QueuedTask
 
 
 def plan_table(manifest: Manifest, observed: Observation, plan: Plan, activity: Activity) -> str:

@@ -10,9 +10,9 @@ import pytest
 
 from configs.entry import run_command
 from jobs.store import Store
-from pipeline.activity import slurm_activity
 from pipeline.launch import launch
-from pipeline.scheduler import read_queue
+from pipeline.state.activity import slurm_activity
+from pipeline.state.queue import read_queue
 from tests.grids import tiny
 from tests.pipeline.fake_slurm import FakeSlurm
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from jobs.indices import IndexRange
 from jobs.units import AggregateUnit, CertifyUnit, TrainUnit
-from pipeline.observe import Observation
 from pipeline.plan import Plan, plan
 from pipeline.schedule import Schedule
+from pipeline.state.files import Observation
 from tests.grids import tiny_manifest
 
 MANIFEST = tiny_manifest()

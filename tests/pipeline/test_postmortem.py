@@ -7,9 +7,9 @@ import pytest
 from jobs.failures import FailureClass, failures_of
 from jobs.store import Store
 from jobs.units import TrainUnit
-from pipeline import ledger
-from pipeline.ledger import ArrayName
-from pipeline.postmortem import Death, find_deaths, record_deaths
+from pipeline.state import ledger
+from pipeline.state.ledger import ArrayName
+from pipeline.state.postmortem import Death, find_deaths, record_deaths
 from tests.grids import tiny_manifest
 
 MANIFEST = tiny_manifest()

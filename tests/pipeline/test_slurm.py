@@ -18,11 +18,11 @@ from jobs.indices import IndexRange
 from jobs.manifest import read_manifest
 from jobs.store import Store
 from jobs.units import CertifyUnit, TrainUnit, Unit
-from pipeline import scheduler
-from pipeline.activity import slurm_activity
 from pipeline.cancel import cancel
 from pipeline.launch import launch
-from pipeline.scheduler import read_queue
+from pipeline.state import queue
+from pipeline.state.activity import slurm_activity
+from pipeline.state.queue import read_queue
 from pipeline.status import look, status
 from tests.grids import finished_files, tiny
 from tests.pipeline.fake_slurm import FakeSlurm
@@ -100,7 +100,7 @@ def test_without_an_answer_of_squeue_nothing_is_submitted_and_status_says_unknow
 ) -> None:
     assert _launch(results) == 0
     fake.answer("squeue", shell)
-    monkeypatch.setattr(scheduler, "TIMEOUT_S", 1.0)
+    monkeypatch.setattr(queue, "TIMEOUT_S", 1.0)
     assert _launch(results) == 1
     error = capsys.readouterr().err
     assert message in error

@@ -18,9 +18,9 @@ from jobs.indices import IndexRange
 from jobs.manifest import Run, read_manifest, write_manifest
 from jobs.store import Store
 from jobs.units import CertifyUnit, TrainUnit
-from pipeline.activity import Activity, read_activity
 from pipeline.estimate import estimate
 from pipeline.launch import launch
+from pipeline.state.activity import Activity, read_activity
 from pipeline.status import _num_helpers, look, status
 from tests.grids import tiny, tiny_manifest
 

@@ -17,7 +17,7 @@ from jobs.failures import failures_of
 from jobs.store import Store
 from jobs.units import Resources, TrainUnit
 from pipeline import task
-from pipeline.ledger import Launch
+from pipeline.state.ledger import Launch
 from pipeline.task import ArrayTask, draw_envelope
 from tests.grids import tiny_manifest
 

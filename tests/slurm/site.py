@@ -21,8 +21,8 @@ from configs.composition import compose_config
 from jobs.failures import Failure
 from jobs.manifest import Manifest, read_manifest
 from jobs.store import Store
-from pipeline.scheduler import QueuedTask, read_queue
-from pipeline.states import UnitState
+from pipeline.state.queue import QueuedTask, read_queue
+from pipeline.state.units import UnitState
 from pipeline.status import Status, look
 from tests.grids import finished_files, grid_records
 

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pytest
 
 from jobs.store import Store
-from pipeline.activity import slurm_activity
-from pipeline.ledger import ArrayName, read_tasks
-from pipeline.scheduler import read_queue
+from pipeline.state.activity import slurm_activity
+from pipeline.state.ledger import ArrayName, read_tasks
+from pipeline.state.queue import read_queue
 from tests.slurm.site import HALF, LITTLE, Site, release, slurm
 
 HELD = ["+cluster.extra.hold=true", "cluster.units_per_job=1"]

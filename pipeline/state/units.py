@@ -11,7 +11,7 @@ from jobs.indices import IndexRange, partition
 from jobs.manifest import Manifest, ShardedRun
 from jobs.store import ShardStage
 from jobs.units import AggregateUnit, TrainUnit, Unit, shard_unit, shards_by_run
-from pipeline.survey import Survey
+from pipeline.state.survey import Survey
 
 State = Literal["done", "running", "queued", "failed", "missing", "unknown"]
 STATES: tuple[State, ...] = ("done", "running", "queued", "failed", "missing", "unknown")

@@ -10,7 +10,7 @@ from jobs.indices import IndexRange
 from jobs.manifest import Manifest
 from jobs.store import Store
 from jobs.units import AggregateUnit, TrainUnit, shard_unit
-from pipeline.observe import Observation
+from pipeline.state.files import Observation
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,8 @@ from jobs.atomic import read_json, write_json
 from jobs.manifest import Manifest
 from jobs.store import Store
 from jobs.units import Unit
-from pipeline.ledger import ArrayName, arrays_of, read_tasks
-from pipeline.scheduler import QueuedTask
+from pipeline.state.ledger import ArrayName, arrays_of, read_tasks
+from pipeline.state.queue import QueuedTask
 
 Way = Literal["running", "queued"]
 

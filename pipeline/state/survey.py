@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from jobs.manifest import Manifest
 from jobs.store import Store, parse_shard_stem
-from pipeline.activity import Activity, slurm_activity
-from pipeline.history import History, read_history
-from pipeline.observe import Observation, observe
-from pipeline.postmortem import Death, find_deaths
-from pipeline.scheduler import QueuedTask
+from pipeline.state.activity import Activity, slurm_activity
+from pipeline.state.files import Observation, observe
+from pipeline.state.history import History, read_history
+from pipeline.state.postmortem import Death, find_deaths
+from pipeline.state.queue import QueuedTask
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from jobs.failures import Failure, FailureClass, Place, record_death
 from jobs.manifest import Manifest
 from jobs.store import Store
 from jobs.units import unit_named
-from pipeline.ledger import arrays_of, read_tasks, slurm_logs
+from pipeline.state.ledger import arrays_of, read_tasks, slurm_logs
 
 _TAIL_BYTES = 1 << 16
 _BEGIN = re.compile(r"INFO begin (?P<unit>\S+) on (?P<host>\S+) gpus \[(?P<gpus>[^\]]*)\]")
