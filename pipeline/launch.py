@@ -191,7 +191,7 @@ def _executor(config: LaunchConfig, found: Survey, todo: Plan) -> Executor:
         cluster = config.cluster
         gpus = () if cluster.device == "cpu" else visible_gpus()
         return LocalExecutor(num_workers=cluster.num_workers(len(gpus)), gpus=gpus, runs_per_gpu=cluster.runs_per_gpu)
-    from pipeline.slurm import SlurmExecutor  # submitit takes its time to import
+    from pipeline.slurm.executor import SlurmExecutor  # submitit takes its time to import
 
     assert config.slurm is not None
     failures: list[Failure] = [own[-1] for own in found.history if own[-1].unit not in todo.waiting]

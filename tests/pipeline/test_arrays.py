@@ -6,8 +6,8 @@ import pytest
 
 from jobs.indices import partition
 from jobs.units import AttackUnit, CertifyUnit, TrainUnit
-from pipeline.arrays import Block, blocks
 from pipeline.plan import Plan
+from pipeline.slurm.arrays import Block, blocks
 from tests.grids import tiny_manifest
 
 MANIFEST = tiny_manifest("attack=digits", "attack.epsilon=0.5")

@@ -22,13 +22,14 @@ from configs.entry import run_command
 from jobs.failures import failures_of
 from jobs.store import Store
 from jobs.units import AggregateUnit, CertifyUnit, Resources, TrainUnit, Unit
-from pipeline import gpus, task
+from pipeline import gpus
 from pipeline.gpus import choose_gpus, num_gpus_of, visible_gpus
 from pipeline.launch import launch
+from pipeline.slurm import task
+from pipeline.slurm.task import ArrayTask
 from pipeline.state import ledger
 from pipeline.state.ledger import ArrayName, Launch
 from pipeline.state.postmortem import find_deaths
-from pipeline.task import ArrayTask
 from tests.grids import grid_records, tiny, tiny_manifest
 from tests.pipeline.fake_slurm import FakeSlurm
 

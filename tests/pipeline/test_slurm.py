@@ -227,7 +227,7 @@ def test_processes_that_train_a_model_together_are_tasks_of_one_job(
         assert f"#SBATCH {line}\n" in train
     if "cluster.train.gpus=0" in options:
         assert "gpus" not in train
-    starts = [line for line in train.splitlines() if "pipeline.node" in line]
+    starts = [line for line in train.splitlines() if "pipeline.slurm.node" in line]
     if "cluster.use_srun=false" in options:
         assert "srun" not in starts[0]
         assert "--ntasks" not in train
@@ -278,7 +278,7 @@ def test_every_option_reaches_its_script(fake: FakeSlurm, results: Path) -> None
     ):
         assert f"#SBATCH {line}" in train
     assert "\nmodule load cuda\n" in train
-    assert " apptainer exec --nv image.sif python -u -m pipeline.node " in train
+    assert " apptainer exec --nv image.sif python -u -m pipeline.slurm.node " in train
     assert all("#SBATCH --partition=short" in script and "--gpus-per-node=1" in script for script in certify)
     assert "--gpus-per-node" not in aggregate
 
@@ -436,7 +436,7 @@ def test_jobs_run_a_copy_of_the_code_that_was_submitted(fake: FakeSlurm, results
     assert _launch(results) == 0
     (copy,) = Store(results).code_copies()
     assert f"export PYTHONPATH={copy}$" in fake.scripts[0]
-    program = "import jobs, pipeline.task, jobs.provenance as p; print(jobs.__file__, p.git_commit())"
+    program = "import jobs, pipeline.slurm.task, jobs.provenance as p; print(jobs.__file__, p.git_commit())"
     command = [sys.executable, "-P", "-c", program]
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": str(copy)}, capture_output=True, text=True, check=True

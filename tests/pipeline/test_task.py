@@ -16,9 +16,9 @@ import pytest
 from jobs.failures import failures_of
 from jobs.store import Store
 from jobs.units import Resources, TrainUnit
-from pipeline import task
+from pipeline.slurm import task
+from pipeline.slurm.task import ArrayTask, draw_envelope
 from pipeline.state.ledger import Launch
-from pipeline.task import ArrayTask, draw_envelope
 from tests.grids import tiny_manifest
 
 MANIFEST = tiny_manifest()

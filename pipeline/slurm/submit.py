@@ -122,7 +122,7 @@ class _ArrayExecutor(submitit.SlurmExecutor):
     def _submitit_command_str(self) -> str:
         # A warning that comes before Python listens would kill it. Ignored, it is followed by a TERM.
         listen_later = """sh -c 'trap "" USR2; exec "$@"' sh"""
-        return f"{listen_later} {self.python} -u -m pipeline.node {shlex.quote(str(self.folder))}"
+        return f"{listen_later} {self.python} -u -m pipeline.slurm.node {shlex.quote(str(self.folder))}"
 
     def _make_submission_command(self, submission_file_path: Path) -> list[str]:
         return ["timeout", "--kill-after=5", f"{TIMEOUT_S:.0f}", "sbatch", str(submission_file_path)]

@@ -12,18 +12,18 @@ from jobs.failures import Failure
 from jobs.manifest import Manifest
 from jobs.store import Store
 from jobs.units import STAGES, Resources, Stage, Unit
-from pipeline.arrays import Block, Task, blocks
 from pipeline.executor import Outcome
 from pipeline.plan import Plan
 from pipeline.request.config import SlurmConfig
 from pipeline.retry import bad_nodes
-from pipeline.sbatch import sbatch_parameters
-from pipeline.snapshot import take_snapshot
+from pipeline.slurm.arrays import Block, Task, blocks
+from pipeline.slurm.sbatch import sbatch_parameters
+from pipeline.slurm.snapshot import take_snapshot
+from pipeline.slurm.submit import SubmissionRefusedError, SubmitLimitError, script, submit
 from pipeline.state import ledger, queue
 from pipeline.state.activity import Activity, units_of
 from pipeline.state.ledger import ArrayName, Launch
 from pipeline.state.queue import SchedulerError
-from pipeline.submit import SubmissionRefusedError, SubmitLimitError, script, submit
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,9 +22,9 @@ from jobs.process import UnitProcess
 from jobs.rank import is_first_task
 from jobs.store import Store
 from jobs.units import AggregateUnit, ShardUnit, TrainUnit, Unit
+from pipeline.slurm.submit import run_checkpointable
 from pipeline.state.files import observe
 from pipeline.state.ledger import Launch, locate, read_launch, units_of_task
-from pipeline.submit import run_checkpointable
 
 _POLL_S = 1.0
 _EXIT_FAILED = 1

@@ -1,4 +1,4 @@
-"""python -m pipeline.node FOLDER: one task of the array that was submitted from a folder. SLURM starts it.
+"""python -m pipeline.slurm.node FOLDER: one task of the array that was submitted from a folder. SLURM starts it.
 
 Holds no code of its own: the processes of the units import the main module of their parent anew.
 """
@@ -10,6 +10,6 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    from pipeline import task
+    from pipeline.slurm import task
 
     task.main(Path(sys.argv[1]), int(os.environ["SLURM_ARRAY_TASK_ID"]))
