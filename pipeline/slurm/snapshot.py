@@ -21,7 +21,7 @@ _SUFFIXES = {".py", ".yaml", ".csv", ".html", ".js"}
 
 def take_snapshot(store: Store) -> Path:
     """Copy the code of the running package, unless the same was copied before; its folder."""
-    root, commit = Path(__file__).resolve().parent.parent, git_commit()
+    root, commit = Path(__file__).resolve().parents[2], git_commit()
     contents = {str(path.relative_to(root)): path.read_bytes() for path in _files(root)}
     digest = hashlib.sha256(commit.encode())
     for name, content in sorted(contents.items()):
