@@ -18,10 +18,10 @@ from jobs.manifest import Manifest, check_launchable, read_manifest, write_manif
 from jobs.store import Store
 from jobs.units import Resources
 from pipeline import text
-from pipeline.debug import DebugExecutor
 from pipeline.executor import Executor
-from pipeline.gpus import visible_gpus
-from pipeline.local import LocalExecutor
+from pipeline.local.debug import DebugExecutor
+from pipeline.local.executor import LocalExecutor
+from pipeline.local.gpus import visible_gpus
 from pipeline.plan import Plan, plan
 from pipeline.request.config import LaunchConfig, parse_launch
 from pipeline.sources import bring_in, check_checkpoints, check_data

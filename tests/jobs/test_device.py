@@ -12,7 +12,7 @@ import torch
 from jobs import process
 from jobs.device import set_up_device
 from jobs.units import Resources
-from pipeline import local
+from pipeline.local import executor as local
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

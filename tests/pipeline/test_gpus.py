@@ -22,9 +22,9 @@ from configs.entry import run_command
 from jobs.failures import failures_of
 from jobs.store import Store
 from jobs.units import AggregateUnit, CertifyUnit, Resources, TrainUnit, Unit
-from pipeline import gpus
-from pipeline.gpus import choose_gpus, num_gpus_of, visible_gpus
 from pipeline.launch import launch
+from pipeline.local import gpus
+from pipeline.local.gpus import choose_gpus, num_gpus_of, visible_gpus
 from pipeline.slurm import task
 from pipeline.slurm.task import ArrayTask
 from pipeline.state import ledger

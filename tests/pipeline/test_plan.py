@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from jobs.indices import IndexRange
 from jobs.units import AggregateUnit, CertifyUnit, TrainUnit
+from pipeline.local.order import Schedule
 from pipeline.plan import Plan, plan
-from pipeline.schedule import Schedule
 from pipeline.state.files import Observation
 from tests.grids import tiny_manifest
 

@@ -7,9 +7,9 @@ from jobs.failures import Failure, failures_of
 from jobs.store import Store
 from jobs.units import Resources
 from pipeline.executor import Outcome
+from pipeline.local.order import Schedule
+from pipeline.local.progress import Progress
 from pipeline.plan import Plan
-from pipeline.progress import Progress
-from pipeline.schedule import Schedule
 from pipeline.state.activity import write_activity
 
 

@@ -13,10 +13,10 @@ from jobs.process import UnitProcess
 from jobs.store import Store
 from jobs.units import Resources, Unit
 from pipeline.executor import Outcome
-from pipeline.gpus import choose_gpus, num_gpus_of
+from pipeline.local.gpus import choose_gpus, num_gpus_of
+from pipeline.local.order import Schedule
+from pipeline.local.progress import Progress
 from pipeline.plan import Plan
-from pipeline.progress import Progress
-from pipeline.schedule import Schedule
 from pipeline.state.activity import write_activity
 
 _PRELOAD = [process.WARM, "configs.entry", "pipeline.request.grid", "pipeline.text"]
