@@ -18,7 +18,7 @@ from tabulate import tabulate
 
 from benchmarks.machine import machine, spent_s
 from benchmarks.training_loops import Setting, batches, fresh_classifier, our_steps
-from jobs.device import set_up_device
+from jobs.processes.device import set_up_device
 from jobs.units import Resources
 
 _WARM_UP_STEPS = 3

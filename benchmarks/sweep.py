@@ -21,10 +21,10 @@ from benchmarks.certify import SIGMA, our_way, random_images
 from benchmarks.machine import machine, spent_s
 from jobs.compilation import compiled
 from jobs.datasets import DatasetInfo, dataset_info
-from jobs.device import set_up_device
 from jobs.folding import FoldedClassifier
 from jobs.inference import for_inference
 from jobs.models import Classifier, build_classifier
+from jobs.processes.device import set_up_device
 from jobs.specs import Precision
 from jobs.units import Compile, Resources
 from smoothing.laws import GaussianNoise

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from torch.distributed import FileStore, Store, TCPStore
 from torch.multiprocessing.spawn import ProcessException, spawn
 
-from jobs import interrupt
 from jobs.feeding import Share
+from jobs.processes import interrupt
 from jobs.rank import tell_whether_first_to_fail
 
 _EXIT_ORPHANED = 75

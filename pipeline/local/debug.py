@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jobs import worker
 from jobs.failures import Failure, failures_of
+from jobs.processes import worker
 from jobs.store import Store
 from jobs.units import Resources
 from pipeline.executor import Outcome

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 
-from jobs import process
 from jobs.failures import Failure
-from jobs.process import UnitProcess
+from jobs.processes import unit_process
+from jobs.processes.unit_process import UnitProcess
 from jobs.store import Store
 from jobs.units import Resources, Unit
 from pipeline.executor import Outcome
@@ -19,7 +19,7 @@ from pipeline.local.progress import Progress
 from pipeline.plan import Plan
 from pipeline.state.activity import write_activity
 
-_PRELOAD = [process.WARM, "configs.entry", "pipeline.request.grid", "pipeline.text"]
+_PRELOAD = [unit_process.WARM, "configs.entry", "pipeline.request.grid", "pipeline.text"]
 _POLL_S = 1.0
 
 
@@ -40,7 +40,7 @@ class LocalExecutor:
 
     def run(self, plan: Plan, *, grid: str, store: Store, resources: Resources) -> Outcome:
         write_activity(store, grid, running=(), queued=plan.units)  # before the import of torch, which takes its time
-        process.start_fork_server(_PRELOAD)
+        unit_process.start_fork_server(_PRELOAD)
         schedule, failures, running = Schedule(plan), list[Failure](), list[UnitProcess]()
         first: Unit | None = None  # in line for a GPU
         with Progress(plan.units) as progress, _ended_with_us(running):
@@ -50,7 +50,7 @@ class LocalExecutor:
                     gpus = self._gpus_for(first, running) if first else None
                     if first is None or (self.gpus and gpus is None):
                         break
-                    running.append(process.start(first, store, resources, store.log_path(grid, first.name), gpus))
+                    running.append(unit_process.start(first, store, resources, store.log_path(grid, first.name), gpus))
                     first = None
                 if not running:
                     break

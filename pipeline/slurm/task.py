@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from jobs import process, worker
 from jobs.failures import Place, record_death
-from jobs.process import UnitProcess
+from jobs.processes import unit_process, worker
+from jobs.processes.unit_process import UnitProcess
 from jobs.rank import is_first_task
 from jobs.store import Store
 from jobs.units import AggregateUnit, ShardUnit, TrainUnit, Unit
@@ -51,7 +51,7 @@ class ArrayTask:
 
     def __call__(self) -> None:
         """Run what is not done yet, so many units at a time. Exits with 1 where nothing of it could be done."""
-        process.start_fork_server(process.modules_for(self.units[0].stage, len(self.units)))
+        unit_process.start_fork_server(unit_process.modules_for(self.units[0].stage, len(self.units)))
         waiting, num_done = deque(self.units), 0
         try:
             while waiting or self._under_way:
@@ -93,7 +93,7 @@ class ArrayTask:
         logging.info("begin %s on %s gpus [%s]", unit.name, place.host, place.gpus)
         log_path = self.store.log_path(self.grid, unit.name)
         self._progress_at_start[unit.name] = progress_of(unit, self.store)
-        self._under_way.append(process.start(unit, self.store, self.launch.resources, log_path))
+        self._under_way.append(unit_process.start(unit, self.store, self.launch.resources, log_path))
         return False
 
     def _finish(self, item: UnitProcess) -> bool:
@@ -115,7 +115,7 @@ class ArrayTask:
         """Have the units under way save and stop, and start no more; those that were under way."""
         self._is_interrupted = True
         stopped = [*self._under_way]
-        process.interrupt_all(stopped, self.launch.grace_s)
+        unit_process.interrupt_all(stopped, self.launch.grace_s)
         for item in stopped:
             logging.warning("interrupted %s", item.unit.name)
         return stopped

@@ -9,8 +9,8 @@ import sys
 import pytest
 import torch
 
-from jobs import process
-from jobs.device import set_up_device
+from jobs.processes import unit_process
+from jobs.processes.device import set_up_device
 from jobs.units import Resources
 from pipeline.local import executor as local
 
@@ -49,6 +49,6 @@ except AssertionError:
 
 def test_the_fork_server_never_asks_for_a_gpu() -> None:
     """CUDA cannot be used in a child of a process that has used it, and reads CUDA_VISIBLE_DEVICES at the first use."""
-    modules = [*local._PRELOAD, *process.modules_for("train", 2), *process.modules_for("certify", 2)]
+    modules = [*local._PRELOAD, *unit_process.modules_for("train", 2), *unit_process.modules_for("certify", 2)]
     done = subprocess.run([sys.executable, "-c", ASKED_TOO_EARLY, *modules], capture_output=True, text=True, check=True)
     assert done.stdout == "fine\n"

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs import certify, interrupt, process, records, shards, train
+from jobs import certify, records, shards, train
 from jobs.failures import failures_of
 from jobs.indices import IndexRange
 from jobs.manifest import read_manifest
-from jobs.process import UnitProcess
+from jobs.processes import interrupt, unit_process
+from jobs.processes.unit_process import UnitProcess
 from jobs.store import Store
 from jobs.units import CertifyUnit, Resources, TrainUnit, Unit
 
@@ -29,12 +30,12 @@ def store(tmp_path: Path, undisturbed_results: Path) -> Store:
 
 
 def _interrupted(unit: Unit, store: Store, has_begun: Callable[[], object]) -> UnitProcess:
-    process.start_fork_server([process.WARM])
-    running = process.start(unit, store, SAVE_AT_THE_END_ONLY, store.root / "unit.log")
+    unit_process.start_fork_server([unit_process.WARM])
+    running = unit_process.start(unit, store, SAVE_AT_THE_END_ONLY, store.root / "unit.log")
     while not has_begun():
         assert running.process.is_alive()
         time.sleep(0.005)
-    process.interrupt_all([running], patience_s=30)
+    unit_process.interrupt_all([running], patience_s=30)
     return running
 
 
@@ -120,7 +121,7 @@ for _ in range(30_000):
 """
 _TAKE = """
 import os, subprocess, sys
-from jobs import interrupt
+from jobs.processes import interrupt
 interrupt.listen()
 sender = subprocess.Popen([sys.executable, "-c", sys.argv[1], str(os.getpid())])
 while sender.poll() is None:

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs.entry import run_command
-from jobs import process, worker
 from jobs.atomic import write_json
 from jobs.failures import record_death
 from jobs.indices import IndexRange
 from jobs.manifest import Run, read_manifest, write_manifest
+from jobs.processes import unit_process, worker
 from jobs.store import Store
 from jobs.units import CertifyUnit, TrainUnit
 from pipeline.estimate import estimate
@@ -141,7 +141,7 @@ def test_a_launch_says_what_it_is_going_to_do_before_its_processes_start(
         seen.append(read_activity(Store(tmp_path), "tiny"))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(process, "start_fork_server", interrupted)
+    monkeypatch.setattr(unit_process, "start_fork_server", interrupted)
     assert run_command("launch", launch, tiny(tmp_path, "cluster=local")) == 130
     (activity,) = seen
     assert len(activity.queued) == 13

@@ -84,7 +84,7 @@ def _slow_down(epoch_s: float, image_s: float) -> None:
 
 
 def _order() -> None:
-    from jobs import worker
+    from jobs.processes import worker
 
     execute = worker.execute
 

@@ -19,8 +19,8 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from jobs import interrupt, worker
 from jobs.failures import Failure, FailureClass, Place, failure_elsewhere, failures_of, record_death
+from jobs.processes import interrupt, worker
 from jobs.rank import writes_failure
 from jobs.store import Store
 from jobs.units import Resources, Stage, Unit
@@ -45,7 +45,7 @@ def modules_for(stage: Stage, num_units: int) -> list[str]:
 def start_fork_server(preload: Sequence[str]) -> None:
     """Have modules imported, torch among them, before the first unit.
 
-    The server is born with the signals of ``jobs.interrupt`` blocked, and so are its children until
+    The server is born with the signals of ``jobs.processes.interrupt`` blocked, and so are its children until
     they listen: a cluster that signals all processes of a job ends none of them by it.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload(list(preload))
