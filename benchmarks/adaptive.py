@@ -26,10 +26,10 @@ from benchmarks.machine import machine
 from configs.composition import compose_config
 from jobs import train
 from jobs.certify import procedure
-from jobs.checkpoint import load_classifier
 from jobs.datasets import dataset_info, load_images
-from jobs.inference import for_inference
 from jobs.manifest import Run
+from jobs.networks.checkpoint import load_classifier
+from jobs.networks.inference import for_inference
 from jobs.store import Store
 from jobs.units import Resources, TrainUnit
 from pipeline.request.config import parse_launch

@@ -26,8 +26,8 @@ from benchmarks.bound import flops, matmul_flops_per_s
 from benchmarks.machine import machine, spent_s
 from benchmarks.plain import plain_settings
 from jobs.datasets import DatasetInfo, dataset_info
-from jobs.inference import for_inference
-from jobs.models import Classifier, build_classifier
+from jobs.networks.classifier import Classifier, build_classifier
+from jobs.networks.inference import for_inference
 from jobs.processes.device import set_up_device
 from jobs.units import Resources
 from smoothing.certify import TestImage, certify_images

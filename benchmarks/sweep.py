@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from benchmarks.certify import SIGMA, our_way, random_images
 from benchmarks.machine import machine, spent_s
-from jobs.compilation import compiled
 from jobs.datasets import DatasetInfo, dataset_info
-from jobs.folding import FoldedClassifier
-from jobs.inference import for_inference
-from jobs.models import Classifier, build_classifier
+from jobs.networks.classifier import Classifier, build_classifier
+from jobs.networks.compilation import compiled
+from jobs.networks.folding import FoldedClassifier
+from jobs.networks.inference import for_inference
 from jobs.processes.device import set_up_device
 from jobs.specs import Precision
 from jobs.units import Compile, Resources

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from benchmarks.plain import plain_settings
 from jobs.datasets import DatasetInfo, dataset_info
 from jobs.distributed import Group
-from jobs.models import Classifier, build_classifier
+from jobs.networks.classifier import Classifier, build_classifier
 from jobs.specs import TrainPrecision, TrainSpec
 from jobs.steps import Randomness, Stepper
 from jobs.units import Compile

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from jobs import attack_records
 from jobs.attack_spec import AttackSpec
-from jobs.checkpoint import TrainedClassifier
 from jobs.datasets import dataset_info
+from jobs.networks.checkpoint import TrainedClassifier
 from jobs.shards import LabelledImage, one_by_one, run_shard
 from jobs.store import Store
 from jobs.units import AttackUnit, Resources

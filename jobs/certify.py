@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jobs import records
-from jobs.checkpoint import TrainedClassifier
 from jobs.datasets import dataset_info
 from jobs.errors import DataError
-from jobs.inference import for_inference
 from jobs.manifest import Run
+from jobs.networks.checkpoint import TrainedClassifier
+from jobs.networks.inference import for_inference
 from jobs.shards import Done, LabelledImage, run_shard
 from jobs.specs import CertifySpec
 from jobs.store import Store

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from jobs import records
 from jobs.atomic import remove_stale_temporaries, set_aside
-from jobs.checkpoint import TrainedClassifier, load_classifier
 from jobs.datasets import Images, Split, load_images
 from jobs.errors import CheckpointError, RecordError
 from jobs.indices import IndexRange, partition
 from jobs.layouts import Layout, layout_of
+from jobs.networks.checkpoint import TrainedClassifier, load_classifier
 from jobs.partials import remove_served_partials
 from jobs.processes import interrupt
 from jobs.processes.device import device_name, set_up_device

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from jobs.compilation import compiled
 from jobs.distributed import Group
-from jobs.folding import FoldedClassifier
-from jobs.models import Classifier
+from jobs.networks.classifier import Classifier
+from jobs.networks.compilation import compiled
+from jobs.networks.folding import FoldedClassifier
 from jobs.specs import TrainSpec
 from jobs.units import Compile
 from smoothing.attacks import smoothadv_pgd

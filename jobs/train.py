@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from jobs import checkpoint, pretrained
 from jobs.atomic import remove_stale_temporaries, write_atomically, write_json
 from jobs.datasets import DatasetInfo, dataset_info, load_images
 from jobs.distributed import Group, run_in_processes, scheduled_group
 from jobs.errors import CheckpointError, TrainingDivergedError
 from jobs.feeding import Feeder, epoch_batches, make_feeder
-from jobs.models import Classifier, build_classifier
+from jobs.networks import checkpoint, pretrained
+from jobs.networks.classifier import Classifier, build_classifier
 from jobs.processes import interrupt
 from jobs.processes.device import set_up_device
 from jobs.rank import num_tasks

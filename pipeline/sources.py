@@ -46,7 +46,7 @@ def check_checkpoints(config: LaunchConfig, store: Store) -> None:
         if sha256 is not None and not store.source_path(sha256).exists() and not store.is_trained(key):
             arguments += [str(config.sources[sha256]), spec.architecture, spec.dataset]
     if arguments:
-        _run_module("jobs.pretrained", arguments, failed="reading the published checkpoints failed")
+        _run_module("jobs.networks.pretrained", arguments, failed="reading the published checkpoints failed")
 
 
 def bring_in(plan: Plan, config: LaunchConfig, store: Store) -> None:

@@ -2,7 +2,7 @@
 
 A module defines ``build(info) -> torch.nn.Module``: the network from normalised inputs_BCHW to
 logits_BK for a dataset's image shape and number of classes. Normalisation is not its business
-(``jobs.models`` puts it in front). Names are read off the file names, so that checking one costs no
+(``jobs.networks.classifier`` puts it in front). Names are read off the file names, so that checking one costs no
 import of torch. A module whose name begins with an underscore is shared code, not an architecture.
 """
 

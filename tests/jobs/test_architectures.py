@@ -6,7 +6,7 @@ import torch
 from jobs.architectures import architecture_names
 from jobs.datasets import dataset_info
 from jobs.errors import ConfigError
-from jobs.models import build_classifier
+from jobs.networks.classifier import build_classifier
 
 DATASETS = {"digits_cnn": "digits", "resnet50": "imagenet"}
 

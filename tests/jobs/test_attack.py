@@ -95,7 +95,7 @@ def test_records_say_what_was_done(trained: Store, change: dict[str, Any]) -> No
 
 
 def test_no_radius_is_predict_on_the_clean_images(trained: Store) -> None:
-    from jobs.checkpoint import load_classifier
+    from jobs.networks.checkpoint import load_classifier
 
     table = _attack(trained, _spec(epsilon=0.0), ALL)
     classifier = load_classifier(

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from jobs.checkpoint import load_classifier
 from jobs.datasets import load_images
-from jobs.models import Classifier
+from jobs.networks.checkpoint import load_classifier
+from jobs.networks.classifier import Classifier
 from jobs.store import Store
 from smoothing.attacks import smoothadv_pgd, vanilla_pgd
 from smoothing.ddn import smoothadv_ddn

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs import checkpoint
 from jobs.datasets import dataset_info, load_images
 from jobs.errors import CheckpointError, ConfigError
-from jobs.models import build_classifier
+from jobs.networks import checkpoint
+from jobs.networks.classifier import build_classifier
 from jobs.store import Store
 from tests.jobs.units import GAUSSIAN_RUN, PGD_RUN
 

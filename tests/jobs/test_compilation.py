@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from jobs import checkpoint, train
-from jobs.compilation import compiled
+from jobs import train
 from jobs.datasets import dataset_info
-from jobs.folding import FoldedClassifier
 from jobs.manifest import Run
-from jobs.models import build_classifier
+from jobs.networks import checkpoint
+from jobs.networks.classifier import build_classifier
+from jobs.networks.compilation import compiled
+from jobs.networks.folding import FoldedClassifier
 from jobs.specs import TrainSpec
 from jobs.steps import Stepper
 from jobs.store import Store

@@ -18,13 +18,14 @@ import torch
 from torch import nn
 from torch.distributed import HashStore
 
-from jobs import checkpoint, train
+from jobs import train
 from jobs.datasets import dataset_info, load_images
 from jobs.distributed import Group, _joined, run_in_processes
 from jobs.errors import TrainingDivergedError
 from jobs.failures import classify, failures_of
 from jobs.feeding import Share, epoch_batches, make_feeder
-from jobs.models import build_classifier
+from jobs.networks import checkpoint
+from jobs.networks.classifier import build_classifier
 from jobs.processes import interrupt, worker
 from jobs.rank import rank
 from jobs.specs import TrainSpec

@@ -9,9 +9,9 @@ from torch import nn
 from benchmarks.sweep import ChannelsFirst
 from jobs.datasets import dataset_info
 from jobs.errors import ConfigError
-from jobs.folding import FoldedClassifier
-from jobs.inference import for_inference
-from jobs.models import Classifier, Normalize, build_classifier
+from jobs.networks.classifier import Classifier, Normalize, build_classifier
+from jobs.networks.folding import FoldedClassifier
+from jobs.networks.inference import for_inference
 
 CPU = torch.device("cpu")
 

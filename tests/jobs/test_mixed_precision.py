@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jobs import checkpoint, train
+from jobs import train
 from jobs.errors import ConfigError
 from jobs.manifest import Run, read_manifest, write_manifest
+from jobs.networks import checkpoint
 from jobs.specs import TrainSpec, train_fields
 from jobs.steps import Stepper
 from jobs.store import Store

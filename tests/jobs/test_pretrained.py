@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from configs.composition import compose_config
 from configs.entry import run_command
-from jobs import checkpoint, pretrained
 from jobs.datasets import dataset_info
 from jobs.errors import CheckpointError, ConfigError
-from jobs.models import Classifier, build_classifier
+from jobs.networks import checkpoint, pretrained
+from jobs.networks.classifier import Classifier, build_classifier
 from jobs.specs import TrainSpec
 from jobs.store import Store
 from jobs.validation import build

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.training_loops import Setting, fresh_classifier, losses, nudged, our_steps, plain_steps
-from jobs.folding import FoldedClassifier
+from jobs.networks.folding import FoldedClassifier
 from smoothing.gradients import plug_in_gradient
 
 CPU = torch.device("cpu")

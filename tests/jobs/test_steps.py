@@ -13,7 +13,7 @@ from jobs import steps
 from jobs.datasets import dataset_info, load_images
 from jobs.distributed import Group
 from jobs.errors import ConfigError
-from jobs.models import Classifier, build_classifier
+from jobs.networks.classifier import Classifier, build_classifier
 from jobs.schedules import epsilon_at
 from jobs.specs import TrainSpec
 from jobs.steps import Randomness, Stepper

@@ -9,13 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from jobs import checkpoint, steps, train
+from jobs import steps, train
 from jobs.datasets import dataset_info, load_images
 from jobs.distributed import Group
 from jobs.errors import TrainingDivergedError
 from jobs.feeding import Share, epoch_batches, make_feeder
 from jobs.manifest import Run
-from jobs.models import Classifier, build_classifier
+from jobs.networks import checkpoint
+from jobs.networks.classifier import Classifier, build_classifier
 from jobs.steps import Stepper
 from jobs.store import Store
 from tests.jobs.units import GAUSSIAN_RUN, PGD_RUN, train_here

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from jobs.datasets import dataset_info
 from jobs.distributed import Group
-from jobs.folding import FoldedClassifier
-from jobs.models import build_classifier
+from jobs.networks.classifier import build_classifier
+from jobs.networks.folding import FoldedClassifier
 from jobs.steps import Randomness, Stepper
 from smoothing.counts import VoteCounter, draws_between
 from smoothing.laws import ExactGridNoise, GaussianNoise, NoiseLaw

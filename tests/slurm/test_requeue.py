@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from jobs import checkpoint
+from jobs.networks import checkpoint
 from pipeline.launch import launch
 from tests.grids import grid_records
 from tests.slurm.site import HALF, Site, compose, preempt, slurm

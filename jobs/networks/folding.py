@@ -15,7 +15,7 @@ from typing import cast
 import torch
 from torch import Tensor, fx, nn
 
-from jobs.models import Classifier
+from jobs.networks.classifier import Classifier
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

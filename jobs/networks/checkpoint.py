@@ -15,7 +15,7 @@ import torch
 from jobs.atomic import write_atomically
 from jobs.datasets import dataset_info
 from jobs.errors import CheckpointError
-from jobs.models import Classifier, build_classifier
+from jobs.networks.classifier import Classifier, build_classifier
 from jobs.specs import TrainSpec, canonical_json, differences, train_fields
 
 FORMAT = 1

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from jobs.compilation import compiled
 from jobs.errors import ConfigError
-from jobs.folding import FoldedClassifier
-from jobs.models import Classifier
+from jobs.networks.classifier import Classifier
+from jobs.networks.compilation import compiled
+from jobs.networks.folding import FoldedClassifier
 from jobs.specs import Precision
 from jobs.units import Compile
 

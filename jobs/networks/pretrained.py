@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jobs import checkpoint
 from jobs.datasets import dataset_info
 from jobs.errors import CheckpointError, ConfigError
-from jobs.models import Classifier, build_classifier
+from jobs.networks import checkpoint
+from jobs.networks.classifier import Classifier, build_classifier
 from jobs.specs import TrainSpec
 from jobs.store import Store
 
