@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from benchmarks.plain import plain_settings
 from jobs.datasets import DatasetInfo, dataset_info
-from jobs.distributed import Group
 from jobs.networks.classifier import Classifier, build_classifier
 from jobs.specs import TrainPrecision, TrainSpec
-from jobs.steps import Randomness, Stepper
+from jobs.training.distributed import Group
+from jobs.training.steps import Randomness, Stepper
 from jobs.units import Compile
 from smoothing.attacks import smoothadv_pgd
 
@@ -82,7 +82,7 @@ def plain_steps(setting: Setting, classifier: Classifier, device: torch.device) 
 
 
 def our_steps(setting: Setting, classifier: Classifier, device: torch.device, compile: Compile = False) -> Step:
-    """The steps of ``jobs.steps``, as a training takes them."""
+    """The steps of ``jobs.training.steps``, as a training takes them."""
     classifier = copy.deepcopy(classifier).to(device)
     stepper = Stepper(
         spec=_spec(setting),

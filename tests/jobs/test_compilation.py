@@ -19,8 +19,8 @@ from jobs.networks.classifier import build_classifier
 from jobs.networks.compilation import compiled
 from jobs.networks.folding import FoldedClassifier
 from jobs.specs import TrainSpec
-from jobs.steps import Stepper
 from jobs.store import Store
+from jobs.training.steps import Stepper
 from jobs.units import Resources, TrainUnit
 from tests.jobs.test_steps import _batch, _random, _spec, _stepper
 from tests.jobs.units import PGD_RUN

@@ -13,7 +13,7 @@ from torchvision.transforms import RandomResizedCrop
 from jobs.datasets import ArrayImages, imagenet, load_images
 from jobs.datasets._tree import TreeImages
 from jobs.errors import DataError
-from jobs.feeding import (
+from jobs.training.feeding import (
     PADDING,
     DiskFeeder,
     Feeder,

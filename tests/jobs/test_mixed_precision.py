@@ -16,8 +16,8 @@ from jobs.errors import ConfigError
 from jobs.manifest import Run, read_manifest, write_manifest
 from jobs.networks import checkpoint
 from jobs.specs import TrainSpec, train_fields
-from jobs.steps import Stepper
 from jobs.store import Store
+from jobs.training.steps import Stepper
 from tests.jobs.test_steps import METHODS, Watch, _batch, _random, _spec, _stepper
 from tests.jobs.test_train import KEY, RUN, Killed, _assert_same_bits, _die_after, _weights
 from tests.jobs.units import train_here

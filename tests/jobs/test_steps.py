@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from jobs import steps
 from jobs.datasets import dataset_info, load_images
-from jobs.distributed import Group
 from jobs.errors import ConfigError
 from jobs.networks.classifier import Classifier, build_classifier
-from jobs.schedules import epsilon_at
 from jobs.specs import TrainSpec
-from jobs.steps import Randomness, Stepper
+from jobs.training import steps
+from jobs.training.distributed import Group
+from jobs.training.schedules import epsilon_at
+from jobs.training.steps import Randomness, Stepper
 from jobs.validation import build
 from smoothing.gradients import PlugInEstimator, SteinEstimator
 

@@ -9,16 +9,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from jobs import steps, train
+from jobs import train
 from jobs.datasets import dataset_info, load_images
-from jobs.distributed import Group
 from jobs.errors import TrainingDivergedError
-from jobs.feeding import Share, epoch_batches, make_feeder
 from jobs.manifest import Run
 from jobs.networks import checkpoint
 from jobs.networks.classifier import Classifier, build_classifier
-from jobs.steps import Stepper
 from jobs.store import Store
+from jobs.training import steps
+from jobs.training.distributed import Group
+from jobs.training.feeding import Share, epoch_batches, make_feeder
+from jobs.training.steps import Stepper
 from tests.jobs.units import GAUSSIAN_RUN, PGD_RUN, train_here
 
 RUN = Run(train=replace(PGD_RUN.train, epochs=4), certify=PGD_RUN.certify, indices=PGD_RUN.indices)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from jobs.datasets import dataset_info
-from jobs.distributed import Group
 from jobs.networks.classifier import build_classifier
 from jobs.networks.folding import FoldedClassifier
-from jobs.steps import Randomness, Stepper
+from jobs.training.distributed import Group
+from jobs.training.steps import Randomness, Stepper
 from smoothing.counts import VoteCounter, draws_between
 from smoothing.laws import ExactGridNoise, GaussianNoise, NoiseLaw
 from smoothing.noise import NoiseStream

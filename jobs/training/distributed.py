@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from torch.distributed import FileStore, Store, TCPStore
 from torch.multiprocessing.spawn import ProcessException, spawn
 
-from jobs.feeding import Share
 from jobs.processes import interrupt
 from jobs.rank import tell_whether_first_to_fail
+from jobs.training.feeding import Share
 
 _EXIT_ORPHANED = 75
 _REASON = "reason"  # the file in which the first error is passed on

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from jobs.distributed import Group
 from jobs.networks.classifier import Classifier
 from jobs.networks.compilation import compiled
 from jobs.networks.folding import FoldedClassifier
 from jobs.specs import TrainSpec
+from jobs.training.distributed import Group
 from jobs.units import Compile
 from smoothing.attacks import smoothadv_pgd
 from smoothing.ddn import smoothadv_ddn
