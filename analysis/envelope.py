@@ -21,7 +21,7 @@ from analysis.tables import TableFormat, caption, envelope_table, statistics_cap
 from configs.entry import EXIT_FAILED, run_entry
 from jobs.atomic import write_atomically
 from jobs.errors import ConfigError, RecordError
-from jobs.store import Store
+from jobs.files.store import Store
 from jobs.validation import STRICT, build
 
 _Open = Annotated[float, Field(gt=0, lt=1)]

@@ -18,8 +18,8 @@ from analysis.models import Model
 from configs.entry import EXIT_FAILED, run_entry
 from jobs.atomic import write_atomically
 from jobs.errors import RecordError
-from jobs.folders import check_writable
-from jobs.store import Store
+from jobs.files.folders import check_writable
+from jobs.files.store import Store
 from jobs.validation import STRICT, build
 from smoothing.radius import format_radius
 

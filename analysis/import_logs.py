@@ -13,12 +13,12 @@ from pydantic.dataclasses import dataclass
 
 from analysis.logs.tree import LogTree, read_tree
 from configs.entry import EXIT_FAILED, run_entry
-from jobs import imported, records
 from jobs.atomic import write_atomically
 from jobs.errors import ConfigError
-from jobs.folders import check_writable
-from jobs.manifest import GridName
-from jobs.store import Store
+from jobs.files import imported, records
+from jobs.files.folders import check_writable
+from jobs.files.manifest import GridName
+from jobs.files.store import Store
 from jobs.validation import STRICT, build
 
 _SHOWN = 12  # findings on the screen; the file has all

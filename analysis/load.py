@@ -17,12 +17,12 @@ from analysis.models import (
 )
 from analysis.runs import split_runs
 from analysis.selection import Parameters, Where, check_where, matches, nothing_meets
-from jobs import records
 from jobs.aggregate import collect_run, is_current
 from jobs.errors import ConfigError, RecordError
+from jobs.files import records
+from jobs.files.manifest import Manifest, Run, open_grid
+from jobs.files.store import Store, command_arguments
 from jobs.indices import missing_from
-from jobs.manifest import Manifest, Run, open_grid
-from jobs.store import Store, command_arguments
 
 _REMEDY = "launch it again, with the settings of before (python -m pipeline.launch {name} ...)"
 

@@ -21,9 +21,9 @@ from analysis.models import (
 )
 from analysis.runs import split_runs
 from analysis.selection import Parameters, Where, matches, nothing_meets
-from jobs import imported
 from jobs.errors import RecordError
-from jobs.store import Store
+from jobs.files import imported
+from jobs.files.store import Store
 
 _REMEDY = "their logs are short (see import-report.csv)"
 

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 
 from analysis.models import CertifiedGrid
-from jobs import records
 from jobs.aggregate import FINGERPRINT_KEY
-from jobs.store import Store
+from jobs.files import records
+from jobs.files.store import Store
 
 _PER_RUN = ("git_commit", "packages", "device")
 

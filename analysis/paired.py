@@ -17,7 +17,7 @@ from analysis.load import load_grid
 from analysis.models import CertifiedGrid, Model, check_comparable, image_set
 from configs.entry import EXIT_FAILED, run_entry
 from jobs.errors import ConfigError, RecordError
-from jobs.store import Store
+from jobs.files.store import Store
 from jobs.validation import STRICT, build, unknown_choice
 from smoothing.paired import PairedComparison, compare_paired
 from smoothing.radius import format_radius

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from jobs import records
 from jobs.errors import RecordError
-from jobs.records import RecordKind
+from jobs.files import records
+from jobs.files.records import RecordKind
 
 _KEYS = ("train_key", "certify_key")
 

@@ -27,10 +27,10 @@ from configs.composition import compose_config
 from jobs import train
 from jobs.certify import procedure
 from jobs.datasets import dataset_info, load_images
-from jobs.manifest import Run
+from jobs.files.manifest import Run
+from jobs.files.store import Store
 from jobs.networks.checkpoint import load_classifier
 from jobs.networks.inference import for_inference
-from jobs.store import Store
 from jobs.units import Resources, TrainUnit
 from pipeline.request.config import parse_launch
 from smoothing.bounds import min_count_for

@@ -29,12 +29,12 @@ import pyarrow as pa
 
 from analysis.export_tsv import log_lines
 from analysis.load import load_grid
-from jobs import records
 from jobs.aggregate import FINGERPRINT_KEY
+from jobs.files import records
+from jobs.files.manifest import Manifest, Run, write_manifest
+from jobs.files.store import Store
 from jobs.indices import IndexRange
-from jobs.manifest import Manifest, Run, write_manifest
 from jobs.specs import CertifySpec, TrainSpec
-from jobs.store import Store
 from smoothing.bounds import clopper_pearson_lower
 from smoothing.radius import ABSTAIN, certified_radius
 

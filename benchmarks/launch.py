@@ -20,11 +20,11 @@ from tabulate import tabulate
 
 from benchmarks.machine import machine
 from configs.composition import compose_config
-from jobs import records
 from jobs.aggregate import FINGERPRINT_KEY
+from jobs.files import records
+from jobs.files.manifest import Manifest, write_manifest
+from jobs.files.store import Store
 from jobs.indices import partition
-from jobs.manifest import Manifest, write_manifest
-from jobs.store import Store
 from pipeline.request.config import parse_launch
 
 NUM_SHARDS = 20

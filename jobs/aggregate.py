@@ -11,14 +11,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs import records
 from jobs.atomic import remove_stale_temporaries, set_aside
 from jobs.errors import RecordError
+from jobs.files import records
+from jobs.files.layouts import Layout, layout_of
+from jobs.files.manifest import Manifest, ShardedRun, read_manifest
+from jobs.files.partials import remove_served_partials
+from jobs.files.store import Store
 from jobs.indices import IndexRange
-from jobs.layouts import Layout, layout_of
-from jobs.manifest import Manifest, ShardedRun, read_manifest
-from jobs.partials import remove_served_partials
-from jobs.store import Store
 from jobs.units import AggregateUnit, Resources
 
 FINGERPRINT_KEY = "grid_fingerprint"

@@ -19,8 +19,8 @@ import filelock
 
 from jobs.datasets import data_folder, dataset_module
 from jobs.errors import ConfigError, DataError
-from jobs.folders import check_writable
-from jobs.store import Store
+from jobs.files.folders import check_writable
+from jobs.files.store import Store
 
 
 def is_prepared(name: str, data: Mapping[str, str | None], store: Store) -> bool:

@@ -12,18 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jobs import records
 from jobs.atomic import remove_stale_temporaries, set_aside
 from jobs.datasets import Images, Split, load_images
 from jobs.errors import CheckpointError, RecordError
+from jobs.files import records
+from jobs.files.layouts import Layout, layout_of
+from jobs.files.partials import remove_served_partials
+from jobs.files.provenance import provenance
+from jobs.files.store import Store
 from jobs.indices import IndexRange, partition
-from jobs.layouts import Layout, layout_of
 from jobs.networks.checkpoint import TrainedClassifier, load_classifier
-from jobs.partials import remove_served_partials
 from jobs.processes import interrupt
 from jobs.processes.device import device_name, set_up_device
-from jobs.provenance import provenance
-from jobs.store import Store
 from jobs.units import Resources, ShardUnit
 
 Row = Mapping[str, Any]

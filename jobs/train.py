@@ -17,13 +17,13 @@ import torch
 from jobs.atomic import remove_stale_temporaries, write_atomically, write_json
 from jobs.datasets import DatasetInfo, dataset_info, load_images
 from jobs.errors import CheckpointError, TrainingDivergedError
+from jobs.files.store import Store
 from jobs.networks import checkpoint, pretrained
 from jobs.networks.classifier import Classifier, build_classifier
 from jobs.processes import interrupt
 from jobs.processes.device import set_up_device
 from jobs.rank import num_tasks
 from jobs.specs import TrainSpec, train_fields
-from jobs.store import Store
 from jobs.training.distributed import Group, run_in_processes, scheduled_group
 from jobs.training.feeding import Feeder, epoch_batches, make_feeder
 from jobs.training.schedules import epsilon_at, learning_rate_at

@@ -11,8 +11,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from configs.entry import EXIT_FAILED, run_entry
-from jobs.manifest import open_grid
-from jobs.store import Store
+from jobs.files.manifest import open_grid
+from jobs.files.store import Store
 from jobs.validation import STRICT, build
 from pipeline.state import queue
 from pipeline.state.activity import tasks_of_grid

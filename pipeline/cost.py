@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from jobs.attack_spec import AttackSpec
 from jobs.datasets import dataset_info
-from jobs.manifest import Run, ShardedRun
+from jobs.files.manifest import Run, ShardedRun
 from jobs.specs import TrainSpec
 from jobs.units import AggregateUnit, Stage, TrainUnit, Unit
 from pipeline.plan import Plan

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import pyarrow.parquet as pq
 
-from jobs.manifest import Manifest, ShardedRun
-from jobs.store import Store
+from jobs.files.manifest import Manifest, ShardedRun
+from jobs.files.store import Store
 from jobs.units import Stage
 from pipeline.cost import images_cost, train_cost
 from pipeline.state.files import Observation

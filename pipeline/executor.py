@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from jobs.failures import Failure
-from jobs.store import Store
+from jobs.files.failures import Failure
+from jobs.files.store import Store
 from jobs.units import Resources, Unit
 from pipeline.plan import Plan
 

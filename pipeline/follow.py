@@ -7,8 +7,8 @@ import time
 from collections import Counter
 
 from configs.entry import EXIT_FAILED
-from jobs.manifest import Manifest
-from jobs.store import Store
+from jobs.files.manifest import Manifest
+from jobs.files.store import Store
 from jobs.units import STAGES
 from pipeline import text
 from pipeline.status import Status, is_under_way, look

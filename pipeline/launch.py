@@ -12,10 +12,10 @@ import filelock
 
 from configs.entry import EXIT_FAILED, run_entry
 from jobs.errors import ConfigError, RecordError
-from jobs.failures import Failure
-from jobs.folders import check_writable
-from jobs.manifest import Manifest, check_launchable, read_manifest, write_manifest
-from jobs.store import Store
+from jobs.files.failures import Failure
+from jobs.files.folders import check_writable
+from jobs.files.manifest import Manifest, check_launchable, read_manifest, write_manifest
+from jobs.files.store import Store
 from jobs.units import Resources
 from pipeline import text
 from pipeline.executor import Executor

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from jobs.failures import FailureClass
+from jobs.files.failures import FailureClass
+from jobs.files.manifest import Manifest, ShardedRun
 from jobs.indices import IndexRange, missing_from, partition
-from jobs.manifest import Manifest, ShardedRun
 from jobs.units import (
     AggregateUnit,
     AttackUnit,

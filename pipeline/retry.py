@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Literal
 
-from jobs.failures import Failure, FailureClass
+from jobs.files.failures import Failure, FailureClass
 
 Retry = Literal["all", FailureClass]
 TRANSIENT: frozenset[FailureClass] = frozenset({"preempted", "timeout", "node_fail"})

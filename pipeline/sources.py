@@ -16,8 +16,8 @@ from pathlib import Path
 from jobs.atomic import write_atomically
 from jobs.datasets import data_folder, dataset_module
 from jobs.errors import ConfigError
+from jobs.files.store import Store
 from jobs.prepare import is_prepared
-from jobs.store import Store
 from jobs.units import AggregateUnit, TrainUnit, Unit
 from pipeline.plan import Plan
 from pipeline.request.config import LaunchConfig

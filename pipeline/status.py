@@ -15,9 +15,9 @@ from pydantic.dataclasses import dataclass as strict_dataclass
 from tabulate import tabulate
 
 from configs.entry import run_entry
-from jobs import records
-from jobs.manifest import Manifest, open_grid
-from jobs.store import Store
+from jobs.files import records
+from jobs.files.manifest import Manifest, open_grid
+from jobs.files.store import Store
 from jobs.units import ShardUnit, TrainUnit, Unit
 from jobs.validation import STRICT, build
 from pipeline import text

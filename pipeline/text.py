@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from jobs.failures import Failure
-from jobs.manifest import Manifest, ShardedRun
-from jobs.store import Store, command_arguments
+from jobs.files.failures import Failure
+from jobs.files.manifest import Manifest, ShardedRun
+from jobs.files.store import Store, command_arguments
 from pipeline.cost import gpu_hours
 from pipeline.executor import Outcome
 from pipeline.plan import Plan

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from configs.composition import compose_config
-from jobs import records
-from jobs.manifest import Manifest
-from jobs.store import Store
+from jobs.files import records
+from jobs.files.manifest import Manifest
+from jobs.files.store import Store
 from pipeline.request.config import parse_launch
 
 TINY = [

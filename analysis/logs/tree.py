@@ -16,8 +16,8 @@ import pyarrow as pa
 from analysis.logs.files import Log, over_reach, read_log
 from analysis.logs.paths import LogPath, parse_log_path
 from jobs.errors import RecordError
-from jobs.imported import IMPORTED, PREDICTIONS
-from jobs.records import RecordKind
+from jobs.files.imported import IMPORTED, PREDICTIONS
+from jobs.files.records import RecordKind
 from jobs.specs import canonical_json, decimal
 
 Verdict = Literal["left out", "kept", "ignored"]

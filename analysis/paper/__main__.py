@@ -20,8 +20,8 @@ from analysis.paper.tables import PaperTable, table_frame, table_latex, table_ma
 from configs.entry import EXIT_FAILED, run_entry
 from jobs.atomic import write_atomically
 from jobs.errors import ConfigError, RecordError
-from jobs.folders import check_writable
-from jobs.store import Store
+from jobs.files.folders import check_writable
+from jobs.files.store import Store
 from jobs.validation import STRICT, build
 
 Writers = dict[str, Callable[[Path], object]]

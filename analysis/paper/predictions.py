@@ -8,13 +8,13 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from jobs import records
 from jobs.aggregate import collect_run, is_current
-from jobs.attack_records import ATTACK
-from jobs.imported import PREDICTIONS
+from jobs.files import records
+from jobs.files.attack_records import ATTACK
+from jobs.files.imported import PREDICTIONS
+from jobs.files.manifest import AttackRun, Manifest
+from jobs.files.store import Store
 from jobs.indices import missing_from
-from jobs.manifest import AttackRun, Manifest
-from jobs.store import Store
 
 CLASSIFIER = ["train_key", "sigma"]
 """Together the smoothed classifier that was attacked; null in logs, which do not say which it was."""

@@ -16,10 +16,10 @@ from analysis.models import ROW_COLUMNS, Model, label_models
 from analysis.paper.declarations import Conditions
 from analysis.paper.predictions import attacked_predictions, logged_predictions
 from analysis.selection import Parameters, matches, matches_any
-from jobs import records
-from jobs.imported import PREDICTIONS
-from jobs.manifest import open_grid
-from jobs.store import Store
+from jobs.files import records
+from jobs.files.imported import PREDICTIONS
+from jobs.files.manifest import open_grid
+from jobs.files.store import Store
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

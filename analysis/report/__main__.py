@@ -18,7 +18,7 @@ from analysis.statistics import Levels, envelope_frame
 from configs.entry import EXIT_FAILED, run_entry
 from jobs.atomic import write_atomically
 from jobs.errors import RecordError
-from jobs.store import Store
+from jobs.files.store import Store
 from jobs.validation import STRICT, build
 
 _Open = Annotated[float, Field(gt=0, lt=1)]

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from jobs.datasets import dataset_info
 from jobs.errors import CheckpointError, ConfigError
+from jobs.files.store import Store
 from jobs.networks import checkpoint
 from jobs.networks.classifier import Classifier, build_classifier
 from jobs.specs import TrainSpec
-from jobs.store import Store
 
 
 def take_over(spec: TrainSpec, store: Store) -> None:

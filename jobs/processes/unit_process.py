@@ -19,10 +19,10 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from jobs.failures import Failure, FailureClass, Place, failure_elsewhere, failures_of, record_death
+from jobs.files.failures import Failure, FailureClass, Place, failure_elsewhere, failures_of, record_death
+from jobs.files.store import Store
 from jobs.processes import interrupt, worker
 from jobs.rank import writes_failure
-from jobs.store import Store
 from jobs.units import Resources, Stage, Unit
 
 WARM = "jobs.warm"

@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
-from jobs import failures
+from jobs.files import failures
+from jobs.files.store import Store
 from jobs.rank import num_tasks, rank
-from jobs.store import Store
 from jobs.units import Resources, Stage, Unit
 
 STAGE_MODULES: dict[Stage, str] = {

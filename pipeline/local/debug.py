@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jobs.failures import Failure, failures_of
+from jobs.files.failures import Failure, failures_of
+from jobs.files.store import Store
 from jobs.processes import worker
-from jobs.store import Store
 from jobs.units import Resources
 from pipeline.executor import Outcome
 from pipeline.local.order import Schedule

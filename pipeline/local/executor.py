@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 
-from jobs.failures import Failure
+from jobs.files.failures import Failure
+from jobs.files.store import Store
 from jobs.processes import unit_process
 from jobs.processes.unit_process import UnitProcess
-from jobs.store import Store
 from jobs.units import Resources, Unit
 from pipeline.executor import Outcome
 from pipeline.local.gpus import choose_gpus, num_gpus_of

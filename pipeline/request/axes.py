@@ -9,8 +9,8 @@ from typing import Any
 from jobs.attack_spec import AttackSpec
 from jobs.datasets import Split, count_images
 from jobs.errors import ConfigError
+from jobs.files.manifest import AttackRun, Run
 from jobs.indices import IndexRange
-from jobs.manifest import AttackRun, Run
 from jobs.validation import build, collect
 
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from jobs.errors import ConfigError
-from jobs.manifest import Manifest
+from jobs.files.manifest import Manifest
 from jobs.units import STAGES, Compile, Stage
 from jobs.validation import STRICT, collect
 from pipeline.request.checkpoints import checkpoint_files

@@ -10,8 +10,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from jobs.errors import ConfigError
+from jobs.files.manifest import GridName, Manifest, Run
 from jobs.indices import IndexRange
-from jobs.manifest import GridName, Manifest, Run
 from jobs.specs import CertifySpec, TrainSpec
 from jobs.validation import STRICT, collect, unknown_choice
 from pipeline.request.axes import expand_attacks, image_indices, product_of

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import accumulate, zip_longest
 from typing import TypeVar
 
-from jobs.store import ShardStage
+from jobs.files.store import ShardStage
 from jobs.units import ShardUnit, TrainUnit, Unit
 from pipeline.plan import Plan
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs.failures import Failure
-from jobs.manifest import Manifest
-from jobs.store import Store
+from jobs.files.failures import Failure
+from jobs.files.manifest import Manifest
+from jobs.files.store import Store
 from jobs.units import STAGES, Resources, Stage, Unit
 from pipeline.executor import Outcome
 from pipeline.plan import Plan

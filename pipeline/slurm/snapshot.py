@@ -12,8 +12,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from jobs.provenance import COMMIT_FILE, git_commit
-from jobs.store import Store
+from jobs.files.provenance import COMMIT_FILE, git_commit
+from jobs.files.store import Store
 
 _PACKAGES = ("analysis", "configs", "jobs", "pipeline", "smoothing")
 _SUFFIXES = {".py", ".yaml", ".csv", ".html", ".js"}

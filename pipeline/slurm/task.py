@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from jobs.failures import Place, record_death
+from jobs.files.failures import Place, record_death
+from jobs.files.store import Store
 from jobs.processes import unit_process, worker
 from jobs.processes.unit_process import UnitProcess
 from jobs.rank import is_first_task
-from jobs.store import Store
 from jobs.units import AggregateUnit, ShardUnit, TrainUnit, Unit
 from pipeline.slurm.submit import run_checkpointable
 from pipeline.state.files import observe

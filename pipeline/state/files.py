@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jobs.aggregate import is_aggregated
+from jobs.files.manifest import Manifest, ShardedRun
+from jobs.files.store import Store
 from jobs.indices import IndexRange, missing_from
-from jobs.manifest import Manifest, ShardedRun
-from jobs.store import Store
 
 RunKey = tuple[str, str]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from jobs.failures import Failure, failures_of
+from jobs.files.failures import Failure, failures_of
+from jobs.files.manifest import Manifest
+from jobs.files.store import Store
 from jobs.indices import IndexRange
-from jobs.manifest import Manifest
-from jobs.store import Store
 from jobs.units import AggregateUnit, TrainUnit, shard_unit
 from pipeline.state.files import Observation
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from jobs.atomic import read_json, write_json
-from jobs.manifest import Manifest, read_manifest, write_manifest
-from jobs.store import Store
+from jobs.files.manifest import Manifest, read_manifest, write_manifest
+from jobs.files.store import Store
 from jobs.units import Resources, Stage, Unit, unit_named
 
 _NAME = re.compile(

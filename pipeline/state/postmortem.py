@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jobs.failures import Failure, FailureClass, Place, record_death
-from jobs.manifest import Manifest
-from jobs.store import Store
+from jobs.files.failures import Failure, FailureClass, Place, record_death
+from jobs.files.manifest import Manifest
+from jobs.files.store import Store
 from jobs.units import unit_named
 from pipeline.state.ledger import arrays_of, read_tasks, slurm_logs
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from jobs.manifest import Manifest
-from jobs.store import Store, parse_shard_stem
+from jobs.files.manifest import Manifest
+from jobs.files.store import Store, parse_shard_stem
 from pipeline.state.activity import Activity, slurm_activity
 from pipeline.state.files import Observation, observe
 from pipeline.state.history import History, read_history

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from jobs.failures import Failure
+from jobs.files.failures import Failure
+from jobs.files.manifest import Manifest, ShardedRun
+from jobs.files.store import ShardStage
 from jobs.indices import IndexRange, partition
-from jobs.manifest import Manifest, ShardedRun
-from jobs.store import ShardStage
 from jobs.units import AggregateUnit, TrainUnit, Unit, shard_unit, shards_by_run
 from pipeline.state.survey import Survey
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from analysis.models import ROW_COLUMNS, VOTE_COLUMNS, CertifiedGrid, Model
 from analysis.selection import Parameters
-from jobs.records import SCHEMA
+from jobs.files.records import SCHEMA
 from smoothing.bounds import clopper_pearson_lower
 from smoothing.radius import ABSTAIN, certified_radius
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from analysis.compare import compare
 from analysis.load import load_grid
 from benchmarks.envelope import GRID, N, measure_plain_loop, prepare
-from jobs.store import Store
+from jobs.files.store import Store
 from smoothing.certificate import certificate_from_counts
 
 

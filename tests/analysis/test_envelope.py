@@ -11,10 +11,10 @@ import pytest
 from analysis.envelope import envelope
 from analysis.load import load_grid
 from configs.entry import run_command
-from jobs import records
 from jobs.errors import RecordError
-from jobs.manifest import Manifest, Run, read_manifest, write_manifest
-from jobs.store import Store
+from jobs.files import records
+from jobs.files.manifest import Manifest, Run, read_manifest, write_manifest
+from jobs.files.store import Store
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ from analysis.paired import paired
 from analysis.paper.__main__ import paper
 from analysis.selection import matches
 from configs.entry import run_command
-from jobs import records
 from jobs.errors import ConfigError, RecordError
-from jobs.imported import IMPORTED, PREDICTIONS
-from jobs.manifest import open_grid
-from jobs.store import Store
+from jobs.files import records
+from jobs.files.imported import IMPORTED, PREDICTIONS
+from jobs.files.manifest import open_grid
+from jobs.files.store import Store
 from tests.analysis.models import cifar_path, cohen_path, parameters, voted, write_log, write_predictions, write_text
 
 GOOD = [(0, 3, 3, "0.2500"), (20, 7, 1, "0.1000"), (40, 4, -1, "0.0"), (60, 2, 2, "0.5000")]

@@ -10,10 +10,10 @@ import pytest
 from analysis.paper.__main__ import paper
 from configs.composition import compose_config
 from configs.entry import run_command
-from jobs import records
-from jobs.attack_records import ATTACK
 from jobs.errors import ConfigError
-from jobs.store import Store
+from jobs.files import records
+from jobs.files.attack_records import ATTACK
+from jobs.files.store import Store
 from pipeline.launch import launch
 from tests.grids import compose_tiny
 

@@ -15,7 +15,7 @@ from analysis.report.__main__ import report
 from analysis.report.page import page_data, render
 from analysis.statistics import Levels, envelope_frame
 from configs.entry import run_command
-from jobs.store import Store
+from jobs.files.store import Store
 from tests.analysis.models import grid, model, voted
 
 LEVELS = Levels(confidence=0.95, rho=0.001)

@@ -6,11 +6,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from jobs import aggregate, records
+from jobs import aggregate
 from jobs.errors import RecordError
+from jobs.files import records
+from jobs.files.manifest import Run, read_manifest
+from jobs.files.store import Store
 from jobs.indices import IndexRange, partition
-from jobs.manifest import Run, read_manifest
-from jobs.store import Store
 from jobs.units import AggregateUnit, Resources
 from tests.grids import grid_records
 from tests.jobs.units import certify_here

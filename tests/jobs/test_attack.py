@@ -12,15 +12,16 @@ import pytest
 import torch
 
 from configs.composition import compose_config
-from jobs import attack, records
-from jobs.attack_records import ATTACK
+from jobs import attack
 from jobs.attack_spec import AttackSpec
 from jobs.datasets import load_images
 from jobs.errors import ConfigError, RecordError
+from jobs.files import records
+from jobs.files.attack_records import ATTACK
+from jobs.files.manifest import AttackRun
+from jobs.files.store import Store
 from jobs.indices import IndexRange
-from jobs.manifest import AttackRun
 from jobs.shards import LabelledImage
-from jobs.store import Store
 from jobs.units import AttackUnit, Resources
 from jobs.validation import build
 from pipeline.launch import launch

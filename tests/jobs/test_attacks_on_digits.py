@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from jobs.datasets import load_images
+from jobs.files.store import Store
 from jobs.networks.checkpoint import load_classifier
 from jobs.networks.classifier import Classifier
-from jobs.store import Store
 from smoothing.attacks import smoothadv_pgd, vanilla_pgd
 from smoothing.ddn import smoothadv_ddn
 from smoothing.gradients import SteinEstimator, smoothed_cross_entropy

@@ -9,9 +9,9 @@ import torch
 
 from jobs.datasets import dataset_info, load_images
 from jobs.errors import CheckpointError, ConfigError
+from jobs.files.store import Store
 from jobs.networks import checkpoint
 from jobs.networks.classifier import build_classifier
-from jobs.store import Store
 from tests.jobs.units import GAUSSIAN_RUN, PGD_RUN
 
 CPU = torch.device("cpu")

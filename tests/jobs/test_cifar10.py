@@ -19,7 +19,7 @@ from torchvision.datasets import CIFAR10
 from jobs import prepare
 from jobs.datasets import cifar10
 from jobs.errors import ConfigError, DataError
-from jobs.store import Store
+from jobs.files.store import Store
 
 FOLDER = "cifar-10-batches-py"
 

@@ -21,13 +21,13 @@ from torch.distributed import HashStore
 from jobs import train
 from jobs.datasets import dataset_info, load_images
 from jobs.errors import TrainingDivergedError
-from jobs.failures import classify, failures_of
+from jobs.files.failures import classify, failures_of
+from jobs.files.store import Store
 from jobs.networks import checkpoint
 from jobs.networks.classifier import build_classifier
 from jobs.processes import interrupt, worker
 from jobs.rank import rank
 from jobs.specs import TrainSpec
-from jobs.store import Store
 from jobs.train import _randomness
 from jobs.training.distributed import Group, _joined, run_in_processes
 from jobs.training.feeding import Share, epoch_batches, make_feeder

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs import failures
 from jobs.errors import CheckpointError, ConfigError, RecordError, TrainingDivergedError
+from jobs.files import failures
+from jobs.files.store import Store
 from jobs.indices import IndexRange
 from jobs.processes import worker
-from jobs.store import Store
 from jobs.units import AggregateUnit, CertifyUnit, TrainUnit, Unit
 from tests.jobs.units import PGD_RUN, RESOURCES
 

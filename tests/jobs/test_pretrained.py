@@ -15,10 +15,10 @@ from configs.composition import compose_config
 from configs.entry import run_command
 from jobs.datasets import dataset_info
 from jobs.errors import CheckpointError, ConfigError
+from jobs.files.store import Store
 from jobs.networks import checkpoint, pretrained
 from jobs.networks.classifier import Classifier, build_classifier
 from jobs.specs import TrainSpec
-from jobs.store import Store
 from jobs.validation import build
 from pipeline.launch import launch
 from pipeline.request.config import parse_launch

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from jobs import certify, records, shards, train
-from jobs.failures import failures_of
+from jobs import certify, shards, train
+from jobs.files import records
+from jobs.files.failures import failures_of
+from jobs.files.manifest import read_manifest
+from jobs.files.store import Store
 from jobs.indices import IndexRange
-from jobs.manifest import read_manifest
 from jobs.processes import interrupt, unit_process
 from jobs.processes.unit_process import UnitProcess
-from jobs.store import Store
 from jobs.units import CertifyUnit, Resources, TrainUnit, Unit
 
 SAVE_AT_THE_END_ONLY = Resources(device="cpu", save_every_s=3600.0)

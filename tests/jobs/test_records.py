@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import records
 from jobs.errors import RecordError
+from jobs.files import records
 from tests.jobs.test_specs import CERTIFY, GAUSSIAN
 
 PINNED_SCHEMA = """\

@@ -16,7 +16,7 @@ from jobs import prepare
 from jobs.datasets import cifar10_images, count_images, dataset_info, imagenet, load_images
 from jobs.datasets._tree import Tree, TreeImages
 from jobs.errors import ConfigError, DataError
-from jobs.store import Store
+from jobs.files.store import Store
 from pipeline.launch import launch
 from tests.trees import CLASSES, make_tree
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from jobs import certify, train
+from jobs.files.manifest import Run
+from jobs.files.store import Store
 from jobs.indices import IndexRange
-from jobs.manifest import Run
-from jobs.store import Store
 from jobs.units import CertifyUnit, Resources, TrainUnit
 from tests.grids import tiny_manifest
 

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pytest
 
 from configs.entry import run_command
-from jobs.failures import failures_of
-from jobs.store import Store
+from jobs.files.failures import failures_of
+from jobs.files.store import Store
 from jobs.units import AggregateUnit, CertifyUnit, Resources, TrainUnit, Unit
 from pipeline.launch import launch
 from pipeline.local import gpus

@@ -14,8 +14,8 @@ import pytest
 from analysis.envelope import envelope
 from configs.entry import run_command
 from jobs.errors import TrainingDivergedError
-from jobs.manifest import read_manifest
-from jobs.store import Store
+from jobs.files.manifest import read_manifest
+from jobs.files.store import Store
 from jobs.training import steps
 from pipeline.launch import launch
 from tests.grids import finished_files, grid_records, tiny

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from configs.entry import run_command
-from jobs.store import Store
+from jobs.files.store import Store
 from pipeline.launch import launch
 from pipeline.state.activity import slurm_activity
 from pipeline.state.queue import read_queue

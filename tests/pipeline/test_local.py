@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 
 from configs.entry import run_command
-from jobs.store import Store
+from jobs.files.store import Store
 from pipeline.launch import launch
 from pipeline.status import read_activity
 from tests.grids import finished_files, grid_records, tiny

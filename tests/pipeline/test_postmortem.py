@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.failures import FailureClass, failures_of
-from jobs.store import Store
+from jobs.files.failures import FailureClass, failures_of
+from jobs.files.store import Store
 from jobs.units import TrainUnit
 from pipeline.state import ledger
 from pipeline.state.ledger import ArrayName

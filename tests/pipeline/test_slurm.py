@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from configs.entry import run_command
-from jobs.failures import FailureClass, Place, record_death
+from jobs.files.failures import FailureClass, Place, record_death
+from jobs.files.manifest import read_manifest
+from jobs.files.store import Store
 from jobs.indices import IndexRange
-from jobs.manifest import read_manifest
-from jobs.store import Store
 from jobs.units import CertifyUnit, TrainUnit, Unit
 from pipeline.cancel import cancel
 from pipeline.launch import launch
@@ -436,7 +436,7 @@ def test_jobs_run_a_copy_of_the_code_that_was_submitted(fake: FakeSlurm, results
     assert _launch(results) == 0
     (copy,) = Store(results).code_copies()
     assert f"export PYTHONPATH={copy}$" in fake.scripts[0]
-    program = "import jobs, pipeline.slurm.task, jobs.provenance as p; print(jobs.__file__, p.git_commit())"
+    program = "import jobs, pipeline.slurm.task, jobs.files.provenance as p; print(jobs.__file__, p.git_commit())"
     command = [sys.executable, "-P", "-c", program]
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": str(copy)}, capture_output=True, text=True, check=True

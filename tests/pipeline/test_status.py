@@ -12,11 +12,11 @@ import pytest
 
 from configs.entry import run_command
 from jobs.atomic import write_json
-from jobs.failures import record_death
+from jobs.files.failures import record_death
+from jobs.files.manifest import Run, read_manifest, write_manifest
+from jobs.files.store import Store
 from jobs.indices import IndexRange
-from jobs.manifest import Run, read_manifest, write_manifest
 from jobs.processes import unit_process, worker
-from jobs.store import Store
 from jobs.units import CertifyUnit, TrainUnit
 from pipeline.estimate import estimate
 from pipeline.launch import launch

@@ -13,8 +13,8 @@ from types import FrameType
 
 import pytest
 
-from jobs.failures import failures_of
-from jobs.store import Store
+from jobs.files.failures import failures_of
+from jobs.files.store import Store
 from jobs.units import Resources, TrainUnit
 from pipeline.slurm import task
 from pipeline.slurm.task import ArrayTask, draw_envelope

@@ -18,9 +18,9 @@ from typing import Any
 import pyarrow as pa
 
 from configs.composition import compose_config
-from jobs.failures import Failure
-from jobs.manifest import Manifest, read_manifest
-from jobs.store import Store
+from jobs.files.failures import Failure
+from jobs.files.manifest import Manifest, read_manifest
+from jobs.files.store import Store
 from pipeline.state.queue import QueuedTask, read_queue
 from pipeline.state.units import UnitState
 from pipeline.status import Status, look

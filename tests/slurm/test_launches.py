@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from jobs.store import Store
+from jobs.files.store import Store
 from pipeline.state.activity import slurm_activity
 from pipeline.state.ledger import ArrayName, read_tasks
 from pipeline.state.queue import read_queue

@@ -69,7 +69,8 @@ _SLOW = {"slow": (2.5, 4.0), "slower": (4.5, 6.0)}
 
 
 def _slow_down(epoch_s: float, image_s: float) -> None:
-    from jobs import records, train
+    from jobs import train
+    from jobs.files import records
 
     def slowly(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
         @functools.wraps(function)

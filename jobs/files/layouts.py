@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jobs import attack_records, records
-from jobs.attack_records import ATTACK
-from jobs.manifest import Run, ShardedRun
-from jobs.records import CERTIFICATION, RecordKind
+from jobs.files import attack_records, records
+from jobs.files.attack_records import ATTACK
+from jobs.files.manifest import Run, ShardedRun
+from jobs.files.records import CERTIFICATION, RecordKind
 
 
 @dataclass(frozen=True, kw_only=True)

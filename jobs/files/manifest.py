@@ -13,9 +13,9 @@ from pydantic import Field
 from jobs.atomic import read_json, write_json
 from jobs.attack_spec import AttackSpec
 from jobs.errors import ConfigError, RecordError
+from jobs.files.store import ShardStage, Store
 from jobs.indices import IndexRange
 from jobs.specs import CertifySpec, TrainSpec, canonical_json, train_fields
-from jobs.store import ShardStage, Store
 from jobs.validation import build, unknown_choice
 
 FORMAT = 1

@@ -26,7 +26,7 @@ COMMIT_FILE = "COMMIT"
 
 def git_commit() -> str:
     """The commit of this code, with -dirty where files differ from it; unknown outside of git."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parent.parent
     copied_from = folder.parent / COMMIT_FILE
     if copied_from.exists():
         return copied_from.read_text(encoding="utf-8").strip()

@@ -15,8 +15,8 @@ from typing import Literal
 
 from jobs.atomic import read_json, write_json
 from jobs.errors import CheckpointError, ConfigError, DataError, RecordError, TrainingDivergedError
+from jobs.files.store import Store
 from jobs.rank import is_first_task, writes_failure
-from jobs.store import Store
 from jobs.units import AggregateUnit, TrainUnit, Unit
 
 FailureClass = Literal["cuda_oom", "host_oom", "timeout", "preempted", "node_fail", "data", "config", "bug", "unknown"]

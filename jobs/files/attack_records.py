@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from jobs.attack_spec import AttackSpec
-from jobs.records import RecordKind
+from jobs.files.records import RecordKind
 from jobs.specs import TrainSpec, canonical_json, train_fields
 
 SCHEMA = pa.schema(

@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from jobs.atomic import read_json, write_json
 from jobs.errors import RecordError
-from jobs.records import SCHEMA, RecordKind
-from jobs.store import Store
+from jobs.files.records import SCHEMA, RecordKind
+from jobs.files.store import Store
 
 FORMAT = 1
 
