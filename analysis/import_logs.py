@@ -17,8 +17,8 @@ from jobs.atomic import write_atomically
 from jobs.errors import ConfigError
 from jobs.files import imported, records
 from jobs.files.folders import check_writable
-from jobs.files.manifest import GridName
 from jobs.files.store import Store
+from jobs.specs.runs import GridName
 from jobs.validation import STRICT, build
 
 _SHOWN = 12  # findings on the screen; the file has all

@@ -20,9 +20,10 @@ from analysis.selection import Parameters, Where, check_where, matches, nothing_
 from jobs.aggregate import collect_run, is_current
 from jobs.errors import ConfigError, RecordError
 from jobs.files import records
-from jobs.files.manifest import Manifest, Run, open_grid
+from jobs.files.manifest import open_grid
 from jobs.files.store import Store, command_arguments
-from jobs.indices import missing_from
+from jobs.specs.indices import missing_from
+from jobs.specs.runs import Manifest, Run
 
 _REMEDY = "launch it again, with the settings of before (python -m pipeline.launch {name} ...)"
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from analysis.selection import Parameters
 from jobs.datasets import dataset_info
 from jobs.errors import RecordError
-from jobs.specs import decimal
+from jobs.specs.keys import decimal
 from smoothing.accuracy import AccuracyCurve
 from smoothing.laws import noise_law
 

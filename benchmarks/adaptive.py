@@ -27,11 +27,11 @@ from configs.composition import compose_config
 from jobs import train
 from jobs.certify import procedure
 from jobs.datasets import dataset_info, load_images
-from jobs.files.manifest import Run
 from jobs.files.store import Store
 from jobs.networks.checkpoint import load_classifier
 from jobs.networks.inference import for_inference
-from jobs.units import Resources, TrainUnit
+from jobs.specs.runs import Run
+from jobs.specs.units import Resources, TrainUnit
 from pipeline.request.config import parse_launch
 from smoothing.bounds import min_count_for
 from smoothing.certificate import Certificate

@@ -29,7 +29,7 @@ from jobs.datasets import DatasetInfo, dataset_info
 from jobs.networks.classifier import Classifier, build_classifier
 from jobs.networks.inference import for_inference
 from jobs.processes.device import set_up_device
-from jobs.units import Resources
+from jobs.specs.units import Resources
 from smoothing.certify import TestImage, certify_images
 from smoothing.laws import ExactGridNoise, GaussianNoise, NoiseLaw
 from smoothing.noise import BLOCK_ROWS, NoiseStream

@@ -31,10 +31,12 @@ from analysis.export_tsv import log_lines
 from analysis.load import load_grid
 from jobs.aggregate import FINGERPRINT_KEY
 from jobs.files import records
-from jobs.files.manifest import Manifest, Run, write_manifest
+from jobs.files.manifest import write_manifest
 from jobs.files.store import Store
-from jobs.indices import IndexRange
-from jobs.specs import CertifySpec, TrainSpec
+from jobs.specs.certify import CertifySpec
+from jobs.specs.indices import IndexRange
+from jobs.specs.runs import Manifest, Run
+from jobs.specs.train import TrainSpec
 from smoothing.bounds import clopper_pearson_lower
 from smoothing.radius import ABSTAIN, certified_radius
 

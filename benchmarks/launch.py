@@ -22,9 +22,10 @@ from benchmarks.machine import machine
 from configs.composition import compose_config
 from jobs.aggregate import FINGERPRINT_KEY
 from jobs.files import records
-from jobs.files.manifest import Manifest, write_manifest
+from jobs.files.manifest import write_manifest
 from jobs.files.store import Store
-from jobs.indices import partition
+from jobs.specs.indices import partition
+from jobs.specs.runs import Manifest
 from pipeline.request.config import parse_launch
 
 NUM_SHARDS = 20

@@ -19,7 +19,7 @@ from tabulate import tabulate
 from benchmarks.machine import machine, spent_s
 from benchmarks.training_loops import Setting, batches, fresh_classifier, our_steps
 from jobs.processes.device import set_up_device
-from jobs.units import Resources
+from jobs.specs.units import Resources
 
 _WARM_UP_STEPS = 3
 _PATIENCE_S = 600.0

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from jobs.units import STAGES
+from jobs.specs.units import STAGES
 
 _COMMANDS = ("sbatch", "squeue", "scontrol", "scancel", "sacct")
 

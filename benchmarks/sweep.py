@@ -25,8 +25,8 @@ from jobs.networks.compilation import compiled
 from jobs.networks.folding import FoldedClassifier
 from jobs.networks.inference import for_inference
 from jobs.processes.device import set_up_device
-from jobs.specs import Precision
-from jobs.units import Compile, Resources
+from jobs.specs.certify import Precision
+from jobs.specs.units import Compile, Resources
 from smoothing.laws import GaussianNoise
 
 _COMPILE: dict[str, Compile] = {

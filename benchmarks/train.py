@@ -21,7 +21,7 @@ from benchmarks.bound import flops, matmul_flops_per_s
 from benchmarks.machine import machine, spent_s
 from benchmarks.training_loops import Setting, batches, fresh_classifier, losses, nudged, our_steps, plain_steps
 from jobs.processes.device import set_up_device
-from jobs.units import Resources
+from jobs.specs.units import Resources
 
 
 def main(arguments: Sequence[str]) -> int:

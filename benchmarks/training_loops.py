@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from benchmarks.plain import plain_settings
 from jobs.datasets import DatasetInfo, dataset_info
 from jobs.networks.classifier import Classifier, build_classifier
-from jobs.specs import TrainPrecision, TrainSpec
+from jobs.specs.train import TrainPrecision, TrainSpec
+from jobs.specs.units import Compile
 from jobs.training.distributed import Group
 from jobs.training.steps import Randomness, Stepper
-from jobs.units import Compile
 from smoothing.attacks import smoothadv_pgd
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4

@@ -15,11 +15,12 @@ from jobs.atomic import remove_stale_temporaries, set_aside
 from jobs.errors import RecordError
 from jobs.files import records
 from jobs.files.layouts import Layout, layout_of
-from jobs.files.manifest import Manifest, ShardedRun, read_manifest
+from jobs.files.manifest import read_manifest
 from jobs.files.partials import remove_served_partials
 from jobs.files.store import Store
-from jobs.indices import IndexRange
-from jobs.units import AggregateUnit, Resources
+from jobs.specs.indices import IndexRange
+from jobs.specs.runs import Manifest, ShardedRun
+from jobs.specs.units import AggregateUnit, Resources
 
 FINGERPRINT_KEY = "grid_fingerprint"
 

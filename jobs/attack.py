@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jobs.attack_spec import AttackSpec
 from jobs.datasets import dataset_info
 from jobs.files import attack_records
 from jobs.files.store import Store
 from jobs.networks.checkpoint import TrainedClassifier
 from jobs.shards import LabelledImage, one_by_one, run_shard
-from jobs.units import AttackUnit, Resources
+from jobs.specs.attack import AttackSpec
+from jobs.specs.units import AttackUnit, Resources
 from smoothing.attacks import smoothadv_pgd, vanilla_pgd
 from smoothing.certificate import prediction_from_counts
 from smoothing.counts import class_counts

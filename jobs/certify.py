@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from jobs.datasets import dataset_info
 from jobs.errors import DataError
 from jobs.files import records
-from jobs.files.manifest import Run
 from jobs.files.store import Store
 from jobs.networks.checkpoint import TrainedClassifier
 from jobs.networks.inference import for_inference
 from jobs.shards import Done, LabelledImage, run_shard
-from jobs.specs import CertifySpec
-from jobs.units import CertifyUnit, Resources
+from jobs.specs.certify import CertifySpec
+from jobs.specs.runs import Run
+from jobs.specs.units import CertifyUnit, Resources
 from smoothing.certify import TestImage, certify_images
 from smoothing.laws import OffGridError, noise_law
 from smoothing.sequential import Procedure

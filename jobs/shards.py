@@ -20,11 +20,11 @@ from jobs.files.layouts import Layout, layout_of
 from jobs.files.partials import remove_served_partials
 from jobs.files.provenance import provenance
 from jobs.files.store import Store
-from jobs.indices import IndexRange, partition
 from jobs.networks.checkpoint import TrainedClassifier, load_classifier
 from jobs.processes import interrupt
 from jobs.processes.device import device_name, set_up_device
-from jobs.units import Resources, ShardUnit
+from jobs.specs.indices import IndexRange, partition
+from jobs.specs.units import Resources, ShardUnit
 
 Row = Mapping[str, Any]
 

@@ -23,12 +23,12 @@ from jobs.networks.classifier import Classifier, build_classifier
 from jobs.processes import interrupt
 from jobs.processes.device import set_up_device
 from jobs.rank import num_tasks
-from jobs.specs import TrainSpec, train_fields
+from jobs.specs.train import TrainSpec, train_fields
+from jobs.specs.units import Compile, Resources, TrainUnit
 from jobs.training.distributed import Group, run_in_processes, scheduled_group
 from jobs.training.feeding import Feeder, epoch_batches, make_feeder
 from jobs.training.schedules import epsilon_at, learning_rate_at
 from jobs.training.steps import Randomness, Stepper
-from jobs.units import Compile, Resources, TrainUnit
 
 _STATES_KEPT = 2  # should the newest be unreadable, the one before it still serves
 

@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
-from jobs.attack_spec import AttackSpec
 from jobs.datasets import dataset_info
-from jobs.files.manifest import Run, ShardedRun
-from jobs.specs import TrainSpec
-from jobs.units import AggregateUnit, Stage, TrainUnit, Unit
+from jobs.specs.attack import AttackSpec
+from jobs.specs.runs import Run, ShardedRun
+from jobs.specs.train import TrainSpec
+from jobs.specs.units import AggregateUnit, Stage, TrainUnit, Unit
 from pipeline.plan import Plan
 
 _BACKWARD = 2.0  # a backward pass costs about two forward passes

@@ -9,9 +9,9 @@ from typing import TypeVar
 
 import pyarrow.parquet as pq
 
-from jobs.files.manifest import Manifest, ShardedRun
 from jobs.files.store import Store
-from jobs.units import Stage
+from jobs.specs.runs import Manifest, ShardedRun
+from jobs.specs.units import Stage
 from pipeline.cost import images_cost, train_cost
 from pipeline.state.files import Observation
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from jobs.files.failures import Failure
 from jobs.files.store import Store
-from jobs.units import Resources, Unit
+from jobs.specs.units import Resources, Unit
 from pipeline.plan import Plan
 
 

@@ -7,9 +7,9 @@ import time
 from collections import Counter
 
 from configs.entry import EXIT_FAILED
-from jobs.files.manifest import Manifest
 from jobs.files.store import Store
-from jobs.units import STAGES
+from jobs.specs.runs import Manifest
+from jobs.specs.units import STAGES
 from pipeline import text
 from pipeline.status import Status, is_under_way, look
 

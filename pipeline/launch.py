@@ -14,9 +14,10 @@ from configs.entry import EXIT_FAILED, run_entry
 from jobs.errors import ConfigError, RecordError
 from jobs.files.failures import Failure
 from jobs.files.folders import check_writable
-from jobs.files.manifest import Manifest, check_launchable, read_manifest, write_manifest
+from jobs.files.manifest import check_launchable, read_manifest, write_manifest
 from jobs.files.store import Store
-from jobs.units import Resources
+from jobs.specs.runs import Manifest
+from jobs.specs.units import Resources
 from pipeline import text
 from pipeline.executor import Executor
 from pipeline.local.debug import DebugExecutor

@@ -8,9 +8,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from jobs.files.failures import FailureClass
-from jobs.files.manifest import Manifest, ShardedRun
-from jobs.indices import IndexRange, missing_from, partition
-from jobs.units import (
+from jobs.specs.indices import IndexRange, missing_from, partition
+from jobs.specs.runs import Manifest, ShardedRun
+from jobs.specs.units import (
     AggregateUnit,
     AttackUnit,
     CertifyUnit,

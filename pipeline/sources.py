@@ -18,7 +18,7 @@ from jobs.datasets import data_folder, dataset_module
 from jobs.errors import ConfigError
 from jobs.files.store import Store
 from jobs.prepare import is_prepared
-from jobs.units import AggregateUnit, TrainUnit, Unit
+from jobs.specs.units import AggregateUnit, TrainUnit, Unit
 from pipeline.plan import Plan
 from pipeline.request.config import LaunchConfig
 

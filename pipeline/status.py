@@ -16,9 +16,10 @@ from tabulate import tabulate
 
 from configs.entry import run_entry
 from jobs.files import records
-from jobs.files.manifest import Manifest, open_grid
+from jobs.files.manifest import open_grid
 from jobs.files.store import Store
-from jobs.units import ShardUnit, TrainUnit, Unit
+from jobs.specs.runs import Manifest
+from jobs.specs.units import ShardUnit, TrainUnit, Unit
 from jobs.validation import STRICT, build
 from pipeline import text
 from pipeline.estimate import estimate

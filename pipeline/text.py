@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from jobs.files.failures import Failure
-from jobs.files.manifest import Manifest, ShardedRun
 from jobs.files.store import Store, command_arguments
+from jobs.specs.runs import Manifest, ShardedRun
 from pipeline.cost import gpu_hours
 from pipeline.executor import Outcome
 from pipeline.plan import Plan

@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from configs.composition import compose_config
 from jobs.files import records
-from jobs.files.manifest import Manifest
 from jobs.files.store import Store
+from jobs.specs.runs import Manifest
 from pipeline.request.config import parse_launch
 
 TINY = [

@@ -18,7 +18,7 @@ from analysis.logs.paths import LogPath, parse_log_path
 from jobs.errors import RecordError
 from jobs.files.imported import IMPORTED, PREDICTIONS
 from jobs.files.records import RecordKind
-from jobs.specs import canonical_json, decimal
+from jobs.specs.keys import canonical_json, decimal
 
 Verdict = Literal["left out", "kept", "ignored"]
 

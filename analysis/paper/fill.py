@@ -14,7 +14,7 @@ from analysis.paper.records import PaperRecords, whole_models
 from analysis.paper.tables import NOT_RECORDED, Cell, PaperTable
 from analysis.printed import ModelKey, PrintedRow, printed_envelope, printed_model, printed_models
 from analysis.selection import Parameters, matches
-from jobs.specs import decimal
+from jobs.specs.keys import decimal
 
 Row = tuple[str, str, list[Cell]]
 """Group, label and cells."""

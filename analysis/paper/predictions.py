@@ -12,9 +12,9 @@ from jobs.aggregate import collect_run, is_current
 from jobs.files import records
 from jobs.files.attack_records import ATTACK
 from jobs.files.imported import PREDICTIONS
-from jobs.files.manifest import AttackRun, Manifest
 from jobs.files.store import Store
-from jobs.indices import missing_from
+from jobs.specs.indices import missing_from
+from jobs.specs.runs import AttackRun, Manifest
 
 CLASSIFIER = ["train_key", "sigma"]
 """Together the smoothed classifier that was attacked; null in logs, which do not say which it was."""

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from jobs.attack_spec import AttackSpec
 from jobs.files.records import RecordKind
-from jobs.specs import TrainSpec, canonical_json, train_fields
+from jobs.specs.attack import AttackSpec
+from jobs.specs.keys import canonical_json
+from jobs.specs.train import TrainSpec, train_fields
 
 SCHEMA = pa.schema(
     [

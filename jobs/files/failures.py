@@ -17,7 +17,7 @@ from jobs.atomic import read_json, write_json
 from jobs.errors import CheckpointError, ConfigError, DataError, RecordError, TrainingDivergedError
 from jobs.files.store import Store
 from jobs.rank import is_first_task, writes_failure
-from jobs.units import AggregateUnit, TrainUnit, Unit
+from jobs.specs.units import AggregateUnit, TrainUnit, Unit
 
 FailureClass = Literal["cuda_oom", "host_oom", "timeout", "preempted", "node_fail", "data", "config", "bug", "unknown"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from jobs.files import attack_records, records
 from jobs.files.attack_records import ATTACK
-from jobs.files.manifest import Run, ShardedRun
 from jobs.files.records import CERTIFICATION, RecordKind
+from jobs.specs.runs import Run, ShardedRun
 
 
 @dataclass(frozen=True, kw_only=True)

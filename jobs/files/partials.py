@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jobs.files.manifest import ShardedRun
 from jobs.files.store import Store
+from jobs.specs.runs import ShardedRun
 
 
 def remove_served_partials(run: ShardedRun, store: Store) -> None:

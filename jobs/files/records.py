@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 
 from jobs.atomic import write_atomically
 from jobs.errors import RecordError
-from jobs.specs import CertifySpec, TrainSpec, canonical_json, differences, train_fields
+from jobs.specs.certify import CertifySpec
+from jobs.specs.keys import canonical_json, differences
+from jobs.specs.train import TrainSpec, train_fields
 from smoothing.certificate import Certificate
 
 SCHEMA_VERSION = 1

@@ -10,12 +10,9 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from jobs.indices import IndexRange, missing_from
-
-ShardStage = Literal["certify", "attack"]
-"""The stages whose work is cut into shards of images."""
+from jobs.specs.indices import IndexRange, missing_from, shard_stem
+from jobs.specs.runs import ShardStage
 
 _SHARD_NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.parquet")
 _PARTIAL_NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.partial\.parquet")
@@ -197,17 +194,6 @@ class Store:
     def imported_names(self) -> list[str]:
         """Grids that were imported from logs, sorted."""
         return sorted(path.parent.name for path in self.root.glob("grids/*/import.json"))
-
-
-def shard_stem(indices: IndexRange) -> str:
-    """The file name of a shard without its suffix; zero-padded, so that gaps show in a listing."""
-    return f"{indices.start:06d}-{indices.stop:06d}-{indices.step:03d}"
-
-
-def parse_shard_stem(stem: str) -> IndexRange:
-    """The indices for which ``shard_stem`` gives a stem."""
-    start, stop, step = map(int, stem.split("-"))
-    return IndexRange(start=start, stop=stop, step=step)
 
 
 def _ranges(folder: Path, pattern: re.Pattern[str]) -> list[IndexRange]:

@@ -16,7 +16,8 @@ from jobs.atomic import write_atomically
 from jobs.datasets import dataset_info
 from jobs.errors import CheckpointError
 from jobs.networks.classifier import Classifier, build_classifier
-from jobs.specs import TrainSpec, canonical_json, differences, train_fields
+from jobs.specs.keys import canonical_json, differences
+from jobs.specs.train import TrainSpec, train_fields
 
 FORMAT = 1
 _DAMAGE = (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from jobs.units import Compile
+from jobs.specs.units import Compile
 
 
 def compiled(module: nn.Module, compile: Compile) -> nn.Module:

@@ -9,8 +9,8 @@ from jobs.errors import ConfigError
 from jobs.networks.classifier import Classifier
 from jobs.networks.compilation import compiled
 from jobs.networks.folding import FoldedClassifier
-from jobs.specs import Precision
-from jobs.units import Compile
+from jobs.specs.certify import Precision
+from jobs.specs.units import Compile
 
 _DTYPES = {
     "float32": torch.float32,

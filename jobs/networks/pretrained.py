@@ -24,7 +24,7 @@ from jobs.errors import CheckpointError, ConfigError
 from jobs.files.store import Store
 from jobs.networks import checkpoint
 from jobs.networks.classifier import Classifier, build_classifier
-from jobs.specs import TrainSpec
+from jobs.specs.train import TrainSpec
 
 
 def take_over(spec: TrainSpec, store: Store) -> None:

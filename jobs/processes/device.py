@@ -7,7 +7,7 @@ import os
 
 import torch
 
-from jobs.units import Resources
+from jobs.specs.units import Resources
 
 
 def set_up_device(resources: Resources) -> torch.device:

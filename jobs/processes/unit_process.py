@@ -23,7 +23,7 @@ from jobs.files.failures import Failure, FailureClass, Place, failure_elsewhere,
 from jobs.files.store import Store
 from jobs.processes import interrupt, worker
 from jobs.rank import writes_failure
-from jobs.units import Resources, Stage, Unit
+from jobs.specs.units import Resources, Stage, Unit
 
 WARM = "jobs.warm"
 """Imports everything that any unit imports."""

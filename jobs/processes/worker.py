@@ -17,7 +17,7 @@ from typing import TextIO
 from jobs.files import failures
 from jobs.files.store import Store
 from jobs.rank import num_tasks, rank
-from jobs.units import Resources, Stage, Unit
+from jobs.specs.units import Resources, Stage, Unit
 
 STAGE_MODULES: dict[Stage, str] = {
     "train": "jobs.train",

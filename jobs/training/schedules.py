@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobs.specs import TrainSpec
+from jobs.specs.train import TrainSpec
 
 
 def epsilon_at(spec: TrainSpec, epoch: int) -> float:

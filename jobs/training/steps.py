@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from jobs.networks.classifier import Classifier
 from jobs.networks.compilation import compiled
 from jobs.networks.folding import FoldedClassifier
-from jobs.specs import TrainSpec
+from jobs.specs.train import TrainSpec
+from jobs.specs.units import Compile
 from jobs.training.distributed import Group
-from jobs.units import Compile
 from smoothing.attacks import smoothadv_pgd
 from smoothing.ddn import smoothadv_ddn
 from smoothing.gradients import GradientEstimator, PlugInEstimator, SteinEstimator

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jobs.files.failures import Failure, failures_of
 from jobs.files.store import Store
 from jobs.processes import worker
-from jobs.units import Resources
+from jobs.specs.units import Resources
 from pipeline.executor import Outcome
 from pipeline.local.order import Schedule
 from pipeline.local.progress import Progress

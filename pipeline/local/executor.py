@@ -11,7 +11,7 @@ from jobs.files.failures import Failure
 from jobs.files.store import Store
 from jobs.processes import unit_process
 from jobs.processes.unit_process import UnitProcess
-from jobs.units import Resources, Unit
+from jobs.specs.units import Resources, Unit
 from pipeline.executor import Outcome
 from pipeline.local.gpus import choose_gpus, num_gpus_of
 from pipeline.local.order import Schedule

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 
-from jobs.units import AggregateUnit, TrainUnit, Unit
+from jobs.specs.units import AggregateUnit, TrainUnit, Unit
 
 _PATIENCE_S = 30.0
 

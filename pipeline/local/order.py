@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from jobs.units import AggregateUnit, AttackUnit, CertifyUnit, TrainUnit, Unit
+from jobs.specs.units import AggregateUnit, AttackUnit, CertifyUnit, TrainUnit, Unit
 from pipeline.plan import Plan
 
 

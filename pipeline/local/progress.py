@@ -10,7 +10,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from jobs.units import STAGES, Stage, Unit
+from jobs.specs.units import STAGES, Stage, Unit
 from pipeline.cost import unit_cost
 
 _LINE_EVERY_S = 10.0

@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from jobs.attack_spec import AttackSpec
 from jobs.datasets import Split, count_images
 from jobs.errors import ConfigError
-from jobs.files.manifest import AttackRun, Run
-from jobs.indices import IndexRange
+from jobs.specs.attack import AttackSpec
+from jobs.specs.indices import IndexRange
+from jobs.specs.runs import AttackRun, Run
 from jobs.validation import build, collect
 
 

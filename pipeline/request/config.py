@@ -13,8 +13,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from jobs.errors import ConfigError
-from jobs.files.manifest import Manifest
-from jobs.units import STAGES, Compile, Stage
+from jobs.specs.runs import Manifest
+from jobs.specs.units import STAGES, Compile, Stage
 from jobs.validation import STRICT, collect
 from pipeline.request.checkpoints import checkpoint_files
 from pipeline.request.grid import GridConfig, expand

@@ -10,9 +10,10 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from jobs.errors import ConfigError
-from jobs.files.manifest import GridName, Manifest, Run
-from jobs.indices import IndexRange
-from jobs.specs import CertifySpec, TrainSpec
+from jobs.specs.certify import CertifySpec
+from jobs.specs.indices import IndexRange
+from jobs.specs.runs import GridName, Manifest, Run
+from jobs.specs.train import TrainSpec
 from jobs.validation import STRICT, collect, unknown_choice
 from pipeline.request.axes import expand_attacks, image_indices, product_of
 from pipeline.request.checkpoints import sha256_of

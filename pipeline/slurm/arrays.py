@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from itertools import accumulate, zip_longest
 from typing import TypeVar
 
-from jobs.files.store import ShardStage
-from jobs.units import ShardUnit, TrainUnit, Unit
+from jobs.specs.runs import ShardStage
+from jobs.specs.units import ShardUnit, TrainUnit, Unit
 from pipeline.plan import Plan
 
 T = TypeVar("T")

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.files.failures import Failure
-from jobs.files.manifest import Manifest
 from jobs.files.store import Store
-from jobs.units import STAGES, Resources, Stage, Unit
+from jobs.specs.runs import Manifest
+from jobs.specs.units import STAGES, Resources, Stage, Unit
 from pipeline.executor import Outcome
 from pipeline.plan import Plan
 from pipeline.request.config import SlurmConfig

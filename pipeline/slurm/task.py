@@ -21,7 +21,7 @@ from jobs.files.store import Store
 from jobs.processes import unit_process, worker
 from jobs.processes.unit_process import UnitProcess
 from jobs.rank import is_first_task
-from jobs.units import AggregateUnit, ShardUnit, TrainUnit, Unit
+from jobs.specs.units import AggregateUnit, ShardUnit, TrainUnit, Unit
 from pipeline.slurm.submit import run_checkpointable
 from pipeline.state.files import observe
 from pipeline.state.ledger import Launch, locate, read_launch, units_of_task

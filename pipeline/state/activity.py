@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from jobs.atomic import read_json, write_json
-from jobs.files.manifest import Manifest
 from jobs.files.store import Store
-from jobs.units import Unit
+from jobs.specs.runs import Manifest
+from jobs.specs.units import Unit
 from pipeline.state.ledger import ArrayName, arrays_of, read_tasks
 from pipeline.state.queue import QueuedTask
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jobs.aggregate import is_aggregated
-from jobs.files.manifest import Manifest, ShardedRun
 from jobs.files.store import Store
-from jobs.indices import IndexRange, missing_from
+from jobs.specs.indices import IndexRange, missing_from
+from jobs.specs.runs import Manifest, ShardedRun
 
 RunKey = tuple[str, str]
 

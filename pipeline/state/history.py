@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from jobs.files.failures import Failure, failures_of
-from jobs.files.manifest import Manifest
 from jobs.files.store import Store
-from jobs.indices import IndexRange
-from jobs.units import AggregateUnit, TrainUnit, shard_unit
+from jobs.specs.indices import IndexRange
+from jobs.specs.runs import Manifest
+from jobs.specs.units import AggregateUnit, TrainUnit, shard_unit
 from pipeline.state.files import Observation
 
 

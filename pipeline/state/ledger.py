@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from jobs.atomic import read_json, write_json
-from jobs.files.manifest import Manifest, read_manifest, write_manifest
+from jobs.files.manifest import read_manifest, write_manifest
 from jobs.files.store import Store
-from jobs.units import Resources, Stage, Unit, unit_named
+from jobs.specs.runs import Manifest
+from jobs.specs.units import Resources, Stage, Unit, unit_named
 
 _NAME = re.compile(
     r"(?P<grid>.+)\.(?P<launch>\d{8}-\d{6}-[0-9a-f]{6})\.(?P<array>(train|certify|attack|aggregate)-\d+)"

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobs.files.failures import Failure, FailureClass, Place, record_death
-from jobs.files.manifest import Manifest
 from jobs.files.store import Store
-from jobs.units import unit_named
+from jobs.specs.runs import Manifest
+from jobs.specs.units import unit_named
 from pipeline.state.ledger import arrays_of, read_tasks, slurm_logs
 
 _TAIL_BYTES = 1 << 16

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from jobs.files.manifest import Manifest
-from jobs.files.store import Store, parse_shard_stem
+from jobs.files.store import Store
+from jobs.specs.indices import parse_shard_stem
+from jobs.specs.runs import Manifest
 from pipeline.state.activity import Activity, slurm_activity
 from pipeline.state.files import Observation, observe
 from pipeline.state.history import History, read_history

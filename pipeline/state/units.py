@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jobs.files.failures import Failure
-from jobs.files.manifest import Manifest, ShardedRun
-from jobs.files.store import ShardStage
-from jobs.indices import IndexRange, partition
-from jobs.units import AggregateUnit, TrainUnit, Unit, shard_unit, shards_by_run
+from jobs.specs.indices import IndexRange, partition
+from jobs.specs.runs import Manifest, ShardedRun, ShardStage
+from jobs.specs.units import AggregateUnit, TrainUnit, Unit, shard_unit, shards_by_run
 from pipeline.state.survey import Survey
 
 State = Literal["done", "running", "queued", "failed", "missing", "unknown"]

@@ -13,8 +13,9 @@ from analysis.load import load_grid
 from configs.entry import run_command
 from jobs.errors import RecordError
 from jobs.files import records
-from jobs.files.manifest import Manifest, Run, read_manifest, write_manifest
+from jobs.files.manifest import read_manifest, write_manifest
 from jobs.files.store import Store
+from jobs.specs.runs import Manifest, Run
 
 
 @pytest.fixture

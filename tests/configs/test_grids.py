@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs.composition import CONFIG_DIR, compose_config, options_of
-from jobs.files.manifest import Manifest
+from jobs.specs.runs import Manifest
 from pipeline.launch import launch
 from pipeline.request.config import parse_launch
 

@@ -9,10 +9,11 @@ import pytest
 from jobs import aggregate
 from jobs.errors import RecordError
 from jobs.files import records
-from jobs.files.manifest import Run, read_manifest
+from jobs.files.manifest import read_manifest
 from jobs.files.store import Store
-from jobs.indices import IndexRange, partition
-from jobs.units import AggregateUnit, Resources
+from jobs.specs.indices import IndexRange, partition
+from jobs.specs.runs import Run
+from jobs.specs.units import AggregateUnit, Resources
 from tests.grids import grid_records
 from tests.jobs.units import certify_here
 

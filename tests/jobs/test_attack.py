@@ -13,16 +13,16 @@ import torch
 
 from configs.composition import compose_config
 from jobs import attack
-from jobs.attack_spec import AttackSpec
 from jobs.datasets import load_images
 from jobs.errors import ConfigError, RecordError
 from jobs.files import records
 from jobs.files.attack_records import ATTACK
-from jobs.files.manifest import AttackRun
 from jobs.files.store import Store
-from jobs.indices import IndexRange
 from jobs.shards import LabelledImage
-from jobs.units import AttackUnit, Resources
+from jobs.specs.attack import AttackSpec
+from jobs.specs.indices import IndexRange
+from jobs.specs.runs import AttackRun
+from jobs.specs.units import AttackUnit, Resources
 from jobs.validation import build
 from pipeline.launch import launch
 from pipeline.status import status

@@ -12,9 +12,9 @@ import pytest
 from jobs import certify
 from jobs.errors import CheckpointError, ConfigError
 from jobs.files import records
-from jobs.files.manifest import Run
 from jobs.files.store import Store
-from jobs.indices import IndexRange, partition
+from jobs.specs.indices import IndexRange, partition
+from jobs.specs.runs import Run
 from smoothing.bounds import clopper_pearson_lower
 from tests.jobs.test_train import Killed
 from tests.jobs.units import GAUSSIAN_RUN, PGD_RUN, RESOURCES, certify_here

@@ -13,15 +13,15 @@ from torch._dynamo.utils import counters
 
 from jobs import train
 from jobs.datasets import dataset_info
-from jobs.files.manifest import Run
 from jobs.files.store import Store
 from jobs.networks import checkpoint
 from jobs.networks.classifier import build_classifier
 from jobs.networks.compilation import compiled
 from jobs.networks.folding import FoldedClassifier
-from jobs.specs import TrainSpec
+from jobs.specs.runs import Run
+from jobs.specs.train import TrainSpec
+from jobs.specs.units import Resources, TrainUnit
 from jobs.training.steps import Stepper
-from jobs.units import Resources, TrainUnit
 from tests.jobs.test_steps import _batch, _random, _spec, _stepper
 from tests.jobs.units import PGD_RUN
 

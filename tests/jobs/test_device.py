@@ -11,7 +11,7 @@ import torch
 
 from jobs.processes import unit_process
 from jobs.processes.device import set_up_device
-from jobs.units import Resources
+from jobs.specs.units import Resources
 from pipeline.local import executor as local
 
 

@@ -27,11 +27,11 @@ from jobs.networks import checkpoint
 from jobs.networks.classifier import build_classifier
 from jobs.processes import interrupt, worker
 from jobs.rank import rank
-from jobs.specs import TrainSpec
+from jobs.specs.train import TrainSpec
+from jobs.specs.units import Resources, TrainUnit
 from jobs.train import _randomness
 from jobs.training.distributed import Group, _joined, run_in_processes
 from jobs.training.feeding import Share, epoch_batches, make_feeder
-from jobs.units import Resources, TrainUnit
 from tests.trees import make_tree
 
 pytestmark = pytest.mark.slow  # every test starts processes that import torch

@@ -8,9 +8,9 @@ import torch
 from jobs.errors import CheckpointError, ConfigError, RecordError, TrainingDivergedError
 from jobs.files import failures
 from jobs.files.store import Store
-from jobs.indices import IndexRange
 from jobs.processes import worker
-from jobs.units import AggregateUnit, CertifyUnit, TrainUnit, Unit
+from jobs.specs.indices import IndexRange
+from jobs.specs.units import AggregateUnit, CertifyUnit, TrainUnit, Unit
 from tests.jobs.units import PGD_RUN, RESOURCES
 
 SHARD = CertifyUnit(run=PGD_RUN, indices=IndexRange(start=0, stop=7))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from jobs.indices import IndexRange, missing_from, partition
+from jobs.specs.indices import IndexRange, missing_from, partition
 
 
 @given(st.sets(st.integers(0, 200)), st.integers(1, 50))

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from jobs import train
 from jobs.errors import ConfigError
-from jobs.files.manifest import Run, read_manifest, write_manifest
+from jobs.files.manifest import read_manifest, write_manifest
 from jobs.files.store import Store
 from jobs.networks import checkpoint
-from jobs.specs import TrainSpec, train_fields
+from jobs.specs.runs import Run
+from jobs.specs.train import TrainSpec, train_fields
 from jobs.training.steps import Stepper
 from tests.jobs.test_steps import METHODS, Watch, _batch, _random, _spec, _stepper
 from tests.jobs.test_train import KEY, RUN, Killed, _assert_same_bits, _die_after, _weights
@@ -113,7 +114,7 @@ def test_what_was_written_before_there_was_a_choice_is_float32(tmp_path: Path) -
 
 def read_manifest_of(folder: Path, run: Run) -> tuple[TrainSpec, str]:
     """A run's training and its key, after a round trip through grid.json."""
-    from jobs.files.manifest import Manifest
+    from jobs.specs.runs import Manifest
 
     path = folder / "grid.json"
     write_manifest(path, Manifest(grid="tiny", runs=(run,)))

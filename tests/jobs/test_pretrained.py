@@ -18,7 +18,7 @@ from jobs.errors import CheckpointError, ConfigError
 from jobs.files.store import Store
 from jobs.networks import checkpoint, pretrained
 from jobs.networks.classifier import Classifier, build_classifier
-from jobs.specs import TrainSpec
+from jobs.specs.train import TrainSpec
 from jobs.validation import build
 from pipeline.launch import launch
 from pipeline.request.config import parse_launch

@@ -17,10 +17,10 @@ from jobs.files import records
 from jobs.files.failures import failures_of
 from jobs.files.manifest import read_manifest
 from jobs.files.store import Store
-from jobs.indices import IndexRange
 from jobs.processes import interrupt, unit_process
 from jobs.processes.unit_process import UnitProcess
-from jobs.units import CertifyUnit, Resources, TrainUnit, Unit
+from jobs.specs.indices import IndexRange
+from jobs.specs.units import CertifyUnit, Resources, TrainUnit, Unit
 
 SAVE_AT_THE_END_ONLY = Resources(device="cpu", save_every_s=3600.0)
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from jobs.errors import ConfigError
-from jobs.specs import CertifySpec, TrainSpec
+from jobs.specs.certify import CertifySpec
+from jobs.specs.train import TrainSpec
 from jobs.validation import build
 
 GAUSSIAN = TrainSpec(

@@ -12,7 +12,7 @@ from torch import Tensor
 from jobs.datasets import dataset_info, load_images
 from jobs.errors import ConfigError
 from jobs.networks.classifier import Classifier, build_classifier
-from jobs.specs import TrainSpec
+from jobs.specs.train import TrainSpec
 from jobs.training import steps
 from jobs.training.distributed import Group
 from jobs.training.schedules import epsilon_at

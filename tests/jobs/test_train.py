@@ -12,10 +12,10 @@ import torch
 from jobs import train
 from jobs.datasets import dataset_info, load_images
 from jobs.errors import TrainingDivergedError
-from jobs.files.manifest import Run
 from jobs.files.store import Store
 from jobs.networks import checkpoint
 from jobs.networks.classifier import Classifier, build_classifier
+from jobs.specs.runs import Run
 from jobs.training import steps
 from jobs.training.distributed import Group
 from jobs.training.feeding import Share, epoch_batches, make_feeder

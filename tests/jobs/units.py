@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from jobs import certify, train
-from jobs.files.manifest import Run
 from jobs.files.store import Store
-from jobs.indices import IndexRange
-from jobs.units import CertifyUnit, Resources, TrainUnit
+from jobs.specs.indices import IndexRange
+from jobs.specs.runs import Run
+from jobs.specs.units import CertifyUnit, Resources, TrainUnit
 from tests.grids import tiny_manifest
 
 GAUSSIAN_RUN, PGD_RUN, _ = tiny_manifest().runs

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from jobs.indices import partition
-from jobs.units import AttackUnit, CertifyUnit, TrainUnit
+from jobs.specs.indices import partition
+from jobs.specs.units import AttackUnit, CertifyUnit, TrainUnit
 from pipeline.plan import Plan
 from pipeline.slurm.arrays import Block, blocks
 from tests.grids import tiny_manifest

@@ -21,7 +21,7 @@ import pytest
 from configs.entry import run_command
 from jobs.files.failures import failures_of
 from jobs.files.store import Store
-from jobs.units import AggregateUnit, CertifyUnit, Resources, TrainUnit, Unit
+from jobs.specs.units import AggregateUnit, CertifyUnit, Resources, TrainUnit, Unit
 from pipeline.launch import launch
 from pipeline.local import gpus
 from pipeline.local.gpus import choose_gpus, num_gpus_of, visible_gpus

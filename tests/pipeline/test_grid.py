@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from jobs.errors import ConfigError
-from jobs.files.manifest import Manifest
+from jobs.specs.runs import Manifest
 from pipeline.request.grid import GridConfig, expand
 
 TRAIN: dict[str, Any] = {

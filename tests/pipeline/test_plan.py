@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from jobs.indices import IndexRange
-from jobs.units import AggregateUnit, CertifyUnit, TrainUnit
+from jobs.specs.indices import IndexRange
+from jobs.specs.units import AggregateUnit, CertifyUnit, TrainUnit
 from pipeline.local.order import Schedule
 from pipeline.plan import Plan, plan
 from pipeline.state.files import Observation

@@ -6,7 +6,7 @@ import pytest
 
 from jobs.files.failures import FailureClass, failures_of
 from jobs.files.store import Store
-from jobs.units import TrainUnit
+from jobs.specs.units import TrainUnit
 from pipeline.state import ledger
 from pipeline.state.ledger import ArrayName
 from pipeline.state.postmortem import Death, find_deaths, record_deaths

@@ -16,8 +16,8 @@ from configs.entry import run_command
 from jobs.files.failures import FailureClass, Place, record_death
 from jobs.files.manifest import read_manifest
 from jobs.files.store import Store
-from jobs.indices import IndexRange
-from jobs.units import CertifyUnit, TrainUnit, Unit
+from jobs.specs.indices import IndexRange
+from jobs.specs.units import CertifyUnit, TrainUnit, Unit
 from pipeline.cancel import cancel
 from pipeline.launch import launch
 from pipeline.state import queue

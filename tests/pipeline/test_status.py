@@ -13,11 +13,12 @@ import pytest
 from configs.entry import run_command
 from jobs.atomic import write_json
 from jobs.files.failures import record_death
-from jobs.files.manifest import Run, read_manifest, write_manifest
+from jobs.files.manifest import read_manifest, write_manifest
 from jobs.files.store import Store
-from jobs.indices import IndexRange
 from jobs.processes import unit_process, worker
-from jobs.units import CertifyUnit, TrainUnit
+from jobs.specs.indices import IndexRange
+from jobs.specs.runs import Run
+from jobs.specs.units import CertifyUnit, TrainUnit
 from pipeline.estimate import estimate
 from pipeline.launch import launch
 from pipeline.state.activity import Activity, read_activity

@@ -15,7 +15,7 @@ import pytest
 
 from jobs.files.failures import failures_of
 from jobs.files.store import Store
-from jobs.units import Resources, TrainUnit
+from jobs.specs.units import Resources, TrainUnit
 from pipeline.slurm import task
 from pipeline.slurm.task import ArrayTask, draw_envelope
 from pipeline.state.ledger import Launch

@@ -19,8 +19,9 @@ import pyarrow as pa
 
 from configs.composition import compose_config
 from jobs.files.failures import Failure
-from jobs.files.manifest import Manifest, read_manifest
+from jobs.files.manifest import read_manifest
 from jobs.files.store import Store
+from jobs.specs.runs import Manifest
 from pipeline.state.queue import QueuedTask, read_queue
 from pipeline.state.units import UnitState
 from pipeline.status import Status, look

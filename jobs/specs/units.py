@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from jobs.files.manifest import AttackRun, Manifest, Run, ShardedRun
-from jobs.files.store import parse_shard_stem, shard_stem
-from jobs.indices import IndexRange
-from jobs.specs import TrainSpec
+from jobs.specs.indices import IndexRange, parse_shard_stem, shard_stem
+from jobs.specs.runs import AttackRun, Manifest, Run, ShardedRun
+from jobs.specs.train import TrainSpec
 
 Stage = Literal["train", "certify", "attack", "aggregate"]
 Compile = Literal[False, True, "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]

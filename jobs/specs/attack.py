@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from jobs.datasets import Split
-from jobs.specs import AtLeastOne, Length, Positive, PositiveLength, Seed, decimal, digest
+from jobs.specs.keys import AtLeastOne, Length, Positive, PositiveLength, Seed, decimal, digest
 from jobs.validation import STRICT
 from smoothing.bounds import top_class_p_value
 

@@ -74,6 +74,17 @@ def partition(missing: Iterable[int], max_size: int) -> list[IndexRange]:
     return sorted(shards)
 
 
+def shard_stem(indices: IndexRange) -> str:
+    """The file name of a shard without its suffix; zero-padded, so that gaps show in a listing."""
+    return f"{indices.start:06d}-{indices.stop:06d}-{indices.step:03d}"
+
+
+def parse_shard_stem(stem: str) -> IndexRange:
+    """The indices for which ``shard_stem`` gives a stem."""
+    start, stop, step = map(int, stem.split("-"))
+    return IndexRange(start=start, stop=stop, step=step)
+
+
 def _longest_progression(indices: np.typing.NDArray[np.int64]) -> np.typing.NDArray[np.int64]:
     present = set(indices.tolist())
     first = int(indices[0])

@@ -1,13 +1,7 @@
-"""What is trained and what is certified: the fields that change a result, and nothing else.
-
-A spec's key is a readable slug and eight hex digits of a hash over all its resolved fields, so that
-neither a changed default nor a resource, path or shard layout can alter what a key stands for.
-"""
+"""What is trained: the fields that change weights, and nothing else."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cached_property
@@ -17,30 +11,13 @@ from pydantic import Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
 from jobs.architectures import architecture_names
-from jobs.datasets import Split, dataset_names
+from jobs.datasets import dataset_names
+from jobs.specs.keys import AtLeastOne, Length, NotNegative, Positive, Seed, decimal, digest
 from jobs.validation import STRICT, unknown_choice
-from smoothing.bounds import min_samples_to_certify
-from smoothing.laws import Noise
-from smoothing.sequential import Mode, StopRule, can_ever_certify
 
 Method = Literal["gaussian", "smoothadv", "vanilla", "vanilla_noise"]
 Attack = Literal["none", "pgd", "ddn", "stein", "stein_hard"]
-Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 TrainPrecision = Literal["float32", "bfloat16"]
-
-KEY_FORMAT = 1
-"""Goes into every hash; to be raised when a field changes its meaning."""
-
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-MAX_LENGTH = 1000.0
-"""Largest sigma and epsilon. No two images here are farther apart than 388, and below it all integers of
-exact noise are exact in float32."""
-
-Length = Annotated[float, Field(ge=0, le=MAX_LENGTH)]
-PositiveLength = Annotated[float, Field(gt=0, le=MAX_LENGTH)]
-AtLeastOne = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -190,94 +167,6 @@ def train_fields(spec: TrainSpec) -> dict[str, Any]:
 
 
 _ADDED_LATER = {"precision": "float32"}
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class CertifySpec:
-    """One way of certifying one base classifier.
-
-    Attributes:
-        train_key: Key of the TrainSpec.
-        split: Which images.
-        sigma_cert: Standard deviation of the smoothing noise, > 0.
-        n0: Draws that select the class.
-        n: Draws that bound its probability.
-        alpha: Error probability of each certificate, in (0, 1).
-        mode: paper is CERTIFY of Cohen et al. 2019, draw for draw; adaptive looks at fewer draws
-            first, each look with its share of alpha (``smoothing.sequential``).
-        stop_rule: With adaptive: grid stops when no further multiple of radius_step can be
-            certified, curve when the radius can grow by less than radius_step.
-        radius_step: With adaptive, > 0.
-        stop_wrong: Stop after selection where it chose another class than the label; in any mode.
-        curtail: Abstain as soon as no votes to come could certify anything; in any mode.
-        noise: The noise's law: gaussian in float32, or exact_grid, integers added to integers.
-        precision: Arithmetic of the network.
-        seed: Of the noise, together with each image's index.
-    """
-
-    train_key: str
-    split: Split = "test"
-    sigma_cert: PositiveLength
-    n0: AtLeastOne
-    n: AtLeastOne
-    alpha: Annotated[float, Field(gt=0, lt=1)]
-    mode: Mode = "paper"
-    stop_rule: StopRule | None = None
-    radius_step: Positive | None = None
-    stop_wrong: bool = False
-    curtail: bool = False
-    noise: Noise = "gaussian"
-    precision: Precision = "float32"
-    seed: Seed
-
-    @model_validator(mode="after")
-    def _fields_fit(self) -> CertifySpec:
-        problems = list(self._problems())
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
-
-    def _problems(self) -> Iterator[str]:
-        if not can_ever_certify(self.n, self.alpha, self.mode):
-            yield (
-                f"n={self.n} draws can never certify anything at alpha={self.alpha}: even unanimous votes "
-                f"do not prove a majority; take n >= {min_samples_to_certify(self.alpha)} or a larger alpha"
-            )
-        rule = f"stop_rule={self.stop_rule}, radius_step={self.radius_step}"
-        if self.mode == "adaptive" and (self.stop_rule is None or self.radius_step is None):
-            yield f"mode=adaptive needs a stop_rule (grid or curve) and a radius_step > 0 (got {rule})"
-        if self.mode == "paper" and (self.stop_rule is not None or self.radius_step is not None):
-            yield f"mode=paper draws all n samples: leave out stop_rule and radius_step (got {rule})"
-
-    @cached_property
-    def key(self) -> str:
-        """For example ``s0.25-n2000-1a2b3c4d``."""
-        return f"s{decimal(self.sigma_cert)}-n{self.n}-{digest('certify', asdict(self))}"
-
-
-def canonical_json(fields: dict[str, Any]) -> str:
-    """The one text that stands for a mapping: sorted keys, no blanks, shortest exact floats."""
-    return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def differences(found: dict[str, Any], expected: dict[str, Any]) -> str:
-    """The fields of two specs that differ, with both values; empty where none does."""
-    return ", ".join(
-        f"{key} is {found.get(key)!r}, expected {expected.get(key)!r}"
-        for key in sorted({*found, *expected})
-        if found.get(key) != expected.get(key)
-    )
-
-
-def digest(kind: str, fields: dict[str, Any]) -> str:
-    """Eight hex digits that stand for a kind of spec and all its fields."""
-    text = canonical_json({"kind": kind, "format": KEY_FORMAT, "fields": fields})
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def decimal(value: float) -> str:
-    """At least two decimals, more where the value has more: 0.50, 0.125, 1.00."""
-    return f"{value:.2f}" if round(value, 2) == value else repr(value)
 
 
 def _known(what: str, name: str, valid: list[str]) -> str:

@@ -1,0 +1,83 @@
+"""What is certified and how: the fields that change a record, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import cached_property
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from jobs.datasets import Split
+from jobs.specs.keys import AtLeastOne, Positive, PositiveLength, Seed, decimal, digest
+from jobs.validation import STRICT
+from smoothing.bounds import min_samples_to_certify
+from smoothing.laws import Noise
+from smoothing.sequential import Mode, StopRule, can_ever_certify
+
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CertifySpec:
+    """One way of certifying one base classifier.
+
+    Attributes:
+        train_key: Key of the TrainSpec.
+        split: Which images.
+        sigma_cert: Standard deviation of the smoothing noise, > 0.
+        n0: Draws that select the class.
+        n: Draws that bound its probability.
+        alpha: Error probability of each certificate, in (0, 1).
+        mode: paper is CERTIFY of Cohen et al. 2019, draw for draw; adaptive looks at fewer draws
+            first, each look with its share of alpha (``smoothing.sequential``).
+        stop_rule: With adaptive: grid stops when no further multiple of radius_step can be
+            certified, curve when the radius can grow by less than radius_step.
+        radius_step: With adaptive, > 0.
+        stop_wrong: Stop after selection where it chose another class than the label; in any mode.
+        curtail: Abstain as soon as no votes to come could certify anything; in any mode.
+        noise: The noise's law: gaussian in float32, or exact_grid, integers added to integers.
+        precision: Arithmetic of the network.
+        seed: Of the noise, together with each image's index.
+    """
+
+    train_key: str
+    split: Split = "test"
+    sigma_cert: PositiveLength
+    n0: AtLeastOne
+    n: AtLeastOne
+    alpha: Annotated[float, Field(gt=0, lt=1)]
+    mode: Mode = "paper"
+    stop_rule: StopRule | None = None
+    radius_step: Positive | None = None
+    stop_wrong: bool = False
+    curtail: bool = False
+    noise: Noise = "gaussian"
+    precision: Precision = "float32"
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _fields_fit(self) -> CertifySpec:
+        problems = list(self._problems())
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _problems(self) -> Iterator[str]:
+        if not can_ever_certify(self.n, self.alpha, self.mode):
+            yield (
+                f"n={self.n} draws can never certify anything at alpha={self.alpha}: even unanimous votes "
+                f"do not prove a majority; take n >= {min_samples_to_certify(self.alpha)} or a larger alpha"
+            )
+        rule = f"stop_rule={self.stop_rule}, radius_step={self.radius_step}"
+        if self.mode == "adaptive" and (self.stop_rule is None or self.radius_step is None):
+            yield f"mode=adaptive needs a stop_rule (grid or curve) and a radius_step > 0 (got {rule})"
+        if self.mode == "paper" and (self.stop_rule is not None or self.radius_step is not None):
+            yield f"mode=paper draws all n samples: leave out stop_rule and radius_step (got {rule})"
+
+    @cached_property
+    def key(self) -> str:
+        """For example ``s0.25-n2000-1a2b3c4d``."""
+        return f"s{decimal(self.sigma_cert)}-n{self.n}-{digest('certify', asdict(self))}"
