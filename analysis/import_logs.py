@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from analysis.logs.tree import LogTree, read_tree
+from analysis.logs.tree import LogTree, read_tree, source_folder
 from configs.entry import EXIT_FAILED, run_entry
 from jobs.atomic import write_atomically
 from jobs.errors import ConfigError
@@ -57,19 +57,6 @@ def import_logs(values: dict[str, Any]) -> int:
     print(f"next: python -m analysis.envelope grid={config.grid} results={results} allow_partial=true")
     unsound = [finding for finding in tree.findings if not finding.is_harmless]
     return EXIT_FAILED if config.strict and unsound else 0
-
-
-def source_folder(source: str | None) -> Path:
-    """The folder of logs that a configuration names.
-
-    Raises:
-        ConfigError: None is named, or it is not there.
-    """
-    if source is None:
-        raise ConfigError(["source is required; write source=DIR: the folder that holds the logs"])
-    if not Path(source).is_dir():
-        raise ConfigError([f"source: {source!r} is not a folder"])
-    return Path(source)
 
 
 def write_tree(tree: LogTree, store: Store, grid: str, root: Path) -> list[Path]:

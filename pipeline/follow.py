@@ -11,7 +11,7 @@ from jobs.files.store import Store
 from jobs.specs.runs import Manifest
 from jobs.specs.units import STAGES
 from pipeline import text
-from pipeline.status import Status, is_under_way, look
+from pipeline.state.look import Status, is_under_way, look
 
 
 def follow(manifest: Manifest, store: Store, *, poll_s: float) -> int:

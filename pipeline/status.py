@@ -6,7 +6,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,17 +17,12 @@ from configs.entry import run_entry
 from jobs.files import records
 from jobs.files.manifest import open_grid
 from jobs.files.store import Store
-from jobs.specs.runs import Manifest
 from jobs.specs.units import ShardUnit, TrainUnit, Unit
 from jobs.validation import STRICT, build
 from pipeline import text
 from pipeline.estimate import estimate
-from pipeline.state import queue
-from pipeline.state.activity import Activity, read_activity, slurm_activity
-from pipeline.state.postmortem import submission_times
-from pipeline.state.queue import SchedulerError
-from pipeline.state.survey import Survey, survey
-from pipeline.state.units import STATES, GridStates, RunStates, UnitState, grid_states
+from pipeline.state.look import Status, is_under_way, look
+from pipeline.state.units import STATES, RunStates, UnitState
 
 _CLEAR = "\033[H\033[2J"
 
@@ -42,16 +36,6 @@ class StatusConfig:
     verbose: bool
     watch: bool
     interval_s: Annotated[float, Field(gt=0)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Status:
-    """A grid as it stands."""
-
-    manifest: Manifest
-    store: Store
-    found: Survey
-    states: GridStates
 
 
 def status(values: Mapping[str, Any]) -> int:
@@ -74,29 +58,6 @@ def status(values: Mapping[str, Any]) -> int:
             time.sleep(config.interval_s)
         except KeyboardInterrupt:
             return 0
-
-
-def look(manifest: Manifest, store: Store) -> Status:
-    """How a grid stands just now; one squeue call, or none where nothing was ever handed to SLURM."""
-    found = survey(manifest, store, _activity(store, manifest.grid))
-    times = submission_times(store, manifest.grid) if found.activity.problem else {}
-    return Status(manifest=manifest, store=store, found=found, states=grid_states(manifest, found, times))
-
-
-def is_under_way(activity: Activity) -> bool:
-    """Whether anything is running or queued, or may be."""
-    return bool(activity.under_way) or activity.problem is not None
-
-
-def _activity(store: Store, grid: str) -> Activity:
-    """The queue comes before the files: what ends in between is then found done, and not lost."""
-    here = read_activity(store, grid)
-    if here.under_way or not store.has_slurm_launches():
-        return here
-    try:
-        return slurm_activity(store, grid, queue.read_queue())
-    except SchedulerError as error:
-        return Activity(problem=str(error))
 
 
 def _lines(current: Status, *, verbose: bool) -> Iterator[str]:

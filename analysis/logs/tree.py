@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from analysis.logs.files import Log, over_reach, read_log
 from analysis.logs.paths import LogPath, parse_log_path
-from jobs.errors import RecordError
+from jobs.errors import ConfigError, RecordError
 from jobs.files.imported import IMPORTED, PREDICTIONS
 from jobs.files.records import RecordKind
 from jobs.specs.keys import canonical_json, decimal
@@ -202,3 +202,16 @@ def _table(kind: RecordKind, shared: Sequence[dict[str, Any]], logs: Sequence[Lo
             array = pa.array([entry.get(field.name) for entry in shared], field.type).take(owner)
         arrays.append(array)
     return pa.Table.from_arrays(arrays, schema=kind.schema)
+
+
+def source_folder(source: str | None) -> Path:
+    """The folder of logs that a configuration names.
+
+    Raises:
+        ConfigError: None is named, or it is not there.
+    """
+    if source is None:
+        raise ConfigError(["source is required; write source=DIR: the folder that holds the logs"])
+    if not Path(source).is_dir():
+        raise ConfigError([f"source: {source!r} is not a folder"])
+    return Path(source)

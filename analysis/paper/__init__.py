@@ -1,0 +1,1 @@
+"""python -m analysis.paper: every table and figure of the paper, from published logs or a grid."""

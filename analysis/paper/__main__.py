@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from analysis.import_logs import source_folder
+from analysis.logs.tree import source_folder
 from analysis.paper.declarations import FigureDeclaration, TableDeclaration, parse_declarations
 from analysis.paper.figures import PaperFigure, figure_frame, trace_figure
 from analysis.paper.fill import fill_table

@@ -1,0 +1,1 @@
+"""python -m analysis.report: one interactive HTML page."""

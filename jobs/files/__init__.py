@@ -1,0 +1,1 @@
+"""What is on disk: where it lies, what it looks like, what it says. Knows no torch."""

@@ -1,0 +1,1 @@
+"""Classifiers: built, saved, loaded, folded and made ready for inference."""

@@ -1,0 +1,1 @@
+"""How one unit runs in one process, and how its end is recorded."""

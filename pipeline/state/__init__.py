@@ -1,0 +1,1 @@
+"""How a grid stands: its files, the queue, what was submitted, what failed."""
