@@ -20,7 +20,7 @@ import pytest
 from configs.entry import run_command
 from jobs.files.store import Store
 from pipeline.launch import launch
-from pipeline.status import read_activity
+from pipeline.state.activity import read_activity
 from tests.grids import finished_files, grid_records, tiny
 
 SLOW_ENOUGH = ["train.epochs=3", "cluster=local"]

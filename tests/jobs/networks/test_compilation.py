@@ -22,7 +22,7 @@ from jobs.specs.runs import Run
 from jobs.specs.train import TrainSpec
 from jobs.specs.units import Resources, TrainUnit
 from jobs.training.steps import Stepper
-from tests.jobs.test_steps import _batch, _random, _spec, _stepper
+from tests.jobs.training.test_steps import _batch, _random, _spec, _stepper
 from tests.jobs.units import PGD_RUN
 
 pytestmark = [

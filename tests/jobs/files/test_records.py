@@ -10,7 +10,7 @@ import pytest
 
 from jobs.errors import RecordError
 from jobs.files import records
-from tests.jobs.test_specs import CERTIFY, GAUSSIAN
+from tests.jobs.specs.test_specs import CERTIFY, GAUSSIAN
 
 PINNED_SCHEMA = """\
 train_key: string not null

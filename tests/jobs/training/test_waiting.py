@@ -18,7 +18,7 @@ from jobs.training.steps import Randomness, Stepper
 from smoothing.counts import VoteCounter, draws_between
 from smoothing.laws import ExactGridNoise, GaussianNoise, NoiseLaw
 from smoothing.noise import NoiseStream
-from tests.jobs.test_steps import METHODS, _spec
+from tests.jobs.training.test_steps import METHODS, _spec
 from tests.waiting import META, BlockingCopyError, NoBlockingCopies
 
 SHAPE = (1, 8, 8)

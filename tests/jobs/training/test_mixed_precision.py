@@ -19,8 +19,8 @@ from jobs.networks import checkpoint
 from jobs.specs.runs import Run
 from jobs.specs.train import TrainSpec, train_fields
 from jobs.training.steps import Stepper
-from tests.jobs.test_steps import METHODS, Watch, _batch, _random, _spec, _stepper
 from tests.jobs.test_train import KEY, RUN, Killed, _assert_same_bits, _die_after, _weights
+from tests.jobs.training.test_steps import METHODS, Watch, _batch, _random, _spec, _stepper
 from tests.jobs.units import train_here
 
 MIXED_RUN = Run(train=replace(RUN.train, precision="bfloat16"), certify=RUN.certify, indices=RUN.indices)
