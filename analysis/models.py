@@ -18,7 +18,7 @@ from jobs.datasets import dataset_info
 from jobs.errors import RecordError
 from jobs.specs.keys import decimal
 from smoothing.accuracy import AccuracyCurve
-from smoothing.laws import noise_law
+from smoothing.distributions import noise_distribution
 
 ROW_COLUMNS = ("index", "prediction", "correct", "radius", "count_top", "n_used", "stop")
 """What the envelope and its statistics need of each image; a file of many models is read in a second
@@ -60,12 +60,14 @@ class Model:
 
     @cached_property
     def total_variation(self) -> float:
-        """Distance in law of the noise that was drawn from the ideal one; 0 where that is not known."""
+        """Total variation distance between the noise as drawn and the ideal noise; 0 where unknown."""
         known = self.parameters
         if known.noise is None:
             return 0.0
         info = dataset_info(known.dataset)
-        return noise_law(known.noise, known.sigma_cert, info.num_levels).total_variation(math.prod(info.image_shape))
+        return noise_distribution(known.noise, known.sigma_cert, info.num_levels).total_variation(
+            math.prod(info.image_shape)
+        )
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """A column of the rows as an array, shape (N,)."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from jobs.errors import ConfigError
 from jobs.validation import unknown_choice
-from smoothing.laws import Noise
+from smoothing.distributions import Noise
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,7 @@ from pipeline.request.config import parse_launch
 from smoothing.bounds import min_count_for
 from smoothing.certificate import Certificate
 from smoothing.certify import TestImage, certify_images
-from smoothing.laws import noise_law
+from smoothing.distributions import noise_distribution
 from smoothing.sequential import Procedure
 
 BLOCKS = (
@@ -117,7 +117,7 @@ def _certified(run: Run, store: Store, how: Procedure) -> Certified:
         for_inference(classifier, "float32", device),
         test_images,
         how,
-        noise_law(run.certify.noise, run.certify.sigma_cert, info.num_levels),
+        noise_distribution(run.certify.noise, run.certify.sigma_cert, info.num_levels),
         num_classes=info.num_classes,
         seed=run.certify.seed,
         batch_size=1000,

@@ -31,7 +31,7 @@ from jobs.networks.inference import for_inference
 from jobs.processes.device import set_up_device
 from jobs.specs.units import Resources
 from smoothing.certify import TestImage, certify_images
-from smoothing.laws import ExactGridNoise, GaussianNoise, NoiseLaw
+from smoothing.distributions import ExactGridNoise, GaussianNoise, NoiseDistribution
 from smoothing.noise import BLOCK_ROWS, NoiseStream
 from smoothing.sequential import Procedure
 
@@ -69,7 +69,7 @@ def plain_way(classifier: Classifier, info: DatasetInfo, n: int, batch_size: int
     return certified
 
 
-def our_way(classifier: nn.Module, info: DatasetInfo, n: int, batch_size: int, law: NoiseLaw) -> Way:
+def our_way(classifier: nn.Module, info: DatasetInfo, n: int, batch_size: int, distribution: NoiseDistribution) -> Way:
     """What a certification job does, but for reading and writing files."""
     procedure = Procedure(sigma=SIGMA, n0=N0, n=n, alpha=ALPHA)
 
@@ -79,7 +79,7 @@ def our_way(classifier: nn.Module, info: DatasetInfo, n: int, batch_size: int, l
             classifier,
             test_images,
             procedure,
-            law,
+            distribution,
             num_classes=info.num_classes,
             seed=0,
             batch_size=batch_size,
@@ -181,14 +181,14 @@ def random_images(info: DatasetInfo, num_images: int) -> Iterator[Tensor]:
 
 
 def _print_noise_cost(info: DatasetInfo, sample_s: float, clock: str) -> None:
-    """Both laws' noise by itself, the best of some blocks: differences that a busy machine would hide."""
+    """Both distributions' noise by itself, the best of some blocks: differences that a busy machine would hide."""
     stream = NoiseStream(seed=0, index=0, stage="estimation")
-    laws: list[NoiseLaw] = [GaussianNoise(SIGMA), ExactGridNoise(SIGMA, info.num_levels)]
-    origin_CHW, best = torch.zeros(info.image_shape), [float("inf")] * len(laws)
+    distributions: list[NoiseDistribution] = [GaussianNoise(SIGMA), ExactGridNoise(SIGMA, info.num_levels)]
+    center_CHW, best = torch.zeros(info.image_shape), [float("inf")] * len(distributions)
     for block_nr in range(_NOISE_BLOCKS):
-        for number, law in enumerate(laws):
+        for number, distribution in enumerate(distributions):
             began = spent_s(clock, "cpu")
-            law.inputs(origin_CHW, torch.from_numpy(law.block(stream, block_nr, info.image_shape)))
+            distribution.inputs(center_CHW, torch.from_numpy(distribution.block(stream, block_nr, info.image_shape)))
             best[number] = min(best[number], (spent_s(clock, "cpu") - began) / BLOCK_ROWS)
     gaussian_s, exact_s = best
     print(

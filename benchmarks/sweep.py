@@ -27,7 +27,7 @@ from jobs.networks.inference import for_inference
 from jobs.processes.device import set_up_device
 from jobs.specs.certify import Precision
 from jobs.specs.units import Compile, Resources
-from smoothing.laws import GaussianNoise
+from smoothing.distributions import GaussianNoise
 
 _COMPILE: dict[str, Compile] = {
     "no": False,

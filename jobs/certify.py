@@ -15,7 +15,7 @@ from jobs.specs.certify import CertifySpec
 from jobs.specs.runs import Run
 from jobs.specs.units import CertifyUnit, Resources
 from smoothing.certify import TestImage, certify_images
-from smoothing.laws import OffGridError, noise_law
+from smoothing.distributions import OffGridError, noise_distribution
 from smoothing.sequential import Procedure
 
 
@@ -46,7 +46,7 @@ def _certified(
             for_inference(trained.classifier, spec.precision, device, compile=resources.compile),
             test_images,
             procedure(spec),
-            noise_law(spec.noise, spec.sigma_cert, info.num_levels),
+            noise_distribution(spec.noise, spec.sigma_cert, info.num_levels),
             num_classes=info.num_classes,
             seed=spec.seed,
             batch_size=resources.batch_size,

@@ -29,8 +29,8 @@ def clopper_pearson_lower(
         counts: Successes k, integers in [0, num_samples]; any shape that broadcasts.
         num_samples: Trials n, integers >= 1.
         alpha: Error probability in (0, 1).
-        total_variation: Distance in law of a trial as drawn from the ideal one, whose probability is
-            bounded; comes off the bound.
+        total_variation: Total variation distance between a trial as drawn and the ideal one, whose
+            probability is bounded; subtracted from the bound.
 
     Returns:
         The bound for each k, in [0, 1); 0 where k = 0. Float64, the broadcast shape.

@@ -26,7 +26,7 @@ def min_possible_count(
         n: Draws, >= 1.
         sigma: Standard deviation of the noise, > 0.
         alpha: Error probability of each bound, in (0, 1).
-        total_variation: Distance in law of the drawn noise from the ideal one.
+        total_variation: Total variation distance between the drawn noise and the ideal noise.
 
     Returns:
         min{k: clopper_pearson_upper(k, n, alpha) >= Phi(r / sigma) - total_variation}, int64, the shape

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from smoothing.certificate import Certificate, prediction_from_counts
 from smoothing.counts import BaseClassifier, Draws, VoteCounter, class_counts, draws_between
-from smoothing.laws import GaussianNoise, NoiseLaw
+from smoothing.distributions import GaussianNoise, NoiseDistribution
 from smoothing.noise import NoiseStream
 from smoothing.sequential import Procedure, Sampling
 
@@ -38,7 +38,7 @@ def certify_images(
     base_classifier: BaseClassifier,
     images: Iterable[TestImage],
     procedure: Procedure,
-    law: NoiseLaw,
+    distribution: NoiseDistribution,
     *,
     num_classes: int,
     seed: int,
@@ -50,8 +50,8 @@ def certify_images(
     Args:
         base_classifier: Maps inputs_BCHW to logits_BK, in evaluation mode.
         images: All of one shape; taken one by one as there is room in a batch.
-        procedure: How; its ``total_variation`` is that of the law and set here.
-        law: Of the noise; its sigma is the procedure's.
+        procedure: How; its ``total_variation`` is that of the distribution and set here.
+        distribution: Of the noise; its sigma is the procedure's.
         num_classes: K.
         seed: Seed of the run; the noise depends on (seed, index) alone.
         batch_size: Rows handed to the device at a time; does not change the result on a CPU.
@@ -62,7 +62,7 @@ def certify_images(
         Each image with its certificate as soon as that is known, not always in the order given.
 
     Raises:
-        OffGridError: The law of the noise does not suit an image.
+        OffGridError: The distribution of the noise does not suit an image.
         ValueError: The two sigmas differ.
 
     Guarantee:
@@ -72,17 +72,17 @@ def certify_images(
     Source:
         Cohen et al. 2019, CERTIFY; with mode adaptive, group-sequential bounds by the union bound.
     """
-    if law.sigma != procedure.sigma:
-        raise ValueError(f"the noise has sigma {law.sigma!r}, the procedure {procedure.sigma!r}")
+    if distribution.sigma != procedure.sigma:
+        raise ValueError(f"the noise has sigma {distribution.sigma!r}, the procedure {procedure.sigma!r}")
     source = iter(images)
     first = next(source, None)
     if first is None:
         return
     shape = tuple(first.image_CHW.shape)
-    procedure = replace(procedure, total_variation=law.total_variation(first.image_CHW.numel()))
+    procedure = replace(procedure, total_variation=distribution.total_variation(first.image_CHW.numel()))
     counter = VoteCounter(
         base_classifier,
-        law,
+        distribution,
         num_classes=num_classes,
         image_shape=shape,
         batch_size=batch_size,
@@ -132,9 +132,9 @@ def certify(
     """
     images = [TestImage(index=index, image_CHW=image_CHW)]
     procedure = Procedure(sigma=sigma, n0=n0, n=n, alpha=alpha)
-    law = GaussianNoise(sigma)
+    distribution = GaussianNoise(sigma)
     ((_, certificate),) = certify_images(
-        base_classifier, images, procedure, law, num_classes=num_classes, seed=seed, batch_size=batch_size
+        base_classifier, images, procedure, distribution, num_classes=num_classes, seed=seed, batch_size=batch_size
     )
     return certificate
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from smoothing.laws import GaussianNoise, NoiseLaw
+from smoothing.distributions import GaussianNoise, NoiseDistribution
 from smoothing.noise import BLOCK_ROWS, NoiseStream
 from smoothing.transfer import Pace, to_device
 
@@ -32,7 +32,7 @@ class Draws:
     """Rows of one noise block of one image that are to be counted.
 
     Attributes:
-        slot: Where the image's origin and votes are kept.
+        slot: Where the image's center and votes are kept.
         stream: Where the noise comes from.
         block_nr: Of the stream.
         num_rows: How many of the block's rows count, the first ones.
@@ -57,7 +57,7 @@ class VoteCounter:
     def __init__(
         self,
         base_classifier: BaseClassifier,
-        law: NoiseLaw,
+        distribution: NoiseDistribution,
         *,
         num_classes: int,
         image_shape: tuple[int, ...],
@@ -68,7 +68,7 @@ class VoteCounter:
 
         Args:
             base_classifier: In evaluation mode; a row's logits may not depend on the other rows.
-            law: Of the noise.
+            distribution: Of the noise.
             num_classes: K; logits must have as many columns.
             image_shape: (C, H, W).
             batch_size: Rows handed to the device at a time, rounded down to a multiple of
@@ -76,10 +76,10 @@ class VoteCounter:
             device: Where the classifier is.
         """
         self.blocks_per_batch = max(1, batch_size // BLOCK_ROWS)
-        self._classifier, self._law, self._device = base_classifier, law, device
+        self._classifier, self._distribution, self._device = base_classifier, distribution, device
         self._num_classes, self._image_shape = num_classes, image_shape
         num_slots = self.blocks_per_batch + 1  # the last one belongs to nobody: it fills up batches
-        self._origins_SCHW = torch.zeros((num_slots, *image_shape), device=device)
+        self._centers_SCHW = torch.zeros((num_slots, *image_shape), device=device)
         self._counts_SK = torch.zeros((num_slots, num_classes), dtype=torch.int64, device=device)
         self._pace = Pace(device, _MAX_AHEAD)
         self._pool = ThreadPoolExecutor()  # has no threads before it has work
@@ -88,10 +88,10 @@ class VoteCounter:
         """Give a slot to an image, pixels in [0, 1], float32, with no votes yet.
 
         Raises:
-            OffGridError: The law of the noise does not suit the image.
+            OffGridError: The distribution of the noise does not suit the image.
         """
-        origin = self._law.origin(image_CHW.detach().cpu().numpy())
-        self._origins_SCHW[slot] = self._sent(torch.from_numpy(origin))
+        center = self._distribution.center(image_CHW.detach().cpu().numpy())
+        self._centers_SCHW[slot] = self._sent(torch.from_numpy(center))
         self.clear([slot])
 
     def clear(self, slots: Sequence[int]) -> None:
@@ -118,7 +118,7 @@ class VoteCounter:
     def _count_in_pieces(self, batch: Sequence[Draws]) -> None:
         for draws in batch:
             noise_BCHW = self._block(draws)
-            inputs_BCHW = self._law.inputs(self._origins_SCHW[draws.slot], torch.from_numpy(noise_BCHW))
+            inputs_BCHW = self._distribution.inputs(self._centers_SCHW[draws.slot], torch.from_numpy(noise_BCHW))
             # CPU kernels choose their blocking, and so their rounding, by the shape of what they
             # are given. Pieces of fixed shape keep every vote the same, and stay in the cache.
             pieces = torch.split(inputs_BCHW, cpu_rows(self._image_shape))
@@ -132,7 +132,7 @@ class VoteCounter:
         rows = [draws.num_rows for draws in batch] + [0] * num_empty
         slots_B = self._sent(torch.tensor(slots).repeat_interleave(BLOCK_ROWS))
         counted_B = self._sent((torch.arange(BLOCK_ROWS) < torch.tensor(rows)[:, None]).flatten())
-        inputs_BCHW = self._law.inputs(self._origins_SCHW[slots_B], self._sent(self._blocks(batch)))
+        inputs_BCHW = self._distribution.inputs(self._centers_SCHW[slots_B], self._sent(self._blocks(batch)))
         votes_B = self._classifier(inputs_BCHW).argmax(dim=1)
         # Unlike bincount, this does not make the host wait for the device.
         self._counts_SK.view(-1).scatter_add_(0, slots_B * self._num_classes + votes_B, counted_B.to(torch.int64))
@@ -150,7 +150,7 @@ class VoteCounter:
         return noise.flatten(0, 1)
 
     def _block(self, draws: Draws) -> npt.NDArray[Any]:
-        return self._law.block(draws.stream, draws.block_nr, self._image_shape)
+        return self._distribution.block(draws.stream, draws.block_nr, self._image_shape)
 
     def _on_device(self, values: Sequence[int]) -> Tensor:
         return self._sent(torch.tensor(values))

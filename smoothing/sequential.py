@@ -81,8 +81,8 @@ class Procedure:
         radius_step: Of the stop rule, > 0, an l2 length.
         stop_wrong: Draw nothing more when selection chose another class than the label.
         curtail: Abstain as soon as even unanimous further votes could not certify anything.
-        total_variation: Distance of the law of the drawn noise from the ideal one; comes off the
-            bound.
+        total_variation: Total variation distance between the drawn noise and the ideal noise; subtracted
+            from the bound.
     """
 
     sigma: float

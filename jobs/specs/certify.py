@@ -14,7 +14,7 @@ from jobs.datasets import Split
 from jobs.specs.keys import AtLeastOne, Positive, PositiveLength, Seed, decimal, digest
 from jobs.validation import STRICT
 from smoothing.bounds import min_samples_to_certify
-from smoothing.laws import Noise
+from smoothing.distributions import Noise
 from smoothing.sequential import Mode, StopRule, can_ever_certify
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
@@ -38,7 +38,7 @@ class CertifySpec:
         radius_step: With adaptive, > 0.
         stop_wrong: Stop after selection where it chose another class than the label; in any mode.
         curtail: Abstain as soon as no votes to come could certify anything; in any mode.
-        noise: The noise's law: gaussian in float32, or exact_grid, integers added to integers.
+        noise: The noise's distribution: gaussian in float32, or exact_grid, integers added to integers.
         precision: Arithmetic of the network.
         seed: Of the noise, together with each image's index.
     """

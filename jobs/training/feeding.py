@@ -208,7 +208,7 @@ def random_resized(images: TreeImages, index: int, seed: int) -> npt.NDArray[np.
 
 
 def _random_box(random: np.random.Generator, width: int, height: int) -> tuple[int, int, int, int]:
-    """left, top, width, height of a part by torchvision's law for RandomResizedCrop."""
+    """left, top, width, height of a part drawn as torchvision's RandomResizedCrop draws it."""
     for _ in range(_CROP_TRIES):
         area = width * height * random.uniform(*_AREA)
         aspect = math.exp(random.uniform(math.log(_ASPECT[0]), math.log(_ASPECT[1])))

@@ -16,8 +16,8 @@ from jobs.errors import RecordError
 from smoothing.bands import simultaneous_half_width
 from smoothing.bounds import clopper_pearson_upper
 from smoothing.certificate import certificate_from_counts
+from smoothing.distributions import ExactGridNoise
 from smoothing.false_certificates import max_false_certificates
-from smoothing.laws import ExactGridNoise
 from smoothing.radius import certified_radius, max_radius
 from smoothing.sequential import Procedure
 from tests.analysis.models import ALPHA, N, grid, model, voted

@@ -36,10 +36,10 @@ def test_an_image_that_is_robust_is_rarely_ruled_out() -> None:
     assert stats.binom.cdf(needed, n, probability) > alpha
 
 
-def test_noise_that_is_not_of_the_ideal_law_rules_out_no_more() -> None:
+def test_noise_that_is_not_ideal_rules_out_no_more() -> None:
     n, alpha, radius, distance = 1000, 0.01, 0.2, 0.05
     needed = int(min_possible_count(radius, n=n, sigma=0.25, alpha=alpha, total_variation=distance))
-    drawn = stats.norm.cdf(radius / 0.25) - distance  # the worst law within the distance
+    drawn = stats.norm.cdf(radius / 0.25) - distance  # the worst distribution within the distance
     assert stats.binom.cdf(needed - 1, n, drawn) <= alpha
     # The negative: the distance forgotten, and true radii are ruled out too often.
     forgotten = int(min_possible_count(radius, n=n, sigma=0.25, alpha=alpha))

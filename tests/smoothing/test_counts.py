@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from smoothing.counts import VoteCounter, class_counts, draws_between
-from smoothing.laws import GaussianNoise
+from smoothing.distributions import GaussianNoise
 from smoothing.noise import BLOCK_ROWS, NoiseStream
 
 NUM_CLASSES = 5

@@ -26,7 +26,7 @@ Counts = npt.NDArray[np.int64]
 
 
 def exact_error(probability: float, chosen: Sequence[Look]) -> float:
-    """P(some look's bound exceeds ``probability``) by propagating the law of the count from look to look."""
+    """P(some look's bound exceeds ``probability``) by propagating the distribution of the count from look to look."""
     distribution, drawn, error = np.ones(1), 0, 0.0
     for look in chosen:
         more = look.num_samples - drawn
@@ -88,8 +88,8 @@ def driven(procedure: Procedure, votes0: Counts, votes: Counts, label: int) -> C
 def recorded(seed: int, p_top: float, n: int) -> tuple[Counts, Counts]:
     """Votes for selection and estimation: class 1 with probability ``p_top``, else 0 or 2."""
     rng = np.random.default_rng(seed)
-    law = [0.7 * (1 - p_top), p_top, 0.3 * (1 - p_top)]
-    return rng.choice(3, size=100, p=law), rng.choice(3, size=n, p=law)
+    probabilities = [0.7 * (1 - p_top), p_top, 0.3 * (1 - p_top)]
+    return rng.choice(3, size=100, p=probabilities), rng.choice(3, size=n, p=probabilities)
 
 
 STREAMS = [(seed, p) for seed in range(3) for p in (0.05, 0.4, 0.49, 0.5, 0.51, 0.53, 0.6, 0.7, 0.9, 0.99, 1.0)]

@@ -125,7 +125,7 @@ def _statistics(boxes: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float64]]
     return [width * height, np.log(width / height), left, top]
 
 
-def test_random_parts_follow_torchvisions_law() -> None:
+def test_random_parts_are_drawn_as_torchvision_draws_them() -> None:
     """Means of area, aspect and place over 4,000 draws, within five standard errors of both samples."""
     width, height, num_draws = 500, 375, 4000
     random = np.random.default_rng(0)

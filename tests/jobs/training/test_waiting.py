@@ -16,7 +16,7 @@ from jobs.networks.folding import FoldedClassifier
 from jobs.training.distributed import Group
 from jobs.training.steps import Randomness, Stepper
 from smoothing.counts import VoteCounter, draws_between
-from smoothing.laws import ExactGridNoise, GaussianNoise, NoiseLaw
+from smoothing.distributions import ExactGridNoise, GaussianNoise, NoiseDistribution
 from smoothing.noise import NoiseStream
 from tests.jobs.training.test_steps import METHODS, _spec
 from tests.waiting import META, BlockingCopyError, NoBlockingCopies
@@ -48,12 +48,16 @@ def test_a_training_step_never_waits(change: dict[str, Any], precision: str) -> 
     assert sums.device == META
 
 
-@pytest.mark.parametrize("law", [GaussianNoise(0.25), ExactGridNoise(0.25, 16)], ids=["gaussian", "exact_grid"])
-def test_a_batch_of_certification_never_waits(law: NoiseLaw) -> None:
+@pytest.mark.parametrize(
+    "distribution", [GaussianNoise(0.25), ExactGridNoise(0.25, 16)], ids=["gaussian", "exact_grid"]
+)
+def test_a_batch_of_certification_never_waits(distribution: NoiseDistribution) -> None:
     info = dataset_info("digits")
     classifier = FoldedClassifier(build_classifier("digits_cnn", info).eval().to(META), torch.bfloat16)
     shape, num_classes = info.image_shape, info.num_classes
-    counter = VoteCounter(classifier, law, num_classes=num_classes, image_shape=shape, batch_size=300, device=META)
+    counter = VoteCounter(
+        classifier, distribution, num_classes=num_classes, image_shape=shape, batch_size=300, device=META
+    )
     draws = list(draws_between(0, NoiseStream(seed=0, index=0, stage="estimation"), 0, 550))
     with _no_blocking_copies():
         counter.assign(0, torch.full(shape, 0.5))

@@ -1,4 +1,4 @@
-"""Laws of the noise that is added to an image: the Gaussian in float32, and its exact counterpart.
+"""Distributions of the noise that is added to an image: the Gaussian in float32, and its exact counterpart.
 
 Shapes: B rows of a batch, C H W image.
 """
@@ -27,7 +27,7 @@ class OffGridError(ValueError):
     """An image whose pixels are not on the grid that exact noise lives on."""
 
 
-class NoiseLaw(Protocol):
+class NoiseDistribution(Protocol):
     """How noise is drawn, and how it is added.
 
     Attributes:
@@ -38,14 +38,14 @@ class NoiseLaw(Protocol):
     def sigma(self) -> float: ...
 
     def total_variation(self, num_pixels: int) -> float:
-        """Upper bound of the distance in law of a drawn noise vector from the ideal one."""
+        """Upper bound of the total variation distance between a drawn noise vector and the ideal one."""
         ...
 
-    def origin(self, image_CHW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def center(self, image_CHW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """What noise is added to: the image, in the units of the noise.
 
         Raises:
-            OffGridError: The law cannot be had at this image.
+            OffGridError: The distribution cannot be had at this image.
         """
         ...
 
@@ -53,7 +53,7 @@ class NoiseLaw(Protocol):
         """Noise, shape (smoothing.noise.BLOCK_ROWS, *shape): a function of its arguments."""
         ...
 
-    def inputs(self, origin: T, noise: T) -> T:
+    def inputs(self, center: T, noise: T) -> T:
         """The classifier's inputs in pixels of [0, 1], from float32 tensors or arrays."""
         ...
 
@@ -74,14 +74,14 @@ class GaussianNoise:
         del num_pixels  # not known: see above
         return 0.0
 
-    def origin(self, image_CHW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def center(self, image_CHW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         return image_CHW
 
     def block(self, stream: NoiseStream, block_nr: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         return stream.block(block_nr, shape)
 
-    def inputs(self, origin: Any, noise: Any) -> Any:
-        return origin + self.sigma * noise
+    def inputs(self, center: Any, noise: Any) -> Any:
+        return center + self.sigma * noise
 
 
 @dataclass(frozen=True)
@@ -108,13 +108,13 @@ class ExactGridNoise:
     def total_variation(self, num_pixels: int) -> float:
         """At most num_pixels * 2 m * 2^-62, where noise lies in -m to m.
 
-        Each of the 2 m thresholds is off by at most half of 2^-62, which moves the law of a pixel
+        Each of the 2 m thresholds is off by at most half of 2^-62, which moves the distribution of a pixel
         by at most m * 2^-62 in total variation, and the two tails beyond m together have less than
         2^-62 <= m * 2^-62.
         """
         return num_pixels * len(_thresholds(self.sigma * self.num_levels)) * 2.0**-UNIFORM_BITS
 
-    def origin(self, image_CHW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def center(self, image_CHW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         levels: npt.NDArray[np.float32] = np.rint(image_CHW * np.float32(self.num_levels))
         on_grid = (levels / np.float32(self.num_levels) == image_CHW) & (levels >= 0) & (levels <= self.num_levels)
         if not on_grid.all():
@@ -134,13 +134,13 @@ class ExactGridNoise:
             flat[start:end] = _bucketed(uniform, self.sigma * self.num_levels)
         return noise
 
-    def inputs(self, origin: Any, noise: Any) -> Any:
+    def inputs(self, center: Any, noise: Any) -> Any:
         # Integers below 2^24 are exact in float32, and so is their sum.
-        return (origin + noise) / self.num_levels
+        return (center + noise) / self.num_levels
 
 
-def noise_law(noise: Noise, sigma: float, num_levels: int) -> NoiseLaw:
-    """The law of a name.
+def noise_distribution(noise: Noise, sigma: float, num_levels: int) -> NoiseDistribution:
+    """The distribution of a name.
 
     Args:
         noise: Its name.
