@@ -1,0 +1,148 @@
+"""The documents against the tree: links resolve, and what they name exists."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from jobs.specs.attack import AttackSpec
+from jobs.specs.certify import CertifySpec
+from jobs.specs.train import TrainSpec
+from jobs.specs.units import STAGES
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "configs"
+PACKAGES = ("smoothing", "jobs", "configs", "pipeline", "analysis", "benchmarks", "tests")
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "results/README.md"]
+TEXTS = [*DOCUMENTS, ROOT / "Makefile", *CONFIGS.rglob("*.yaml"), *CONFIGS.rglob("*.py")]
+CLUSTER_DOCUMENT = ROOT / "docs/cluster.md"
+COMMAND = r"python -m (?:pipeline|analysis)\.(\w+)([^`#\n]*)"
+PLACEHOLDERS = {"key", "GROUP", "NAME", "SITE", "mine", "mysite", "workstation"}
+"""Keys and options that stand for others, or for files that the reader is to write."""
+
+
+def named(document: Path) -> str:
+    return str(document.relative_to(ROOT))
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_relative_links_resolve(document: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8"))
+    for link in links:
+        if link.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = document.parent / path if path else document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_paths_and_modules_exist(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    paths = re.findall(rf"(?<![\w/.])((?:{'|'.join([*PACKAGES, 'docs'])})/[\w./-]*\w)", text)
+    if document.parent.name == "results":
+        paths = [path for path in paths if path.endswith(".py")]  # its folders are those of the results
+    missing = [path for path in paths if Path(path).stem not in PLACEHOLDERS and not (ROOT / path).exists()]
+    modules = re.findall(rf"(?<![\w/.])((?:{'|'.join(PACKAGES)})(?:\.[a-z_]\w*)+)", text)
+    missing += [module for module in modules if not is_module(module)]
+    assert not missing
+
+
+def is_module(name: str) -> bool:
+    """Whether it names a module, or a file of a package (``configs/launch.yaml`` is not meant)."""
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+def cluster_defaults() -> dict[str, object]:
+    """The options of all kinds of clusters and their defaults: ``{"poll_s": 10.0, "train.gpus": 1}``."""
+    values: dict[str, Any] = {}
+    for name in ("local", "slurm"):
+        values |= yaml.safe_load((CONFIGS / f"cluster/{name}.yaml").read_text(encoding="utf-8"))
+    del values["defaults"]
+    return dict(flat(values))
+
+
+def flat(values: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    for key, value in values.items():
+        if key in STAGES:
+            yield from ((f"{key}.{name}", inner) for name, inner in value.items())
+        else:
+            yield key, value
+
+
+def rows(document: Path, *, heading: str) -> list[list[str]]:
+    """The rows of the table whose first line begins with a heading, as texts of cells."""
+    lines = iter(document.read_text(encoding="utf-8").splitlines())
+    header = next(line for line in lines if line.startswith(heading))
+    next(lines)
+    table = []
+    for line in lines:
+        if not line.startswith("|"):
+            break
+        table.append([cell.strip() for cell in line.strip("|").split("|")])
+    assert all(len(row) == header.count("|") - 1 for row in table)
+    return table
+
+
+def documented_options() -> dict[str, object]:
+    """What docs/cluster.md says are the options and their defaults."""
+    options: dict[str, object] = {}
+    for names, default, _ in rows(CLUSTER_DOCUMENT, heading="| option | default |"):
+        options |= dict.fromkeys(re.findall(r"`(\w+)`", names), yaml.safe_load(default.strip("`")))
+    stages = "| option | `train` |"
+    for names, *defaults in rows(CLUSTER_DOCUMENT, heading=stages):
+        for name in re.findall(r"`(?:cluster\.STAGE\.)?(\w+)`", names):
+            for stage, default in zip(STAGES, defaults, strict=True):
+                options[f"{stage}.{name}"] = yaml.safe_load(default)
+    return options
+
+
+def test_every_option_of_a_cluster_is_documented_with_its_default() -> None:
+    assert documented_options() == cluster_defaults()
+
+
+@cache
+def known_keys() -> set[str]:
+    """The keys of the groups that documents name with their group: ``train.precision``, ``cluster.train.gpus``."""
+    known = {f"cluster.{key}" for key in (*STAGES, *cluster_defaults())}
+    for group, spec in {"train": TrainSpec, "certify": CertifySpec, "attack": AttackSpec}.items():
+        known |= {f"{group}.{field.name}" for field in fields(spec)}
+        for path in CONFIGS.glob(f"{group}/*.yaml"):
+            for key, value in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+                known |= {f"{group}.{key}"}
+                known |= {f"{group}.{key}.{inner}" for inner in value} if isinstance(value, dict) else set()
+    return known
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=named)
+def test_keys_that_are_named_exist(text: Path) -> None:
+    groups = r"(?<![\w/.])(?:train|certify|attack|cluster)"
+    mentioned = set(re.findall(rf"{groups}(?:\.[a-z_]\w*)+", text.read_text(encoding="utf-8")))
+    files = {key for key in mentioned if key.endswith((".py", ".yaml", ".md"))}
+    assert {key for key in mentioned - files if not key.startswith("cluster.extra.")} <= known_keys()
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=named)
+def test_arguments_of_commands_exist(text: Path) -> None:
+    for name, arguments in re.findall(COMMAND, text.read_text(encoding="utf-8")):
+        config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))
+        groups = {group for entry in config.pop("defaults", []) if isinstance(entry, dict) for group in entry}
+        for key, value in re.findall(r"(?<=[\s\"\[+])([a-z_][\w.]*)=([^\s\]\"]*)", arguments):
+            assert key.partition(".")[0] in {*groups, *config, *PLACEHOLDERS}, f"{name}: {key}"
+            if key in groups and value not in PLACEHOLDERS:
+                assert (CONFIGS / key / f"{value}.yaml").exists(), f"{name}: {key}={value}"
