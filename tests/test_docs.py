@@ -40,7 +40,7 @@ def anchors(document: Path) -> set[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)
 def test_relative_links_resolve(document: Path) -> None:
-    links = re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8"))
+    links = re.findall(r"(?:\]\(|src=\")([^)\s\"]+)", document.read_text(encoding="utf-8"))
     for link in links:
         if link.startswith(("http://", "https://")):
             continue
@@ -48,6 +48,11 @@ def test_relative_links_resolve(document: Path) -> None:
         target = document.parent / path if path else document
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+def test_the_index_lists_every_document() -> None:
+    index = (ROOT / "docs/README.md").read_text(encoding="utf-8")
+    assert all(f"]({path.name})" in index for path in ROOT.glob("docs/*.md") if path.name != "README.md")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)
@@ -58,12 +63,12 @@ def test_paths_and_modules_exist(document: Path) -> None:
         paths = [path for path in paths if path.endswith(".py")]  # its folders are those of the results
     missing = [path for path in paths if Path(path).stem not in PLACEHOLDERS and not (ROOT / path).exists()]
     modules = re.findall(rf"(?<![\w/.])((?:{'|'.join(PACKAGES)})(?:\.[a-z_]\w*)+)", text)
-    missing += [module for module in modules if not is_module(module)]
+    missing += [module for module in modules if not module.endswith((".md", ".yaml")) and not is_module(module)]
     assert not missing
 
 
 def is_module(name: str) -> bool:
-    """Whether it names a module, or a file of a package (``configs/launch.yaml`` is not meant)."""
+    """Whether a dotted name is that of a module or package of the tree."""
     path = ROOT.joinpath(*name.split("."))
     return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
 
