@@ -5,22 +5,22 @@ Only this module and ``overrides`` know Hydra and OmegaConf. What comes out is p
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from configs.overrides import is_hydras, parse_overrides
+from configs.files import CONFIG_DIR, groups_of, options_of
+from configs.overrides import apply_overrides, first_lines, is_hydras, parse_overrides
 from jobs.errors import ConfigError
 from jobs.validation import unknown_choice
-
-CONFIG_DIR = Path(__file__).parent.resolve()
 
 
 def compose_config(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -36,30 +36,19 @@ def compose_config(config_name: str, overrides: Sequence[str]) -> dict[str, Any]
     """
     # Where the primary configuration has no group "grid", grid=NAME names any grid in the results,
     # also one without a file in configs/grid, and Hydra must not take it for a choice of file.
-    takes_name = "grid" not in groups_of(config_name)
-    names = [text for text in overrides if takes_name and text.startswith("grid=")]
+    groups = groups_of(config_name)
+    names = [text for text in overrides if "grid" not in groups and text.startswith("grid=")]
     parsed = parse_overrides([text for text in overrides if text not in names])
-    _check_choices(config_name, parsed)
-    _check_keys(config_name, parsed)
-    config = _compose(config_name, [override.input_line or "" for override in parsed])
+    _check_choices(groups, parsed)
+    values = [override for override in parsed if not _chooses_file(override, groups)]
+    choices = [override.input_line or "" for override in parsed if override not in values]
+    config = copy.deepcopy(_compose(config_name, *choices))
+    _check_keys(config, parsed, values)
+    apply_overrides(config, values)
     if names:
         config.grid = names[-1].partition("=")[2]
     _leave_to_blocks(config)
     return _to_plain(config)
-
-
-def groups_of(config_name: str) -> dict[str, bool]:
-    """The groups of a primary configuration, and whether the user must choose an option."""
-    primary = OmegaConf.load(CONFIG_DIR / f"{config_name}.yaml")
-    assert isinstance(primary, DictConfig)
-    defaults = primary.get("defaults", ListConfig([]))
-    groups = [(entry, key) for entry in defaults if isinstance(entry, DictConfig) for key in entry]
-    return {str(key): OmegaConf.is_missing(entry, key) for entry, key in groups}
-
-
-def options_of(group: str) -> list[str]:
-    """The options of a group, sorted."""
-    return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
 
 
 def to_yaml(values: dict[str, Any]) -> str:
@@ -67,9 +56,14 @@ def to_yaml(values: dict[str, Any]) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(values))
 
 
-def _check_choices(config_name: str, overrides: Sequence[Override]) -> None:
+def _chooses_file(override: Override, groups: Mapping[str, bool]) -> bool:
+    """Whether it is Hydra's to apply: a choice of a group, also of one that is added, or a setting of Hydra."""
+    adds_group = override.is_add() and "." not in override.key_or_group
+    return override.key_or_group in groups or adds_group or is_hydras(override)
+
+
+def _check_choices(groups: Mapping[str, bool], overrides: Sequence[Override]) -> None:
     """Every group that must be chosen is, and every option chosen exists."""
-    groups = groups_of(config_name)
     chosen = {override.key_or_group: override.value() for override in overrides if override.key_or_group in groups}
     problems = [
         f"{group} is required; write {group}=NAME; valid: {', '.join(options_of(group))}"
@@ -86,20 +80,17 @@ def _check_choices(config_name: str, overrides: Sequence[Override]) -> None:
         raise ConfigError(problems)
 
 
-def _check_keys(config_name: str, overrides: Sequence[Override]) -> None:
-    """Every key that is overridden exists (one that is added with + is the entry's to judge) and has an effect."""
-    groups = groups_of(config_name)
-    choices = [override for override in overrides if override.key_or_group in groups or is_hydras(override)]
-    chosen = _compose(config_name, [override.input_line or "" for override in choices])
-    if "grid" in groups and isinstance(chosen.grid, DictConfig) and "grid" in chosen.grid:
+def _check_keys(config: DictConfig, overrides: Sequence[Override], values: Sequence[Override]) -> None:
+    """Every key whose value is overridden exists (one added with + is the entry's to judge) and has an effect."""
+    if isinstance(config.get("grid"), DictConfig) and "grid" in config.grid:
         raise ConfigError(["grid: the first line of its file must be: # @package _global_"])
-    known = _keys(OmegaConf.to_container(chosen, resolve=False))  # values that are required may still be missing
-    given = [override.value() for override in overrides if override.key_or_group == "grid.blocks"]
-    idle = dict(_without_effect(overrides, given[-1] if given else _blocks(chosen)))
+    known = _keys(OmegaConf.to_container(config, resolve=False))  # values that are required may still be missing
+    given = [override.value() for override in values if override.key_or_group == "grid.blocks"]
+    idle = dict(_without_effect(overrides, given[-1] if given else _blocks(config)))
     problems = list(idle.values())
-    for override in overrides:
+    for override in values:
         key = override.key_or_group
-        if override not in choices and not override.is_add() and key not in known and key not in idle:
+        if not override.is_add() and key not in known and key not in idle:
             parent = key.rpartition(".")[0]
             siblings = [name for name in known if name.rpartition(".")[0] == (parent if parent in known else "")]
             problem = unknown_choice("key", key, siblings, also_near=known)
@@ -147,12 +138,14 @@ def _sequence(blocks: object) -> list[Mapping[str, object]]:
     return [block if isinstance(block, Mapping) else {} for block in blocks]
 
 
-def _compose(config_name: str, overrides: list[str]) -> DictConfig:
+@functools.cache
+def _compose(config_name: str, *choices: str) -> DictConfig:
+    """The chosen files as Hydra puts them together; shared, so copy it before changing it."""
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
-            return compose(config_name=config_name, overrides=overrides)
+            return compose(config_name=config_name, overrides=list(choices))
     except HydraException as error:
-        raise ConfigError([_first_lines(error)]) from error
+        raise ConfigError([first_lines(error)]) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError([f"a configuration file is no sound YAML: {' '.join(str(error).split())}"]) from error
 
@@ -163,7 +156,7 @@ def _to_plain(config: DictConfig) -> dict[str, Any]:
     except MissingMandatoryValue as error:
         raise ConfigError([f"{error.full_key}: a value is required; write {error.full_key}=VALUE"]) from error
     except OmegaConfBaseException as error:
-        raise ConfigError([_first_lines(error)]) from error
+        raise ConfigError([first_lines(error)]) from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
@@ -175,12 +168,3 @@ def _keys(values: Any, prefix: str = "") -> list[str]:
     for name, value in values.items():
         keys += [f"{prefix}{name}", *_keys(value, f"{prefix}{name}.")]
     return keys
-
-
-def _first_lines(error: Exception) -> str:
-    lines = [
-        *str(error).partition("\nConfig search path")[0].splitlines()[:20],
-        *str(error.__cause__ or "").splitlines()[:1],
-    ]
-    text = "; ".join(line.strip() for line in lines if line.strip())
-    return text.replace("DictConfig", "a mapping").replace("ListConfig", "a list")
