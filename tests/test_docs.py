@@ -9,9 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
 
+from jobs.files.attack_records import ATTACK
+from jobs.files.imported import PREDICTIONS
+from jobs.files.records import CERTIFICATION
 from jobs.specs.attack import AttackSpec
 from jobs.specs.certify import CertifySpec
 from jobs.specs.train import TrainSpec
@@ -90,9 +94,9 @@ def flat(values: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
             yield key, value
 
 
-def rows(document: Path, *, heading: str) -> list[list[str]]:
-    """The rows of the table whose first line begins with a heading, as texts of cells."""
-    lines = iter(document.read_text(encoding="utf-8").splitlines())
+def rows(document: Path, *, heading: str, after: str = "\n") -> list[list[str]]:
+    """The cells of the table whose first line begins with ``heading``, the first one after a text."""
+    lines = iter(document.read_text(encoding="utf-8").split(after, 1)[-1].splitlines())
     header = next(line for line in lines if line.startswith(heading))
     next(lines)
     table = []
@@ -119,6 +123,27 @@ def documented_options() -> dict[str, object]:
 
 def test_every_option_of_a_cluster_is_documented_with_its_default() -> None:
     assert documented_options() == cluster_defaults()
+
+
+KINDS = {"Certification records": CERTIFICATION, "Attack records": ATTACK, "Imported records": PREDICTIONS}
+
+
+@pytest.mark.parametrize("heading", KINDS)
+def test_every_column_of_a_record_is_explained_with_its_type(heading: str) -> None:
+    explained: dict[str, str] = {}
+    for names, types, meaning in rows(ROOT / "results/README.md", heading="| column |", after=f"## {heading}"):
+        columns = names.split(", ")
+        per_column = types.split(", ") if ", " in types else [types] * len(columns)
+        explained |= dict(zip(columns, per_column, strict=True))
+        assert meaning
+    assert explained == {field.name: short(field.type) for field in KINDS[heading].schema}
+
+
+def short(column_type: pa.DataType) -> str:
+    """A type of pyarrow as results/README.md names it."""
+    if pa.types.is_list(column_type):
+        return f"list of {short(column_type.value_type)}"
+    return str(column_type)
 
 
 @cache
