@@ -35,7 +35,7 @@ from jobs.specs.units import Resources, TrainUnit
 from pipeline.request.config import parse_launch
 from smoothing.bounds import min_count_for
 from smoothing.certificate import Certificate
-from smoothing.certify import TestImage, certify_images
+from smoothing.certify import LabelledImage, certify_images
 from smoothing.distributions import noise_distribution
 from smoothing.sequential import Procedure
 
@@ -100,7 +100,7 @@ def _runs(store: Store, options: argparse.Namespace) -> tuple[Run, ...]:
 
 def _both_ways(run: Run, store: Store) -> tuple[Certified, Certified]:
     adaptive = procedure(run.certify)
-    fixed = Procedure(sigma=adaptive.sigma, n0=adaptive.n0, n=adaptive.n, alpha=adaptive.alpha)
+    fixed = Procedure(n0=adaptive.n0, n=adaptive.n, alpha=adaptive.alpha)
     return _certified(run, store, fixed), _certified(run, store, adaptive)
 
 
@@ -108,14 +108,14 @@ def _certified(run: Run, store: Store, how: Procedure) -> Certified:
     device, info = torch.device("cpu"), dataset_info(run.train.dataset)
     classifier = load_classifier(store.checkpoint_path(run.train.key), run.train, device).classifier
     images = load_images(run.train.dataset, run.certify.split)
-    test_images = (
-        TestImage(index=index, image_CHW=torch.from_numpy(images.image(index)), label=int(images.labels[index]))
+    labelled_images = (
+        LabelledImage(index=index, image_CHW=torch.from_numpy(images.image(index)), label=int(images.labels[index]))
         for index in run.indices
     )
     began = time.perf_counter()
     done = certify_images(
         for_inference(classifier, "float32", device),
-        test_images,
+        labelled_images,
         how,
         noise_distribution(run.certify.noise, run.certify.sigma_cert, info.num_levels),
         num_classes=info.num_classes,

@@ -30,7 +30,7 @@ from jobs.networks.classifier import Classifier, build_classifier
 from jobs.networks.inference import for_inference
 from jobs.processes.device import set_up_device
 from jobs.specs.units import Resources
-from smoothing.certify import TestImage, certify_images
+from smoothing.certify import LabelledImage, certify_images
 from smoothing.distributions import ExactGridNoise, GaussianNoise, NoiseDistribution
 from smoothing.noise import BLOCK_ROWS, NoiseStream
 from smoothing.sequential import Procedure
@@ -71,13 +71,15 @@ def plain_way(classifier: Classifier, info: DatasetInfo, n: int, batch_size: int
 
 def our_way(classifier: nn.Module, info: DatasetInfo, n: int, batch_size: int, distribution: NoiseDistribution) -> Way:
     """What a certification job does, but for reading and writing files."""
-    procedure = Procedure(sigma=SIGMA, n0=N0, n=n, alpha=ALPHA)
+    procedure = Procedure(n0=N0, n=n, alpha=ALPHA)
 
     def certified(images: Sequence[Tensor]) -> int:
-        test_images = (TestImage(index=index, image_CHW=image_CHW) for index, image_CHW in enumerate(images))
+        labelled_images = (
+            LabelledImage(index=index, label=0, image_CHW=image_CHW) for index, image_CHW in enumerate(images)
+        )
         done = certify_images(
             classifier,
-            test_images,
+            labelled_images,
             procedure,
             distribution,
             num_classes=info.num_classes,

@@ -13,14 +13,15 @@ from jobs.datasets import dataset_info
 from jobs.files import attack_records
 from jobs.files.store import Store
 from jobs.networks.checkpoint import TrainedClassifier
-from jobs.shards import LabelledImage, one_by_one, run_shard
+from jobs.shards import one_by_one, run_shard
 from jobs.specs.attack import AttackSpec
 from jobs.specs.units import AttackUnit, Resources
 from smoothing.attacks import smoothadv_pgd, vanilla_pgd
 from smoothing.certificate import prediction_from_counts
+from smoothing.certify import LabelledImage
 from smoothing.counts import class_counts
 from smoothing.ddn import smoothadv_ddn
-from smoothing.gradients import GradientEstimator, PlugInEstimator, SteinEstimator
+from smoothing.gradients import gradient_estimator
 from smoothing.noise import BLOCK_ROWS, NoiseStream
 
 
@@ -71,7 +72,7 @@ def attacked(classifier: torch.nn.Module, labelled: LabelledImage, spec: AttackS
         "epsilon": spec.epsilon,
         "num_steps": spec.num_steps,
         "generator": torch.Generator(inputs_BCHW.device).manual_seed(int(entropy)),
-        "estimator": _estimator(spec),
+        "estimator": gradient_estimator(spec.attack, sigma=spec.sigma, inverse_temperature=spec.inverse_temperature),
     }
     if spec.attack == "vanilla":
         return vanilla_pgd(classifier, inputs_BCHW, labels_B, **settings)[0]
@@ -86,10 +87,3 @@ def _noise(labelled: LabelledImage, spec: AttackSpec) -> Tensor:
     blocks = [stream.block(block_nr, shape) for block_nr in range(-(-spec.m_test // BLOCK_ROWS))]
     drawn = torch.from_numpy(np.concatenate(blocks)[: spec.m_test]).to(labelled.image_CHW.device)
     return spec.sigma * drawn.unsqueeze(1)
-
-
-def _estimator(spec: AttackSpec) -> GradientEstimator:
-    if spec.attack in ("stein", "stein_hard"):
-        hard = spec.attack == "stein_hard"
-        return SteinEstimator(sigma=spec.sigma, hard=hard, inverse_temperature=spec.inverse_temperature)
-    return PlugInEstimator(inverse_temperature=spec.inverse_temperature)

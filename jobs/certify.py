@@ -10,11 +10,11 @@ from jobs.files import records
 from jobs.files.store import Store
 from jobs.networks.checkpoint import TrainedClassifier
 from jobs.networks.inference import for_inference
-from jobs.shards import Done, LabelledImage, run_shard
+from jobs.shards import Done, run_shard
 from jobs.specs.certify import CertifySpec
 from jobs.specs.runs import Run
 from jobs.specs.units import CertifyUnit, Resources
-from smoothing.certify import TestImage, certify_images
+from smoothing.certify import LabelledImage, certify_images
 from smoothing.distributions import OffGridError, noise_distribution
 from smoothing.sequential import Procedure
 
@@ -40,11 +40,10 @@ def _certified(
 ) -> Iterator[Done]:
     spec, info = run.certify, dataset_info(run.train.dataset)
     device = next(trained.classifier.buffers()).device
-    test_images = (TestImage(index=item.index, image_CHW=item.image_CHW, label=item.label) for item in images)
     try:
         for image, certificate in certify_images(
             for_inference(trained.classifier, spec.precision, device, compile=resources.compile),
-            test_images,
+            images,
             procedure(spec),
             noise_distribution(spec.noise, spec.sigma_cert, info.num_levels),
             num_classes=info.num_classes,
@@ -52,17 +51,14 @@ def _certified(
             batch_size=resources.batch_size,
             device=device,
         ):
-            assert image.label is not None
-            labelled = LabelledImage(index=image.index, label=image.label, image_CHW=image.image_CHW)
-            yield labelled, records.image_columns(image.label, certificate)
+            yield image, records.image_columns(image.label, certificate)
     except OffGridError as error:
         raise DataError(f"{run.train.dataset}, {spec.split} split: {error}") from error
 
 
 def procedure(spec: CertifySpec) -> Procedure:
-    """How a spec certifies an image."""
+    """The settings of CERTIFY in a spec."""
     return Procedure(
-        sigma=spec.sigma_cert,
         n0=spec.n0,
         n=spec.n,
         alpha=spec.alpha,

@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from jobs.atomic import remove_stale_temporaries, set_aside
 from jobs.datasets import Images, Split, load_images
@@ -25,23 +23,9 @@ from jobs.processes import interrupt
 from jobs.processes.device import device_name, set_up_device
 from jobs.specs.indices import IndexRange, partition
 from jobs.specs.units import Resources, ShardUnit
+from smoothing.certify import LabelledImage
 
 Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LabelledImage:
-    """What is done to one image needs this.
-
-    Attributes:
-        index: In its split.
-        label: Its class.
-        image_CHW: Pixels in [0, 1], on the host.
-    """
-
-    index: int
-    label: int
-    image_CHW: Tensor
 
 
 Done = tuple[LabelledImage, dict[str, Any]]

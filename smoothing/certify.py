@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,29 +14,28 @@ from smoothing.certificate import Certificate, prediction_from_counts
 from smoothing.counts import BaseClassifier, Draws, VoteCounter, class_counts, draws_between
 from smoothing.distributions import GaussianNoise, NoiseDistribution
 from smoothing.noise import NoiseStream
-from smoothing.sequential import Procedure, Sampling
+from smoothing.radius import ABSTAIN
+from smoothing.sequential import DecisionRules, Procedure, Sampling
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TestImage:
-    """An image that is to be certified.
+class LabelledImage:
+    """An image to certify or to attack.
 
     Attributes:
-        index: In its data set; names its noise.
-        label: Its class; needed by ``Procedure.stop_wrong`` only.
+        index: Index in its dataset; together with the seed it determines the noise.
+        label: True class; certification reads it only with ``Procedure.stop_wrong``.
         image_CHW: Pixels in [0, 1], float32.
     """
 
     index: int
+    label: int
     image_CHW: Tensor
-    label: int | None = None
-
-    __test__ = False  # not a test, whatever pytest makes of the name
 
 
 def certify_images(
     base_classifier: BaseClassifier,
-    images: Iterable[TestImage],
+    images: Iterable[LabelledImage],
     procedure: Procedure,
     distribution: NoiseDistribution,
     *,
@@ -44,14 +43,14 @@ def certify_images(
     seed: int,
     batch_size: int,
     device: torch.device | None = None,
-) -> Iterator[tuple[TestImage, Certificate]]:
+) -> Iterator[tuple[LabelledImage, Certificate]]:
     """Certify images, rows of several of them in each batch.
 
     Args:
         base_classifier: Maps inputs_BCHW to logits_BK, in evaluation mode.
         images: All of one shape; taken one by one as there is room in a batch.
-        procedure: How; its ``total_variation`` is that of the distribution and set here.
-        distribution: Of the noise; its sigma is the procedure's.
+        procedure: How many votes to draw, and when to stop.
+        distribution: Distribution of the noise.
         num_classes: K.
         seed: Seed of the run; the noise depends on (seed, index) alone.
         batch_size: Rows handed to the device at a time; does not change the result on a CPU.
@@ -63,7 +62,6 @@ def certify_images(
 
     Raises:
         OffGridError: The distribution of the noise does not suit an image.
-        ValueError: The two sigmas differ.
 
     Guarantee:
         For each image, with probability at least 1 - alpha over its noise: either it abstains, or
@@ -72,14 +70,13 @@ def certify_images(
     Source:
         Cohen et al. 2019, CERTIFY; with mode adaptive, group-sequential bounds by the union bound.
     """
-    if distribution.sigma != procedure.sigma:
-        raise ValueError(f"the noise has sigma {distribution.sigma!r}, the procedure {procedure.sigma!r}")
     source = iter(images)
     first = next(source, None)
     if first is None:
         return
     shape = tuple(first.image_CHW.shape)
-    procedure = replace(procedure, total_variation=distribution.total_variation(first.image_CHW.numel()))
+    total_variation = distribution.total_variation(first.image_CHW.numel())
+    rules = DecisionRules(procedure, sigma=distribution.sigma, total_variation=total_variation)
     counter = VoteCounter(
         base_classifier,
         distribution,
@@ -88,9 +85,9 @@ def certify_images(
         batch_size=batch_size,
         device=first.image_CHW.device if device is None else device,
     )
-    line = _Line(itertools.chain([first], source), procedure, counter, seed)
-    for batch in counter.count(line.batches()):
-        yield from line.settle(batch)
+    queue = _Queue(itertools.chain([first], source), rules, counter, seed)
+    for batch in counter.count(queue.batches()):
+        yield from queue.settle(batch)
 
 
 def certify(
@@ -130,8 +127,8 @@ def certify(
     Source:
         Cohen et al. 2019, CERTIFY.
     """
-    images = [TestImage(index=index, image_CHW=image_CHW)]
-    procedure = Procedure(sigma=sigma, n0=n0, n=n, alpha=alpha)
+    images = [LabelledImage(index=index, label=ABSTAIN, image_CHW=image_CHW)]  # the label is not read
+    procedure = Procedure(n0=n0, n=n, alpha=alpha)
     distribution = GaussianNoise(sigma)
     ((_, certificate),) = certify_images(
         base_classifier, images, procedure, distribution, num_classes=num_classes, seed=seed, batch_size=batch_size
@@ -174,28 +171,33 @@ def predict(
 
 
 @dataclass(eq=False)
-class _AtWork:
+class _InProgress:
     """An image in a slot; draws up to ``num_asked`` of its present stage are under way."""
 
-    image: TestImage
+    image: LabelledImage
     sampling: Sampling
     slot: int
     num_asked: int = 0
 
+    @property
+    def has_all_votes(self) -> bool:
+        """Whether all the votes wanted before the next decision have been drawn."""
+        return self.num_asked == self.sampling.num_wanted
 
-class _Line:
+
+class _Queue:
     """Images on their way: fills batches with what they want, and takes in new ones as there is room."""
 
-    def __init__(self, source: Iterator[TestImage], procedure: Procedure, counter: VoteCounter, seed: int) -> None:
-        self._source, self._procedure, self._counter, self._seed = source, procedure, counter, seed
-        self._at_work: dict[int, _AtWork] = {}
+    def __init__(self, source: Iterator[LabelledImage], rules: DecisionRules, counter: VoteCounter, seed: int) -> None:
+        self._source, self._rules, self._counter, self._seed = source, rules, counter, seed
+        self._in_progress: dict[int, _InProgress] = {}
         self._free = deque(range(counter.blocks_per_batch))
 
     def batches(self) -> Iterator[list[Draws]]:
         """Full batches as long as there are images; ``settle`` must have been called for the last one."""
         while True:
             batch: list[Draws] = []
-            for item in self._at_work.values():
+            for item in self._in_progress.values():
                 self._ask(item, batch)
             while len(batch) < self._counter.blocks_per_batch and self._free:
                 image = next(self._source, None)
@@ -207,31 +209,31 @@ class _Line:
                 return
             yield batch
 
-    def settle(self, batch: Sequence[Draws]) -> Iterator[tuple[TestImage, Certificate]]:
+    def settle(self, batch: Sequence[Draws]) -> Iterator[tuple[LabelledImage, Certificate]]:
         """Decide about the images of a batch that have all the votes they wanted."""
         slots = dict.fromkeys(draws.slot for draws in batch)
-        ready = [slot for slot in slots if self._at_work[slot].num_asked == self._at_work[slot].sampling.num_wanted]
+        ready = [slot for slot in slots if self._in_progress[slot].has_all_votes]
         if not ready:
             return
         for slot, counts in zip(ready, self._counter.votes(ready), strict=True):
-            item = self._at_work[slot]
+            item = self._in_progress[slot]
             stage = item.sampling.stage
             item.sampling.take(counts)
             if item.sampling.certificate is not None:
-                del self._at_work[slot]
+                del self._in_progress[slot]
                 self._free.append(slot)
                 yield item.image, item.sampling.certificate
             elif item.sampling.stage != stage:
                 item.num_asked = 0
                 self._counter.clear([slot])
 
-    def _begin(self, image: TestImage) -> _AtWork:
-        item = _AtWork(image, Sampling(self._procedure, image.label), self._free.popleft())
+    def _begin(self, image: LabelledImage) -> _InProgress:
+        item = _InProgress(image, Sampling(self._rules, image.label), self._free.popleft())
         self._counter.assign(item.slot, image.image_CHW)
-        self._at_work[item.slot] = item
+        self._in_progress[item.slot] = item
         return item
 
-    def _ask(self, item: _AtWork, batch: list[Draws]) -> None:
+    def _ask(self, item: _InProgress, batch: list[Draws]) -> None:
         """Add what the image wants to the batch, as far as there is room."""
         stream = NoiseStream(seed=self._seed, index=item.image.index, stage=item.sampling.stage)
         room = self._counter.blocks_per_batch - len(batch)

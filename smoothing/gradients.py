@@ -171,6 +171,20 @@ class SteinEstimator:
             return _hard_outputs(logits_MBK).mean(dim=0).argmax(dim=-1) if self.hard else _soft_prediction(logits_MBK)
 
 
+def gradient_estimator(attack: str, *, sigma: float, inverse_temperature: float) -> GradientEstimator:
+    """The estimator of a named attack.
+
+    Args:
+        attack: stein and stein_hard use the gradient-free estimator with soft or hard outputs; every other
+            attack uses the plug-in estimator.
+        sigma: Standard deviation of the noise, >= 0; only Stein's estimator needs it, and needs it > 0.
+        inverse_temperature: Factor of the logits inside the softmax, > 0.
+    """
+    if attack in ("stein", "stein_hard"):
+        return SteinEstimator(sigma=sigma, hard=attack == "stein_hard", inverse_temperature=inverse_temperature)
+    return PlugInEstimator(inverse_temperature=inverse_temperature)
+
+
 def _logits(base_classifier: BaseClassifier, points_BCHW: Tensor, noise_MBCHW: Tensor) -> Tensor:
     logits_RK = base_classifier((points_BCHW + noise_MBCHW).flatten(0, 1))
     return logits_RK.reshape(*noise_MBCHW.shape[:2], -1)

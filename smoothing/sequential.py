@@ -68,10 +68,9 @@ def can_ever_certify(n: int, alpha: float, mode: Mode) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Procedure:
-    """How an image is certified, but for its noise.
+    """How an image is certified, except for its noise.
 
     Attributes:
-        sigma: Standard deviation of the noise, > 0, in pixels of [0, 1].
         n0: Draws for choosing the class, >= 1.
         n: Most draws for bounding its probability, >= 1.
         alpha: Probability that the certificate is wrong, in (0, 1).
@@ -81,11 +80,8 @@ class Procedure:
         radius_step: Of the stop rule, > 0, an l2 length.
         stop_wrong: Draw nothing more when selection chose another class than the label.
         curtail: Abstain as soon as even unanimous further votes could not certify anything.
-        total_variation: Total variation distance between the drawn noise and the ideal noise; subtracted
-            from the bound.
     """
 
-    sigma: float
     n0: int
     n: int
     alpha: float
@@ -94,22 +90,37 @@ class Procedure:
     radius_step: float | None = None
     stop_wrong: bool = False
     curtail: bool = False
-    total_variation: float = 0.0
 
     @functools.cached_property
     def looks(self) -> tuple[Look, ...]:
         """The looks, in order of their votes."""
         return looks(self.n, self.alpha, self.mode)
 
+
+@dataclass(frozen=True)
+class DecisionRules:
+    """What a procedure decides from votes under noise of one distribution.
+
+    Attributes:
+        procedure: The procedure.
+        sigma: Standard deviation of the noise, > 0, in pixels of [0, 1].
+        total_variation: Total variation distance between the drawn noise and the ideal noise; subtracted
+            from the bound.
+    """
+
+    procedure: Procedure
+    sigma: float
+    total_variation: float = 0.0
+
     @functools.cached_property
     def checkpoints(self) -> tuple[int, ...]:
         """Votes at which something may be decided, ascending, n the last. The same for all images."""
-        counts = {look.num_samples for look in self.looks}
-        if self.curtail:
-            every = BLOCK_ROWS * max(1, self.n // (_CHECKS * BLOCK_ROWS))
-            # No image can be out of the running before it has lost more votes than it may.
-            first = min(self._votes_to_lose(look) for look in self.looks) + 1
-            counts.update(count for count in range(every, self.n, every) if count >= first)
+        counts, n = {look.num_samples for look in self.procedure.looks}, self.procedure.n
+        if self.procedure.curtail:
+            every = BLOCK_ROWS * max(1, n // (_CHECKS * BLOCK_ROWS))
+            # No image is hopeless before it has lost more votes than some look allows.
+            first = min(self._votes_to_lose(look) for look in self.procedure.looks) + 1
+            counts.update(count for count in range(every, n, every) if count >= first)
         return tuple(sorted(counts))
 
     def is_hopeless(self, count_top: int, num_samples: int) -> bool:
@@ -119,35 +130,36 @@ class Procedure:
 
     def lower_bound(self, count_top: int, num_samples: int) -> float:
         """The bound of the look at just so many votes; 0 where there is no look."""
-        for look in self.looks:
+        for look in self.procedure.looks:
             if look.num_samples == num_samples:
                 return self._bound(count_top, look)
         return 0.0
 
     def is_enough(self, p_lower: float, count_top: int, num_samples: int) -> bool:
         """Whether the stop rule ends sampling; decides about cost alone, never about soundness."""
-        if self.stop_rule is None or self.radius_step is None:
+        stop_rule, radius_step = self.procedure.stop_rule, self.procedure.radius_step
+        if stop_rule is None or radius_step is None:
             return False
         best = max(self._prospects(count_top, num_samples), default=0.0)
         if best < 0.5 or best <= p_lower:
             return True
         reachable = float(certified_radius(best, self.sigma))
         radius = float(certified_radius(p_lower, self.sigma)) if p_lower >= 0.5 else None
-        if self.stop_rule == "curve":
-            return reachable - (radius or 0.0) < self.radius_step
+        if stop_rule == "curve":
+            return reachable - (radius or 0.0) < radius_step
         # The smallest radius of the table is 0: not to abstain.
-        following = 0.0 if radius is None else (math.floor(radius / self.radius_step) + 1) * self.radius_step
+        following = 0.0 if radius is None else (math.floor(radius / radius_step) + 1) * radius_step
         return reachable < following
 
     def _prospects(self, count_top: int, num_samples: int) -> Iterator[float]:
         """Bounds of the looks to come, were the votes to come as good as can be believed."""
-        p_upper = float(clopper_pearson_upper(count_top, num_samples, self.alpha))
+        p_upper = float(clopper_pearson_upper(count_top, num_samples, self.procedure.alpha))
         for look in self._looks_from(num_samples + 1):
             to_come = look.num_samples - num_samples
             yield self._bound(min(count_top + to_come, math.ceil(p_upper * look.num_samples)), look)
 
     def _looks_from(self, num_samples: int) -> list[Look]:
-        return [look for look in self.looks if look.num_samples >= num_samples]
+        return [look for look in self.procedure.looks if look.num_samples >= num_samples]
 
     def _bound(self, count_top: int, look: Look) -> float:
         distance = self.total_variation
@@ -159,7 +171,8 @@ class Procedure:
 
     @functools.cached_property
     def _losses(self) -> dict[Look, int]:
-        needed = {look: min_count_for(0.5 + self.total_variation, look.num_samples, look.alpha) for look in self.looks}
+        least = 0.5 + self.total_variation
+        needed = {look: min_count_for(least, look.num_samples, look.alpha) for look in self.procedure.looks}
         return {look: -1 if count is None else look.num_samples - count for look, count in needed.items()}
 
 
@@ -172,13 +185,13 @@ class Sampling:
         certificate: What they prove, once nothing more is wanted; else None.
     """
 
-    def __init__(self, procedure: Procedure, label: int | None = None) -> None:
-        if procedure.stop_wrong and label is None:
+    def __init__(self, rules: DecisionRules, label: int | None = None) -> None:
+        if rules.procedure.stop_wrong and label is None:
             raise ValueError("stop_wrong needs to know the label")
         self.stage: Stage = "selection"
-        self.num_wanted = procedure.n0
+        self.num_wanted = rules.procedure.n0
         self.certificate: Certificate | None = None
-        self._procedure, self._label = procedure, label
+        self._rules, self._label = rules, label
         self._counts0: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self._p_lower = 0.0
 
@@ -193,28 +206,28 @@ class Sampling:
 
     def _select(self, counts: npt.NDArray[np.int64]) -> None:
         self._counts0 = counts
-        if self._procedure.stop_wrong and int(np.argmax(counts)) != self._label:
+        if self._rules.procedure.stop_wrong and int(np.argmax(counts)) != self._label:
             self._end(np.zeros_like(counts), "wrong_class")
             return
-        self.stage, self.num_wanted = "estimation", self._procedure.checkpoints[0]
+        self.stage, self.num_wanted = "estimation", self._rules.checkpoints[0]
 
     def _estimate(self, counts: npt.NDArray[np.int64]) -> None:
-        procedure, num_samples = self._procedure, self.num_wanted
+        rules, num_samples = self._rules, self.num_wanted
         count_top = int(counts[np.argmax(self._counts0)])
-        is_look = any(look.num_samples == num_samples for look in procedure.looks)
-        self._p_lower = max(self._p_lower, procedure.lower_bound(count_top, num_samples))
-        if num_samples == procedure.n:
+        is_look = any(look.num_samples == num_samples for look in rules.procedure.looks)
+        self._p_lower = max(self._p_lower, rules.lower_bound(count_top, num_samples))
+        if num_samples == rules.procedure.n:
             self._end(counts, "full")
-        elif procedure.curtail and self._p_lower < 0.5 and procedure.is_hopeless(count_top, num_samples):
+        elif rules.procedure.curtail and self._p_lower < 0.5 and rules.is_hopeless(count_top, num_samples):
             self._end(counts, "abstain")
-        elif is_look and procedure.is_enough(self._p_lower, count_top, num_samples):
+        elif is_look and rules.is_enough(self._p_lower, count_top, num_samples):
             self._end(counts, "decided")
         else:
-            self.num_wanted = next(count for count in procedure.checkpoints if count > num_samples)
+            self.num_wanted = next(count for count in rules.checkpoints if count > num_samples)
 
     def _end(self, counts: npt.NDArray[np.int64], stop: StopReason) -> None:
         self.certificate = certificate_from_bound(
-            self._p_lower, self._counts0, counts, sigma=self._procedure.sigma, stop=stop
+            self._p_lower, self._counts0, counts, sigma=self._rules.sigma, stop=stop
         )
 
 

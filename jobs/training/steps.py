@@ -20,7 +20,7 @@ from jobs.specs.units import Compile
 from jobs.training.distributed import Group
 from smoothing.attacks import smoothadv_pgd
 from smoothing.ddn import smoothadv_ddn
-from smoothing.gradients import GradientEstimator, PlugInEstimator, SteinEstimator
+from smoothing.gradients import gradient_estimator
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -154,13 +154,5 @@ class Stepper:
             epsilon=epsilon,
             num_steps=spec.num_steps,
             generator=random.own,
-            estimator=gradient_estimator(spec),
+            estimator=gradient_estimator(spec.attack, sigma=spec.sigma, inverse_temperature=spec.inverse_temperature),
         )
-
-
-def gradient_estimator(spec: TrainSpec) -> GradientEstimator:
-    """How the attack of a training finds its direction."""
-    if spec.attack in ("stein", "stein_hard"):
-        hard = spec.attack == "stein_hard"
-        return SteinEstimator(sigma=spec.sigma, hard=hard, inverse_temperature=spec.inverse_temperature)
-    return PlugInEstimator(inverse_temperature=spec.inverse_temperature)

@@ -19,7 +19,7 @@ from smoothing.certificate import certificate_from_counts
 from smoothing.distributions import ExactGridNoise
 from smoothing.false_certificates import max_false_certificates
 from smoothing.radius import certified_radius, max_radius
-from smoothing.sequential import Procedure
+from smoothing.sequential import DecisionRules, Procedure
 from tests.analysis.models import ALPHA, N, grid, model, voted
 
 LEVELS = Levels(confidence=0.95, rho=0.01)
@@ -141,7 +141,7 @@ def test_exact_noise_takes_its_total_variation_off_the_bound_at_another_alpha_to
     exact = at_alpha(grid(voted("one", counts, noise="exact_grid", **known)), alpha).models[0]
     plain = at_alpha(grid(voted("one", counts, noise="gaussian", **known)), alpha).models[0]
     distance = ExactGridNoise(1.0, 255).total_variation(3 * 224 * 224)
-    expected = Procedure(sigma=1.0, n0=100, n=n, alpha=alpha, total_variation=distance)
+    expected = DecisionRules(Procedure(n0=100, n=n, alpha=alpha), sigma=1.0, total_variation=distance)
     assert exact.column("p_lower").tolist() == [expected.lower_bound(count, n) for count in counts]
     assert (exact.column("radius") < plain.column("radius")).all()
     assert exact.column("radius").tolist() == certified_radius(exact.column("p_lower"), 1.0).tolist()

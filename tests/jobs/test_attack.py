@@ -18,7 +18,6 @@ from jobs.errors import ConfigError, RecordError
 from jobs.files import records
 from jobs.files.attack_records import ATTACK
 from jobs.files.store import Store
-from jobs.shards import LabelledImage
 from jobs.specs.attack import AttackSpec
 from jobs.specs.indices import IndexRange
 from jobs.specs.runs import AttackRun
@@ -26,7 +25,7 @@ from jobs.specs.units import AttackUnit, Resources
 from jobs.validation import build
 from pipeline.launch import launch
 from pipeline.status import status
-from smoothing.certify import predict
+from smoothing.certify import LabelledImage, predict
 from tests.grids import tiny
 from tests.jobs.units import PGD_RUN, RESOURCES, train_here
 

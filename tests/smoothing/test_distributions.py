@@ -13,7 +13,7 @@ import torch
 from scipy import stats
 
 from smoothing import distributions
-from smoothing.certify import TestImage, certify_images
+from smoothing.certify import LabelledImage, certify_images
 from smoothing.distributions import UNIFORM_BITS, ExactGridNoise, GaussianNoise, NoiseDistribution, OffGridError
 from smoothing.noise import NoiseStream
 from smoothing.radius import ABSTAIN
@@ -147,9 +147,10 @@ def certified_share(distribution: NoiseDistribution, num_images: int = 300) -> t
         return torch.stack([-score_B, score_B], dim=1)
 
     images = (
-        TestImage(index=index, image_CHW=torch.full((1, 2, 2), (130 + index // 4) / 255)) for index in range(num_images)
+        LabelledImage(index=index, label=0, image_CHW=torch.full((1, 2, 2), (130 + index // 4) / 255))
+        for index in range(num_images)
     )
-    procedure = Procedure(sigma=distribution.sigma, n0=100, n=1000, alpha=0.001)
+    procedure = Procedure(n0=100, n=1000, alpha=0.001)
     certificates = [
         certificate
         for _, certificate in certify_images(

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from smoothing.attacks import smoothadv_pgd, vanilla_pgd
-from smoothing.gradients import PlugInEstimator, SteinEstimator, plug_in_gradient, stein_gradient
+from smoothing.gradients import (
+    PlugInEstimator,
+    SteinEstimator,
+    gradient_estimator,
+    plug_in_gradient,
+    stein_gradient,
+)
 
 SIGMA = 0.5
 
@@ -157,3 +163,14 @@ def test_gradient_free_pgd_nears_the_optimum_with_many_draws() -> None:
     for hard in (False, True):
         assert gain(100_000, hard=hard) > 0.99
         assert gain(4, hard=hard) < 0.9
+
+
+@pytest.mark.parametrize("attack", ["pgd", "ddn", "vanilla"])
+def test_attacks_follow_the_gradient(attack: str) -> None:
+    assert gradient_estimator(attack, sigma=0.0, inverse_temperature=3.0) == PlugInEstimator(inverse_temperature=3.0)
+
+
+@pytest.mark.parametrize(("attack", "hard"), [("stein", False), ("stein_hard", True)])
+def test_gradient_free_attacks_follow_steins_estimate(attack: str, hard: bool) -> None:
+    expected = SteinEstimator(sigma=0.5, hard=hard, inverse_temperature=2.0)
+    assert gradient_estimator(attack, sigma=0.5, inverse_temperature=2.0) == expected

@@ -14,10 +14,11 @@ from smoothing.accuracy import abstention_rate
 from smoothing.bounds import clopper_pearson_lower, min_count_for
 from smoothing.certificate import Certificate, certificate_from_counts
 from smoothing.radius import ABSTAIN, certified_radius
-from smoothing.sequential import EARLY_WEIGHT, Look, Procedure, Sampling, can_ever_certify, looks
+from smoothing.sequential import EARLY_WEIGHT, DecisionRules, Look, Procedure, Sampling, can_ever_certify, looks
 
 ALPHA = 0.001
-PAPER = Procedure(sigma=0.5, n0=100, n=10_000, alpha=ALPHA)
+SIGMA = 0.5
+PAPER = Procedure(n0=100, n=10_000, alpha=ALPHA)
 GRID = replace(PAPER, mode="adaptive", stop_rule="grid", radius_step=0.25)
 CURVE = replace(GRID, stop_rule="curve", radius_step=0.01)
 ADAPTIVE = pytest.mark.parametrize("procedure", [GRID, CURVE], ids=["grid", "curve"])
@@ -78,7 +79,7 @@ def test_what_can_never_certify_is_known_beforehand(n: int, mode: str, possible:
 
 def driven(procedure: Procedure, votes0: Counts, votes: Counts, label: int) -> Certificate:
     """The certificate from recorded votes, class by class, in the order they were drawn."""
-    sampling = Sampling(procedure, label)
+    sampling = Sampling(DecisionRules(procedure, SIGMA), label)
     while sampling.certificate is None:
         stream = votes0 if sampling.stage == "selection" else votes
         sampling.take(np.bincount(stream[: sampling.num_wanted], minlength=3).astype(np.int64))
@@ -122,7 +123,7 @@ def test_paper_mode_is_certify_on_all_votes() -> None:
         votes0, votes = recorded(seed, p_top, PAPER.n)
         found = driven(PAPER, votes0, votes, 1)
         counts0, counts = (np.bincount(stream, minlength=3).astype(np.int64) for stream in (votes0, votes))
-        expected = certificate_from_counts(counts0, counts, sigma=PAPER.sigma, alpha=ALPHA)
+        expected = certificate_from_counts(counts0, counts, sigma=SIGMA, alpha=ALPHA)
         assert found.stop == "full"
         assert np.array_equal(found.counts, counts)
         assert (found.prediction, found.radius, found.p_lower) == (
@@ -138,7 +139,7 @@ def test_certificates_are_wrong_at_most_at_rate_alpha_whenever_it_stops(procedur
     alpha, num_images, rng = 0.05, 1000, np.random.default_rng(3)
     procedure = replace(procedure, n=8000, alpha=alpha, curtail=True)
     for probability in (0.5, 0.52, 0.7, 0.95):
-        true_radius = float(certified_radius(probability, procedure.sigma))
+        true_radius = float(certified_radius(probability, SIGMA))
         num_wrong = 0
         for _ in range(num_images):
             certificate = drawn(procedure, probability, rng)
@@ -146,8 +147,8 @@ def test_certificates_are_wrong_at_most_at_rate_alpha_whenever_it_stops(procedur
         assert num_wrong <= stats.binom.ppf(1 - 1e-6, num_images, alpha)
 
 
-def drawn(procedure: Procedure, probability: float, rng: np.random.Generator) -> Certificate:
-    sampling, counts = Sampling(procedure), np.array([0, 100, 0])
+def drawn(procedure: Procedure, probability: float, rng: np.random.Generator, sigma: float = SIGMA) -> Certificate:
+    sampling, counts = Sampling(DecisionRules(procedure, sigma)), np.array([0, 100, 0])
     sampling.take(counts)
     counts = np.zeros(3, dtype=np.int64)
     while sampling.certificate is None:
@@ -160,7 +161,7 @@ def drawn(procedure: Procedure, probability: float, rng: np.random.Generator) ->
 
 @ADAPTIVE
 def test_a_clear_image_needs_few_votes(procedure: Procedure) -> None:
-    certificate = drawn(replace(procedure, sigma=0.12, n=100_000), 1.0, np.random.default_rng(0))
+    certificate = drawn(replace(procedure, n=100_000), 1.0, np.random.default_rng(0), sigma=0.12)
     if procedure.stop_rule == "grid":  # 0.25 = 2.1 sigma is the last multiple below 3.81 sigma
         assert (certificate.stop, certificate.counts.sum()) == ("decided", 1000)
     assert certificate.radius >= 0.25
@@ -173,7 +174,7 @@ def test_curve_stops_when_the_radius_can_hardly_grow() -> None:
 
 
 def test_the_bound_is_the_best_of_all_looks() -> None:
-    sampling = Sampling(replace(CURVE, radius_step=1e-9))
+    sampling = Sampling(DecisionRules(replace(CURVE, radius_step=1e-9), SIGMA))
     sampling.take(np.array([0, 100, 0]))
     sampling.take(np.array([0, 1000, 0]))
     sampling.take(np.array([800, 1200, 0]))  # so much worse that nothing better can follow
@@ -203,13 +204,13 @@ def test_curtailment_stops_at_the_first_check_after_hope_is_gone() -> None:
 
 def test_labels_are_needed_where_wrong_classes_stop() -> None:
     with pytest.raises(ValueError, match="needs to know the label"):
-        Sampling(replace(PAPER, stop_wrong=True))
+        Sampling(DecisionRules(replace(PAPER, stop_wrong=True), SIGMA))
 
 
 def test_total_variation_comes_off_every_bound() -> None:
-    apart = replace(GRID, total_variation=1e-3)
+    ideal, apart = DecisionRules(GRID, SIGMA), DecisionRules(GRID, SIGMA, total_variation=1e-3)
     for look in GRID.looks:
-        plain = GRID.lower_bound(look.num_samples, look.num_samples)
+        plain = ideal.lower_bound(look.num_samples, look.num_samples)
         assert apart.lower_bound(look.num_samples, look.num_samples) == plain - 1e-3
 
 

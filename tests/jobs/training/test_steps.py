@@ -18,7 +18,7 @@ from jobs.training.distributed import Group
 from jobs.training.schedules import epsilon_at
 from jobs.training.steps import Randomness, Stepper
 from jobs.validation import build
-from smoothing.gradients import PlugInEstimator, SteinEstimator
+from smoothing.gradients import GradientEstimator, PlugInEstimator, SteinEstimator
 
 BASE: dict[str, Any] = {
     "dataset": "digits",
@@ -76,6 +76,7 @@ class Watch:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rows: list[Tensor] = []
+        self.estimators: list[GradientEstimator] = []
         self.attacks: list[tuple[Tensor, Tensor]] = []  # adversarial images, the noise that the attack saw
         forward = Classifier.forward
 
@@ -92,6 +93,7 @@ class Watch:
         def watched(classifier: Any, inputs: Tensor, labels: Tensor, noise: Tensor, **settings: Any) -> Tensor:
             found: Tensor = attack(classifier, inputs, labels, noise, **settings)
             self.attacks.append((found, noise))
+            self.estimators.append(settings["estimator"])
             return found
 
         return watched
@@ -150,13 +152,19 @@ def test_one_process_and_two_draw_the_same_noise() -> None:
     assert whole.std().item() == pytest.approx(0.25, rel=0.1)
 
 
-def test_estimators_follow_the_spec() -> None:
-    assert steps.gradient_estimator(_spec(method="smoothadv", attack="pgd", inverse_temperature=3.0)) == (
-        PlugInEstimator(inverse_temperature=3.0)
-    )
-    assert steps.gradient_estimator(_spec(method="smoothadv", attack="stein_hard")) == SteinEstimator(
-        sigma=0.25, hard=True
-    )
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"attack": "pgd", "inverse_temperature": 3.0}, PlugInEstimator(inverse_temperature=3.0)),
+        ({"attack": "stein_hard"}, SteinEstimator(sigma=0.25, hard=True)),
+    ],
+)
+def test_estimators_follow_the_spec(
+    change: dict[str, Any], expected: GradientEstimator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, watch = _spec(method="smoothadv", **change), Watch(monkeypatch)
+    list(_stepper(spec).steps(12, *_batch(), spec.epsilon, _random()))
+    assert watch.estimators == [expected]
 
 
 def test_the_published_warm_up_begins_above_zero() -> None:
