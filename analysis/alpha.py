@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from analysis.models import CertifiedGrid, Model
+from analysis.models import CertifiedGrid, CertifiedModel
 from jobs.errors import RecordError
 from smoothing.bounds import can_certify, clopper_pearson_lower, min_samples_to_certify
 from smoothing.radius import ABSTAIN, certified_radius
@@ -34,7 +34,7 @@ def at_alpha(grid: CertifiedGrid, alpha: float) -> CertifiedGrid:
     return replace(grid, models=tuple(_model_at_alpha(model, alpha) for model in grid.models))
 
 
-def _model_at_alpha(model: Model, alpha: float) -> Model:
+def _model_at_alpha(model: CertifiedModel, alpha: float) -> CertifiedModel:
     known = model.parameters
     if known.n is None or not all(model.has(name) for name in ("count_top", "n_used", "stop", "counts0")):
         raise RecordError(f"alpha cannot be re-chosen: the records of {model.label} hold no votes")
@@ -52,7 +52,7 @@ def _model_at_alpha(model: Model, alpha: float) -> Model:
     return replace(model, parameters=replace(known, alpha=alpha), rows=_rows_at_alpha(model, alpha))
 
 
-def _rows_at_alpha(model: Model, alpha: float) -> pa.Table:
+def _rows_at_alpha(model: CertifiedModel, alpha: float) -> pa.Table:
     """Rows whose sampling stopped early stay as they are: they abstain, or are of a wrong class.
 
     At a larger alpha a row that curtailment ended might have certified something after all: what it

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from analysis.models import CertifiedGrid, Model
+from analysis.models import CertifiedGrid, CertifiedModel
 from jobs.errors import ConfigError, RecordError
 from smoothing.accuracy import AccuracyCurve, Envelope, upper_envelope
 
@@ -22,7 +22,7 @@ SelectionMode = Literal["same", "split"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Contenders:
+class Candidates:
     """Models of one kind, the envelope that chooses among them, and what the choice is worth.
 
     Attributes:
@@ -35,7 +35,7 @@ class Contenders:
     """
 
     name: str
-    models: dict[str, Model]
+    models: dict[str, CertifiedModel]
     choice_curves: dict[str, AccuracyCurve]
     curves: dict[str, AccuracyCurve]
     is_reported: npt.NDArray[np.bool_]
@@ -46,7 +46,7 @@ class Contenders:
         """Images that are reported, N."""
         return next(iter(self.curves.values())).num_images
 
-    def winner_at(self, radius: float) -> Model | None:
+    def winner_at(self, radius: float) -> CertifiedModel | None:
         """The model chosen at a radius; None where none certifies anything there."""
         label = self.envelope.winner_at(radius)
         return None if label is None else self.models[label]
@@ -68,7 +68,7 @@ class Comparison:
 
     Attributes:
         grid: The models.
-        contenders: The SmoothAdv models; where there are none, all but the baseline's; where there are
+        candidates: The SmoothAdv models; where there are none, all but the baseline's; where there are
             no others, those.
         baseline: The Gaussian-augmentation models; None where there are none besides.
         selection: same: chosen and reported on all images. split: chosen on every 20th image, reported
@@ -76,8 +76,8 @@ class Comparison:
     """
 
     grid: CertifiedGrid
-    contenders: Contenders
-    baseline: Contenders | None
+    candidates: Candidates
+    baseline: Candidates | None
     selection: SelectionMode
 
 
@@ -96,13 +96,13 @@ def compare(grid: CertifiedGrid, selection: SelectionMode = "same") -> Compariso
     name = _METHOD_NAMES.get(methods.pop() or "", "Adversarial") if len(methods) == 1 else "Adversarial"
     return Comparison(
         grid=grid,
-        contenders=contend(chosen, name, selection),
-        baseline=contend(baseline, "Gaussian", selection) if others and baseline else None,
+        candidates=candidates_of(chosen, name, selection),
+        baseline=candidates_of(baseline, "Gaussian", selection) if others and baseline else None,
         selection=selection,
     )
 
 
-def contend(models: Sequence[Model], name: str, selection: SelectionMode = "same") -> Contenders:
+def candidates_of(models: Sequence[CertifiedModel], name: str, selection: SelectionMode = "same") -> Candidates:
     """The envelope of some models.
 
     Args:
@@ -120,7 +120,7 @@ def contend(models: Sequence[Model], name: str, selection: SelectionMode = "same
             f"on the others, but {int(is_for_choice.sum())} of the {is_for_choice.size} images certified are such"
         )
     choice_curves = {label: _curve(model, is_for_choice) for label, model in by_label.items()}
-    return Contenders(
+    return Candidates(
         name=name,
         models=by_label,
         choice_curves=choice_curves,
@@ -156,7 +156,7 @@ def even_radii(largest: float, step: float, *, first: float = 0.0) -> list[float
 
 def largest_radius(comparison: Comparison) -> float:
     """The largest radius that any model certifies; 0 where none does."""
-    breakpoints = comparison.contenders.envelope.breakpoints
+    breakpoints = comparison.candidates.envelope.breakpoints
     return float(breakpoints[-1]) if breakpoints.size else 0.0
 
 
@@ -173,7 +173,7 @@ _STEPS = (0.0625, 0.125, 0.25, 0.5, 1.0)
 _MAX_ROWS = 12
 
 
-def _curve(model: Model, among: npt.NDArray[np.bool_]) -> AccuracyCurve:
+def _curve(model: CertifiedModel, among: npt.NDArray[np.bool_]) -> AccuracyCurve:
     if among.all():
         return model.curve
     return AccuracyCurve.from_records(model.column("correct")[among], model.column("radius")[among])

@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from analysis.load import load_grid
 from analysis.logs.files import HEADERS
-from analysis.models import Model
+from analysis.models import CertifiedModel
 from configs.entry import EXIT_FAILED, run_entry
 from jobs.atomic import write_atomically
 from jobs.errors import RecordError
@@ -62,17 +62,17 @@ def export_tsv(values: dict[str, Any]) -> int:
     return 0
 
 
-def _write_log(model: Model, path: Path) -> None:
+def _write_log(model: CertifiedModel, path: Path) -> None:
     path.write_text("".join(f"{line}\n" for line in log_lines(model)), encoding="utf-8")
 
 
-def by_log_path(models: Sequence[Model]) -> dict[Path, Model]:
+def by_log_path(models: Sequence[CertifiedModel]) -> dict[Path, CertifiedModel]:
     """The models by where their logs go.
 
     Raises:
         RecordError: Two would have the same log; names both.
     """
-    found: dict[Path, Model] = {}
+    found: dict[Path, CertifiedModel] = {}
     for model in models:
         path = log_path(model)
         other = found.setdefault(path, model)
@@ -84,7 +84,7 @@ def by_log_path(models: Sequence[Model]) -> dict[Path, Model]:
     return found
 
 
-def log_path(model: Model) -> Path:
+def log_path(model: CertifiedModel) -> Path:
     """Where a model's log goes: as published, the noise and the split in the folders' names."""
     known = model.parameters
     trained = "unknown" if known.sigma_train is None else _sigma_text(known.sigma_train)
@@ -98,7 +98,7 @@ def _sigma_text(sigma: float) -> str:
     return published if float(published) == sigma else format_radius(sigma)
 
 
-def log_lines(model: Model) -> Iterator[str]:
+def log_lines(model: CertifiedModel) -> Iterator[str]:
     """The header, and a line per image: idx label predict radius correct time."""
     yield "\t".join(HEADERS["certification"])
     names = ("index", "label", "prediction", "radius", "correct", "elapsed_s")

@@ -15,7 +15,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from analysis.compare import Comparison
-from analysis.models import Model
+from analysis.models import CertifiedModel
 from analysis.tables import partial_note
 from smoothing.accuracy import Envelope
 
@@ -53,7 +53,7 @@ class Curve:
 def envelope_figure(comparison: Comparison) -> Figure:
     """Envelope and baseline as exact step functions over faint curves of the single models."""
     curves = [
-        envelope_curve(comparison.contenders.envelope, label=f"{comparison.contenders.name}, envelope", color_nr=1)
+        envelope_curve(comparison.candidates.envelope, label=f"{comparison.candidates.name}, envelope", color_nr=1)
     ]
     if comparison.baseline is not None:
         curves.append(envelope_curve(comparison.baseline.envelope, label="Gaussian", color_nr=2, dashed=True))
@@ -125,7 +125,7 @@ def _finish(axes: Axes, ylabel: str, max_radius: float | None) -> None:
     axes.set_axisbelow(True)
 
 
-def _draw_models(axes: Axes, models: Sequence[Model]) -> None:
+def _draw_models(axes: Axes, models: Sequence[CertifiedModel]) -> None:
     largest = max((float(model.curve.radii[-1]) for model in models if model.curve.radii.size), default=0.0)
     radii = np.linspace(0.0, largest, _MODEL_POINTS)
     lines = [np.column_stack([radii, model.curve(radii)]) for model in models]

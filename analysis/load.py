@@ -16,7 +16,7 @@ from analysis.models import (
     label_models,
 )
 from analysis.runs import split_runs
-from analysis.selection import Parameters, Where, check_where, matches, nothing_meets
+from analysis.selection import Parameters, Where, check_where, matches, no_match
 from jobs.aggregate import collect_run, is_current
 from jobs.errors import ConfigError, RecordError
 from jobs.files import records
@@ -54,7 +54,7 @@ def load_grid(
     known = [(run, _parameters(run)) for run in manifest.runs]
     chosen = [(run, model) for run, model in known if matches(model, conditions)]
     if not chosen:
-        raise nothing_meets(conditions, manifest.grid, [model for _, model in known])
+        raise no_match(conditions, manifest.grid, [model for _, model in known])
     runs, parameters = [run for run, _ in chosen], [model for _, model in chosen]
     check_comparable(parameters, [str(run.indices) for run in runs])
     keys = [(model.train_key, model.certify_key) for model in parameters]

@@ -13,14 +13,14 @@ import pyarrow as pa
 from analysis.models import (
     ROW_COLUMNS,
     CertifiedGrid,
-    Model,
+    CertifiedModel,
     check_comparable,
     image_set,
     incomplete_message,
     label_models,
 )
 from analysis.runs import split_runs
-from analysis.selection import Parameters, Where, matches, nothing_meets
+from analysis.selection import Parameters, Where, matches, no_match
 from jobs.errors import RecordError
 from jobs.files import imported
 from jobs.files.store import Store
@@ -50,7 +50,7 @@ def load_imported(
 
 def load_imported_models(
     store: Store, grid: str, where: Where, columns: Sequence[str] = ROW_COLUMNS
-) -> tuple[Model, ...]:
+) -> tuple[CertifiedModel, ...]:
     """The models of an imported grid that meet the conditions, comparable or not, whole or short.
 
     Raises:
@@ -60,7 +60,7 @@ def load_imported_models(
     listing = imported.read_listing(store, grid)
     chosen = [entry for entry in listing if matches(Parameters.from_columns(entry), where)]
     if not chosen:
-        raise nothing_meets(where, grid, [Parameters.from_columns(entry) for entry in listing])
+        raise no_match(where, grid, [Parameters.from_columns(entry) for entry in listing])
     tables = _imported_tables(store, grid, chosen, columns)
     return label_models([Parameters.from_columns(entry) for entry in chosen], tables)
 

@@ -34,7 +34,7 @@ _NAMED = 5  # how many missing models a message names
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Model:
+class CertifiedModel:
     """One certified model of a grid.
 
     Attributes:
@@ -90,7 +90,7 @@ class CertifiedGrid:
     """
 
     name: str
-    models: tuple[Model, ...]
+    models: tuple[CertifiedModel, ...]
     missing: tuple[str, ...]
     is_imported: bool = False
 
@@ -133,10 +133,10 @@ def image_set(indices: npt.NDArray[np.int32]) -> str:
     return f"{indices.size} images, {indices[0]} to {indices[-1]}{by}"
 
 
-def label_models(parameters: Sequence[Parameters], tables: Sequence[pa.Table]) -> tuple[Model, ...]:
+def label_models(parameters: Sequence[Parameters], tables: Sequence[pa.Table]) -> tuple[CertifiedModel, ...]:
     """Models with labels that are unique among them."""
     return tuple(
-        Model(label=label, parameters=known, rows=table)
+        CertifiedModel(label=label, parameters=known, rows=table)
         for label, known, table in zip(_labels(parameters), parameters, tables, strict=True)
     )
 

@@ -12,9 +12,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from tabulate import tabulate
 
-from analysis.compare import contend
+from analysis.compare import candidates_of
 from analysis.load import load_grid
-from analysis.models import CertifiedGrid, Model, check_comparable, image_set
+from analysis.models import CertifiedGrid, CertifiedModel, check_comparable, image_set
 from configs.entry import EXIT_FAILED, run_entry
 from jobs.errors import ConfigError, RecordError
 from jobs.files.store import Store
@@ -63,7 +63,7 @@ def paired(values: dict[str, Any]) -> int:
     return 0
 
 
-def compare_models(first: Model, second: Model, radius: float) -> PairedComparison:
+def compare_models(first: CertifiedModel, second: CertifiedModel, radius: float) -> PairedComparison:
     """Which of two models certifies more images at a radius.
 
     Raises:
@@ -76,31 +76,33 @@ def compare_models(first: Model, second: Model, radius: float) -> PairedComparis
     return compare_paired(certified(first, radius), certified(second, radius))
 
 
-def certified(model: Model, radius: float) -> npt.NDArray[np.bool_]:
+def certified(model: CertifiedModel, radius: float) -> npt.NDArray[np.bool_]:
     """Whether each image is certified correct at a radius, shape (N,)."""
     return np.asarray(model.column("correct") & (model.column("radius") >= radius))
 
 
 def _chosen(
     store: Store, grid_name: str | None, label: str | None, where: dict[str, Any] | None, config: PairedConfig
-) -> tuple[Model, str]:
+) -> tuple[CertifiedModel, str]:
     grid = load_grid(store, grid_name, where=where, allow_partial=config.allow_partial)
     if label is not None:
         return _by_label(grid, label), f"{grid.name}: {label}"
-    winner = contend(grid.models, grid.name).winner_at(config.radius)
+    winner = candidates_of(grid.models, grid.name).winner_at(config.radius)
     if winner is None:
         raise RecordError(f"grid {grid.name}: no model certifies anything at radius {config.radius}")
     return winner, f"{grid.name}: {winner.label}, the best of {len(grid.models)} at this radius"
 
 
-def _by_label(grid: CertifiedGrid, label: str) -> Model:
+def _by_label(grid: CertifiedGrid, label: str) -> CertifiedModel:
     by_label = {model.label: model for model in grid.models}
     if label not in by_label:
         raise ConfigError([unknown_choice(f"model of grid {grid.name}", label, sorted(by_label))])
     return by_label[label]
 
 
-def _text(first: tuple[Model, str], second: tuple[Model, str], counts: PairedComparison, radius: float) -> str:
+def _text(
+    first: tuple[CertifiedModel, str], second: tuple[CertifiedModel, str], counts: PairedComparison, radius: float
+) -> str:
     table = tabulate(
         [
             ["both", counts.both],

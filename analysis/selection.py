@@ -61,7 +61,7 @@ def check_where(where: Where, what: str) -> None:
         raise ConfigError(problems)
 
 
-def nothing_meets(where: Where, grid: str, models: Sequence[Parameters]) -> ConfigError:
+def no_match(where: Where, grid: str, models: Sequence[Parameters]) -> ConfigError:
     """What to say of conditions that no model of a grid meets: the values that there are."""
     values = {name: sorted({str(getattr(model, name)) for model in models}) for name in where}
     there = "; ".join(f"{name} {', '.join(found)}" for name, found in values.items())

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.compare import Comparison, Contenders
-from analysis.models import Model
+from analysis.compare import Candidates, Comparison
+from analysis.models import CertifiedModel
 from analysis.printed import printed_envelope
 from smoothing.accuracy import abstention_rate
 from smoothing.bands import simultaneous_half_width
@@ -44,7 +44,7 @@ def envelope_frame(comparison: Comparison, radii: Sequence[float], levels: Level
         levels: Error levels.
 
     Returns:
-        Columns radius, num_images; then, for the contenders and, with the prefix ``baseline_``, the baseline:
+        Columns radius, num_images; then, for the candidates and, with the prefix ``baseline_``, the baseline:
         num_models searched; num_certified; accuracy; lower, upper: exact interval over test images of this cell by
         itself; monte_carlo_upper: the accuracy were every image at the upper bound of what its votes
         allow (the lower end of that bracket is accuracy itself); band_lower, band_upper: simultaneous
@@ -55,33 +55,33 @@ def envelope_frame(comparison: Comparison, radii: Sequence[float], levels: Level
         or the paper does not print, is nan.
     """
     at = np.asarray(radii, dtype=np.float64)
-    frame = pd.DataFrame({"radius": at, "num_images": comparison.contenders.num_images})
-    _add(frame, comparison, comparison.contenders, levels, "")
+    frame = pd.DataFrame({"radius": at, "num_images": comparison.candidates.num_images})
+    _add(frame, comparison, comparison.candidates, levels, "")
     if comparison.baseline is not None:
         _add(frame, comparison, comparison.baseline, levels, "baseline_")
-    best = best_single(comparison.contenders, radii)
+    best = best_single(comparison.candidates, radii)
     frame["single_model"] = best.label
-    frame["single_accuracy"] = comparison.contenders.curves[best.label](at)
+    frame["single_accuracy"] = comparison.candidates.curves[best.label](at)
     if comparison.baseline is not None:
         frame["gain"] = frame["accuracy"] - frame["baseline_accuracy"]
     return frame
 
 
-def best_single(contenders: Contenders, radii: Sequence[float]) -> Model:
+def best_single(candidates: Candidates, radii: Sequence[float]) -> CertifiedModel:
     """The one model that comes nearest to the envelope: the largest mean accuracy over the radii.
 
     Chosen on the images that the envelope is chosen on; ties go to the earlier model.
     """
-    scores = {label: float(curve(radii).mean()) for label, curve in contenders.choice_curves.items()}
-    return contenders.models[max(scores, key=lambda label: scores[label])]
+    scores = {label: float(curve(radii).mean()) for label, curve in candidates.choice_curves.items()}
+    return candidates.models[max(scores, key=lambda label: scores[label])]
 
 
-def average_radius(model: Model) -> float:
+def average_radius(model: CertifiedModel) -> float:
     """Average certified radius: the area under the model's curve of certified accuracy."""
     return float(np.where(model.column("correct"), model.column("radius"), 0.0).mean())
 
 
-def abstention(model: Model) -> float:
+def abstention(model: CertifiedModel) -> float:
     """The share of images on which a model makes no claim.
 
     Returns:
@@ -97,7 +97,7 @@ def abstention(model: Model) -> float:
 
 
 def monte_carlo_upper(
-    model: Model, radii: npt.NDArray[np.float64], among: npt.NDArray[np.bool_]
+    model: CertifiedModel, radii: npt.NDArray[np.float64], among: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float64]:
     """The share of images whose votes do not rule out that they are correct at each radius.
 
@@ -128,12 +128,12 @@ def monte_carlo_upper(
     return np.asarray(num_possible / np.count_nonzero(among), dtype=np.float64)
 
 
-def _add(frame: pd.DataFrame, comparison: Comparison, contenders: Contenders, levels: Levels, prefix: str) -> None:
-    radii, num_images = frame["radius"].to_numpy(), contenders.num_images
-    winners = [contenders.winner_at(float(radius)) for radius in radii]
-    counts = contenders.num_certified_at(radii)
+def _add(frame: pd.DataFrame, comparison: Comparison, candidates: Candidates, levels: Levels, prefix: str) -> None:
+    radii, num_images = frame["radius"].to_numpy(), candidates.num_images
+    winners = [candidates.winner_at(float(radius)) for radius in radii]
+    counts = candidates.num_certified_at(radii)
     accuracy = counts / num_images
-    num_models = len(contenders.models)
+    num_models = len(candidates.models)
     # A choice made on other images is no longer one among all models for those reported.
     among = num_models if comparison.selection == "same" else max(1, len({id(model) for model in winners if model}))
     lower, upper = two_sided_interval(counts, num_images, 1 - levels.confidence)
@@ -144,14 +144,14 @@ def _add(frame: pd.DataFrame, comparison: Comparison, contenders: Contenders, le
         "accuracy": accuracy,
         "lower": lower,
         "upper": upper,
-        "monte_carlo_upper": _monte_carlo(contenders, winners, radii),
+        "monte_carlo_upper": _monte_carlo(candidates, winners, radii),
         "band_lower": np.maximum(accuracy - half_width, 0.0),
         "band_upper": np.minimum(accuracy + half_width, 1.0),
-        "high_probability": _high_probability(counts, num_images, contenders, levels.rho / among),
-        "n_limited": _n_limited(contenders, winners, radii),
+        "high_probability": _high_probability(counts, num_images, candidates, levels.rho / among),
+        "n_limited": _n_limited(candidates, winners, radii),
         "average_radius": _of_winners(winners, average_radius),
         "abstention_rate": _of_winners(winners, abstention),
-        "printed": _printed(contenders, radii),
+        "printed": _printed(candidates, radii),
         "model": ["" if model is None else model.label for model in winners],
     }
     for name, values in columns.items():
@@ -159,19 +159,19 @@ def _add(frame: pd.DataFrame, comparison: Comparison, contenders: Contenders, le
 
 
 def _monte_carlo(
-    contenders: Contenders, winners: Sequence[Model | None], radii: npt.NDArray[np.float64]
+    candidates: Candidates, winners: Sequence[CertifiedModel | None], radii: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
     labels = np.array(["" if model is None else model.label for model in winners])
     upper = np.full(radii.shape, np.nan)
     for label in set(labels) - {""}:
         cells = labels == label
-        upper[cells] = monte_carlo_upper(contenders.models[str(label)], radii[cells], contenders.is_reported)
+        upper[cells] = monte_carlo_upper(candidates.models[str(label)], radii[cells], candidates.is_reported)
     return upper
 
 
-def _printed(contenders: Contenders, radii: npt.NDArray[np.float64]) -> list[float]:
+def _printed(candidates: Candidates, radii: npt.NDArray[np.float64]) -> list[float]:
     """The paper's envelope of the same method on the same dataset."""
-    known = [model.parameters for model in contenders.models.values()]
+    known = [model.parameters for model in candidates.models.values()]
     methods = {parameters.method for parameters in known}
     row = printed_envelope(known[0].dataset, methods.pop() or "") if len(methods) == 1 else None
     if row is None:
@@ -181,23 +181,25 @@ def _printed(contenders: Contenders, radii: npt.NDArray[np.float64]) -> list[flo
     return [math.nan if percent is None else percent / 100 for percent in percents]
 
 
-def _of_winners(winners: Sequence[Model | None], value_of: Callable[[Model], float]) -> list[float]:
+def _of_winners(winners: Sequence[CertifiedModel | None], value_of: Callable[[CertifiedModel], float]) -> list[float]:
     by_label = {model.label: value_of(model) for model in {id(one): one for one in winners if one}.values()}
     return [math.nan if model is None else by_label[model.label] for model in winners]
 
 
 def _high_probability(
-    counts: npt.NDArray[np.int64], num_images: int, contenders: Contenders, rho: float
+    counts: npt.NDArray[np.int64], num_images: int, candidates: Candidates, rho: float
 ) -> npt.NDArray[np.float64]:
-    alpha = next(iter(contenders.models.values())).parameters.alpha
+    alpha = next(iter(candidates.models.values())).parameters.alpha
     if alpha is None:
         return np.full(counts.size, np.nan)
     num_false = max_false_certificates(num_images, alpha, rho)
     return np.maximum(counts - num_false, 0) / num_images
 
 
-def _n_limited(contenders: Contenders, winners: Sequence[Model | None], radii: npt.NDArray[np.float64]) -> list[bool]:
-    limits = {label: _n_limit(model) for label, model in contenders.models.items()}
+def _n_limited(
+    candidates: Candidates, winners: Sequence[CertifiedModel | None], radii: npt.NDArray[np.float64]
+) -> list[bool]:
+    limits = {label: _n_limit(model) for label, model in candidates.models.items()}
     farthest = max(limits.values())  # where nobody certifies anything, the limit is that of the farthest-reaching
     return [
         bool(radius > (farthest if model is None else limits[model.label]))
@@ -205,6 +207,6 @@ def _n_limited(contenders: Contenders, winners: Sequence[Model | None], radii: n
     ]
 
 
-def _n_limit(model: Model) -> float:
+def _n_limit(model: CertifiedModel) -> float:
     known = model.parameters
     return n_limited_radius(known.sigma_cert, known.n, known.alpha)

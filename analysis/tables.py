@@ -20,7 +20,7 @@ N_LIMITED = "*"
 
 def envelope_table(comparison: Comparison, frame: pd.DataFrame, table_format: TableFormat) -> str:
     """The table as text: accuracies in per cent, intervals rounded outwards; the paper's beside them if it has any."""
-    headers = ["r", comparison.contenders.name, "model"]
+    headers = ["r", comparison.candidates.name, "model"]
     columns = [[format_radius(radius) for radius in frame["radius"]], _cells(frame, ""), list(frame["model"])]
     if comparison.baseline is not None:
         headers += ["Gaussian", "model", "gain"]
@@ -40,7 +40,7 @@ def statistics_table(comparison: Comparison, frame: pd.DataFrame, table_format: 
     """What is behind each cell of the envelope, in per cent; a dash where the records do not say."""
     headers = [
         "r",
-        comparison.contenders.name,
+        comparison.candidates.name,
         "votes allow",
         "all at once",
         "high prob.",
@@ -67,11 +67,11 @@ def statistics_table(comparison: Comparison, frame: pd.DataFrame, table_format: 
 def caption(comparison: Comparison, frame: pd.DataFrame, levels: Levels) -> str:
     """What the reader of table or figure must know, in a few sentences."""
     grid, first = comparison.grid, comparison.grid.models[0].parameters
-    num_searched, num_images = len(comparison.contenders.models), comparison.contenders.num_images
+    num_searched, num_images = len(comparison.candidates.models), comparison.candidates.num_images
     how = (
         "chosen on the same images"
         if comparison.selection == "same"
-        else f"chosen on the {comparison.contenders.envelope.num_images} other images certified, "
+        else f"chosen on the {comparison.candidates.envelope.num_images} other images certified, "
         f"every {SELECTION_STEP}th of the {first.split} split"
     )
     settings = (

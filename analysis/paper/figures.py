@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.compare import contend
+from analysis.compare import candidates_of
 from analysis.figures import Curve, envelope_curve
 from analysis.paper.declarations import CurveDeclaration, FigureDeclaration
-from analysis.paper.predictions import CLASSIFIER, meeting
+from analysis.paper.predictions import CLASSIFIER, select
 from analysis.paper.records import PaperRecords, whole_models
 from analysis.selection import as_printed
 from jobs.errors import RecordError
@@ -91,7 +91,7 @@ def _certified(declared: CurveDeclaration, dataset: str, records: PaperRecords, 
         groups.setdefault(None if declared.by is None else as_printed(declared.by, key), []).append(model)
     return [
         envelope_curve(
-            contend(group, declared.label).envelope,
+            candidates_of(group, declared.label).envelope,
             label=_label(declared, asdict(group[0].parameters)),
             color_nr=first_color + number,
             dashed=declared.dashed,
@@ -102,7 +102,7 @@ def _certified(declared: CurveDeclaration, dataset: str, records: PaperRecords, 
 
 def _empirical(declared: CurveDeclaration, dataset: str, records: PaperRecords, first_color: int) -> list[Curve]:
     where = declared.conditions(are_logs=records.are_logs)
-    rows = meeting(records.predictions, {"dataset": dataset, **where})
+    rows = select(records.predictions, {"dataset": dataset, **where})
     if rows.empty:
         return []
     if declared.by is None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from analysis.compare import contend, even_radii, round_radii
-from analysis.models import Model
+from analysis.compare import candidates_of, even_radii, round_radii
+from analysis.models import CertifiedModel
 from analysis.paper.declarations import RowsDeclaration, TableDeclaration
 from analysis.paper.records import PaperRecords, whole_models
 from analysis.paper.tables import NOT_RECORDED, Cell, PaperTable
@@ -45,7 +45,7 @@ def fill_table(declaration: TableDeclaration, dataset: str, records: PaperRecord
     )
 
 
-def _radii(declaration: TableDeclaration, dataset: str, groups: Sequence[Sequence[Model]]) -> list[float]:
+def _radii(declaration: TableDeclaration, dataset: str, groups: Sequence[Sequence[CertifiedModel]]) -> list[float]:
     if dataset in declaration.radii:
         first, last, step = declaration.radii[dataset]
         return even_radii(last, step, first=first)
@@ -54,23 +54,23 @@ def _radii(declaration: TableDeclaration, dataset: str, groups: Sequence[Sequenc
 
 
 def _envelope_row(
-    declared: RowsDeclaration, dataset: str, models: Sequence[Model], radii: Sequence[float], notes: list[str]
+    declared: RowsDeclaration, dataset: str, models: Sequence[CertifiedModel], radii: Sequence[float], notes: list[str]
 ) -> list[Row]:
     whole = whole_models(models)
     if not whole:
         return []
-    contenders = contend(whole, declared.label)
+    candidates = candidates_of(whole, declared.label)
     printed = printed_envelope(dataset, str(declared.where.get("method")))
     notes.append(f"{declared.label}: the best of {len(whole)} models at each radius, on the images it is chosen on.")
     if len(whole) < len(models):
         notes.append(f"{declared.label}: {len(models) - len(whole)} models certified on other images are left out.")
     cells = []
-    for radius, count in zip(radii, contenders.num_certified_at(radii), strict=True):
-        winner = contenders.winner_at(radius)
+    for radius, count in zip(radii, candidates.num_certified_at(radii), strict=True):
+        winner = candidates.winner_at(radius)
         cells.append(
             Cell(
                 num_certified=int(count),
-                num_images=contenders.num_images,
+                num_images=candidates.num_images,
                 model="" if winner is None else winner.label,
                 printed=printed.percent_at(radius) if printed else None,
                 is_best=False,
@@ -81,7 +81,7 @@ def _envelope_row(
 
 
 def _model_rows(
-    declared: RowsDeclaration, dataset: str, models: Sequence[Model], radii: Sequence[float], notes: list[str]
+    declared: RowsDeclaration, dataset: str, models: Sequence[CertifiedModel], radii: Sequence[float], notes: list[str]
 ) -> list[Row]:
     usual = len(whole_models(models)[0].indices) if models else 0
     rows = []
@@ -107,7 +107,7 @@ def _model_rows(
 
 
 def _rows_without_records(
-    declared: RowsDeclaration, dataset: str, models: Sequence[Model], radii: Sequence[float], notes: list[str]
+    declared: RowsDeclaration, dataset: str, models: Sequence[CertifiedModel], radii: Sequence[float], notes: list[str]
 ) -> list[Row]:
     """Rows that the paper prints (be it as nan) and the records do not hold, so that no row is missing unseen."""
     there = {_row_label(model.parameters) for model in models}

@@ -59,7 +59,7 @@ def attacked_predictions(store: Store, manifest: Manifest) -> pd.DataFrame:
     )
 
 
-def meeting(predictions: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
+def select(predictions: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
     """The rows that meet every condition: column to a value, a list of values, or LARGEST."""
     rows = predictions
     for name, wanted in where.items():

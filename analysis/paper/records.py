@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.load import load_grid
 from analysis.load_imported import load_imported_models
 from analysis.logs.tree import read_tree
-from analysis.models import ROW_COLUMNS, Model, label_models
+from analysis.models import ROW_COLUMNS, CertifiedModel, label_models
 from analysis.paper.declarations import Conditions
 from analysis.paper.predictions import attacked_predictions, logged_predictions
 from analysis.selection import Parameters, matches, matches_any
@@ -32,7 +32,7 @@ class PaperRecords:
         are_logs: Whether they are published logs.
     """
 
-    models: tuple[Model, ...]
+    models: tuple[CertifiedModel, ...]
     predictions: pd.DataFrame
     are_logs: bool
 
@@ -41,7 +41,7 @@ class PaperRecords:
         """Data sets, sorted."""
         return sorted({model.parameters.dataset for model in self.models} | set(self.predictions["dataset"]))
 
-    def models_of(self, dataset: str, where: Conditions, not_in_logs: Sequence[Conditions]) -> list[Model]:
+    def models_of(self, dataset: str, where: Conditions, not_in_logs: Sequence[Conditions]) -> list[CertifiedModel]:
         """The models of a data set that meet the conditions, in the order of sigma, epsilon and key."""
         chosen = [
             model
@@ -79,7 +79,7 @@ def from_grid(store: Store, grid: str) -> PaperRecords:
     return PaperRecords(models=models, predictions=predictions, are_logs=False)
 
 
-def whole_models(models: Sequence[Model]) -> list[Model]:
+def whole_models(models: Sequence[CertifiedModel]) -> list[CertifiedModel]:
     """Those on the index set that most of them share; parts of it and others are left out."""
     if not models:
         return []
@@ -88,6 +88,6 @@ def whole_models(models: Sequence[Model]) -> list[Model]:
     return [model for model in models if model.indices.tobytes() == usual]
 
 
-def _order(model: Model) -> tuple[float, float, str]:
+def _order(model: CertifiedModel) -> tuple[float, float, str]:
     known = model.parameters
     return known.sigma_train or 0.0, known.epsilon or 0.0, known.train_key

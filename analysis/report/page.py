@@ -17,7 +17,7 @@ import pandas as pd
 from plotly.offline import get_plotlyjs
 
 from analysis.compare import BASELINE_METHOD, Comparison, largest_radius
-from analysis.models import Model
+from analysis.models import CertifiedModel
 from analysis.statistics import Levels, abstention, average_radius
 from analysis.tables import caption, partial_note, statistics_caption
 from smoothing.radius import format_radius
@@ -72,7 +72,7 @@ def page_data(comparison: Comparison, levels: Levels) -> dict[str, Any]:
     counts = np.stack([model.curve.num_certified(radii) for model in models]).astype("<u4")
     names = ("method", "attack", "sigma_cert", "epsilon", "m_train", "num_steps")
     return {
-        "name": comparison.contenders.name,
+        "name": comparison.candidates.name,
         "baseline": BASELINE_METHOD,
         "has_others": comparison.baseline is not None,
         "apart": _methods_apart(comparison),
@@ -90,14 +90,14 @@ def page_data(comparison: Comparison, levels: Levels) -> dict[str, Any]:
 
 
 def _methods_apart(comparison: Comparison) -> list[str]:
-    """Methods of the grid that are neither the contenders' nor the baseline's."""
-    compared = {model.parameters.method for model in comparison.contenders.models.values()} | {BASELINE_METHOD}
+    """Methods of the grid that are neither the candidates' nor the baseline's."""
+    compared = {model.parameters.method for model in comparison.candidates.models.values()} | {BASELINE_METHOD}
     return sorted({model.parameters.method or "unknown" for model in comparison.grid.models} - compared)
 
 
-def _bounds(models: Sequence[Model]) -> list[dict[str, Any]]:
+def _bounds(models: Sequence[CertifiedModel]) -> list[dict[str, Any]]:
     """Per sigma the shares, in per cent, of p_lower in each bin; nothing where the records hold none."""
-    by_sigma: dict[float, list[Model]] = {}
+    by_sigma: dict[float, list[CertifiedModel]] = {}
     for model in models:
         if model.has("p_lower"):
             by_sigma.setdefault(model.parameters.sigma_cert, []).append(model)
@@ -136,7 +136,7 @@ def _statistic(name: str, value: Any) -> str:
     return str(Decimal(repr(float(value))).quantize(Decimal("1e-4"), rounding=rounding))
 
 
-def _runs(models: Sequence[Model]) -> str:
+def _runs(models: Sequence[CertifiedModel]) -> str:
     names = (
         "method",
         "attack",
@@ -161,7 +161,7 @@ def _runs(models: Sequence[Model]) -> str:
     return _table(headers, rows, num_text=1)
 
 
-def _cost_s(model: Model) -> float | None:
+def _cost_s(model: CertifiedModel) -> float | None:
     return float(model.column("elapsed_s").sum(dtype=np.float64)) if model.has("elapsed_s") else None
 
 

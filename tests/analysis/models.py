@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from analysis.models import ROW_COLUMNS, VOTE_COLUMNS, CertifiedGrid, Model
+from analysis.models import ROW_COLUMNS, VOTE_COLUMNS, CertifiedGrid, CertifiedModel
 from analysis.selection import Parameters
 from jobs.files.records import SCHEMA
 from smoothing.bounds import clopper_pearson_lower
@@ -35,7 +35,7 @@ def parameters(label: str, **known: Any) -> Parameters:
     return Parameters(**{**values, **known})
 
 
-def model(label: str, radii: Sequence[float], indices: Sequence[int] | None = None, **known: Any) -> Model:
+def model(label: str, radii: Sequence[float], indices: Sequence[int] | None = None, **known: Any) -> CertifiedModel:
     """A model with given radii and no votes; a negative radius is that of a wrong prediction."""
     values = np.array(radii, dtype=np.float64)
     columns: dict[str, Any] = {
@@ -44,10 +44,10 @@ def model(label: str, radii: Sequence[float], indices: Sequence[int] | None = No
         "correct": values >= 0,
         "radius": np.abs(values),
     }
-    return Model(label=label, parameters=parameters(label, **known), rows=_rows(columns, values.size))
+    return CertifiedModel(label=label, parameters=parameters(label, **known), rows=_rows(columns, values.size))
 
 
-def voted(label: str, votes: Sequence[int], labels_match: Sequence[bool] | None = None, **known: Any) -> Model:
+def voted(label: str, votes: Sequence[int], labels_match: Sequence[bool] | None = None, **known: Any) -> CertifiedModel:
     """A model whose images got so many of N votes for the class selected, two classes, label 0."""
     count = np.array(votes)
     matches = np.ones(count.size, dtype=bool) if labels_match is None else np.array(labels_match)
@@ -69,10 +69,10 @@ def voted(label: str, votes: Sequence[int], labels_match: Sequence[bool] | None 
         "label": np.zeros(count.size),
         "counts0": [[100, 0] if match else [0, 100] for match in matches],
     }
-    return Model(label=label, parameters=told, rows=_rows(columns, count.size, (*VOTE_COLUMNS, "elapsed_s")))
+    return CertifiedModel(label=label, parameters=told, rows=_rows(columns, count.size, (*VOTE_COLUMNS, "elapsed_s")))
 
 
-def grid(*models: Model, missing: Sequence[str] = ()) -> CertifiedGrid:
+def grid(*models: CertifiedModel, missing: Sequence[str] = ()) -> CertifiedGrid:
     """A grid of models."""
     return CertifiedGrid(name="tiny", models=models, missing=tuple(missing))
 

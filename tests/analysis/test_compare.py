@@ -36,8 +36,8 @@ def test_vanilla_adversarial_training_does_not_stand_in_for_smoothadv() -> None:
             model("gaussian", [0.1]), model("smooth", [0.2]), model("vanilla", [0.9], method="vanilla", sigma_train=0.0)
         )
     )
-    assert list(comparison.contenders.models) == ["smooth"]
-    assert comparison.contenders.name == "SmoothAdv"
+    assert list(comparison.candidates.models) == ["smooth"]
+    assert comparison.candidates.name == "SmoothAdv"
     assert len(comparison.grid.models) == 3
 
 
@@ -72,7 +72,7 @@ def test_one_record_is_enough() -> None:
 def test_a_grid_of_baselines_only_has_no_comparison() -> None:
     comparison = compare(grid(model("gaussian", [0.1, 0.2])))
     assert comparison.baseline is None
-    assert comparison.contenders.name == "Gaussian"
+    assert comparison.candidates.name == "Gaussian"
     frame = envelope_frame(comparison, [0.0], LEVELS)
     assert "gain" not in frame
     assert "Gaussian" in envelope_table(comparison, frame, "simple")

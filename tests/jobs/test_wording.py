@@ -1,0 +1,35 @@
+"""Counts agree with their nouns, and paragraphs fit the terminal."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs.wording import columns, counted, wrapped
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 models"), (1, "1 model"), (2, "2 models"), (15_000, "15,000 models")]
+)
+def test_a_count_agrees_with_its_noun(number: int, text: str) -> None:
+    assert counted(number, "model") == text
+
+
+def test_an_irregular_plural_is_given() -> None:
+    assert [counted(number, "copy", "copies") for number in (1, 2)] == ["1 copy", "2 copies"]
+
+
+@pytest.mark.parametrize(("terminal", "expected"), [("60", 60), ("80", 80), ("200", 100)])
+def test_text_is_as_wide_as_the_terminal_and_at_most_100(
+    terminal: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", terminal)
+    assert columns() == expected
+    lines = wrapped("word " * 100, indent="  ").splitlines()
+    assert expected - 5 < max(len(line) for line in lines) <= expected
+    assert all(line.startswith("  word") for line in lines[1:])
+
+
+def test_a_long_path_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    path = "results/grids/a-long-name/envelope/envelope.csv"
+    assert wrapped(f"wrote the table to {path}").splitlines() == ["wrote the table to", path]
