@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +20,9 @@ from analysis.selection import Parameters, Where, check_where, matches, no_match
 from jobs.aggregate import collect_run, is_current
 from jobs.errors import ConfigError, RecordError
 from jobs.files import records
+from jobs.files.layouts import layout_of
 from jobs.files.manifest import open_grid
 from jobs.files.store import Store, command_arguments
-from jobs.specs.indices import missing_from
 from jobs.specs.runs import Manifest, Run
 
 _REMEDY = "launch it again, with the settings of before (python -m pipeline.launch {name} ...)"
@@ -51,23 +51,22 @@ def load_grid(
     if grid in store.imported_names():
         return load_imported(store, str(grid), conditions, columns, allow_partial=allow_partial)
     manifest = _open_launched(store, grid)
-    known = [(run, _parameters(run)) for run in manifest.runs]
+    known = [(run, _parameters(run)) for run in manifest.of("certify")]
     chosen = [(run, model) for run, model in known if matches(model, conditions)]
     if not chosen:
         raise no_match(conditions, manifest.grid, [model for _, model in known])
     runs, parameters = [run for run, _ in chosen], [model for _, model in chosen]
     check_comparable(parameters, [str(run.indices) for run in runs])
-    keys = [(model.train_key, model.certify_key) for model in parameters]
-    missing = {key: gap for key, run in zip(keys, runs, strict=True) if (gap := _gap(key, run, store))}
+    missing = {run.place: gap for run in runs if (gap := _gap(run, store))}
     name = command_arguments(manifest.grid, store.root)
     if missing and not allow_partial:
         remedy = _REMEDY.format(name=name)
         raise RecordError(incomplete_message(manifest.grid, len(runs), list(missing.values()), remedy))
-    complete = {key: run for key, run in zip(keys, runs, strict=True) if key not in missing}
+    complete = [run for run in runs if run.place not in missing]
     if not complete:
         raise RecordError(f"grid {grid}: no model is complete yet; python -m pipeline.status {name}")
     tables = _tables(manifest, complete, store, columns)
-    models = label_models([known for key, known in zip(keys, parameters, strict=True) if key in complete], tables)
+    models = label_models([known for run, known in chosen if run.place not in missing], tables)
     return CertifiedGrid(name=manifest.grid, models=models, missing=tuple(missing.values()))
 
 
@@ -81,33 +80,31 @@ def _open_launched(store: Store, grid: object) -> Manifest:
 
 
 def _parameters(run: Run) -> Parameters:
-    return Parameters.from_columns({**records.run_columns(run.train, run.certify), "mode": run.certify.mode})
+    return Parameters.from_columns({**layout_of(run).columns, "mode": run.certify.mode})
 
 
-def _gap(key: tuple[str, str], run: Run, store: Store) -> str | None:
+def _gap(run: Run, store: Store) -> str | None:
     """What a run lacks, in words; None for a complete one. Reads listings only."""
-    missing = missing_from(run.indices, store.finished_shards(*key))
+    missing = store.unfinished(run.place, run.indices)
     if not missing:
         return None
-    if not store.is_trained(key[0]):
-        return f"{key[0]}: not trained"
-    return f"{key[0]}: {len(missing)} of {len(run.indices)} images not certified"
+    if not store.is_trained(run.train.key):
+        return f"{run.train.key}: not trained"
+    return f"{run.train.key}: {len(missing)} of {len(run.indices)} images not certified"
 
 
-def _tables(
-    manifest: Manifest, runs: Mapping[tuple[str, str], Run], store: Store, columns: Sequence[str]
-) -> list[pa.Table]:
+def _tables(manifest: Manifest, runs: Sequence[Run], store: Store, columns: Sequence[str]) -> list[pa.Table]:
     path = store.records_path(manifest.grid)
     if not is_current(path, manifest):
-        return [collect_run(run, store)[0].select(list(columns)) for run in runs.values()]
+        return [collect_run(run, store)[0].select(list(columns)) for run in runs]
     by_key = split_runs(path, records.CERTIFICATION, columns)
     tables = []
-    for key, run in runs.items():
-        table = by_key.get(key)
+    for run in runs:
+        table = by_key.get((run.train.key, run.key))
         wanted = np.arange(run.indices.start, run.indices.stop, run.indices.step)
         if table is None or not np.array_equal(table["index"].to_numpy(), wanted):
             raise RecordError(
-                f"{path}: the rows of {key[0]} are not those of its images; "
+                f"{path}: the rows of {run.train.key} are not those of its images; "
                 f"remove {path.name} and launch the grid again"
             )
         tables.append(table)

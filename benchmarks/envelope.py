@@ -31,6 +31,7 @@ from analysis.export_tsv import log_lines
 from analysis.load import load_grid
 from jobs.aggregate import FINGERPRINT_KEY
 from jobs.files import records
+from jobs.files.layouts import layout_of
 from jobs.files.manifest import write_manifest
 from jobs.files.store import Store
 from jobs.specs.certify import CertifySpec
@@ -75,7 +76,7 @@ def prepare(store: Store, num_models: int, num_images: int) -> None:
     write_manifest(store.manifest_path(GRID), manifest)
     tables = []
     for run in runs:
-        shard = store.shard_path(run.train.key, run.certify.key, indices)
+        shard = store.shard_path(run.place, indices)
         shard.parent.mkdir(parents=True)
         shard.touch()  # the aggregated records are current: a listing is all that is asked of the shards
         tables.append(made_up_rows(run, rng))
@@ -97,7 +98,7 @@ def made_up_rows(run: Run, rng: np.random.Generator) -> pa.Table:
     both = np.column_stack([votes, N - votes]).astype(np.int32).ravel()
     offsets = pa.array(2 * np.arange(num_images + 1), pa.int32())
     columns = {
-        **{name: pa.array([value] * num_images) for name, value in records.run_columns(run.train, run.certify).items()},
+        **{name: pa.array([value] * num_images) for name, value in layout_of(run).columns.items()},
         "index": pa.array(np.arange(num_images)),
         "label": pa.array(label),
         "prediction": pa.array(prediction),
@@ -106,7 +107,7 @@ def made_up_rows(run: Run, rng: np.random.Generator) -> pa.Table:
         "counts": pa.ListArray.from_arrays(offsets, both),
         "count_top": pa.array(votes),
         "p_lower": pa.array(p_lower),
-        "radius": pa.array(np.where(certifies, certified_radius(p_lower, run.certify.sigma_cert), 0.0)),
+        "radius": pa.array(np.where(certifies, certified_radius(p_lower, run.task.sigma), 0.0)),
         "correct": pa.array(prediction == label),
         "stop": pa.array(["full"] * num_images),
         "elapsed_s": pa.array(np.full(num_images, 0.5)),
@@ -189,7 +190,7 @@ def _run(model_nr: int, indices: IndexRange) -> Run:
         seed=model_nr,
     )
     certify = CertifySpec(train_key=train.key, sigma_cert=sigma, n0=100, n=N, alpha=ALPHA, seed=0)
-    return Run(train=train, certify=certify, indices=indices)
+    return Run(train=train, task=certify, indices=indices)
 
 
 if __name__ == "__main__":

@@ -79,12 +79,11 @@ def _complete(manifest: Manifest, store: Store) -> None:
     """Every file that says that the grid is done."""
     write_manifest(store.manifest_path(manifest.grid), manifest)
     for run in manifest.runs:
-        keys = run.train.key, run.certify.key
-        store.certify_dir(*keys).mkdir(parents=True)
+        store.shards_dir(run.place).mkdir(parents=True)
         store.checkpoint_path(run.train.key).touch()
         for shard in partition(run.indices, -(-len(run.indices) // NUM_SHARDS)):
-            store.shard_path(*keys, shard).touch()
-    provenance = {f"{run.train.key}/{run.certify.key}": {"device": "cpu"} for run in manifest.runs}
+            store.shard_path(run.place, shard).touch()
+    provenance = {f"{run.train.key}/{run.key}": {"device": "cpu"} for run in manifest.runs}
     metadata = {FINGERPRINT_KEY: manifest.fingerprint, "runs": json.dumps(provenance)}
     records.write_records(store.records_path(manifest.grid), records.SCHEMA.empty_table(), metadata)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,12 @@ import pyarrow.compute as pc
 from jobs.atomic import remove_stale_temporaries, set_aside
 from jobs.errors import RecordError
 from jobs.files import records
-from jobs.files.layouts import Layout, layout_of
+from jobs.files.layouts import Layout, kind_of, layout_of
 from jobs.files.manifest import read_manifest
 from jobs.files.partials import remove_served_partials
 from jobs.files.store import Store
 from jobs.specs.indices import IndexRange
-from jobs.specs.runs import Manifest, ShardedRun
+from jobs.specs.runs import LISTS, Manifest, Run, ShardStage
 from jobs.specs.units import AggregateUnit, Resources
 
 FINGERPRINT_KEY = "grid_fingerprint"
@@ -34,16 +33,16 @@ def run(unit: AggregateUnit, store: Store, resources: Resources) -> None:
     """
     del resources  # reading and writing files needs none
     manifest = read_manifest(store.manifest_path(unit.grid))
-    problems = _aggregate(manifest.runs, store.records_path(unit.grid), manifest, store)
-    problems += _aggregate(manifest.attacks, store.attack_records_path(unit.grid), manifest, store)
+    problems = [problem for stage in LISTS for problem in _aggregate(stage, manifest, store)]
     if problems:
         raise RecordError("\n".join(problems))
-    for grid_run in manifest.sharded:  # of shards that were killed after their last image
+    for grid_run in manifest.runs:  # of shards that were killed after their last image
         remove_served_partials(grid_run, store)
 
 
-def _aggregate(runs: Sequence[ShardedRun], path: Path, manifest: Manifest, store: Store) -> list[str]:
-    """Write the records of some runs into one file, or return what stands against it."""
+def _aggregate(stage: ShardStage, manifest: Manifest, store: Store) -> list[str]:
+    """Write the records of a stage's runs into one file, or return what stands against it."""
+    runs, path = manifest.of(stage), store.records_path(manifest.grid, stage)
     if not runs:
         return []
     tables: list[pa.Table] = []
@@ -61,17 +60,15 @@ def _aggregate(runs: Sequence[ShardedRun], path: Path, manifest: Manifest, store
         return problems
     remove_stale_temporaries(path.parent)
     metadata = {"source": "aggregate", FINGERPRINT_KEY: manifest.fingerprint, "runs": json.dumps(provenance)}
-    records.write_records(path, pa.concat_tables(tables), metadata, layout_of(runs[0]).kind)
+    records.write_records(path, pa.concat_tables(tables), metadata, kind_of(stage))
     logging.info("%d records of %d runs: %s", sum(map(len, tables)), len(tables), path)
     return []
 
 
 def is_aggregated(manifest: Manifest, store: Store) -> bool:
     """Whether all aggregated files of a grid are there, made for just this grid."""
-    paths = [store.records_path(manifest.grid)]
-    if manifest.attacks:
-        paths.append(store.attack_records_path(manifest.grid))
-    return all(is_current(path, manifest) for path in paths)
+    stages = {run.stage for run in manifest.runs}
+    return all(is_current(store.records_path(manifest.grid, stage), manifest) for stage in stages)
 
 
 def is_current(path: Path, manifest: Manifest) -> bool:
@@ -85,7 +82,7 @@ def is_current(path: Path, manifest: Manifest) -> bool:
 
 
 def collect_run(
-    grid_run: ShardedRun, store: Store, *, set_aside_damaged: bool = False, allow_gaps: bool = False
+    grid_run: Run, store: Store, *, set_aside_damaged: bool = False, allow_gaps: bool = False
 ) -> tuple[pa.Table, dict[str, str]]:
     """The records of one run, sorted by index, from its finished shards.
 
@@ -102,11 +99,11 @@ def collect_run(
         RecordError: A gap, an index in two files, a damaged or foreign shard, or shards certified
             with different weights.
     """
-    place, layout = (grid_run.train.key, grid_run.key), layout_of(grid_run)
+    layout = layout_of(grid_run)
     parts: list[tuple[Path, pa.Table, dict[str, str]]] = []
     problems: list[str] = []
-    for indices in store.finished_shards(*place, grid_run.stage):
-        path = store.shard_path(*place, indices, grid_run.stage)
+    for indices in store.finished_shards(grid_run.place):
+        path = store.shard_path(grid_run.place, indices)
         try:
             parts.append((path, *_checked_shard(path, indices, layout)))
         except RecordError as error:
@@ -173,7 +170,7 @@ def _overlap_problems(parts: list[tuple[Path, pa.Table, dict[str, str]]], *, set
     return problems
 
 
-def _gap_problems(grid_run: ShardedRun, parts: list[tuple[Path, pa.Table, dict[str, str]]]) -> list[str]:
+def _gap_problems(grid_run: Run, parts: list[tuple[Path, pa.Table, dict[str, str]]]) -> list[str]:
     there = set[int]().union(*(table["index"].to_pylist() for _, table, _ in parts))
     missing = [index for index in grid_run.indices if index not in there]
     if not missing:

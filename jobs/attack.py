@@ -15,7 +15,7 @@ from jobs.files.store import Store
 from jobs.networks.checkpoint import TrainedClassifier
 from jobs.shards import one_by_one, run_shard
 from jobs.specs.attack import AttackSpec
-from jobs.specs.units import AttackUnit, Resources
+from jobs.specs.units import Resources, ShardUnit
 from smoothing.attacks import smoothadv_pgd, vanilla_pgd
 from smoothing.certificate import prediction_from_counts
 from smoothing.certify import LabelledImage
@@ -25,7 +25,7 @@ from smoothing.gradients import gradient_estimator
 from smoothing.noise import BLOCK_ROWS, NoiseStream
 
 
-def run(unit: AttackUnit, store: Store, resources: Resources) -> None:
+def run(unit: ShardUnit, store: Store, resources: Resources) -> None:
     """Attack the images of a shard, or the rest of them, until its file is there.
 
     All randomness is each image's own, by (seed, index), so that no record depends on shard
@@ -38,7 +38,8 @@ def run(unit: AttackUnit, store: Store, resources: Resources) -> None:
     Source:
         Salman et al. 2019, section 4.2 and Figures 3, 7 and 8.
     """
-    spec, num_classes = unit.run.attack, dataset_info(unit.run.train.dataset).num_classes
+    spec, num_classes = unit.run.task, dataset_info(unit.train.dataset).num_classes
+    assert isinstance(spec, AttackSpec)
 
     def attack_image(trained: TrainedClassifier, labelled: LabelledImage) -> dict[str, Any]:
         device = next(trained.classifier.buffers()).device
@@ -60,7 +61,7 @@ def run(unit: AttackUnit, store: Store, resources: Resources) -> None:
             distance=float((found_CHW.double() - labelled.image_CHW.double()).norm()),
         )
 
-    run_shard(unit, spec.split, store, resources, one_by_one(attack_image))
+    run_shard(unit, store, resources, one_by_one(attack_image))
 
 
 def attacked(classifier: torch.nn.Module, labelled: LabelledImage, spec: AttackSpec) -> Tensor:

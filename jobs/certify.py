@@ -13,13 +13,13 @@ from jobs.networks.inference import for_inference
 from jobs.shards import Done, run_shard
 from jobs.specs.certify import CertifySpec
 from jobs.specs.runs import Run
-from jobs.specs.units import CertifyUnit, Resources
+from jobs.specs.units import Resources, ShardUnit
 from smoothing.certify import LabelledImage, certify_images
 from smoothing.distributions import OffGridError, noise_distribution
 from smoothing.sequential import Procedure
 
 
-def run(unit: CertifyUnit, store: Store, resources: Resources) -> None:
+def run(unit: ShardUnit, store: Store, resources: Resources) -> None:
     """Certify the images of a shard, or the rest of them, until its file is there.
 
     Raises:
@@ -32,7 +32,7 @@ def run(unit: CertifyUnit, store: Store, resources: Resources) -> None:
     def certify_them(trained: TrainedClassifier, images: Iterator[LabelledImage]) -> Iterator[Done]:
         return _certified(unit.run, trained, images, resources)
 
-    run_shard(unit, unit.run.certify.split, store, resources, certify_them)
+    run_shard(unit, store, resources, certify_them)
 
 
 def _certified(

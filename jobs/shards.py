@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from jobs.atomic import remove_stale_temporaries, set_aside
-from jobs.datasets import Images, Split, load_images
+from jobs.datasets import Images, load_images
 from jobs.errors import CheckpointError, RecordError
 from jobs.files import records
 from jobs.files.layouts import Layout, layout_of
@@ -45,7 +45,7 @@ def one_by_one(do: Callable[[TrainedClassifier, LabelledImage], dict[str, Any]])
     return work
 
 
-def run_shard(unit: ShardUnit, split: Split, store: Store, resources: Resources, work: ShardWork) -> None:
+def run_shard(unit: ShardUnit, store: Store, resources: Resources, work: ShardWork) -> None:
     """Do the images of a shard, or the rest of them, until finished files hold them all.
 
     Images that other writers finish meanwhile, whichever way they cut their shards, are left to them.
@@ -58,10 +58,10 @@ def run_shard(unit: ShardUnit, split: Split, store: Store, resources: Resources,
     if not missing:
         logging.info("already there: %s", unit.name)
         return
-    remove_stale_temporaries(_path(unit, unit.indices, store).parent)
+    remove_stale_temporaries(store.shards_dir(unit.run.place))
     device, layout = set_up_device(resources), layout_of(unit.run)
     trained = _load_or_set_aside(unit, store, device)
-    images = load_images(unit.run.train.dataset, split, resources.data)
+    images = load_images(unit.train.dataset, unit.run.task.split, resources.data)
     metadata = {
         **layout.specs,
         **provenance(),
@@ -81,18 +81,24 @@ def run_shard(unit: ShardUnit, split: Split, store: Store, resources: Resources,
         if interrupt.was_asked() or time.monotonic() - saved_at >= resources.save_every_s:
             if not _missing(unit, store):  # a lost node's copy of this unit was faster
                 break
-            _write(_partial_path(unit, store), layout, rows, metadata)
+            _write(store.partial_path(unit.run.place, unit.indices), layout, rows, metadata)
             saved_at = time.monotonic()
             logging.info("did %d of %d images", len(rows), len(unit.indices))
             interrupt.stop_if_asked()
     for part in _unclaimed(unit, rows, store):
-        _write(_path(unit, part, store), layout, {index: rows[index] for index in part}, metadata, replace=False)
+        _write(
+            store.shard_path(unit.run.place, part),
+            layout,
+            {index: rows[index] for index in part},
+            metadata,
+            replace=False,
+        )
     logging.info("did all %d images: %s", len(unit.indices), unit.name)
     remove_served_partials(unit.run, store)
 
 
 def _missing(unit: ShardUnit, store: Store) -> list[int]:
-    return store.unfinished(unit.run.train.key, unit.run.key, unit.indices, unit.run.stage)
+    return store.unfinished(unit.run.place, unit.indices)
 
 
 def _unclaimed(unit: ShardUnit, rows: Mapping[int, Row], store: Store) -> list[IndexRange]:
@@ -107,9 +113,9 @@ def _labelled(images: Images, index: int) -> LabelledImage:
 
 
 def _load_or_set_aside(unit: ShardUnit, store: Store, device: torch.device) -> TrainedClassifier:
-    path = store.checkpoint_path(unit.run.train.key)
+    path = store.checkpoint_path(unit.train.key)
     try:
-        return load_classifier(path, unit.run.train, device)
+        return load_classifier(path, unit.train, device)
     except CheckpointError as error:
         if not path.exists():
             raise
@@ -124,10 +130,10 @@ def _saved_rows(unit: ShardUnit, store: Store, layout: Layout, metadata: Mapping
     unless the layout has changed.
     """
     rows: dict[int, Row] = {}
-    for indices in store.partial_shards(unit.run.train.key, unit.run.key, unit.run.stage):
+    for indices in store.partial_shards(unit.run.place):
         if not set(indices).intersection(unit.indices):
             continue
-        path = store.partial_path(unit.run.train.key, unit.run.key, indices, unit.run.stage)
+        path = store.partial_path(unit.run.place, indices)
         try:
             found = records.check_metadata(path, layout.specs)
             for name, what in (("checkpoint_sha256", "weights"), ("images", "images")):
@@ -150,11 +156,3 @@ def _write(
 ) -> None:
     table = records.to_table([rows[index] for index in sorted(rows)], layout.kind)
     records.write_records(path, table, metadata, layout.kind, replace=replace)
-
-
-def _path(unit: ShardUnit, indices: IndexRange, store: Store) -> Path:
-    return store.shard_path(unit.run.train.key, unit.run.key, indices, unit.run.stage)
-
-
-def _partial_path(unit: ShardUnit, store: Store) -> Path:
-    return store.partial_path(unit.run.train.key, unit.run.key, unit.indices, unit.run.stage)

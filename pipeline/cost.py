@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from jobs.datasets import dataset_info
 from jobs.specs.attack import AttackSpec
-from jobs.specs.runs import Run, ShardedRun
+from jobs.specs.certify import CertifySpec
+from jobs.specs.runs import Run
 from jobs.specs.train import TrainSpec
-from jobs.specs.units import AggregateUnit, Stage, TrainUnit, Unit
+from jobs.specs.units import ShardUnit, Stage, Unit
 from pipeline.plan import Plan
 
 _BACKWARD = 2.0  # a backward pass costs about two forward passes
@@ -45,9 +46,9 @@ def gpu_hours(plan: Plan) -> GpuHours:
     hours: dict[Stage, float] = defaultdict(float)
     unknown: set[str] = set()
     for unit in plan.units:
-        if isinstance(unit, AggregateUnit):
+        if unit.train is None:
             continue
-        architecture = (unit.train if isinstance(unit, TrainUnit) else unit.run.train).architecture
+        architecture = unit.train.architecture
         if architecture in FORWARD_PER_S:
             hours[unit.stage] += unit_cost(unit) / FORWARD_PER_S[architecture] / 3600
         else:
@@ -57,18 +58,15 @@ def gpu_hours(plan: Plan) -> GpuHours:
 
 def unit_cost(unit: Unit) -> float:
     """Forward passes a unit takes, about."""
-    if isinstance(unit, TrainUnit):
-        return train_cost(unit.train)
-    if isinstance(unit, AggregateUnit):
-        return 0.0
-    return images_cost(unit.run, len(unit.indices))
+    if isinstance(unit, ShardUnit):
+        return images_cost(unit.run, len(unit.indices))
+    return 0.0 if unit.train is None else train_cost(unit.train)
 
 
-def images_cost(run: ShardedRun, num_images: int) -> float:
+def images_cost(run: Run, num_images: int) -> float:
     """Forward passes that some images of a certification or an attack take."""
-    if isinstance(run, Run):
-        return float(num_images) * (run.certify.n0 + run.certify.n)
-    return float(num_images) * (attack_cost(run.attack) + run.attack.n)
+    before = run.task.n0 if isinstance(run.task, CertifySpec) else attack_cost(run.task)
+    return float(num_images) * (before + run.task.n)
 
 
 def train_cost(spec: TrainSpec) -> float:

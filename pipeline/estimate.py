@@ -10,7 +10,7 @@ from typing import TypeVar
 import pyarrow.parquet as pq
 
 from jobs.files.store import Store
-from jobs.specs.runs import Manifest, ShardedRun
+from jobs.specs.runs import SHARD_STAGES, Manifest, Run
 from jobs.specs.units import Stage
 from pipeline.cost import images_cost, train_cost
 from pipeline.state.files import Observation
@@ -41,7 +41,7 @@ class Estimate:
 
 def estimate(manifest: Manifest, observed: Observation, store: Store) -> Estimate:
     """From the times in a few finished files of each stage. Reads only."""
-    specs = {run.train.key: run.train for run in manifest.runs}
+    specs = manifest.models
     trained = [spec for key, spec in specs.items() if key in observed.trained]
     train_left = sum(train_cost(spec) for key, spec in specs.items() if key not in observed.trained)
     train_done = sum(map(train_cost, trained))
@@ -50,14 +50,13 @@ def estimate(manifest: Manifest, observed: Observation, store: Store) -> Estimat
     )
     spent_h: dict[Stage, float | None] = {"train": _hours(train_done, train_s)}
     left_h: dict[Stage, float | None] = {"train": _hours(train_left, train_s)}
-    stages: dict[Stage, Sequence[ShardedRun]] = {"certify": manifest.runs, "attack": manifest.attacks}
-    for stage, runs in stages.items():
-        if runs:  # few grids have attacks
+    for stage in SHARD_STAGES:
+        if runs := manifest.of(stage):  # few grids have attacks
             spent_h[stage], left_h[stage] = _shard_hours(runs, observed, store)
     return Estimate(spent_h=spent_h, left_h=left_h)
 
 
-def _shard_hours(runs: Sequence[ShardedRun], observed: Observation, store: Store) -> tuple[float | None, float | None]:
+def _shard_hours(runs: Sequence[Run], observed: Observation, store: Store) -> tuple[float | None, float | None]:
     """Hours spent on certifications or attacks, and hours left."""
     left = done = 0.0
     shards = []
@@ -67,8 +66,7 @@ def _shard_hours(runs: Sequence[ShardedRun], observed: Observation, store: Store
         done += images_cost(run, len(run.indices) - num_missing)
         shards += [(run, shard) for shard in observed.finished(run)]
     seconds = _seconds_per_cost(
-        (_elapsed_s(store.shard_path(run.train.key, run.key, shard, run.stage)), images_cost(run, len(shard)))
-        for run, shard in _spread(shards)
+        (_elapsed_s(store.shard_path(run.place, shard)), images_cost(run, len(shard))) for run, shard in _spread(shards)
     )
     return _hours(done, seconds), _hours(left, seconds)
 

@@ -89,7 +89,7 @@ def _dry_run(config: LaunchConfig, store: Store) -> int:
     manifest = config.manifest
     found = _survey(config, store)
     todo = _plan(config, found)
-    print(f"grid {manifest.grid}: {len(manifest.train_keys)} models, results in {store.root} (dry run)")
+    print(f"grid {manifest.grid}: {len(manifest.models)} models, results in {store.root} (dry run)")
     print(text.plan_table(manifest, found.observed, todo, found.activity))
     if cost := text.cost_text(todo):
         print(cost)
@@ -118,7 +118,7 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
         record_deaths(found.deaths, manifest, store)
         found = survey(manifest, store, found.activity)
     todo = _plan(config, found)
-    print(f"grid {manifest.grid}: {len(manifest.train_keys)} models, results in {store.root}")
+    print(f"grid {manifest.grid}: {len(manifest.models)} models, results in {store.root}")
     print(text.plan_table(manifest, found.observed, todo, found.activity))
     if todo.waiting:
         print(text.waiting_text(todo, found.history), file=sys.stderr)

@@ -6,20 +6,12 @@ from collections import defaultdict
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from itertools import chain
 
 from jobs.files.failures import FailureClass
 from jobs.specs.indices import IndexRange, missing_from, partition
-from jobs.specs.runs import Manifest, ShardedRun
-from jobs.specs.units import (
-    AggregateUnit,
-    AttackUnit,
-    CertifyUnit,
-    ShardUnit,
-    TrainUnit,
-    Unit,
-    shard_unit,
-    shards_by_run,
-)
+from jobs.specs.runs import SHARD_STAGES, Manifest, Run, ShardStage
+from jobs.specs.units import AggregateUnit, ShardUnit, TrainUnit, Unit, shards_by_run
 from pipeline.retry import Retry, waits_for_person
 from pipeline.state.files import Observation
 from pipeline.state.history import NO_HISTORY, History
@@ -31,15 +23,13 @@ class Plan:
 
     Attributes:
         train: Base classifiers without a checkpoint.
-        certify: Shards of missing images; each needs its run's checkpoint.
-        attack: Shards of images that are missing from attacks, likewise.
+        shards: Shards of missing images by stage; each needs its run's checkpoint.
         aggregate: The last unit, which needs all others; None where the records file is current.
         waiting: Units that failed too often to be tried again unasked, and the class of failure.
     """
 
     train: tuple[TrainUnit, ...]
-    certify: tuple[CertifyUnit, ...]
-    attack: tuple[AttackUnit, ...] = ()
+    shards: Mapping[ShardStage, tuple[ShardUnit, ...]]
     aggregate: AggregateUnit | None
     waiting: Mapping[str, FailureClass] = field(default_factory=dict)
 
@@ -47,7 +37,7 @@ class Plan:
     def units(self) -> tuple[Unit, ...]:
         """All units in order."""
         last = () if self.aggregate is None else (self.aggregate,)
-        return (*self.train, *self.certify, *self.attack, *last)
+        return (*self.train, *chain.from_iterable(self.shards.values()), *last)
 
 
 def plan(
@@ -72,20 +62,20 @@ def plan(
     """
     waiting: dict[str, FailureClass] = {}
     train: dict[str, TrainUnit] = {}
-    for run in manifest.runs:
-        unit = TrainUnit(train=run.train)
-        if run.train.key in observed.trained or unit.name in under_way:
+    for key, spec in manifest.models.items():
+        unit = TrainUnit(train=spec)
+        if key in observed.trained or unit.name in under_way:
             continue
-        failure_class = waits_for_person(history.train.get(run.train.key, ()), retry)
+        failure_class = waits_for_person(history.train.get(key, ()), retry)
         if failure_class:
             waiting[unit.name] = failure_class
         else:
-            train[run.train.key] = unit
+            train[key] = unit
     shards: list[ShardUnit] = []
     queued = shards_by_run(under_way)
-    for sharded in manifest.sharded:
-        if f"train/{sharded.train.key}" not in waiting:
-            shards += _shards(sharded, observed, num_shards, history, queued.get(sharded.name, []), retry, waiting)
+    for run in manifest.runs:
+        if f"train/{run.train.key}" not in waiting:
+            shards += _shards(run, observed, num_shards, history, queued.get(run.name, []), retry, waiting)
     aggregate = None if waiting else AggregateUnit(grid=manifest.grid)
     if not train and not shards:
         # Over new files it may well succeed; over the same ones it fails again.
@@ -97,15 +87,14 @@ def plan(
             aggregate, waiting["aggregate"] = None, failure_class
     return Plan(
         train=tuple(train.values()),
-        certify=tuple(unit for unit in shards if isinstance(unit, CertifyUnit)),
-        attack=tuple(unit for unit in shards if isinstance(unit, AttackUnit)),
+        shards={stage: tuple(unit for unit in shards if unit.stage == stage) for stage in SHARD_STAGES},
         aggregate=aggregate,
         waiting=waiting,
     )
 
 
 def _shards(
-    run: ShardedRun,
+    run: Run,
     observed: Observation,
     num_shards: int,
     history: History,
@@ -125,6 +114,6 @@ def _shards(
         if failure_class:
             given_up[failure_class].append(index)
     for failure_class, indices in given_up.items():
-        waiting |= {shard_unit(run, shard).name: failure_class for shard in partition(indices, max_size)}
+        waiting |= {ShardUnit(run=run, indices=shard).name: failure_class for shard in partition(indices, max_size)}
     left = set(missing).difference(*given_up.values())
-    return [shard_unit(run, indices) for indices in partition(left, max_size)]
+    return [ShardUnit(run=run, indices=indices) for indices in partition(left, max_size)]

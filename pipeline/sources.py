@@ -18,7 +18,6 @@ from jobs.datasets import data_folder, dataset_module
 from jobs.errors import ConfigError
 from jobs.files.store import Store
 from jobs.prepare import is_prepared
-from jobs.specs.units import AggregateUnit, TrainUnit, Unit
 from pipeline.plan import Plan
 from pipeline.request.config import LaunchConfig
 
@@ -26,7 +25,7 @@ from pipeline.request.config import LaunchConfig
 def check_data(config: LaunchConfig) -> None:
     """Raise ConfigError, with all problems, unless every dataset of the grid has a sound folder."""
     problems: list[str] = []
-    for name in sorted({run.train.dataset for run in config.manifest.runs}):
+    for name in sorted({train.dataset for train in config.manifest.models.values()}):
         try:
             folder = data_folder(name, config.data)
             if folder is not None:
@@ -39,9 +38,8 @@ def check_data(config: LaunchConfig) -> None:
 
 def check_checkpoints(config: LaunchConfig, store: Store) -> None:
     """Raise ConfigError, with all problems, unless published checkpoints that are new hold what is said of them."""
-    specs = {run.train.key: run.train for run in config.manifest.runs}
     arguments = []
-    for key, spec in specs.items():
+    for key, spec in config.manifest.models.items():
         sha256 = spec.checkpoint_sha256
         if sha256 is not None and not store.source_path(sha256).exists() and not store.is_trained(key):
             arguments += [str(config.sources[sha256]), spec.architecture, spec.dataset]
@@ -59,7 +57,7 @@ def bring_in(plan: Plan, config: LaunchConfig, store: Store) -> None:
         sha256 = unit.train.checkpoint_sha256
         if sha256 is not None and sha256 in config.sources and not store.source_path(sha256).exists():
             _copy(config.sources[sha256], store.source_path(sha256), sha256)
-    for name in sorted({dataset for unit in plan.units if (dataset := _dataset_of(unit)) is not None}):
+    for name in sorted({unit.train.dataset for unit in plan.units if unit.train is not None}):
         if not is_prepared(name, config.data, store):
             _prepare(name, config.data, store)
 
@@ -89,9 +87,3 @@ def _copy(source: Path, target: Path, sha256: str) -> None:
             raise ConfigError([f"train.checkpoint: {source} changed while it was copied; launch again"])
 
     write_atomically(target, lambda temporary: shutil.copyfile(source, temporary), check)
-
-
-def _dataset_of(unit: Unit) -> str | None:
-    if isinstance(unit, AggregateUnit):
-        return None
-    return unit.train.dataset if isinstance(unit, TrainUnit) else unit.run.train.dataset

@@ -62,7 +62,7 @@ def status(values: Mapping[str, Any]) -> int:
 
 def _lines(current: Status, *, verbose: bool) -> Iterator[str]:
     manifest, activity = current.manifest, current.found.activity
-    yield f"grid {manifest.grid}: {len(manifest.train_keys)} models, results in {current.store.root}"
+    yield f"grid {manifest.grid}: {len(manifest.models)} models, results in {current.store.root}"
     if activity.problem:
         yield f"note: {activity.problem}; of what was handed to SLURM it is unknown how it stands"
     yield _stage_table(current)
@@ -108,8 +108,8 @@ def _estimate_line(current: Status) -> str:
 
 def _num_helpers(current: Status) -> int:
     """Processes at work beside the first one of their training, each on a device of its own."""
-    units = {unit.name: unit for unit in (TrainUnit(train=run.train) for run in current.manifest.runs)}
-    return sum(units[name].num_processes - 1 for name in current.found.activity.running if name in units)
+    units = [TrainUnit(train=train) for train in current.manifest.models.values()]
+    return sum(unit.num_processes - 1 for unit in units if unit.name in current.found.activity.running)
 
 
 def _hours(by_stage: Mapping[Any, float | None]) -> str:
@@ -138,13 +138,13 @@ def _unit_line(item: UnitState, current: Status) -> str:
 
 
 def _progress(unit: Unit, store: Store) -> str:
-    if isinstance(unit, TrainUnit):
-        epochs = store.saved_epochs(unit.train.key)
-        return f"epoch {epochs[-1] if epochs else 0} of {unit.train.epochs}"
     if isinstance(unit, ShardUnit):
-        path = store.partial_path(unit.run.train.key, unit.run.key, unit.indices, unit.run.stage)
+        path = store.partial_path(unit.run.place, unit.indices)
         return f"image {records.num_rows(path)} of {len(unit.indices)}"
-    return "at work"
+    if unit.train is None:
+        return "in progress"
+    epochs = store.saved_epochs(unit.train.key)
+    return f"epoch {epochs[-1] if epochs else 0} of {unit.train.epochs}"
 
 
 if __name__ == "__main__":

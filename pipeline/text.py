@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from jobs.files.failures import Failure
 from jobs.files.store import Store, command_arguments
-from jobs.specs.runs import Manifest, ShardedRun
+from jobs.specs.runs import SHARD_STAGES, Manifest, Run
 from pipeline.cost import gpu_hours
 from pipeline.executor import Outcome
 from pipeline.plan import Plan
@@ -22,12 +22,11 @@ from pipeline.state.queue import QueuedTask
 
 def plan_table(manifest: Manifest, observed: Observation, plan: Plan, activity: Activity) -> str:
     """Per stage: how much there is, how much is done, what is under way, and what will run."""
-    models = manifest.train_keys
+    models = manifest.models.keys()
     is_aggregated = observed.aggregated and observed.is_complete(manifest)
     rows = [
         ("train", "models", len(models), len(models & observed.trained), len(plan.train)),
-        ("certify", "images", *_images(manifest.runs, observed), len(plan.certify)),
-        ("attack", "images", *_images(manifest.attacks, observed), len(plan.attack)),
+        *((stage, "images", *_images(manifest.of(stage), observed), len(plan.shards[stage])) for stage in SHARD_STAGES),
         ("aggregate", "file", 1, int(is_aggregated), int(plan.aggregate is not None)),
     ]
     shown = [row for row in rows if row[2]]  # few grids have attacks
@@ -37,7 +36,7 @@ def plan_table(manifest: Manifest, observed: Observation, plan: Plan, activity: 
     return table
 
 
-def _images(runs: Sequence[ShardedRun], observed: Observation) -> tuple[int, int]:
+def _images(runs: Sequence[Run], observed: Observation) -> tuple[int, int]:
     """Images in all, and done."""
     total = sum(len(run.indices) for run in runs)
     return total, total - sum(len(observed.missing(run)) for run in runs)

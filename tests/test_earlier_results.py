@@ -84,7 +84,7 @@ def test_a_launch_has_nothing_to_do_and_status_calls_everything_done(
 def test_keys_are_the_same(earlier: Path) -> None:
     manifest = read_manifest(Store(earlier).manifest_path("old"))
     assert manifest == parse_launch(compose_config("launch", [*COMMAND_LINE, f"results={earlier}"])).manifest
-    assert {f"train/{key}" for key in manifest.train_keys} | {run.name for run in manifest.sharded} == KEYS
+    assert {f"train/{key}" for key in manifest.models} | {run.name for run in manifest.runs} == KEYS
 
 
 def test_envelope_and_report_show_the_same_numbers(earlier: Path) -> None:

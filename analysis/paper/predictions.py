@@ -13,8 +13,7 @@ from jobs.files import records
 from jobs.files.attack_records import ATTACK
 from jobs.files.imported import PREDICTIONS
 from jobs.files.store import Store
-from jobs.specs.indices import missing_from
-from jobs.specs.runs import AttackRun, Manifest
+from jobs.specs.runs import Manifest
 
 CLASSIFIER = ["train_key", "sigma"]
 """Together the smoothed classifier that was attacked; null in logs, which do not say which it was."""
@@ -69,15 +68,13 @@ def select(predictions: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def _attack_table(store: Store, manifest: Manifest) -> pa.Table:
-    path, columns = store.attack_records_path(manifest.grid), list(_READ)
-    if manifest.attacks and is_current(path, manifest):
+    path, columns = store.records_path(manifest.grid, "attack"), list(_READ)
+    attacks = manifest.of("attack")
+    if attacks and is_current(path, manifest):
         return records.read_records(path, ATTACK, columns)
-    tables = [collect_run(run, store)[0].select(columns) for run in manifest.attacks if _is_complete(run, store)]
+    complete = [run for run in attacks if not store.unfinished(run.place, run.indices)]
+    tables = [collect_run(run, store)[0].select(columns) for run in complete]
     return pa.concat_tables([ATTACK.schema.empty_table().select(columns), *tables])
-
-
-def _is_complete(run: AttackRun, store: Store) -> bool:
-    return not missing_from(run.indices, store.finished_shards(run.train.key, run.key, run.stage))
 
 
 def _completed(frame: pd.DataFrame) -> pd.DataFrame:

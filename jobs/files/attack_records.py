@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,7 @@ import pyarrow as pa
 
 from jobs.files.records import RecordKind
 from jobs.specs.attack import AttackSpec
-from jobs.specs.keys import canonical_json
-from jobs.specs.train import TrainSpec, train_fields
+from jobs.specs.train import TrainSpec
 
 SCHEMA = pa.schema(
     [
@@ -85,8 +83,3 @@ def image_columns(label: int, prediction: int, counts: npt.NDArray[np.int64], di
         "distance": distance,
         "correct": prediction == label,
     }
-
-
-def spec_metadata(train: TrainSpec, attack: AttackSpec) -> dict[str, str]:
-    """Both specs as file metadata."""
-    return {"train_spec": canonical_json(train_fields(train)), "attack_spec": canonical_json(asdict(attack))}

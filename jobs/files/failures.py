@@ -17,7 +17,7 @@ from jobs.atomic import read_json, write_json
 from jobs.errors import CheckpointError, ConfigError, DataError, RecordError, TrainingDivergedError
 from jobs.files.store import Store
 from jobs.rank import is_first_task, writes_failure
-from jobs.specs.units import AggregateUnit, TrainUnit, Unit
+from jobs.specs.units import Unit
 
 FailureClass = Literal["cuda_oom", "host_oom", "timeout", "preempted", "node_fail", "data", "config", "bug", "unknown"]
 
@@ -115,7 +115,7 @@ def record_exception(store: Store, unit: Unit, error: BaseException, log_path: P
 def _smaller(unit: Unit) -> str:
     """What makes a unit take less of a GPU's memory, and changes no key."""
     shared = "a smaller cluster.runs_per_gpu, where that is above 1, leaves more memory to each unit"
-    return shared if isinstance(unit, TrainUnit) else f"a smaller cluster.batch_size takes less memory; {shared}"
+    return shared if unit.stage == "train" else f"a smaller cluster.batch_size takes less memory; {shared}"
 
 
 def record_death(
@@ -206,14 +206,9 @@ def _failure(
 
 
 def _folder(store: Store, unit: Unit) -> Path:
-    if isinstance(unit, AggregateUnit):
-        return store.grid_failures_dir(unit.grid)
-    train = unit.train if isinstance(unit, TrainUnit) else unit.run.train
-    return store.failures_dir(train.key)
+    return store.grid_failures_dir(unit.grid) if unit.train is None else store.failures_dir(unit.train.key)
 
 
 def _stem(unit: Unit) -> str:
     """The unit's name within its folder."""
-    if isinstance(unit, (TrainUnit, AggregateUnit)):
-        return unit.stage
     return "-".join([unit.stage, *unit.name.split("/")[2:]])

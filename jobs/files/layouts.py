@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from jobs.files import attack_records, records
 from jobs.files.attack_records import ATTACK
 from jobs.files.records import CERTIFICATION, RecordKind
-from jobs.specs.runs import Run, ShardedRun
+from jobs.specs.keys import canonical_json
+from jobs.specs.runs import Run, ShardStage
+from jobs.specs.train import TrainSpec, train_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,16 +29,26 @@ class Layout:
     columns: Mapping[str, Any]
 
 
-def layout_of(run: ShardedRun) -> Layout:
+def layout_of(run: Run) -> Layout:
     """The layout of a run's records."""
-    if isinstance(run, Run):
-        return Layout(
-            kind=CERTIFICATION,
-            specs=records.spec_metadata(run.train, run.certify),
-            columns=records.run_columns(run.train, run.certify),
-        )
-    return Layout(
-        kind=ATTACK,
-        specs=attack_records.spec_metadata(run.train, run.attack),
-        columns=attack_records.run_columns(run.train, run.attack),
-    )
+    kind, columns = _KINDS[run.stage]
+    return Layout(kind=kind, specs=spec_metadata(run), columns=columns(run.train, run.task))
+
+
+def kind_of(stage: ShardStage) -> RecordKind:
+    """The schema of a stage's records."""
+    return _KINDS[stage][0]
+
+
+def spec_metadata(run: Run) -> dict[str, str]:
+    """Both specs of a run as file metadata."""
+    return {
+        "train_spec": canonical_json(train_fields(run.train)),
+        f"{run.stage}_spec": canonical_json(asdict(run.task)),
+    }
+
+
+_KINDS: Mapping[ShardStage, tuple[RecordKind, Callable[[TrainSpec, Any], dict[str, Any]]]] = {
+    "certify": (CERTIFICATION, records.run_columns),
+    "attack": (ATTACK, attack_records.run_columns),
+}

@@ -9,10 +9,9 @@ from typing import Any
 from jobs.atomic import read_json, write_json
 from jobs.errors import ConfigError, RecordError
 from jobs.files.store import Store
-from jobs.specs.attack import AttackSpec
-from jobs.specs.certify import CertifySpec
 from jobs.specs.indices import IndexRange
-from jobs.specs.runs import FORMAT, AttackRun, Manifest, Run, plain_manifest
+from jobs.specs.keys import differences
+from jobs.specs.runs import FORMAT, LISTS, TASKS, Manifest, Run, ShardStage, plain_manifest
 from jobs.specs.train import TrainSpec
 from jobs.validation import build, unknown_choice
 
@@ -43,8 +42,11 @@ def read_manifest(path: Path) -> Manifest:
             raise RecordError(f"{path}: format {plain['format']}, this version reads {FORMAT}; launch the grid again")
         return Manifest(
             grid=plain["grid"],
-            runs=tuple(_run(entry) for entry in plain["runs"]),
-            attacks=tuple(_attack_run(entry) for entry in plain["attacks"]),
+            runs=tuple(
+                _run(entry, stage, f"{name}[{number}]")
+                for stage, name in LISTS.items()
+                for number, entry in enumerate(plain[name])
+            ),
         )
     except (ConfigError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, RecordError):
@@ -81,17 +83,12 @@ def open_grid(store: Store, grid: object) -> Manifest:
         raise ConfigError([str(error)]) from error
 
 
-def _run(entry: dict[str, Any]) -> Run:
-    return Run(
-        train=build(TrainSpec, entry["train"], where="train"),
-        certify=build(CertifySpec, entry["certify"], where="certify"),
-        indices=build(IndexRange, entry["indices"], where="indices"),
-    )
-
-
-def _attack_run(entry: dict[str, Any]) -> AttackRun:
-    return AttackRun(
-        train=build(TrainSpec, entry["train"], where="train"),
-        attack=build(AttackSpec, entry["attack"], where="attack"),
-        indices=build(IndexRange, entry["indices"], where="indices"),
-    )
+def _run(entry: dict[str, Any], stage: ShardStage, where: str) -> Run:
+    train = build(TrainSpec, entry["train"], where=f"{where}.train")
+    task = build(TASKS[stage], entry[stage], where=f"{where}.{stage}")
+    indices = build(IndexRange, entry["indices"], where=f"{where}.indices")
+    stored = {"train_key": train.key, f"{stage}_key": task.key, f"{stage}.train_key": train.key}
+    found = {name: entry.get(name) for name in (*stored,)} | {f"{stage}.train_key": task.train_key}
+    if problem := differences(found, stored):
+        raise RecordError(f"{where} was edited: {problem}")
+    return Run(train=train, task=task, indices=indices)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from jobs.atomic import write_atomically
 from jobs.errors import RecordError
 from jobs.specs.certify import CertifySpec
-from jobs.specs.keys import canonical_json, differences
-from jobs.specs.train import TrainSpec, train_fields
+from jobs.specs.keys import differences
+from jobs.specs.train import TrainSpec
 from smoothing.certificate import Certificate
 
 SCHEMA_VERSION = 1
@@ -122,11 +122,6 @@ def image_columns(label: int, certificate: Certificate) -> dict[str, Any]:
 def to_table(rows: Sequence[Mapping[str, Any]], kind: RecordKind = CERTIFICATION) -> pa.Table:
     """Rows as a table of the kind's schema, in the order given."""
     return pa.Table.from_pylist(list(rows), schema=kind.schema)
-
-
-def spec_metadata(train: TrainSpec, certify: CertifySpec) -> dict[str, str]:
-    """Both specs as file metadata."""
-    return {"train_spec": canonical_json(train_fields(train)), "certify_spec": canonical_json(asdict(certify))}
 
 
 def write_records(

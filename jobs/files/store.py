@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.specs.indices import IndexRange, missing_from, shard_stem
-from jobs.specs.runs import ShardStage
+from jobs.specs.runs import Place, ShardStage
 
 _SHARD_NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.parquet")
 _PARTIAL_NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.partial\.parquet")
@@ -66,21 +66,15 @@ class Store:
     def failures_dir(self, train_key: str) -> Path:
         return self.run_dir(train_key) / "failures"
 
-    def certify_dir(self, train_key: str, certify_key: str) -> Path:
-        return self.run_dir(train_key) / "certify" / certify_key
+    def shards_dir(self, place: Place) -> Path:
+        """Where the shards of one certification or one attack lie."""
+        return self.run_dir(place.train_key) / place.stage / place.key
 
-    def attack_dir(self, train_key: str, attack_key: str) -> Path:
-        return self.run_dir(train_key) / "attack" / attack_key
+    def shard_path(self, place: Place, indices: IndexRange) -> Path:
+        return self.shards_dir(place) / f"{shard_stem(indices)}.parquet"
 
-    def shards_dir(self, train_key: str, key: str, stage: ShardStage = "certify") -> Path:
-        """Where the shards of one certification or one attack lie; ``key`` is the certify or attack key."""
-        return self.certify_dir(train_key, key) if stage == "certify" else self.attack_dir(train_key, key)
-
-    def shard_path(self, train_key: str, key: str, indices: IndexRange, stage: ShardStage = "certify") -> Path:
-        return self.shards_dir(train_key, key, stage) / f"{shard_stem(indices)}.parquet"
-
-    def partial_path(self, train_key: str, key: str, indices: IndexRange, stage: ShardStage = "certify") -> Path:
-        return self.shards_dir(train_key, key, stage) / f"{shard_stem(indices)}.partial.parquet"
+    def partial_path(self, place: Place, indices: IndexRange) -> Path:
+        return self.shards_dir(place) / f"{shard_stem(indices)}.partial.parquet"
 
     # Grids: what was asked for, and what was made of it.
 
@@ -90,11 +84,9 @@ class Store:
     def manifest_path(self, grid: str) -> Path:
         return self.grid_dir(grid) / "grid.json"
 
-    def records_path(self, grid: str) -> Path:
-        return self.grid_dir(grid) / "records.parquet"
-
-    def attack_records_path(self, grid: str) -> Path:
-        return self.grid_dir(grid) / "attack_records.parquet"
+    def records_path(self, grid: str, stage: ShardStage = "certify") -> Path:
+        """The joined records of a stage's runs."""
+        return self.grid_dir(grid) / ("records.parquet" if stage == "certify" else f"{stage}_records.parquet")
 
     def import_path(self, grid: str) -> Path:
         """Where this is, the grid was imported from logs and not launched."""
@@ -166,22 +158,22 @@ class Store:
     def is_trained(self, train_key: str) -> bool:
         return self.checkpoint_path(train_key).exists()
 
-    def finished_shards(self, train_key: str, key: str, stage: ShardStage = "certify") -> list[IndexRange]:
+    def finished_shards(self, place: Place) -> list[IndexRange]:
         """The index ranges that finished shard files vouch for, sorted."""
-        return _ranges(self.shards_dir(train_key, key, stage), _SHARD_NAME)
+        return _ranges(self.shards_dir(place), _SHARD_NAME)
 
-    def unfinished(self, train_key: str, key: str, indices: IndexRange, stage: ShardStage = "certify") -> list[int]:
+    def unfinished(self, place: Place, indices: IndexRange) -> list[int]:
         """The indices among some that no finished shard holds, whichever way shards were cut; ascending."""
-        return missing_from(indices, self.finished_shards(train_key, key, stage))
+        return missing_from(indices, self.finished_shards(place))
 
-    def partial_shards(self, train_key: str, key: str, stage: ShardStage = "certify") -> list[IndexRange]:
-        """The index ranges of shards that are under way or were interrupted, sorted."""
-        return _ranges(self.shards_dir(train_key, key, stage), _PARTIAL_NAME)
+    def partial_shards(self, place: Place) -> list[IndexRange]:
+        """The index ranges of shards that are in progress or were interrupted, sorted."""
+        return _ranges(self.shards_dir(place), _PARTIAL_NAME)
 
-    def failed_shards(self, train_key: str, key: str, stage: ShardStage = "certify") -> list[IndexRange]:
+    def failed_shards(self, place: Place) -> list[IndexRange]:
         """The index ranges of shards that failed at least once, sorted."""
-        pattern = re.compile(rf"{stage}-{re.escape(key)}-(\d+)-(\d+)-(\d+)-attempt-\d+\.json")
-        return sorted(set(_ranges(self.failures_dir(train_key), pattern)))
+        pattern = re.compile(rf"{place.stage}-{re.escape(place.key)}-(\d+)-(\d+)-(\d+)-attempt-\d+\.json")
+        return sorted(set(_ranges(self.failures_dir(place.train_key), pattern)))
 
     def saved_epochs(self, train_key: str) -> list[int]:
         """Epochs after which an unfinished training can go on, ascending."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import asdict
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -50,6 +50,8 @@ class AttackSpec:
     alpha: Annotated[float, Field(gt=0, lt=1)]
     precision: Literal["float32"] = "float32"
     seed: Seed
+
+    stage: ClassVar[Literal["attack"]] = "attack"
 
     @model_validator(mode="after")
     def _fields_fit(self) -> AttackSpec:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -58,6 +58,8 @@ class CertifySpec:
     precision: Precision = "float32"
     seed: Seed
 
+    stage: ClassVar[Literal["certify"]] = "certify"
+
     @model_validator(mode="after")
     def _fields_fit(self) -> CertifySpec:
         problems = list(self._problems())
@@ -76,6 +78,11 @@ class CertifySpec:
             yield f"mode=adaptive needs a stop_rule (grid or curve) and a radius_step > 0 (got {rule})"
         if self.mode == "paper" and (self.stop_rule is not None or self.radius_step is not None):
             yield f"mode=paper draws all n samples: leave out stop_rule and radius_step (got {rule})"
+
+    @property
+    def sigma(self) -> float:
+        """The smoothing noise, by the name that it has in every task."""
+        return self.sigma_cert
 
     @cached_property
     def key(self) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from functools import cached_property
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -20,53 +22,68 @@ FORMAT = 1
 ShardStage = Literal["certify", "attack"]
 """The stages whose work is cut into shards of images."""
 
+Task = CertifySpec | AttackSpec
+"""What is done to a model image by image: one spec for each ShardStage."""
+
+TASKS: Mapping[ShardStage, type[Task]] = {"certify": CertifySpec, "attack": AttackSpec}
+SHARD_STAGES: tuple[ShardStage, ...] = tuple(TASKS)
+
+LISTS: Mapping[ShardStage, str] = {"certify": "runs", "attack": "attacks"}
+"""How grid.json names the list of a stage's runs."""
+
 GridName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 """What a grid may be called: it is the name of a folder, and part of the names of jobs."""
 
 
+class Place(NamedTuple):
+    """Where the shards of a run belong: identifies what is done to a model, whichever the images."""
+
+    train_key: str
+    stage: ShardStage
+    key: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One model of a grid: how it is trained, how it is certified, on which images."""
+    """One task on one model: how the model is trained, what is then done to it, on which images.
+
+    Raises:
+        ValueError: The task is one on another model.
+    """
 
     train: TrainSpec
-    certify: CertifySpec
+    task: Task
     indices: IndexRange
 
-    stage: ClassVar[ShardStage] = "certify"
+    def __post_init__(self) -> None:
+        if self.task.train_key != self.train.key:
+            raise ValueError(f"train_key is {self.task.train_key}, but the model is {self.train.key}")
+
+    @property
+    def stage(self) -> ShardStage:
+        """What kind of task it is."""
+        return self.task.stage
 
     @property
     def key(self) -> str:
-        """Of what is done to the model."""
-        return self.certify.key
+        """The key of the task."""
+        return self.task.key
+
+    @property
+    def certify(self) -> CertifySpec:
+        """The task of a run that certifies."""
+        assert isinstance(self.task, CertifySpec)
+        return self.task
+
+    @cached_property
+    def place(self) -> Place:
+        """Where its shards belong."""
+        return Place(self.train.key, self.stage, self.key)
 
     @property
     def name(self) -> str:
         """Names it in logs and messages; the names of its units begin with it."""
         return f"{self.stage}/{self.train.key}/{self.key}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttackRun:
-    """One attack on one model of a grid, on which images."""
-
-    train: TrainSpec
-    attack: AttackSpec
-    indices: IndexRange
-
-    stage: ClassVar[ShardStage] = "attack"
-
-    @property
-    def key(self) -> str:
-        """Of what is done to the model."""
-        return self.attack.key
-
-    @property
-    def name(self) -> str:
-        """Names it in logs and messages; the names of its units begin with it."""
-        return f"{self.stage}/{self.train.key}/{self.key}"
-
-
-ShardedRun = Run | AttackRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,23 +92,20 @@ class Manifest:
 
     Attributes:
         grid: Its name.
-        runs: Distinct runs in the order of the grid file.
-        attacks: Distinct attacks on the models of these runs.
+        runs: Distinct runs: certifications in the order of the grid file, then attacks.
     """
 
     grid: str
     runs: tuple[Run, ...]
-    attacks: tuple[AttackRun, ...] = ()
 
-    @property
-    def sharded(self) -> tuple[ShardedRun, ...]:
-        """Everything that is done to models image by image."""
-        return (*self.runs, *self.attacks)
+    def of(self, stage: ShardStage) -> tuple[Run, ...]:
+        """The runs of one stage."""
+        return tuple(run for run in self.runs if run.stage == stage)
 
-    @property
-    def train_keys(self) -> frozenset[str]:
-        """Of its models; one that is certified in several ways is there once."""
-        return frozenset(run.train.key for run in self.runs)
+    @cached_property
+    def models(self) -> Mapping[str, TrainSpec]:
+        """Its models by train key; one that is certified in several ways is there once."""
+        return {run.train.key: run.train for run in self.runs}
 
     @property
     def fingerprint(self) -> str:
@@ -100,24 +114,16 @@ class Manifest:
 
 
 def plain_manifest(manifest: Manifest) -> dict[str, Any]:
-    runs = [
-        {
-            "train_key": run.train.key,
-            "certify_key": run.certify.key,
-            "train": train_fields(run.train),
-            "certify": asdict(run.certify),
-            "indices": asdict(run.indices),
-        }
-        for run in manifest.runs
-    ]
-    attacks = [
-        {
-            "train_key": run.train.key,
-            "attack_key": run.attack.key,
-            "train": train_fields(run.train),
-            "attack": asdict(run.attack),
-            "indices": asdict(run.indices),
-        }
-        for run in manifest.attacks
-    ]
-    return {"format": FORMAT, "grid": manifest.grid, "runs": runs, "attacks": attacks}
+    """A manifest as grid.json holds it."""
+    lists = {LISTS[stage]: [_plain_run(run) for run in manifest.of(stage)] for stage in LISTS}
+    return {"format": FORMAT, "grid": manifest.grid, **lists}
+
+
+def _plain_run(run: Run) -> dict[str, Any]:
+    return {
+        "train_key": run.train.key,
+        f"{run.stage}_key": run.key,
+        "train": train_fields(run.train),
+        run.stage: asdict(run.task),
+        "indices": asdict(run.indices),
+    }

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jobs.specs.indices import IndexRange, parse_shard_stem, shard_stem
-from jobs.specs.runs import AttackRun, Manifest, Run, ShardedRun
+from jobs.specs.runs import SHARD_STAGES, Manifest, Run, ShardStage
 from jobs.specs.train import TrainSpec
 
-Stage = Literal["train", "certify", "attack", "aggregate"]
+Stage = Literal["train", ShardStage, "aggregate"]
 Compile = Literal[False, True, "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 """Whether torch.compile is used, or in which of its modes; reduce-overhead captures CUDA graphs."""
-STAGES: tuple[Stage, ...] = ("train", "certify", "attack", "aggregate")
+STAGES: tuple[Stage, ...] = ("train", *SHARD_STAGES, "aggregate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class TrainUnit:
     """Train one base classifier."""
 
     train: TrainSpec
-    stage: Stage = "train"
+    stage: ClassVar[Stage] = "train"
 
     @property
     def name(self) -> str:
@@ -30,30 +30,26 @@ class TrainUnit:
 
     @property
     def num_processes(self) -> int:
-        """Processes that do it together; a published checkpoint is taken over by one."""
+        """Processes, each on a GPU of its own, that do it together; one imports a published checkpoint."""
         return self.train.num_processes if self.train.checkpoint_sha256 is None else 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class CertifyUnit:
-    """Certify one shard of one run: ``indices`` is a part of the run's."""
+class ShardUnit:
+    """Certify or attack one shard of one run: ``indices`` is a part of the run's."""
 
     run: Run
     indices: IndexRange
-    stage: Stage = "certify"
+    num_processes: ClassVar[int] = 1
 
     @property
-    def name(self) -> str:
-        return f"{self.run.name}/{shard_stem(self.indices)}"
+    def stage(self) -> ShardStage:
+        return self.run.stage
 
-
-@dataclass(frozen=True, kw_only=True)
-class AttackUnit:
-    """Attack the images of one shard of an attack: ``indices`` is a part of its."""
-
-    run: AttackRun
-    indices: IndexRange
-    stage: Stage = "attack"
+    @property
+    def train(self) -> TrainSpec:
+        """The model that it needs."""
+        return self.run.train
 
     @property
     def name(self) -> str:
@@ -65,20 +61,16 @@ class AggregateUnit:
     """Join the records of all runs of a grid."""
 
     grid: str
-    stage: Stage = "aggregate"
+    stage: ClassVar[Stage] = "aggregate"
+    train: ClassVar[None] = None
+    num_processes: ClassVar[int] = 1
 
     @property
     def name(self) -> str:
         return "aggregate"
 
 
-ShardUnit = CertifyUnit | AttackUnit
 Unit = TrainUnit | ShardUnit | AggregateUnit
-
-
-def shard_unit(run: ShardedRun, indices: IndexRange) -> ShardUnit:
-    """The unit that does some images of a run."""
-    return CertifyUnit(run=run, indices=indices) if isinstance(run, Run) else AttackUnit(run=run, indices=indices)
 
 
 def unit_named(name: str, manifest: Manifest) -> Unit:
@@ -91,17 +83,17 @@ def unit_named(name: str, manifest: Manifest) -> Unit:
     if stage == "aggregate":
         return AggregateUnit(grid=manifest.grid)
     if stage == "train":
-        return TrainUnit(train={run.train.key: run.train for run in manifest.runs}[rest])
+        return TrainUnit(train=manifest.models[rest])
     # Of two runs that differ in their images only, either names the unit: it has its own.
     run_name, _, stem = name.rpartition("/")
-    return shard_unit({run.name: run for run in manifest.sharded}[run_name], parse_shard_stem(stem))
+    return ShardUnit(run={run.name: run for run in manifest.runs}[run_name], indices=parse_shard_stem(stem))
 
 
 def shards_by_run(names: Iterable[str]) -> dict[str, list[IndexRange]]:
     """The indices of the shards among some names of units, by the names of their runs."""
     found: dict[str, list[IndexRange]] = {}
     for name in names:
-        if name.partition("/")[0] in ("certify", "attack"):
+        if name.partition("/")[0] in SHARD_STAGES:
             run_name, _, stem = name.rpartition("/")
             found.setdefault(run_name, []).append(parse_shard_stem(stem))
     return found

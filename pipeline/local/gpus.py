@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 
-from jobs.specs.units import AggregateUnit, TrainUnit, Unit
+from jobs.specs.units import Unit
 
 _PATIENCE_S = 30.0
 
@@ -34,9 +34,7 @@ def visible_gpus() -> tuple[str, ...]:
 
 def num_gpus_of(unit: Unit) -> int:
     """GPUs that a unit works on where there are any."""
-    if isinstance(unit, AggregateUnit):
-        return 0
-    return unit.num_processes if isinstance(unit, TrainUnit) else 1
+    return 0 if unit.train is None else unit.num_processes
 
 
 def choose_gpus(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from jobs.specs.units import AggregateUnit, AttackUnit, CertifyUnit, TrainUnit, Unit
+from jobs.specs.units import Unit
 from pipeline.plan import Plan
 
 
@@ -28,7 +28,7 @@ class Schedule:
     def finish(self, unit: Unit, *, succeeded: bool) -> None:
         """Say how a unit that was taken has ended."""
         self._any_failed |= not succeeded
-        if isinstance(unit, TrainUnit):
+        if unit.stage == "train" and unit.train is not None:
             self._pending_train.discard(unit.train.key)
             if not succeeded:
                 self._failed_train.add(unit.train.key)
@@ -39,7 +39,6 @@ class Schedule:
         return tuple(self._waiting)
 
     def _is_ready(self, unit: Unit, *, is_last: bool) -> bool:
-        if isinstance(unit, (CertifyUnit, AttackUnit)):
-            key = unit.run.train.key
-            return key not in self._pending_train and key not in self._failed_train
-        return is_last if isinstance(unit, AggregateUnit) else True
+        if unit.train is None:
+            return is_last
+        return unit.stage == "train" or unit.train.key not in self._pending_train | self._failed_train

@@ -10,13 +10,11 @@ from jobs.datasets import Split, count_images
 from jobs.errors import ConfigError
 from jobs.specs.attack import AttackSpec
 from jobs.specs.indices import IndexRange
-from jobs.specs.runs import AttackRun, Run
+from jobs.specs.runs import Place, Run
 from jobs.validation import build, collect
 
 
-def expand_attacks(
-    runs: Sequence[Run], attack: Mapping[str, Any], data: Mapping[str, str | None]
-) -> tuple[AttackRun, ...]:
+def expand_attacks(runs: Sequence[Run], attack: Mapping[str, Any], data: Mapping[str, str | None]) -> tuple[Run, ...]:
     """Every attack of the group on every smoothed classifier of a grid, each once.
 
     Args:
@@ -34,15 +32,16 @@ def expand_attacks(
     problems = [f"attack: expands to nothing: {axis} is an empty list" for axis, choices in axes.items() if not choices]
     if "train_key" in values:
         problems.append("attack.train_key: the launch fills that in; leave it out")
-    found: dict[tuple[str, str], AttackRun] = {}
+    found: dict[Place, Run] = {}
     for run, point in itertools.product(runs, list(product_of(axes))):
         fields = {**point, "train_key": run.train.key}
         if fields.get("sigma") is None:
-            fields["sigma"] = run.certify.sigma_cert
+            fields["sigma"] = run.task.sigma
         spec = collect(problems, AttackSpec, fields, where="attack")
-        if spec is not None and (run.train.key, spec.key) not in found:
+        if spec is not None:
             indices = image_indices(run.train.dataset, spec.split, index_values, data, where="attack.indices")
-            found[run.train.key, spec.key] = AttackRun(train=run.train, attack=spec, indices=indices)
+            attacked = Run(train=run.train, task=spec, indices=indices)
+            found.setdefault(attacked.place, attacked)
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     return tuple(found.values())

@@ -261,7 +261,7 @@ def _sharing_problems(cluster: ClusterConfig, slurm: SlurmConfig | None, manifes
         yield f"{option}: debug runs one unit at a time; leave it out, or take cluster=local"
     if cluster.device == "cpu":
         yield f"{option}: there is no GPU to share with cluster.device=cpu; leave it out, or set cluster.max_workers"
-    if max(run.train.num_processes for run in manifest.runs) > 1:
+    if max(train.num_processes for train in manifest.models.values()) > 1:
         yield f"{option}: a model with num_processes above 1 has its GPUs to itself; launch it in a grid of its own"
     on_gpus: tuple[Stage, ...] = ("train", "certify", "attack")
     for stage, num_gpus in [] if slurm is None else [(stage, slurm.stage(stage).gpus) for stage in on_gpus]:

@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from jobs.errors import ConfigError
 from jobs.specs.certify import CertifySpec
 from jobs.specs.indices import IndexRange
-from jobs.specs.runs import GridName, Manifest, Run
+from jobs.specs.runs import GridName, Manifest, Place, Run
 from jobs.specs.train import TrainSpec
 from jobs.validation import STRICT, collect, unknown_choice
 from pipeline.request.axes import expand_attacks, image_indices, product_of
@@ -61,7 +61,7 @@ def expand(
             range, exclusions that match nothing.
     """
     problems: list[str] = []
-    runs: dict[tuple[str, str, IndexRange], Run] = {}
+    runs: dict[tuple[Place, IndexRange], Run] = {}
     excluded_by: set[int] = set()
     for block_nr, block in enumerate(grid.blocks):
         where = f"grid.blocks[{block_nr}]"
@@ -79,7 +79,7 @@ def expand(
             except ConfigError as error:
                 problems += error.problems
                 continue
-            runs.setdefault((run.train.key, run.certify.key, run.indices), run)
+            runs.setdefault((run.place, run.indices), run)
         if not kept and not block_problems:
             problems.append(f"{where}: expands to nothing: every model of it is excluded")
     for nr, rule in enumerate(grid.exclude):
@@ -92,7 +92,7 @@ def expand(
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     attacks = expand_attacks(list(runs.values()), attack, data or {}) if attack else ()
-    return Manifest(grid=grid.name, runs=tuple(runs.values()), attacks=attacks)
+    return Manifest(grid=grid.name, runs=(*runs.values(), *attacks))
 
 
 def _points(block: Mapping[str, Any], where: str) -> tuple[list[dict[str, Any]], list[str]]:
@@ -144,4 +144,4 @@ def _run(
     if train is None or certify is None or problems:
         raise ConfigError(problems)
     indices = image_indices(train.dataset, certify.split, index_values, data, where="certify.indices")
-    return Run(train=train, certify=certify, indices=indices)
+    return Run(train=train, task=certify, indices=indices)

@@ -1,17 +1,17 @@
 """How the units of a plan become arrays: a pure function.
 
-SLURM's aftercorr ties task i of one array to task i of another. So a block is a train array and
-certify and attack arrays of the same models in the same order: their task i holds one shard of each
-model of train task i, and starts as soon as that one is done.
+SLURM's aftercorr ties task i of one array to task i of another. So a block is a train array and arrays
+of shards of the same models in the same order: their task i holds one shard of each model of train
+task i, and starts as soon as that one is done.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
-from itertools import accumulate, zip_longest
+from dataclasses import dataclass, field
+from itertools import accumulate, chain, zip_longest
 from typing import TypeVar
 
 from jobs.specs.runs import ShardStage
@@ -29,29 +29,22 @@ class Block:
 
     Attributes:
         train: Tasks of the train array; none where the models are trained or in training.
-        certify: Arrays of certify tasks. Beside a train array, task i of each needs train task i
+        sharded: Arrays of shards by stage. Beside a train array, task i of each needs train task i
             and nothing else.
-        attack: Arrays of attack tasks, likewise.
         after_earlier_training: The models are in training by an earlier launch; the rest is to
             start when that has ended, however it has.
         num_processes: Tasks of SLURM that train one model of the train array together.
     """
 
     train: tuple[Task, ...] = ()
-    certify: tuple[tuple[Task, ...], ...] = ()
-    attack: tuple[tuple[Task, ...], ...] = ()
+    sharded: Mapping[ShardStage, tuple[tuple[Task, ...], ...]] = field(default_factory=dict)
     after_earlier_training: bool = False
     num_processes: int = 1
 
     @property
-    def sharded(self) -> dict[ShardStage, tuple[tuple[Task, ...], ...]]:
-        """The arrays beside the train array, by stage."""
-        return {"certify": self.certify, "attack": self.attack}
-
-    @property
     def arrays(self) -> tuple[tuple[Task, ...], ...]:
         """All its arrays."""
-        return (self.train, *self.certify, *self.attack)
+        return (self.train, *chain.from_iterable(self.sharded.values()))
 
     @property
     def num_tasks(self) -> int:
@@ -76,8 +69,10 @@ class Block:
         first, rest = (
             Block(
                 train=self.train[part],
-                certify=tuple(array[part] for array in self.certify if array[part]),
-                attack=tuple(array[part] for array in self.attack if array[part]),
+                sharded={
+                    stage: tuple(array[part] for array in arrays if array[part])
+                    for stage, arrays in self.sharded.items()
+                },
                 after_earlier_training=self.after_earlier_training,
                 num_processes=self.num_processes,
             )
@@ -88,11 +83,15 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class _Group:
-    """A train task, and the tasks of shards that need it."""
+    """A train task, and by stage the tasks of shards that need it."""
 
     train: Task
-    certify: list[Task]
-    attack: list[Task]
+    sharded: Mapping[ShardStage, list[Task]]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Tasks of each stage."""
+        return tuple(map(len, self.sharded.values()))
 
 
 def blocks(plan: Plan, *, units_per_job: int, max_array_size: int, in_training: AbstractSet[str]) -> list[Block]:
@@ -105,24 +104,23 @@ def blocks(plan: Plan, *, units_per_job: int, max_array_size: int, in_training: 
         max_array_size: At most so many tasks make an array.
         in_training: Train keys that an earlier launch has in the queue.
     """
-    certify, attack = _by_model(plan.certify), _by_model(plan.attack)
+    shards = {stage: _by_model(units) for stage, units in plan.shards.items()}
     result = []
     for num_processes, train in _by_num_processes(plan.train).items():
         groups = [
-            _Group(train=models, certify=_layers(models, certify), attack=_layers(models, attack))
+            _Group(train=models, sharded={stage: _layers(models, own) for stage, own in shards.items()})
             # Processes that meet have a job to themselves, or those of its next model could meet them.
             for models in _chunks(train, units_per_job if num_processes == 1 else 1)
         ]
         chunks = [chunk for part in _nested(groups) for chunk in _chunks(part, max_array_size)]
         result += [_block(chunk, num_processes) for chunk in chunks]
     for is_in_training in (True, False):
-
-        def alone(shards: dict[str, list[ShardUnit]], *, wanted: bool = is_in_training) -> Iterator[tuple[Task, ...]]:
-            units = [unit for key, own in shards.items() if (key in in_training) == wanted for unit in own]
-            return _chunks(list(_chunks(units, units_per_job)), max_array_size)
-
-        result += [Block(certify=(tasks,), after_earlier_training=is_in_training) for tasks in alone(certify)]
-        result += [Block(attack=(tasks,), after_earlier_training=is_in_training) for tasks in alone(attack)]
+        for stage, by_model in shards.items():
+            units = [unit for key, own in by_model.items() if (key in in_training) == is_in_training for unit in own]
+            result += [
+                Block(sharded={stage: (tasks,)}, after_earlier_training=is_in_training)
+                for tasks in _chunks(list(_chunks(units, units_per_job)), max_array_size)
+            ]
     return result
 
 
@@ -148,13 +146,13 @@ def _layers(models: Sequence[TrainUnit], shards: dict[str, list[ShardUnit]]) -> 
 
 
 def _nested(groups: list[_Group]) -> Iterator[list[_Group]]:
-    """Groups, in parts in which none has more certify or attack tasks than the one before it.
+    """Groups, in parts in which none has more tasks of any stage than the one before it.
 
     Then the tasks of every such array are those of the first so many models.
     """
     part: list[_Group] = []
-    for group in sorted(groups, key=lambda group: (-len(group.certify), -len(group.attack))):
-        if part and len(group.attack) > len(part[-1].attack):
+    for group in sorted(groups, key=lambda group: [-size for size in group.sizes]):
+        if part and any(size > before for size, before in zip(group.sizes, part[-1].sizes, strict=True)):
             yield part
             part = []
         part.append(group)
@@ -166,8 +164,7 @@ def _block(groups: Sequence[_Group], num_processes: int) -> Block:
     return Block(
         train=tuple(group.train for group in groups),
         num_processes=num_processes,
-        certify=_arrays([group.certify for group in groups]),
-        attack=_arrays([group.attack for group in groups]),
+        sharded={stage: _arrays([group.sharded[stage] for group in groups]) for stage in groups[0].sharded},
     )
 
 

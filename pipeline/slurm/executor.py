@@ -10,7 +10,7 @@ from typing import Any
 
 from jobs.files.failures import Failure
 from jobs.files.store import Store
-from jobs.specs.runs import Manifest
+from jobs.specs.runs import SHARD_STAGES, Manifest
 from jobs.specs.units import STAGES, Resources, Stage, Unit
 from pipeline.executor import Outcome
 from pipeline.plan import Plan
@@ -131,8 +131,7 @@ class _Submission:
         """Submit all blocks, then the aggregation, or as much of it as SLURM takes for now."""
         num_arrays: dict[Stage, int] = {
             "train": sum(bool(block.train) for block in todo),
-            "certify": sum(len(block.certify) for block in todo),
-            "attack": sum(len(block.attack) for block in todo),
+            **{stage: sum(len(block.sharded.get(stage, ())) for block in todo) for stage in SHARD_STAGES},
             "aggregate": 1,
         }
         parallel = self.executor.config.max_parallel

@@ -21,7 +21,7 @@ from jobs.files.store import Store
 from jobs.processes import unit_process, worker
 from jobs.processes.unit_process import UnitProcess
 from jobs.rank import is_first_task
-from jobs.specs.units import AggregateUnit, ShardUnit, TrainUnit, Unit
+from jobs.specs.units import ShardUnit, Unit
 from pipeline.slurm.submit import run_checkpointable
 from pipeline.state.files import observe
 from pipeline.state.ledger import Launch, locate, read_launch, units_of_task
@@ -136,30 +136,26 @@ _STARTED = time.monotonic()
 
 def is_done(unit: Unit, store: Store) -> bool:
     """Whether a unit's result is there; an aggregation is always to be done when it is called for."""
-    if isinstance(unit, TrainUnit):
-        return store.is_trained(unit.train.key)
     if isinstance(unit, ShardUnit):
-        return not store.unfinished(unit.run.train.key, unit.run.key, unit.indices, unit.run.stage)
-    return False
+        return not store.unfinished(unit.run.place, unit.indices)
+    return unit.train is not None and store.is_trained(unit.train.key)
 
 
 def unmet_need(unit: Unit, store: Store, launch: Launch) -> str | None:
     """What is not there yet that a unit needs; None if it can run."""
-    if isinstance(unit, ShardUnit) and not store.is_trained(unit.run.train.key):
-        return f"there is no checkpoint of {unit.run.train.key}"
-    if isinstance(unit, AggregateUnit) and not observe(launch.manifest, store).is_complete(launch.manifest):
-        return "the grid is not complete"
+    if unit.train is None:
+        return None if observe(launch.manifest, store).is_complete(launch.manifest) else "the grid is not complete"
+    if unit.stage != "train" and not store.is_trained(unit.train.key):
+        return f"there is no checkpoint of {unit.train.key}"
     return None
 
 
 def progress_of(unit: Unit, store: Store) -> object:
     """Something that changes when the unit saves what it has."""
-    if isinstance(unit, TrainUnit):
-        return store.saved_epochs(unit.train.key)
     if isinstance(unit, ShardUnit):
-        path = store.partial_path(unit.run.train.key, unit.run.key, unit.indices, unit.run.stage)
+        path = store.partial_path(unit.run.place, unit.indices)
         return path.stat().st_mtime_ns if path.exists() else None
-    return None
+    return None if unit.train is None else store.saved_epochs(unit.train.key)
 
 
 def draw_envelope(grid: str, store: Store) -> int:

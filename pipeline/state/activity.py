@@ -63,7 +63,7 @@ class Activity:
 
 def units_of(manifest: Manifest, names: Iterable[str]) -> list[str]:
     """Those of some units that a grid needs too, whichever it was that they were launched for."""
-    stems = {f"train/{key}" for key in manifest.train_keys} | {run.name for run in manifest.sharded}
+    stems = {f"train/{key}" for key in manifest.models} | {run.name for run in manifest.runs}
     return [name for name in names if not stems.isdisjoint((name, name.rpartition("/")[0]))]
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from jobs.aggregate import is_aggregated
 from jobs.files.store import Store
 from jobs.specs.indices import IndexRange, missing_from
-from jobs.specs.runs import Manifest, ShardedRun
-
-RunKey = tuple[str, str]
+from jobs.specs.runs import Manifest, Place, Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,38 +17,31 @@ class Observation:
 
     Attributes:
         trained: Train keys that have a checkpoint.
-        certified: Finished index ranges by (train key, certify key).
+        shards: Finished index ranges by where they belong.
         aggregated: Whether the grid's records files are there and made for just this grid.
-        attacked: Finished index ranges by (train key, attack key).
     """
 
     trained: frozenset[str]
-    certified: Mapping[RunKey, tuple[IndexRange, ...]]
+    shards: Mapping[Place, tuple[IndexRange, ...]]
     aggregated: bool
-    attacked: Mapping[RunKey, tuple[IndexRange, ...]] = field(default_factory=dict)
 
-    def finished(self, run: ShardedRun) -> tuple[IndexRange, ...]:
-        """The finished index ranges of a certification or an attack."""
-        return (self.certified if run.stage == "certify" else self.attacked)[run.train.key, run.key]
+    def finished(self, run: Run) -> tuple[IndexRange, ...]:
+        """The finished index ranges of a run."""
+        return self.shards[run.place]
 
-    def missing(self, run: ShardedRun) -> list[int]:
-        """The images of a certification or an attack that are not done."""
+    def missing(self, run: Run) -> list[int]:
+        """The images of a run that are not done."""
         return missing_from(run.indices, self.finished(run))
 
     def is_complete(self, manifest: Manifest) -> bool:
-        """Whether every model is trained, every image certified and every attack done."""
-        return all(run.train.key in self.trained and not self.missing(run) for run in manifest.sharded)
+        """Whether every model is trained and every image of every run done."""
+        return all(run.train.key in self.trained and not self.missing(run) for run in manifest.runs)
 
 
 def observe(manifest: Manifest, store: Store) -> Observation:
     """Look at the files of a grid; changes nothing."""
     return Observation(
-        trained=frozenset(key for key in manifest.train_keys if store.is_trained(key)),
-        certified=_finished(manifest.runs, store),
-        attacked=_finished(manifest.attacks, store),
+        trained=frozenset(key for key in manifest.models if store.is_trained(key)),
+        shards={run.place: tuple(store.finished_shards(run.place)) for run in manifest.runs},
         aggregated=is_aggregated(manifest, store),
     )
-
-
-def _finished(runs: Sequence[ShardedRun], store: Store) -> dict[RunKey, tuple[IndexRange, ...]]:
-    return {(run.train.key, run.key): tuple(store.finished_shards(run.train.key, run.key, run.stage)) for run in runs}

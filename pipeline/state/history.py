@@ -9,7 +9,7 @@ from jobs.files.failures import Failure, failures_of
 from jobs.files.store import Store
 from jobs.specs.indices import IndexRange
 from jobs.specs.runs import Manifest
-from jobs.specs.units import AggregateUnit, TrainUnit, shard_unit
+from jobs.specs.units import AggregateUnit, ShardUnit, TrainUnit
 from pipeline.state.files import Observation
 
 
@@ -45,16 +45,16 @@ NO_HISTORY = History()
 def read_history(manifest: Manifest, observed: Observation, store: Store) -> History:
     """The failures of what is not done: a listing for each unfinished run, and the records it names."""
     train = {
-        run.train.key: tuple(failures_of(store, TrainUnit(train=run.train)))
-        for run in manifest.runs
-        if run.train.key not in observed.trained
+        key: tuple(failures_of(store, TrainUnit(train=train)))
+        for key, train in manifest.models.items()
+        if key not in observed.trained
     }
     shards: dict[str, dict[IndexRange, tuple[Failure, ...]]] = {}
-    for run in manifest.sharded:
+    for run in manifest.runs:
         missing = set(observed.missing(run))
         if missing:
-            failed = _touching(store.failed_shards(run.train.key, run.key, run.stage), missing)
-            found = {shard: tuple(failures_of(store, shard_unit(run, shard))) for shard in failed}
+            failed = _touching(store.failed_shards(run.place), missing)
+            found = {shard: tuple(failures_of(store, ShardUnit(run=run, indices=shard))) for shard in failed}
             shards.setdefault(run.name, {}).update(found)
     aggregate = () if observed.aggregated else tuple(failures_of(store, AggregateUnit(grid=manifest.grid)))
     return History(train=train, shards=shards, aggregate=aggregate)

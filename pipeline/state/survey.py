@@ -58,9 +58,9 @@ def survey_slurm(manifest: Manifest, store: Store, queue: Sequence[QueuedTask]) 
 def pending_units(manifest: Manifest, observed: Observation, activity: Activity) -> Callable[[str], bool]:
     """Says of a unit's name whether the unit is neither done nor under way. Units of other grids are not."""
     missing: dict[str, set[int]] = {}
-    for run in manifest.sharded:
+    for run in manifest.runs:
         missing.setdefault(run.name, set()).update(observed.missing(run))
-    untrained = manifest.train_keys - observed.trained
+    untrained = manifest.models.keys() - observed.trained
 
     def is_pending(name: str) -> bool:
         if name in activity.under_way:

@@ -8,8 +8,8 @@ from typing import Literal
 
 from jobs.files.failures import Failure
 from jobs.specs.indices import IndexRange, partition
-from jobs.specs.runs import Manifest, ShardedRun, ShardStage
-from jobs.specs.units import AggregateUnit, TrainUnit, Unit, shard_unit, shards_by_run
+from jobs.specs.runs import Manifest, Run, ShardStage
+from jobs.specs.units import AggregateUnit, ShardUnit, TrainUnit, Unit, shards_by_run
 from pipeline.state.survey import Survey
 
 State = Literal["done", "running", "queued", "failed", "missing", "unknown"]
@@ -32,7 +32,7 @@ class UnitState:
 class RunStates:
     """What is done to one model: its training, the shards of its certification or attack, and images done."""
 
-    run: ShardedRun
+    run: Run
     train: UnitState
     shards: tuple[UnitState, ...]
     num_done: int
@@ -86,7 +86,7 @@ def grid_states(manifest: Manifest, found: Survey, submitted_at: Mapping[str, fl
     named = shards_by_run([*found.activity.under_way, *(submitted_at if found.activity.problem else ())])
     dead = shards_by_run(death.unit for death in found.deaths)
     runs = []
-    for run in manifest.sharded:
+    for run in manifest.runs:
         train = TrainUnit(train=run.train)
         is_trained = run.train.key in found.observed.trained
         runs.append(
@@ -105,17 +105,17 @@ def grid_states(manifest: Manifest, found: Survey, submitted_at: Mapping[str, fl
 
 
 def _shards(
-    run: ShardedRun, found: Survey, state_of: Callable[[Unit], UnitState], named: _ShardsByRun, dead: _ShardsByRun
+    run: Run, found: Survey, state_of: Callable[[Unit], UnitState], named: _ShardsByRun, dead: _ShardsByRun
 ) -> Iterator[UnitState]:
     """Shards as files, queue, and failures name them; what nobody names is missing."""
     for indices in found.observed.finished(run):
         if any(index in run.indices for index in indices):
-            yield UnitState(unit=shard_unit(run, indices), state="done")
+            yield UnitState(unit=ShardUnit(run=run, indices=indices), state="done")
     missing = set(found.observed.missing(run))
     shards = [*named.get(run.name, ()), *found.history.shards.get(run.name, ()), *dead.get(run.name, ())]
     for indices in shards:
         if not missing.isdisjoint(indices):
             missing.difference_update(indices)
-            yield state_of(shard_unit(run, indices))
+            yield state_of(ShardUnit(run=run, indices=indices))
     for indices in partition(missing, len(run.indices)):
-        yield UnitState(unit=shard_unit(run, indices), state="missing")
+        yield UnitState(unit=ShardUnit(run=run, indices=indices), state="missing")

@@ -33,8 +33,8 @@ def _envelope(store: Store, *more: str) -> int:
 
 def _lose_a_shard(store: Store) -> Run:
     run = _runs(store)[1]
-    shard = store.finished_shards(run.train.key, run.certify.key)[0]
-    store.shard_path(run.train.key, run.certify.key, shard).unlink()
+    shard = store.finished_shards(run.place)[0]
+    store.shard_path(run.place, shard).unlink()
     return run
 
 
@@ -102,11 +102,11 @@ def test_nothing_complete_is_an_error_even_then(store: Store, capsys: pytest.Cap
 def test_a_mixed_grid_is_refused(store: Store, what: str, capsys: pytest.CaptureFixture[str]) -> None:
     first, second, third = _runs(store)
     if what == "images":
-        other = Run(train=third.train, certify=third.certify, indices=type(third.indices)(start=0, stop=7))
+        other = Run(train=third.train, task=third.task, indices=type(third.indices)(start=0, stop=7))
     else:
         change = {"n": 100} if what == "n" else {"alpha": 0.01}
-        certify = type(third.certify)(**{**vars(third.certify), **change})
-        other = Run(train=third.train, certify=certify, indices=third.indices)
+        certify = type(third.task)(**{**vars(third.task), **change})
+        other = Run(train=third.train, task=certify, indices=third.indices)
     write_manifest(store.manifest_path("tiny"), Manifest(grid="tiny", runs=(first, second, other)))
     assert _envelope(store) == 1
     error = capsys.readouterr().err

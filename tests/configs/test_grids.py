@@ -96,9 +96,9 @@ def test_grids_share_their_runs() -> None:
 
 def test_attacks_multiply_out_over_the_models() -> None:
     manifest = _manifest("digits", "attack=paper", "attack.m_test=[8,128]")
-    assert len(manifest.attacks) == 30 * 17 * 2
-    assert {len(run.indices) for run in manifest.attacks} == {25}
-    assert all(run.attack.sigma in (0.12, 0.25, 0.5) for run in manifest.attacks)
+    assert len(manifest.of("attack")) == 30 * 17 * 2
+    assert {len(run.indices) for run in manifest.of("attack")} == {25}
+    assert all(run.task.sigma in (0.12, 0.25, 0.5) for run in manifest.of("attack"))
 
 
 def test_a_dry_run_of_the_largest_grid_estimates_and_touches_nothing(

@@ -29,8 +29,8 @@ def _run(store: Store) -> Run:
 
 def _shards(store: Store) -> list[Path]:
     run = _run(store)
-    keys = run.train.key, run.certify.key
-    return [store.shard_path(*keys, shard) for shard in store.finished_shards(*keys)]
+    keys = run.place
+    return [store.shard_path(keys, shard) for shard in store.finished_shards(keys)]
 
 
 def _aggregate(store: Store) -> None:
@@ -99,17 +99,17 @@ def test_shards_of_two_cuts_end_as_a_partition(
     run, indices = _run(store), IndexRange(start=start, stop=21)
     other = Store(store.root.parent / "other")
     shutil.copytree(store.run_dir(run.train.key), other.run_dir(run.train.key))
-    shutil.rmtree(other.certify_dir(run.train.key, run.certify.key))
+    shutil.rmtree(other.shards_dir(run.place))
     certify_here(other, run, indices)
-    keys = run.train.key, run.certify.key
+    keys = run.place
     if removed is not None:
         _shards(store)[removed].unlink()
-    shutil.copy(other.shard_path(*keys, indices), store.shard_path(*keys, indices))
+    shutil.copy(other.shard_path(keys, indices), store.shard_path(keys, indices))
     store.records_path("tiny").unlink()
     with pytest.raises(RecordError, match=r"are in other files too; moved to .*; launch again"):
         _aggregate(store)
-    assert [*map(str, store.finished_shards(*keys))] == left
-    for missing in partition(store.unfinished(*keys, run.indices), 100):  # as the next launch does
+    assert [*map(str, store.finished_shards(keys))] == left
+    for missing in partition(store.unfinished(keys, run.indices), 100):  # as the next launch does
         certify_here(store, run, missing)
     _aggregate(store)
     assert grid_records(store.root).equals(undisturbed_records)
@@ -126,9 +126,7 @@ def test_a_truncated_shard_is_set_aside(store: Store) -> None:
 def test_a_shard_of_another_run_is_set_aside(store: Store) -> None:
     path = _shards(store)[0]
     other = read_manifest(store.manifest_path("tiny")).runs[0]
-    foreign = store.shard_path(
-        other.train.key, other.certify.key, store.finished_shards(other.train.key, other.certify.key)[0]
-    )
+    foreign = store.shard_path(other.place, store.finished_shards(other.place)[0])
     shutil.copy(foreign, path)
     with pytest.raises(RecordError, match=r"foreign records, train_spec differs: .*method"):
         _aggregate(store)
@@ -162,7 +160,7 @@ def test_shards_of_different_weights_are_an_error(store: Store) -> None:
 def test_all_problems_of_all_runs_are_reported(store: Store) -> None:
     _shards(store)[1].unlink()
     run = read_manifest(store.manifest_path("tiny")).runs[0]
-    shutil.rmtree(store.certify_dir(run.train.key, run.certify.key))
+    shutil.rmtree(store.shards_dir(run.place))
     with pytest.raises(RecordError) as caught:
         _aggregate(store)
     assert "7 of 21 images" in str(caught.value)

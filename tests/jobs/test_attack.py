@@ -20,8 +20,8 @@ from jobs.files.attack_records import ATTACK
 from jobs.files.store import Store
 from jobs.specs.attack import AttackSpec
 from jobs.specs.indices import IndexRange
-from jobs.specs.runs import AttackRun
-from jobs.specs.units import AttackUnit, Resources
+from jobs.specs.runs import Run
+from jobs.specs.units import Resources, ShardUnit
 from jobs.validation import build
 from pipeline.launch import launch
 from pipeline.status import status
@@ -55,17 +55,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def _attack(store: Store, spec: AttackSpec, indices: IndexRange, resources: Resources = RESOURCES) -> pa.Table:
-    run = AttackRun(train=PGD_RUN.train, attack=spec, indices=ALL)
-    attack.run(AttackUnit(run=run, indices=indices), store, resources)
+    attack.run(ShardUnit(run=_run(spec), indices=indices), store, resources)
     return _table(store, spec)
 
 
+def _run(spec: AttackSpec) -> Run:
+    return Run(train=PGD_RUN.train, task=spec, indices=ALL)
+
+
 def _table(store: Store, spec: AttackSpec) -> pa.Table:
-    keys = (PGD_RUN.train.key, spec.key)
-    parts = [
-        records.read_records(store.shard_path(*keys, shard, "attack"), ATTACK)
-        for shard in store.finished_shards(*keys, "attack")
-    ]
+    place = _run(spec).place
+    parts = [records.read_records(store.shard_path(place, shard), ATTACK) for shard in store.finished_shards(place)]
     return pa.concat_tables(parts).sort_by("index").drop_columns(["elapsed_s"])
 
 
@@ -137,11 +137,11 @@ def test_records_depend_neither_on_shards_nor_on_interruption(trained: Store, mo
         patch.setattr(attack, "attacked", dying)
         with pytest.raises(KeyboardInterrupt):
             _attack(split, _spec(seed=3), shards[0])
-    assert len(split.partial_shards(PGD_RUN.train.key, _spec(seed=3).key, "attack")) == 1
+    assert len(split.partial_shards(_run(_spec(seed=3)).place)) == 1
     for shard in shards:
         parts = _attack(split, _spec(seed=3), shard)
     assert parts.equals(whole)
-    assert not split.partial_shards(PGD_RUN.train.key, _spec(seed=3).key, "attack")
+    assert not split.partial_shards(_run(_spec(seed=3)).place)
 
 
 def test_more_draws_begin_with_those_of_fewer() -> None:
@@ -157,7 +157,7 @@ def test_attack_records_are_not_certification_records(trained: Store) -> None:
     spec = _spec()
     _attack(trained, spec, ALL)
     with pytest.raises(RecordError, match="kind 'attack', expected 'certification'"):
-        records.read_records(trained.shard_path(PGD_RUN.train.key, spec.key, ALL, "attack"))
+        records.read_records(trained.shard_path(_run(spec).place, ALL))
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_attacks_are_a_stage_of_the_launch(tmp_path: Path, capsys: pytest.Captur
     out = capsys.readouterr().out
     assert "attack     images       30       0              18" in out  # 3 models, 2 radii, 3 shards of 5 images
     assert launch(compose_config("launch", command)) == 0
-    table = records.read_records(Store(tmp_path).attack_records_path("tiny"), ATTACK)
+    table = records.read_records(Store(tmp_path).records_path("tiny", "attack"), ATTACK)
     assert len(table) == 3 * 2 * 5
     capsys.readouterr()
     assert launch(compose_config("launch", command)) == 0
@@ -204,7 +204,7 @@ def test_attacks_are_a_stage_of_the_launch(tmp_path: Path, capsys: pytest.Captur
     # A lost shard is made again, and the aggregate after it.
     victim = next(tmp_path.glob("runs/*/attack/*/*.parquet"))
     victim.unlink()
-    Store(tmp_path).attack_records_path("tiny").unlink()
+    Store(tmp_path).records_path("tiny", "attack").unlink()
     assert launch(compose_config("launch", command)) == 0
-    again = records.read_records(Store(tmp_path).attack_records_path("tiny"), ATTACK)
+    again = records.read_records(Store(tmp_path).records_path("tiny", "attack"), ATTACK)
     assert again.drop_columns(["elapsed_s"]).equals(table.drop_columns(["elapsed_s"]))

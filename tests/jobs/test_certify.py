@@ -12,6 +12,7 @@ import pytest
 from jobs import certify
 from jobs.errors import CheckpointError, ConfigError
 from jobs.files import records
+from jobs.files.layouts import spec_metadata
 from jobs.files.store import Store
 from jobs.specs.indices import IndexRange, partition
 from jobs.specs.runs import Run
@@ -20,7 +21,7 @@ from tests.jobs.test_train import Killed
 from tests.jobs.units import GAUSSIAN_RUN, PGD_RUN, RESOURCES, certify_here
 
 RUN = PGD_RUN
-KEYS = RUN.train.key, RUN.certify.key
+KEYS = RUN.place
 ALL = RUN.indices
 
 
@@ -36,7 +37,7 @@ def store(tmp_path: Path, undisturbed_results: Path) -> Store:
 
 
 def _records(store: Store) -> pa.Table:
-    shards = [records.read_records(store.shard_path(*KEYS, shard)) for shard in store.finished_shards(*KEYS)]
+    shards = [records.read_records(store.shard_path(KEYS, shard)) for shard in store.finished_shards(KEYS)]
     return pa.concat_tables(shards).sort_by("index").drop_columns(list(records.TIMING_COLUMNS))
 
 
@@ -85,7 +86,7 @@ def test_a_shard_killed_anywhere_goes_on_image_by_image(
         patch.setattr(certify, "certify_images", _dying_after(done))
         with pytest.raises(Killed):
             certify_here(store, RUN, ALL)
-    assert store.finished_shards(*KEYS) == []
+    assert store.finished_shards(KEYS) == []
     certified: list[int] = []
     certify_images = certify.certify_images
 
@@ -98,7 +99,7 @@ def test_a_shard_killed_anywhere_goes_on_image_by_image(
     certify_here(store, RUN, ALL)
     assert certified == list(ALL)[done:]  # nothing that was saved is done twice
     assert _records(store).equals(expected)
-    assert store.partial_shards(*KEYS) == []
+    assert store.partial_shards(KEYS) == []
 
 
 def test_saved_images_serve_another_shard_layout_too(
@@ -113,7 +114,7 @@ def test_saved_images_serve_another_shard_layout_too(
         certify_here(store, RUN, IndexRange(start=0, stop=10))  # draws nothing
     certify_here(store, RUN, IndexRange(start=10, stop=ALL.stop))
     assert _records(store).equals(expected)
-    assert store.partial_shards(*KEYS) == []
+    assert store.partial_shards(KEYS) == []
 
 
 def test_what_others_publish_meanwhile_is_left_to_them(
@@ -134,10 +135,10 @@ def test_what_others_publish_meanwhile_is_left_to_them(
     monkeypatch.setattr(certify, "certify_images", overtaken)
     certify_here(store, RUN, IndexRange(start=0, stop=11))
     certify_here(store, RUN, IndexRange(start=0, stop=ALL.stop))  # finds nothing left to do
-    assert [*map(str, store.finished_shards(*KEYS))] == ["0-7-1", f"7-{ALL.stop}-1"]
+    assert [*map(str, store.finished_shards(KEYS))] == ["0-7-1", f"7-{ALL.stop}-1"]
     assert len(calls) == 2
     assert _records(store).equals(expected)
-    assert store.partial_shards(*KEYS) == []
+    assert store.partial_shards(KEYS) == []
 
 
 def test_a_damaged_partial_file_is_set_aside(store: Store, expected: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +146,7 @@ def test_a_damaged_partial_file_is_set_aside(store: Store, expected: pa.Table, m
         patch.setattr(certify, "certify_images", _dying_after(5))
         with pytest.raises(Killed):
             certify_here(store, RUN, ALL)
-    partial = store.partial_path(*KEYS, ALL)
+    partial = store.partial_path(KEYS, ALL)
     partial.write_bytes(partial.read_bytes()[:-20])
     certify_here(store, RUN, ALL)
     assert _records(store).equals(expected)
@@ -154,7 +155,7 @@ def test_a_damaged_partial_file_is_set_aside(store: Store, expected: pa.Table, m
 
 def test_a_finished_shard_is_not_touched(store: Store) -> None:
     certify_here(store, RUN, ALL)
-    path = store.shard_path(*KEYS, ALL)
+    path = store.shard_path(KEYS, ALL)
     before = path.stat()
     certify_here(store, RUN, ALL)
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
@@ -182,7 +183,7 @@ def test_a_checkpoint_of_another_spec_is_set_aside(store: Store) -> None:
 
 def test_shards_say_where_they_come_from(store: Store) -> None:
     certify_here(store, RUN, ALL)
-    metadata = records.check_metadata(store.shard_path(*KEYS, ALL), records.spec_metadata(RUN.train, RUN.certify))
+    metadata = records.check_metadata(store.shard_path(KEYS, ALL), spec_metadata(RUN))
     assert len(metadata["checkpoint_sha256"]) == 64
     assert metadata["device"] == "cpu"
     assert metadata["source"] == "certify"
@@ -212,8 +213,8 @@ def test_a_partial_file_that_vanishes_while_being_read_is_no_error(
 ADAPTIVE = replace(
     RUN.certify, n=4000, mode="adaptive", stop_rule="grid", radius_step=0.25, stop_wrong=True, curtail=True
 )
-ADAPTIVE_RUN = replace(RUN, certify=ADAPTIVE)
-EXACT_RUN = replace(RUN, certify=replace(RUN.certify, noise="exact_grid"))
+ADAPTIVE_RUN = replace(RUN, task=ADAPTIVE)
+EXACT_RUN = replace(RUN, task=replace(RUN.certify, noise="exact_grid"))
 
 
 @pytest.mark.parametrize("run", [ADAPTIVE_RUN, EXACT_RUN], ids=["adaptive", "exact_grid"])
@@ -224,11 +225,11 @@ def test_what_an_image_gets_does_not_depend_on_its_company(
     """In full batches images of all stages stand side by side, and end in another order than they began."""
     by_itself = Store(Path(shutil.copytree(tmp_path, tmp_path / "by-itself")))
     certify_here(store, run, ALL, replace(RESOURCES, batch_size=batch_size))
-    together = records.read_records(store.shard_path(run.train.key, run.certify.key, ALL))
+    together = records.read_records(store.shard_path(run.place, ALL))
     for index in (0, 7, 20):
         alone = IndexRange(start=index, stop=index + 1)
         certify_here(by_itself, run, alone, replace(RESOURCES, batch_size=100))
-        row = records.read_records(by_itself.shard_path(run.train.key, run.certify.key, alone))
+        row = records.read_records(by_itself.shard_path(run.place, alone))
         expected = together.filter(pa.compute.equal(together["index"], index))
         assert row.drop_columns(list(records.TIMING_COLUMNS)).equals(
             expected.drop_columns(list(records.TIMING_COLUMNS))
@@ -237,7 +238,7 @@ def test_what_an_image_gets_does_not_depend_on_its_company(
 
 def test_adaptive_records_say_what_was_drawn_and_why_it_ended(store: Store) -> None:
     certify_here(store, ADAPTIVE_RUN, ALL)
-    rows = records.read_records(store.shard_path(RUN.train.key, ADAPTIVE.key, ALL)).to_pylist()
+    rows = records.read_records(store.shard_path(ADAPTIVE_RUN.place, ALL)).to_pylist()
     assert {row["stop"] for row in rows} >= {"decided", "wrong_class"}
     for row in rows:
         assert row["n"] == 4000
@@ -249,7 +250,7 @@ def test_adaptive_records_say_what_was_drawn_and_why_it_ended(store: Store) -> N
 
 def test_exact_noise_takes_its_total_variation_off_the_bound(store: Store) -> None:
     certify_here(store, EXACT_RUN, ALL)
-    rows = records.read_records(store.shard_path(RUN.train.key, EXACT_RUN.certify.key, ALL)).to_pylist()
+    rows = records.read_records(store.shard_path(EXACT_RUN.place, ALL)).to_pylist()
     assert {row["noise"] for row in rows} == {"exact_grid"}
     for row in rows:
         plain = float(clopper_pearson_lower(row["count_top"], row["n"], row["alpha"]))
@@ -257,7 +258,7 @@ def test_exact_noise_takes_its_total_variation_off_the_bound(store: Store) -> No
 
 
 def test_a_precision_that_the_device_lacks_is_an_error(store: Store) -> None:
-    run = replace(RUN, certify=replace(RUN.certify, precision="tf32"))
+    run = replace(RUN, task=replace(RUN.certify, precision="tf32"))
     with pytest.raises(ConfigError, match="tf32 needs a GPU"):
         certify_here(store, run, ALL)
 
@@ -269,7 +270,7 @@ def test_rows_certified_with_other_weights_are_not_taken(
         patch.setattr(certify, "certify_images", _dying_after(5))
         with pytest.raises(Killed):
             certify_here(store, RUN, ALL)
-    partial = store.partial_path(*KEYS, ALL)
+    partial = store.partial_path(KEYS, ALL)
     metadata = {**records.read_metadata(partial), "checkpoint_sha256": "0" * 64}
     records.write_records(partial, records.read_records(partial), metadata)
     certify_here(store, RUN, ALL)
@@ -284,4 +285,4 @@ def test_a_sibling_s_saved_images_stay(store: Store, monkeypatch: pytest.MonkeyP
         with pytest.raises(Killed):
             certify_here(store, RUN, first)
     certify_here(store, RUN, second)
-    assert store.partial_shards(*KEYS) == [first]
+    assert store.partial_shards(KEYS) == [first]

@@ -15,14 +15,13 @@ from jobs.errors import TrainingDivergedError
 from jobs.files.store import Store
 from jobs.networks import checkpoint
 from jobs.networks.classifier import Classifier, build_classifier
-from jobs.specs.runs import Run
 from jobs.training import steps
 from jobs.training.distributed import Group
 from jobs.training.feeding import Share, epoch_batches, make_feeder
 from jobs.training.steps import Stepper
-from tests.jobs.units import GAUSSIAN_RUN, PGD_RUN, train_here
+from tests.jobs.units import GAUSSIAN_RUN, PGD_RUN, on_model, retrained, train_here
 
-RUN = Run(train=replace(PGD_RUN.train, epochs=4), certify=PGD_RUN.certify, indices=PGD_RUN.indices)
+RUN = retrained(PGD_RUN, epochs=4)
 KEY = RUN.train.key
 
 
@@ -142,7 +141,7 @@ def test_training_is_sgd_as_written_on_paper(tmp_path: Path) -> None:
         momentum=0.8,
         weight_decay=0.01,
     )
-    train_here(Store(tmp_path), Run(train=spec, certify=GAUSSIAN_RUN.certify, indices=GAUSSIAN_RUN.indices))
+    train_here(Store(tmp_path), on_model(GAUSSIAN_RUN, spec))
 
     torch.manual_seed(spec.seed)
     info = dataset_info(spec.dataset)
@@ -189,7 +188,7 @@ def test_attack_and_training_step_see_the_same_noise(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(steps, "smoothadv_pgd", watch_attack)
     monkeypatch.setattr(Classifier, "forward", watch_forward)
-    train_here(Store(tmp_path), Run(train=replace(RUN.train, epochs=2), certify=RUN.certify, indices=RUN.indices))
+    train_here(Store(tmp_path), retrained(RUN, epochs=2))
     assert len(attacked) == len(trained_on) == 2 * 21
     for (adversarial, noise), inputs in zip(attacked, trained_on, strict=True):
         assert torch.equal(inputs, (adversarial + noise).flatten(0, 1))
@@ -231,7 +230,7 @@ def test_the_epochs_file_is_complete_after_a_resume(tmp_path: Path, monkeypatch:
 def test_a_state_of_another_spec_is_not_gone_on_with(
     tmp_path: Path, undisturbed: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, other = Store(tmp_path), Run(train=replace(RUN.train, seed=7), certify=RUN.certify, indices=RUN.indices)
+    store, other = Store(tmp_path), retrained(RUN, seed=7)
     with monkeypatch.context() as patch:
         patch.setattr(train, "_train_epoch", _die_after(2, train._train_epoch))
         with pytest.raises(Killed):

@@ -203,7 +203,7 @@ def test_one_diverging_model_does_not_stop_the_others(
     assert "2 failed; all else is kept. Launch again" in error
     assert "held back, since something they need failed: 7 units" in error
     gaussian = read_manifest(Store(tmp_path).manifest_path("tiny")).runs[0]
-    assert len(Store(tmp_path).finished_shards(gaussian.train.key, gaussian.certify.key)) == 3
+    assert len(Store(tmp_path).finished_shards(gaussian.place)) == 3
     before = finished_files(tmp_path)
     assert _launch(tmp_path) == 0
     assert before.items() <= finished_files(tmp_path).items()
@@ -216,7 +216,7 @@ def test_a_damaged_shard_fails_once_and_is_made_anew(
 ) -> None:
     store = Store(results)
     run = read_manifest(store.manifest_path("tiny")).runs[1]
-    path = store.shard_path(run.train.key, run.certify.key, store.finished_shards(run.train.key, run.certify.key)[1])
+    path = store.shard_path(run.place, store.finished_shards(run.place)[1])
     path.write_bytes(path.read_bytes()[:500] if damage == "truncated" else b"PAR1 something else PAR1")
     store.records_path("tiny").unlink()
     assert _launch(results) == 1
@@ -237,8 +237,8 @@ def test_damage_is_mended_as_often_as_it_comes(results: Path, undisturbed_record
     store = Store(results)
     run = read_manifest(store.manifest_path("tiny")).runs[1]
     for _ in range(3):
-        shard = store.finished_shards(run.train.key, run.certify.key)[0]
-        store.shard_path(run.train.key, run.certify.key, shard).write_bytes(b"PAR1")
+        shard = store.finished_shards(run.place)[0]
+        store.shard_path(run.place, shard).write_bytes(b"PAR1")
         store.records_path("tiny").unlink()
         assert [_launch(results), _launch(results)] == [1, 0]
     assert grid_records(results).equals(undisturbed_records)
@@ -250,7 +250,7 @@ def test_a_damaged_checkpoint_fails_once_and_is_trained_anew(
 ) -> None:
     store = Store(results)
     other, run, third = read_manifest(store.manifest_path("tiny")).runs
-    shutil.rmtree(store.certify_dir(run.train.key, run.certify.key))
+    shutil.rmtree(store.shards_dir(run.place))
     path = store.checkpoint_path(run.train.key)
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:-100])
@@ -283,7 +283,7 @@ def test_a_learning_rate_that_diverges_costs_its_own_model_only(
         in capsys.readouterr().err
     )
     sound, diverging = read_manifest(Store(tmp_path).manifest_path("tiny")).runs
-    assert len(Store(tmp_path).finished_shards(sound.train.key, sound.certify.key)) == 3
+    assert len(Store(tmp_path).finished_shards(sound.place)) == 3
     assert not Store(tmp_path).is_trained(diverging.train.key)
 
 

@@ -3,23 +3,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from jobs.specs.indices import IndexRange
-from jobs.specs.units import AggregateUnit, CertifyUnit, TrainUnit
+from jobs.specs.units import AggregateUnit, ShardUnit, TrainUnit
 from pipeline.local.order import Schedule
 from pipeline.plan import Plan, plan
 from pipeline.state.files import Observation
 from tests.grids import tiny_manifest
 
 MANIFEST = tiny_manifest()
-KEYS = [(run.train.key, run.certify.key) for run in MANIFEST.runs]
-EVERYTHING = (MANIFEST.runs[0].indices,)
+RUNS = MANIFEST.of("certify")
+KEYS = [run.train.key for run in RUNS]
+EVERYTHING = (MANIFEST.of("certify")[0].indices,)
 
 
 def _observed(
     trained: int = 0, certified: Mapping[int, tuple[IndexRange, ...]] | None = None, *, aggregated: bool = False
 ) -> Observation:
     return Observation(
-        trained=frozenset(train_key for train_key, _ in KEYS[:trained]),
-        certified={keys: (certified or {}).get(number, ()) for number, keys in enumerate(KEYS)},
+        trained=frozenset(KEYS[:trained]),
+        shards={run.place: (certified or {}).get(number, ()) for number, run in enumerate(RUNS)},
         aggregated=aggregated,
     )
 
@@ -30,8 +31,8 @@ def _plan(observed: Observation, num_shards: int = 3) -> Plan:
 
 def test_nothing_done_means_everything_to_do() -> None:
     todo = _plan(_observed())
-    assert [unit.train.key for unit in todo.train] == [train_key for train_key, _ in KEYS]
-    assert len(todo.certify) == 9
+    assert [unit.train.key for unit in todo.train] == KEYS
+    assert len(todo.shards["certify"]) == 9
     assert todo.aggregate == AggregateUnit(grid="tiny")
 
 
@@ -46,23 +47,23 @@ def test_a_stale_records_file_is_made_anew() -> None:
 
 def test_only_missing_images_are_certified() -> None:
     done = {0: EVERYTHING, 1: (IndexRange(start=0, stop=14),), 2: EVERYTHING}
-    (unit,) = _plan(_observed(3, done)).certify
-    assert unit.run is MANIFEST.runs[1]
+    (unit,) = _plan(_observed(3, done)).shards["certify"]
+    assert unit.run is MANIFEST.of("certify")[1]
     assert list(unit.indices) == list(range(14, 21))
 
 
 def test_another_number_of_shards_uses_what_is_there() -> None:
     done = dict.fromkeys(range(3), (IndexRange(start=0, stop=7), IndexRange(start=14, stop=21)))
-    assert {tuple(unit.indices) for unit in _plan(_observed(3, done), num_shards=1).certify} == {tuple(range(7, 14))}
+    assert {tuple(unit.indices) for unit in _plan(_observed(3, done), num_shards=1).shards["certify"]} == {
+        tuple(range(7, 14))
+    }
 
 
 def test_one_model_in_two_runs_is_trained_once() -> None:
     manifest = tiny_manifest("grid.blocks=[{method: gaussian, sigma: 0.25, sigma_cert: [0.25, 0.5]}]")
-    observed = Observation(
-        trained=frozenset(), certified={(r.train.key, r.certify.key): () for r in manifest.runs}, aggregated=False
-    )
+    observed = Observation(trained=frozenset(), shards={run.place: () for run in manifest.runs}, aggregated=False)
     todo = plan(manifest, observed, num_shards=1)
-    assert (len(todo.train), len(todo.certify)) == (1, 2)
+    assert (len(todo.train), len(todo.shards["certify"])) == (1, 2)
 
 
 def test_certification_waits_for_its_own_training_only() -> None:
@@ -70,21 +71,21 @@ def test_certification_waits_for_its_own_training_only() -> None:
     train = schedule.next_ready(running=())
     assert isinstance(train, TrainUnit)
     first, second = schedule.next_ready(running=[train]), schedule.next_ready(running=[train])
-    assert isinstance(first, CertifyUnit)
-    assert isinstance(second, CertifyUnit)
-    assert {first.run.train.key, second.run.train.key} == {KEYS[0][0], KEYS[1][0]}
+    assert isinstance(first, ShardUnit)
+    assert isinstance(second, ShardUnit)
+    assert {first.run.train.key, second.run.train.key} == {KEYS[0], KEYS[1]}
     assert schedule.next_ready(running=[train]) is None
     schedule.finish(train, succeeded=True)
     third = schedule.next_ready(running=())
-    assert isinstance(third, CertifyUnit)
-    assert third.run.train.key == KEYS[2][0]
+    assert isinstance(third, ShardUnit)
+    assert third.run.train.key == KEYS[2]
 
 
 def test_a_failed_training_holds_back_its_own_certification_and_the_aggregate() -> None:
     schedule = Schedule(_plan(_observed(), num_shards=1))
     taken = []
     while (unit := schedule.next_ready(running=())) is not None:
-        schedule.finish(unit, succeeded=unit.name != f"train/{KEYS[1][0]}")
+        schedule.finish(unit, succeeded=unit.name != f"train/{KEYS[1]}")
         taken.append(unit)
     assert len(taken) == 3 + 2
     assert [unit.stage for unit in schedule.left] == ["certify", "aggregate"]
@@ -93,7 +94,7 @@ def test_a_failed_training_holds_back_its_own_certification_and_the_aggregate() 
 def test_aggregation_waits_for_everything() -> None:
     schedule = Schedule(_plan(_observed(3, {0: EVERYTHING, 1: EVERYTHING}), num_shards=1))
     certify = schedule.next_ready(running=())
-    assert isinstance(certify, CertifyUnit)
+    assert isinstance(certify, ShardUnit)
     assert schedule.next_ready(running=[certify]) is None
     schedule.finish(certify, succeeded=True)
     assert schedule.next_ready(running=()) == AggregateUnit(grid="tiny")

@@ -18,7 +18,7 @@ from jobs.files.store import Store
 from jobs.processes import unit_process, worker
 from jobs.specs.indices import IndexRange
 from jobs.specs.runs import Run
-from jobs.specs.units import CertifyUnit, TrainUnit
+from jobs.specs.units import ShardUnit, TrainUnit
 from pipeline.estimate import estimate
 from pipeline.launch import launch
 from pipeline.state.activity import Activity, read_activity
@@ -57,10 +57,10 @@ def test_a_complete_grid(store: Store, capsys: pytest.CaptureFixture[str]) -> No
 
 def test_missing_and_failed_are_told_apart(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     run = _run(store)
-    store.shard_path(run.train.key, run.certify.key, IndexRange(start=0, stop=7)).unlink()
+    store.shard_path(run.place, IndexRange(start=0, stop=7)).unlink()
     first = read_manifest(store.manifest_path("tiny")).runs[0]
     store.checkpoint_path(first.train.key).unlink()
-    unit = CertifyUnit(run=run, indices=IndexRange(start=0, stop=7))
+    unit = ShardUnit(run=run, indices=IndexRange(start=0, stop=7))
     record_death(store, unit, "unknown", "the process was killed", store.log_path("tiny", unit.name))
     text = _status(store, capsys)
     assert _row(text, "train") == [3, 2, 0, 0, 0, 1]
@@ -79,8 +79,8 @@ def test_a_failure_that_was_made_good_is_not_shown(store: Store, capsys: pytest.
 def test_a_launch_at_work_shows_what_runs(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     run = _run(store)
     store.checkpoint_path(run.train.key).unlink()
-    shutil.rmtree(store.certify_dir(run.train.key, run.certify.key))
-    shard = CertifyUnit(run=run, indices=IndexRange(start=0, stop=7))
+    shutil.rmtree(store.shards_dir(run.place))
+    shard = ShardUnit(run=run, indices=IndexRange(start=0, stop=7))
     activity = {"running": [TrainUnit(train=run.train).name], "queued": [shard.name], "pid": 1, "time": 0}
     write_json(store.activity_path("tiny"), activity)
     with filelock.FileLock(store.launch_lock_path()):

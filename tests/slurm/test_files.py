@@ -19,19 +19,10 @@ def test_a_torn_shard_and_one_of_something_else(
 ) -> None:
     complete = site.copy_from(undisturbed_site_results, "grids/*/records.parquet")
     runs = site.manifest.runs
-    torn, foreign = (
-        site.store.shard_path(
-            run.train.key, run.certify.key, site.store.finished_shards(run.train.key, run.certify.key)[0]
-        )
-        for run in runs
-    )
+    torn, foreign = (site.store.shard_path(run.place, site.store.finished_shards(run.place)[0]) for run in runs)
     torn.write_bytes(torn.read_bytes()[:-200])
     shutil.copy(foreign, torn.with_suffix(".copy"))
-    other = site.store.shard_path(
-        runs[0].train.key,
-        runs[0].certify.key,
-        site.store.finished_shards(runs[0].train.key, runs[0].certify.key)[1],
-    )
+    other = site.store.shard_path(runs[0].place, site.store.finished_shards(runs[0].place)[1])
     shutil.copy(other, foreign)
     torn.with_suffix(".copy").unlink()
     site.launch("wait=true", expect=1)

@@ -14,6 +14,7 @@ from jobs.errors import ConfigError
 from jobs.files import records
 from jobs.files.attack_records import ATTACK
 from jobs.files.store import Store
+from jobs.specs.runs import Place
 from pipeline.launch import launch
 from tests.grids import compose_tiny
 
@@ -39,7 +40,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def attacked(results: Path) -> pd.DataFrame:
-    frame: pd.DataFrame = records.read_records(Store(results).attack_records_path("tiny"), ATTACK).to_pandas()
+    frame: pd.DataFrame = records.read_records(Store(results).records_path("tiny", "attack"), ATTACK).to_pandas()
     return frame
 
 
@@ -90,9 +91,9 @@ def test_without_the_aggregate_complete_attacks_are_drawn_and_others_left_out(
     results: Path, attacked: pd.DataFrame, tmp_path: Path
 ) -> None:
     store = Store(results)
-    aggregate = store.attack_records_path("tiny")
+    aggregate = store.records_path("tiny", "attack")
     lost = attacked.query("method == 'gaussian' and attack == 'stein' and n == 50 and epsilon == 0.5").iloc[0]
-    shard = next(store.attack_dir(lost["train_key"], lost["attack_key"]).glob("*.parquet"))
+    shard = next(store.shards_dir(Place(lost["train_key"], "attack", lost["attack_key"])).glob("*.parquet"))
     away = {path: path.rename(tmp_path / path.name) for path in (aggregate, shard)}
     try:
         out = tmp_path / "out"

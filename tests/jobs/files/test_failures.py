@@ -10,10 +10,10 @@ from jobs.files import failures
 from jobs.files.store import Store
 from jobs.processes import worker
 from jobs.specs.indices import IndexRange
-from jobs.specs.units import AggregateUnit, CertifyUnit, TrainUnit, Unit
+from jobs.specs.units import AggregateUnit, ShardUnit, TrainUnit, Unit
 from tests.jobs.units import PGD_RUN, RESOURCES
 
-SHARD = CertifyUnit(run=PGD_RUN, indices=IndexRange(start=0, stop=7))
+SHARD = ShardUnit(run=PGD_RUN, indices=IndexRange(start=0, stop=7))
 UNITS: list[Unit] = [TrainUnit(train=PGD_RUN.train), SHARD, AggregateUnit(grid="tiny")]
 
 
@@ -77,7 +77,7 @@ def test_the_worker_writes_down_what_ended_a_unit(tmp_path: Path) -> None:
     assert "no such checkpoint" in failure.message
     assert "Traceback" in failure.traceback
     assert failure.log_path == str(tmp_path / "a.log")
-    assert store.failed_shards(PGD_RUN.train.key, PGD_RUN.certify.key) == [SHARD.indices]
+    assert store.failed_shards(PGD_RUN.place) == [SHARD.indices]
 
 
 def test_a_damaged_failure_record_is_an_attempt_all_the_same(tmp_path: Path) -> None:

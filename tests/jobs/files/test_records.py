@@ -10,8 +10,12 @@ import pytest
 
 from jobs.errors import RecordError
 from jobs.files import records
+from jobs.files.layouts import spec_metadata
+from jobs.specs.indices import IndexRange
+from jobs.specs.runs import Run
 from tests.jobs.specs.test_specs import CERTIFY, GAUSSIAN
 
+RUN = Run(train=GAUSSIAN, task=CERTIFY, indices=IndexRange(start=0, stop=2))
 PINNED_SCHEMA = """\
 train_key: string not null
 certify_key: string not null
@@ -70,7 +74,7 @@ def table() -> pa.Table:
 @pytest.fixture
 def path(tmp_path: Path, table: pa.Table) -> Path:
     path = tmp_path / "000000-000002-001.parquet"
-    records.write_records(path, table, records.spec_metadata(GAUSSIAN, CERTIFY))
+    records.write_records(path, table, spec_metadata(RUN))
     return path
 
 
@@ -80,7 +84,7 @@ def test_the_schema_is_pinned() -> None:
 
 def test_records_survive_the_disk(path: Path, table: pa.Table) -> None:
     assert records.read_records(path).equals(table)
-    assert records.check_metadata(path, records.spec_metadata(GAUSSIAN, CERTIFY))["smoothadv.schema_version"] == "1"
+    assert records.check_metadata(path, spec_metadata(RUN))["smoothadv.schema_version"] == "1"
 
 
 def test_a_file_written_by_version_1_still_loads() -> None:
@@ -156,6 +160,6 @@ def test_a_null_is_named(path: Path, table: pa.Table) -> None:
 
 
 def test_records_of_another_spec_are_foreign(path: Path) -> None:
-    other = replace(CERTIFY, n=500)
+    other = replace(RUN, task=replace(CERTIFY, n=500))
     with pytest.raises(RecordError, match=r"foreign records, certify_spec differs: n is 1000, expected 500"):
-        records.check_metadata(path, records.spec_metadata(GAUSSIAN, other))
+        records.check_metadata(path, spec_metadata(other))

@@ -18,12 +18,11 @@ from jobs.networks import checkpoint
 from jobs.networks.classifier import build_classifier
 from jobs.networks.compilation import compiled
 from jobs.networks.folding import FoldedClassifier
-from jobs.specs.runs import Run
 from jobs.specs.train import TrainSpec
 from jobs.specs.units import Resources, TrainUnit
 from jobs.training.steps import Stepper
 from tests.jobs.training.test_steps import _batch, _random, _spec, _stepper
-from tests.jobs.units import PGD_RUN
+from tests.jobs.units import PGD_RUN, on_model
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs a C++ compiler (g++)"),
@@ -104,7 +103,7 @@ def test_not_compiled_is_the_module_itself() -> None:
 
 def test_a_training_is_compiled_where_its_resources_say_so(tmp_path: Path) -> None:
     spec = replace(PGD_RUN.train, epochs=3, batch_size=1297)  # all images: one shape to compile for
-    run = Run(train=spec, certify=PGD_RUN.certify, indices=PGD_RUN.indices)
+    run = on_model(PGD_RUN, spec)
     weights = []
     for compile in (False, True):
         store = Store(tmp_path / str(compile))

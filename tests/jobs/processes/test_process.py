@@ -20,7 +20,7 @@ from jobs.files.store import Store
 from jobs.processes import interrupt, unit_process
 from jobs.processes.unit_process import UnitProcess
 from jobs.specs.indices import IndexRange
-from jobs.specs.units import CertifyUnit, Resources, TrainUnit, Unit
+from jobs.specs.units import Resources, ShardUnit, TrainUnit, Unit
 
 SAVE_AT_THE_END_ONLY = Resources(device="cpu", save_every_s=3600.0)
 
@@ -51,20 +51,20 @@ def test_training_stops_at_once_and_goes_on_from_its_last_epoch(store: Store) ->
 
 def test_certification_saves_what_it_has_and_goes_on(store: Store) -> None:
     run = read_manifest(store.manifest_path("tiny")).runs[0]
-    shutil.rmtree(store.certify_dir(run.train.key, run.certify.key))
-    unit = CertifyUnit(run=run, indices=IndexRange(start=0, stop=500))
+    shutil.rmtree(store.shards_dir(run.place))
+    unit = ShardUnit(run=run, indices=IndexRange(start=0, stop=500))
     log = store.root / "unit.log"
     running = _interrupted(unit, store, lambda: log.exists() and "begin" in log.read_text())
     assert running.was_interrupted
     assert failures_of(store, unit) == []
-    path = store.partial_path(run.train.key, run.certify.key, unit.indices)
+    path = store.partial_path(run.place, unit.indices)
     assert 0 < records.num_rows(path) < 500
 
 
 def test_whoever_is_second_leaves_the_first_one_s_file(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     run = read_manifest(store.manifest_path("tiny")).runs[0]
-    unit = CertifyUnit(run=run, indices=IndexRange(start=0, stop=7))
-    path = store.shard_path(run.train.key, run.certify.key, unit.indices)
+    unit = ShardUnit(run=run, indices=IndexRange(start=0, stop=7))
+    path = store.shard_path(run.place, unit.indices)
     kept = path.rename(path.with_suffix(".kept"))
     load_images = shards.load_images
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -99,7 +99,7 @@ def test_all_problems_are_reported_at_once() -> None:
     ],
 )
 def test_a_bad_certification_is_refused(change: dict[str, object], message: str) -> None:
-    values = {key: getattr(CERTIFY, key) for key in CERTIFY.__dataclass_fields__}
+    values = asdict(CERTIFY)
     with pytest.raises(ConfigError) as caught:
         build(CertifySpec, {**values, **change}, where="certify")
     assert any(message in problem for problem in caught.value.problems)

@@ -21,9 +21,9 @@ from jobs.specs.train import TrainSpec, train_fields
 from jobs.training.steps import Stepper
 from tests.jobs.test_train import KEY, RUN, Killed, _assert_same_bits, _die_after, _weights
 from tests.jobs.training.test_steps import METHODS, Watch, _batch, _random, _spec, _stepper
-from tests.jobs.units import train_here
+from tests.jobs.units import on_model, retrained, train_here
 
-MIXED_RUN = Run(train=replace(RUN.train, precision="bfloat16"), certify=RUN.certify, indices=RUN.indices)
+MIXED_RUN = retrained(RUN, precision="bfloat16")
 MIXED_KEY = MIXED_RUN.train.key
 
 
@@ -96,7 +96,7 @@ def test_it_is_another_model_with_files_of_its_own(tmp_path: Path) -> None:
     assert train_fields(MIXED_RUN.train)["precision"] == "bfloat16"
     store = Store(tmp_path)
     spec = replace(MIXED_RUN.train, epochs=1)
-    train_here(store, Run(train=spec, certify=RUN.certify, indices=RUN.indices))
+    train_here(store, on_model(RUN, spec))
     path = store.checkpoint_path(spec.key)
     assert checkpoint.load_classifier(path, spec, torch.device("cpu")).classifier is not None
     with pytest.raises(checkpoint.CheckpointError, match="precision is 'bfloat16', expected None"):

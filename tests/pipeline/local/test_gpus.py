@@ -21,7 +21,7 @@ import pytest
 from configs.entry import run_command
 from jobs.files.failures import failures_of
 from jobs.files.store import Store
-from jobs.specs.units import AggregateUnit, CertifyUnit, Resources, TrainUnit, Unit
+from jobs.specs.units import AggregateUnit, Resources, ShardUnit, TrainUnit, Unit
 from pipeline.launch import launch
 from pipeline.local import gpus
 from pipeline.local.gpus import choose_gpus, num_gpus_of, visible_gpus
@@ -34,7 +34,7 @@ from tests.grids import grid_records, tiny, tiny_manifest
 from tests.pipeline.fake_slurm import FakeSlurm
 
 MANIFEST = tiny_manifest()
-TRAININGS = [TrainUnit(train=run.train) for run in MANIFEST.runs]
+TRAININGS = [TrainUnit(train=run.train) for run in MANIFEST.of("certify")]
 
 
 @pytest.mark.parametrize(
@@ -60,11 +60,11 @@ def test_who_gets_which_gpu(
 
 
 def test_what_units_work_on() -> None:
-    run = MANIFEST.runs[0]
+    run = MANIFEST.of("certify")[0]
     units: list[Unit] = [
         TrainUnit(train=run.train),
         TrainUnit(train=replace(run.train, num_processes=4)),
-        CertifyUnit(run=run, indices=run.indices),
+        ShardUnit(run=run, indices=run.indices),
         AggregateUnit(grid="tiny"),
     ]
     assert [num_gpus_of(unit) for unit in units] == [1, 4, 1, 0]

@@ -5,29 +5,29 @@ from dataclasses import replace
 import pytest
 
 from jobs.specs.indices import partition
-from jobs.specs.units import AttackUnit, CertifyUnit, TrainUnit
+from jobs.specs.units import ShardUnit, TrainUnit
 from pipeline.plan import Plan
 from pipeline.slurm.arrays import Block, blocks
 from tests.grids import tiny_manifest
 
 MANIFEST = tiny_manifest("attack=digits", "attack.epsilon=0.5")
-RUNS, ATTACKS = MANIFEST.runs, MANIFEST.attacks
+RUNS, ATTACKS = MANIFEST.of("certify"), MANIFEST.of("attack")
 
 
 def _plan(num_shards: list[int], *, trained: int = 0) -> Plan:
     """The three models, with so many shards each; the last ``trained`` of them need no training."""
     certify = [
-        CertifyUnit(run=run, indices=indices)
+        ShardUnit(run=run, indices=indices)
         for run, number in zip(RUNS, num_shards, strict=True)
         for indices in partition(range(number), 1)
     ]
     train = tuple(TrainUnit(train=run.train) for run in RUNS[: len(RUNS) - trained])
-    return Plan(train=train, certify=tuple(certify), aggregate=None)
+    return Plan(train=train, shards={"certify": tuple(certify), "attack": ()}, aggregate=None)
 
 
 def _models(block: Block) -> list[list[list[str]]]:
     """Train keys of each task of each array."""
-    arrays = (block.train, *block.certify)
+    arrays = (block.train, *block.sharded.get("certify", ()))
     return [[[unit.name.split("/")[1] for unit in task] for task in array] for array in arrays]
 
 
@@ -47,7 +47,7 @@ def test_every_unit_is_in_one_task_behind_its_own_training(
             assert all(array)  # no task without a unit
             for index, models in enumerate(array):
                 assert set(models) <= set(train[index])
-        assert all(len(task) <= units_per_job for array in (block.train, *block.certify) for task in array)
+        assert all(len(task) <= units_per_job for array in block.arrays for task in array)
 
 
 def test_trained_models_do_not_wait_and_those_in_training_wait_for_that() -> None:
@@ -75,11 +75,12 @@ def test_attacks_are_arrays_of_their_own_behind_the_same_training(
     num_attack_shards: list[int], max_array_size: int, trained: int
 ) -> None:
     attack = [
-        AttackUnit(run=run, indices=indices)
+        ShardUnit(run=run, indices=indices)
         for run, number in zip(ATTACKS, num_attack_shards, strict=True)
         for indices in partition(range(number), 1)
     ]
-    plan = replace(_plan([2, 1, 2], trained=trained), attack=tuple(attack))
+    certified = _plan([2, 1, 2], trained=trained)
+    plan = replace(certified, shards={**certified.shards, "attack": tuple(attack)})
     made = blocks(plan, units_per_job=1, max_array_size=max_array_size, in_training=frozenset())
     assert sorted(unit.name for block in made for unit in block.units) == sorted(unit.name for unit in plan.units)
     for block in made:

@@ -17,7 +17,7 @@ from jobs.files.failures import FailureClass, Place, record_death
 from jobs.files.manifest import read_manifest
 from jobs.files.store import Store
 from jobs.specs.indices import IndexRange
-from jobs.specs.units import CertifyUnit, TrainUnit, Unit
+from jobs.specs.units import ShardUnit, TrainUnit, Unit
 from pipeline.cancel import cancel
 from pipeline.launch import launch
 from pipeline.state import queue
@@ -315,9 +315,9 @@ def test_a_shard_that_failed_twice_waits_also_when_shards_are_cut_anew(
     shutil.copytree(undisturbed_results, results)
     store = Store(results)
     run = read_manifest(store.manifest_path("tiny")).runs[0]
-    shutil.rmtree(store.certify_dir(run.train.key, run.certify.key))
-    _fail(results, CertifyUnit(run=run, indices=IndexRange(start=0, stop=7)), "cuda_oom")
-    _fail(results, CertifyUnit(run=run, indices=IndexRange(start=0, stop=21)), "cuda_oom")
+    shutil.rmtree(store.shards_dir(run.place))
+    _fail(results, ShardUnit(run=run, indices=IndexRange(start=0, stop=7)), "cuda_oom")
+    _fail(results, ShardUnit(run=run, indices=IndexRange(start=0, stop=21)), "cuda_oom")
     assert _launch(results) == 1
     (script,) = fake.scripts
     assert "#SBATCH --array=0-1%2" in script  # images 7 to 20 failed once only
@@ -367,7 +367,7 @@ def test_a_running_launch_s_earlier_aggregation_is_replaced(
     store.records_path("tiny").unlink()
     assert _launch(results) == 0
     assert len(fake.scripts) == 1
-    shutil.rmtree(store.certify_dir(run.train.key, run.certify.key))
+    shutil.rmtree(store.shards_dir(run.place))
     assert _launch(results) == 0
     assert fake.option("dependency") == [None, "afterany:2"]
 

@@ -40,7 +40,7 @@ def test_a_second_time_limit_without_progress_is_a_failure(
     tmp_path: Path, restart_count: int, minutes: int, is_in_vain: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Warned as submitit warns it, in a signal's handler, before the first epoch is over."""
-    store, unit = Store(tmp_path), TrainUnit(train=replace(MANIFEST.runs[0].train, epochs=1000))
+    store, unit = Store(tmp_path), TrainUnit(train=replace(MANIFEST.of("certify")[0].train, epochs=1000))
     limits = {"train": TIME_LIMIT_MIN}
     launch = Launch(manifest=MANIFEST, resources=Resources(device="cpu"), time_limits_min=limits, grace_s=1)
     job = ArrayTask(store=store, grid="tiny", units=[unit], launch=launch, time_limit_min=TIME_LIMIT_MIN)

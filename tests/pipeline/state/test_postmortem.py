@@ -13,7 +13,7 @@ from pipeline.state.postmortem import Death, find_deaths, record_deaths
 from tests.grids import tiny_manifest
 
 MANIFEST = tiny_manifest()
-FIRST, SECOND, _ = (f"train/{run.train.key}" for run in MANIFEST.runs)
+FIRST, SECOND, _ = (f"train/{run.train.key}" for run in MANIFEST.of("certify"))
 NAME = ArrayName(grid="tiny", launch="20260101-120000-abcdef", array="train-0")
 BEGIN = "2026-01-01 12:00:00,000 INFO begin {} on n7 gpus [0,1]\n"
 STEP = "slurmstepd-n7: error: *** STEP 5.0 ON n7 CANCELLED AT 2026-01-01T12:01:00 {}***\n"
@@ -86,7 +86,7 @@ def test_of_several_tasks_the_one_that_failed_says_why(tmp_path: Path) -> None:
 def test_a_death_is_written_down_once(tmp_path: Path) -> None:
     deaths = _deaths(tmp_path, BEGIN.format(FIRST))
     (failure,) = record_deaths(deaths, MANIFEST, Store(tmp_path))
-    unit = TrainUnit(train=MANIFEST.runs[0].train)
+    unit = TrainUnit(train=MANIFEST.of("certify")[0].train)
     assert failures_of(Store(tmp_path), unit) == [failure]
     recorded = {FIRST: failure}
     assert find_deaths(MANIFEST, Store(tmp_path), is_pending=lambda name: True, recorded=recorded) == []
