@@ -1,1 +1,1 @@
-"""The configuration: YAML files by group, and the way from a command line to a plain dictionary."""
+"""The configuration: YAML files by group, and the code that turns a command line into a dictionary."""

@@ -1,6 +1,6 @@
-"""Hydra's composition of the files in this folder, with errors that name the valid choices.
+"""Composes the files in this folder with Hydra; errors name the valid choices.
 
-Only this module and ``overrides`` know Hydra and OmegaConf. What comes out is plain Python.
+Only this module and ``overrides`` import Hydra and OmegaConf. The result is plain Python.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, fields
 from typing import Any
 
+import hydra
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.types import Override
@@ -20,22 +22,28 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from configs.files import CONFIG_DIR, groups_of, options_of
 from configs.overrides import apply_overrides, first_lines, is_hydras, parse_overrides
 from jobs.errors import ConfigError
+from jobs.specs.attack import AttackSpec
+from jobs.specs.certify import CertifySpec
+from jobs.specs.train import TrainSpec
 from jobs.validation import unknown_choice
+
+# Hydra 1.3 must be asked for its own defaults; 1.4 has no others, and deprecates the question.
+VERSION_BASE = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 
 
 def compose_config(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """The configuration that a command line gives.
+    """The configuration that a command line describes.
 
     Args:
         config_name: The primary configuration, a file in this folder.
         overrides: As on the command line: ``["grid=digits", "certify.n=1000"]``. Paths (results, source,
-            output, train.checkpoint, data.NAME) are taken as they are written, but for a ~/ at their beginning.
+            output, train.checkpoint, data.NAME) are taken literally, except for a leading ~/.
 
     Raises:
-        ConfigError: It does not compose; names the key or option and the valid ones.
+        ConfigError: It does not compose. Names the key or option and the valid ones.
     """
-    # Where the primary configuration has no group "grid", grid=NAME names any grid in the results,
-    # also one without a file in configs/grid, and Hydra must not take it for a choice of file.
+    # If the primary configuration has no group "grid", grid=NAME names a grid in the results. It may have
+    # no file in configs/grid, so Hydra must not see it.
     groups = groups_of(config_name)
     names = [text for text in overrides if "grid" not in groups and text.startswith("grid=")]
     parsed = parse_overrides([text for text in overrides if text not in names])
@@ -43,7 +51,7 @@ def compose_config(config_name: str, overrides: Sequence[str]) -> dict[str, Any]
     values = [override for override in parsed if not _chooses_file(override, groups)]
     choices = [override.input_line or "" for override in parsed if override not in values]
     config = copy.deepcopy(_compose(config_name, *choices))
-    _check_keys(config, parsed, values)
+    _check_keys(config, groups, parsed, values)
     apply_overrides(config, values)
     if names:
         config.grid = names[-1].partition("=")[2]
@@ -57,16 +65,16 @@ def to_yaml(values: dict[str, Any]) -> str:
 
 
 def _chooses_file(override: Override, groups: Mapping[str, bool]) -> bool:
-    """Whether it is Hydra's to apply: a choice of a group, also of one that is added, or a setting of Hydra."""
+    """Whether Hydra applies it: a choice in a group, an added group, or a setting of Hydra itself."""
     adds_group = override.is_add() and "." not in override.key_or_group
     return override.key_or_group in groups or adds_group or is_hydras(override)
 
 
 def _check_choices(groups: Mapping[str, bool], overrides: Sequence[Override]) -> None:
-    """Every group that must be chosen is, and every option chosen exists."""
+    """Raise ConfigError unless every required group is chosen and every chosen option exists."""
     chosen = {override.key_or_group: override.value() for override in overrides if override.key_or_group in groups}
     problems = [
-        f"{group} is required; write {group}=NAME; valid: {', '.join(options_of(group))}"
+        f"{group} is required; write {group}=NAME; valid: {_listed(group)}"
         for group, is_required in groups.items()
         if is_required and group not in chosen
     ]
@@ -80,28 +88,53 @@ def _check_choices(groups: Mapping[str, bool], overrides: Sequence[Override]) ->
         raise ConfigError(problems)
 
 
-def _check_keys(config: DictConfig, overrides: Sequence[Override], values: Sequence[Override]) -> None:
-    """Every key whose value is overridden exists (one added with + is the entry's to judge) and has an effect."""
+def _check_keys(
+    config: DictConfig, groups: Mapping[str, bool], overrides: Sequence[Override], values: Sequence[Override]
+) -> None:
+    """Raise ConfigError unless every overridden key exists and has an effect; the command checks keys added with +."""
     if isinstance(config.get("grid"), DictConfig) and "grid" in config.grid:
         raise ConfigError(["grid: the first line of its file must be: # @package _global_"])
-    known = _keys(OmegaConf.to_container(config, resolve=False))  # values that are required may still be missing
+    known = _keys(OmegaConf.to_container(config, resolve=False))  # required values may still be missing
     given = [override.value() for override in values if override.key_or_group == "grid.blocks"]
     idle = dict(_without_effect(overrides, given[-1] if given else _blocks(config)))
     problems = list(idle.values())
-    for override in values:
-        key = override.key_or_group
-        if not override.is_add() and key not in known and key not in idle:
-            parent = key.rpartition(".")[0]
-            siblings = [name for name in known if name.rpartition(".")[0] == (parent if parent in known else "")]
-            problem = unknown_choice("key", key, siblings, also_near=known)
-            adding = f"; one with a default that is not listed is added by +{override.input_line}"
-            problems.append(problem + (adding if parent in ("train", "certify") else ""))
+    problems += [
+        _unknown_key(override, config, known, groups)
+        for override in values
+        if not override.is_add() and override.key_or_group not in (*known, *idle)
+    ]
     if problems:
         raise ConfigError(problems)
 
 
+def _unknown_key(override: Override, config: DictConfig, known: Sequence[str], groups: Mapping[str, bool]) -> str:
+    """Why a key cannot be overridden, and what to write instead."""
+    key = override.key_or_group
+    parent, _, name = key.rpartition(".")
+    siblings = OmegaConf.select(config, parent) if parent else None
+    if not isinstance(siblings, DictConfig):
+        return unknown_choice("key", key, [str(other) for other in config], also_near=known)
+    if not siblings and parent in groups:
+        return f"{key}: the chosen {parent} has no keys; choose another with {parent}=NAME: {_listed(parent)}"
+    optional = _optional_keys(parent)
+    if name in optional or not siblings:
+        return f"{key} is not in the chosen files; write +{override.input_line} to set it"
+    return f"{parent}: {unknown_choice('key', name, list(dict.fromkeys([*map(str, siblings), *optional])))}"
+
+
+def _optional_keys(group: str) -> list[str]:
+    """The keys of a group that its files may leave out."""
+    spec = {"train": TrainSpec, "certify": CertifySpec, "attack": AttackSpec}.get(group)
+    names = [field.name for field in fields(spec) if field.default is not MISSING] if spec else []
+    return [name.removesuffix("_sha256") for name in names]  # a checkpoint is given by its path
+
+
+def _listed(group: str) -> str:
+    return ", ".join(options_of(group))
+
+
 def _without_effect(overrides: Sequence[Override], blocks: object) -> Iterator[tuple[str, str]]:
-    """What is set for all models though blocks of the grid set it for theirs, by key, with the reason to refuse it."""
+    """Keys that are set for all models although blocks of the grid override them, each with a message."""
     for override in overrides:
         key = override.key_or_group
         name = "train.architecture" if key == "model" else key
@@ -112,13 +145,13 @@ def _without_effect(overrides: Sequence[Override], blocks: object) -> Iterator[t
         if setting:
             yield (
                 key,
-                f"{override.input_line}: blocks that set {axis} themselves go before it ({', '.join(setting)}); "
-                f'set {axis} there: in a grid file of your own, or with "grid.blocks=[...]"',
+                f"{override.input_line} has no effect, because blocks of the grid set {axis} ({', '.join(setting)}); "
+                f'change {axis} in your own grid file, or with "grid.blocks=[...]"',
             )
 
 
 def _leave_to_blocks(config: DictConfig) -> None:
-    """Values that train requires are not missing where every block of the grid has its own."""
+    """Required values of train may be missing if every block of the grid sets them."""
     blocks = _blocks(config)
     if blocks and isinstance(config.train, DictConfig):
         for key in list(config.train):
@@ -132,7 +165,7 @@ def _blocks(config: DictConfig) -> object:
 
 
 def _sequence(blocks: object) -> list[Mapping[str, object]]:
-    """The blocks of a grid; whatever is none stands for an empty one, and is the entry's to judge."""
+    """The blocks of a grid, an empty one in place of anything that is not a mapping; the command checks those."""
     if not isinstance(blocks, Sequence) or isinstance(blocks, str):
         return []
     return [block if isinstance(block, Mapping) else {} for block in blocks]
@@ -140,14 +173,14 @@ def _sequence(blocks: object) -> list[Mapping[str, object]]:
 
 @functools.cache
 def _compose(config_name: str, *choices: str) -> DictConfig:
-    """The chosen files as Hydra puts them together; shared, so copy it before changing it."""
+    """The chosen files as Hydra composes them. The result is shared: copy it before changing it."""
     try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
+        with initialize_config_dir(config_dir=str(CONFIG_DIR), **VERSION_BASE):
             return compose(config_name=config_name, overrides=list(choices))
     except HydraException as error:
         raise ConfigError([first_lines(error)]) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError([f"a configuration file is no sound YAML: {' '.join(str(error).split())}"]) from error
+        raise ConfigError([f"a configuration file is not valid YAML: {' '.join(str(error).split())}"]) from error
 
 
 def _to_plain(config: DictConfig) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the commands have in common: help, configuration, exit codes."""
+"""What all commands share: help, configuration, exit codes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ EXIT_FAILED, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 2, 130
 def run_entry(config_name: str, act: Callable[[dict[str, Any]], int]) -> NoReturn:
     """Compose the configuration of ``sys.argv``, act on it, and exit the process.
 
-    Hydra's own runner is not used: it would make working directories and log files, and end every
-    mistake on the command line with exit code 1.
+    Hydra's own runner is not used: it would create working directories and log files, and exit with 1
+    after a mistake on the command line.
 
-    Exit codes: what ``act`` returns; 2 for a command line that does not compose or a ConfigError;
+    Exit codes: that of ``act``; 2 for a ConfigError, including a command line that does not compose;
     130 when interrupted.
 
     Args:
         config_name: The primary configuration, a file in this folder. Its leading comment is the
             help text.
-        act: Takes the configuration as plain dictionaries and lists; returns the exit code.
+        act: Takes the configuration as plain dictionaries and lists, and returns the exit code.
     """
     sys.exit(run_command(config_name, act, sys.argv[1:]))
 
@@ -55,19 +55,19 @@ def run_command(config_name: str, act: Callable[[dict[str, Any]], int], argument
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
         return EXIT_CONFIG
-    except BrokenPipeError:  # whoever read our output has seen enough; nor may the exit flush to it
+    except BrokenPipeError:  # the reader of our output has closed it; flushing at exit must not fail either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
-    except OSError as error:  # a full disk, a folder that may not be read: nothing a traceback explains
+    except OSError as error:  # such as a full disk or an unreadable folder; a traceback would not help
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
+        print("interrupted; run the same command again to resume", file=sys.stderr)
         return EXIT_INTERRUPTED
 
 
 def help_text(config_name: str) -> str:
-    """The comment that heads a primary configuration, its groups' options, and its keys."""
+    """The leading comment of a primary configuration, the options of its groups, and its keys."""
     lines = _lines(config_name)
     body_starts = next(number for number, line in enumerate(lines) if not line.startswith("#"))
     text = [line.removeprefix("#").removeprefix(" ") for line in lines[:body_starts]]
@@ -78,7 +78,7 @@ def help_text(config_name: str) -> str:
         text += [f"  {group:9} {', '.join(options_of(group))}" for group in groups]
     text += ["", "Keys and their defaults:"]
     text += [f"  {line}" for line in keys]
-    text += ["", "--cfg job prints the whole configuration and does nothing."]
+    text += ["", "--cfg job prints the whole configuration and does nothing else."]
     return "\n".join(text)
 
 

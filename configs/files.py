@@ -1,6 +1,6 @@
-"""The YAML files of this folder: what the commands and their groups can be configured with.
+"""The YAML files of this folder: the commands, their groups, and the options of each group.
 
-Reads them as plain YAML, so that ``--help`` need not wait for Hydra.
+They are read as plain YAML, so that ``--help`` does not import Hydra.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ CONFIG_DIR = Path(__file__).parent.resolve()
 
 
 def lines_of(config_name: str) -> list[str]:
-    """The lines of a primary configuration; the comment that heads it is the help text of its command."""
+    """The lines of a primary configuration; its leading comment is the help text of its command."""
     return (CONFIG_DIR / f"{config_name}.yaml").read_text(encoding="utf-8").splitlines()
 
 

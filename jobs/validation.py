@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -48,7 +48,7 @@ def collect(problems: list[str], cls: type[T], values: Mapping[str, Any], *, whe
         return None
 
 
-def unknown_choice(what: str, value: object, valid: list[str], also_near: list[str] | None = None) -> str:
+def unknown_choice(what: str, value: object, valid: Sequence[str], also_near: Sequence[str] = ()) -> str:
     """A message for a name that is not among the valid ones, with the nearest one suggested.
 
     Args:
@@ -57,7 +57,7 @@ def unknown_choice(what: str, value: object, valid: list[str], also_near: list[s
         valid: The names to list.
         also_near: Further names worth suggesting, too many to list.
     """
-    near = difflib.get_close_matches(str(value), [*valid, *(also_near or [])], n=1)
+    near = difflib.get_close_matches(str(value), [*valid, *also_near], n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return f"unknown {what} {value!r}{hint}; valid: {', '.join(valid)}"
 
@@ -71,6 +71,10 @@ def _describe(cls: type[Any], problem: Any, where: str) -> str:
         return f"{where}: {unknown_choice('key', key, known)}" if known else f"{location}: unknown key"
     if kind in ("missing", "missing_argument"):
         return f"{location}: a value is required"
+    if kind in ("dataclass_exact_type", "dict_type"):
+        return f"{location}: write keys with values, got {value!r}"
+    if kind == "list_type":
+        return f"{location}: write a list, got {value!r}"
     if kind == "literal_error":
         return f"{location}: {value!r} is not valid; valid: {problem['ctx']['expected']}"
     if kind == "value_error":  # raised by our own validators, whose text is complete

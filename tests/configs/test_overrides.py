@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from configs.composition import compose_config
+from configs.composition import VERSION_BASE, compose_config
 from configs.files import CONFIG_DIR
 from jobs.errors import ConfigError
 
@@ -34,7 +34,7 @@ from jobs.errors import ConfigError
     ],
 )
 def test_a_command_line_composes_as_with_hydra_alone(overrides: list[str]) -> None:
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
+    with initialize_config_dir(config_dir=str(CONFIG_DIR), **VERSION_BASE):
         expected = OmegaConf.to_container(compose("launch", ["grid=digits", *overrides]), resolve=True)
     assert compose_config("launch", ["grid=digits", *overrides]) == expected
 
@@ -42,10 +42,10 @@ def test_a_command_line_composes_as_with_hydra_alone(overrides: list[str]) -> No
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("~train.epochs=12345", "~train.epochs=12345: the value of train.epochs is 15; write ~train.epochs"),
-        ("+train.epochs=5", "+train.epochs=5: train.epochs is set already; write ++train.epochs=VALUE"),
-        ("train.epochs@x=5", "train.epochs@x=5: @ has a meaning for groups only"),
-        ("+train.epochs.x=[", "cannot read '+train.epochs.x=['"),
+        ("~train.epochs=12345", "~train.epochs=12345: train.epochs is 15, not 12345; write ~train.epochs to delete it"),
+        ("+train.epochs=5", "+train.epochs=5: train.epochs is already set; write train.epochs=VALUE"),
+        ("train.epochs@x=5", "train.epochs@x=5: @ is valid for groups only"),
+        ("+train.epochs.x=[", "cannot parse the argument '+train.epochs.x=['"),
         ("train.epochs.x=5", "unknown key 'train.epochs.x'"),
     ],
 )

@@ -172,6 +172,6 @@ def test_ctrl_c_ends_the_workers_and_says_how_to_go_on(tmp_path: Path, undisturb
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 130
-        assert "run the same command again to go on" in errors
+        assert "run the same command again to resume" in errors
         _await_empty(process.pid)
     _finish(tmp_path, undisturbed_records)
