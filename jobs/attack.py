@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from jobs.specs.units import Resources, ShardUnit
 from smoothing.attacks import smoothadv_pgd, vanilla_pgd
 from smoothing.certificate import prediction_from_counts
 from smoothing.certify import LabelledImage
-from smoothing.counts import class_counts
+from smoothing.counts import LogitsError, class_counts
 from smoothing.ddn import smoothadv_ddn
 from smoothing.gradients import gradient_estimator
 from smoothing.noise import BLOCK_ROWS, NoiseStream
@@ -65,7 +66,12 @@ def run(unit: ShardUnit, store: Store, resources: Resources) -> None:
 
 
 def attacked(classifier: torch.nn.Module, labelled: LabelledImage, spec: AttackSpec) -> Tensor:
-    """The adversarial image, shape (C, H, W), that an attack finds."""
+    """The adversarial image, shape (C, H, W), that an attack finds.
+
+    Raises:
+        LogitsError: Logits are not finite: an attack that follows them finds nothing, and says nothing.
+    """
+    finite = functools.partial(_finite_logits, classifier)
     inputs_BCHW = labelled.image_CHW.unsqueeze(0)
     labels_B = torch.tensor([labelled.label], device=inputs_BCHW.device)
     entropy = np.random.SeedSequence((spec.seed, labelled.index)).generate_state(1, np.uint32)[0]
@@ -76,9 +82,16 @@ def attacked(classifier: torch.nn.Module, labelled: LabelledImage, spec: AttackS
         "estimator": gradient_estimator(spec.attack, sigma=spec.sigma, inverse_temperature=spec.inverse_temperature),
     }
     if spec.attack == "vanilla":
-        return vanilla_pgd(classifier, inputs_BCHW, labels_B, **settings)[0]
+        return vanilla_pgd(finite, inputs_BCHW, labels_B, **settings)[0]
     attack = smoothadv_ddn if spec.attack == "ddn" else smoothadv_pgd
-    return attack(classifier, inputs_BCHW, labels_B, _noise(labelled, spec), **settings)[0]
+    return attack(finite, inputs_BCHW, labels_B, _noise(labelled, spec), **settings)[0]
+
+
+def _finite_logits(classifier: torch.nn.Module, inputs_BCHW: Tensor) -> Tensor:
+    logits_BK: Tensor = classifier(inputs_BCHW)
+    if not logits_BK.isfinite().all():
+        raise LogitsError("the classifier's logits are not finite where it is attacked")
+    return logits_BK
 
 
 def _noise(labelled: LabelledImage, spec: AttackSpec) -> Tensor:

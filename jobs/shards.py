@@ -24,6 +24,7 @@ from jobs.processes.device import device_name, set_up_device
 from jobs.specs.indices import IndexRange, partition
 from jobs.specs.units import Resources, ShardUnit
 from smoothing.certify import LabelledImage
+from smoothing.counts import LogitsError
 
 Row = Mapping[str, Any]
 
@@ -52,7 +53,7 @@ def run_shard(unit: ShardUnit, store: Store, resources: Resources, work: ShardWo
 
     Raises:
         CheckpointError: There is no sound checkpoint of the run. A damaged or foreign one is set
-            aside, so that the next launch trains anew.
+            aside, so that the next launch trains anew. Or its logits are not finite.
     """
     missing = _missing(unit, store)
     if not missing:
@@ -73,7 +74,8 @@ def run_shard(unit: ShardUnit, store: Store, resources: Resources, work: ShardWo
     rows = _saved_rows(unit, store, layout, metadata)
     todo = [index for index in missing if index not in rows]
     began, saved_at = time.perf_counter(), time.monotonic()
-    for labelled, own in work(trained, (_labelled(images, index) for index in todo)):
+    done = work(trained, (_labelled(images, index) for index in todo))
+    for labelled, own in _with_finite_logits(done, unit, store):
         # Images may share batches: each is charged the time since the one before was done.
         began, elapsed_s = (now := time.perf_counter()), now - began
         own_columns = {"index": labelled.index, "label": labelled.label, **own, "elapsed_s": elapsed_s}
@@ -95,6 +97,16 @@ def run_shard(unit: ShardUnit, store: Store, resources: Resources, work: ShardWo
         )
     logging.info("did all %d images: %s", len(unit.indices), unit.name)
     remove_served_partials(unit.run, store)
+
+
+def _with_finite_logits(done: Iterator[Done], unit: ShardUnit, store: Store) -> Iterator[Done]:
+    try:
+        yield from done
+    except LogitsError as error:
+        raise CheckpointError(
+            f"{store.checkpoint_path(unit.run.train.key)}: {error}. No vote was recorded for them. Look at the "
+            "model's training; with certify.precision=float16 the cause may be an overflow, which bfloat16 avoids"
+        ) from error
 
 
 def _missing(unit: ShardUnit, store: Store) -> list[int]:

@@ -51,7 +51,7 @@ def run(unit: TrainUnit, store: Store, resources: Resources) -> None:
     device = set_up_device(resources)
     if spec.checkpoint_sha256 is not None:
         _write_spec(spec, store)
-        pretrained.take_over(spec, store)
+        pretrained.import_checkpoint(spec, store)
     elif spec.num_processes == 1:
         train_as(Group(), spec, store, resources)
     elif num_tasks() > 1:

@@ -42,7 +42,13 @@ def check_checkpoints(config: LaunchConfig, store: Store) -> None:
     for key, spec in config.manifest.models.items():
         sha256 = spec.checkpoint_sha256
         if sha256 is not None and not store.source_path(sha256).exists() and not store.is_trained(key):
-            arguments += [str(config.sources[sha256]), spec.architecture, spec.dataset]
+            arguments += [
+                str(config.sources[sha256]),
+                spec.architecture,
+                spec.dataset,
+                spec.input_layer,
+                str(spec.sigma),
+            ]
     if arguments:
         _run_module("jobs.networks.pretrained", arguments, failed="reading the published checkpoints failed")
 
@@ -69,7 +75,7 @@ def _prepare(name: str, data: Mapping[str, str | None], store: Store) -> None:
 
 
 def _run_module(module: str, arguments: Sequence[str], *, failed: str) -> None:
-    """Run a module in a process of its own, since it imports what a launch never does.
+    """Run a module in a process of its own, since it imports what a launch never does; pass its notes on.
 
     Raises:
         ConfigError: It failed; with the errors that it printed.
@@ -79,6 +85,9 @@ def _run_module(module: str, arguments: Sequence[str], *, failed: str) -> None:
     if done.returncode:
         lines = [line.removeprefix("error: ") for line in done.stderr.splitlines() if line.startswith("error: ")]
         raise ConfigError(lines or [f"{failed}: {done.stderr.strip()[-500:]}"])
+    for line in done.stderr.splitlines():
+        if line.startswith("note: "):
+            print(line, file=sys.stderr)
 
 
 def _copy(source: Path, target: Path, sha256: str) -> None:

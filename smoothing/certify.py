@@ -7,15 +7,19 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from smoothing.certificate import Certificate, prediction_from_counts
-from smoothing.counts import BaseClassifier, Draws, VoteCounter, class_counts, draws_between
+from smoothing.counts import BaseClassifier, Draws, LogitsError, VoteCounter, class_counts, draws_between
 from smoothing.distributions import GaussianNoise, NoiseDistribution
 from smoothing.noise import NoiseStream
 from smoothing.radius import ABSTAIN
 from smoothing.sequential import DecisionRules, Procedure, Sampling
+
+_NAMED = 5  # images that a message names
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,6 +65,7 @@ def certify_images(
         Each image with its certificate as soon as that is known, not always in the order given.
 
     Raises:
+        LogitsError: Logits are not finite, or not one for each class; nothing is certified from them.
         OffGridError: The distribution of the noise does not suit an image.
 
     Guarantee:
@@ -215,7 +220,7 @@ class _Queue:
         ready = [slot for slot in slots if self._in_progress[slot].has_all_votes]
         if not ready:
             return
-        for slot, counts in zip(ready, self._counter.votes(ready), strict=True):
+        for slot, counts in zip(ready, self._votes(ready), strict=True):
             item = self._in_progress[slot]
             stage = item.sampling.stage
             item.sampling.take(counts)
@@ -226,6 +231,14 @@ class _Queue:
             elif item.sampling.stage != stage:
                 item.num_asked = 0
                 self._counter.clear([slot])
+
+    def _votes(self, slots: Sequence[int]) -> npt.NDArray[np.int64]:
+        try:
+            return self._counter.votes(slots)
+        except LogitsError as error:
+            indices = ", ".join(str(self._in_progress[slot].image.index) for slot in slots[:_NAMED])
+            more = ", ..." if len(slots) > _NAMED else ""
+            raise LogitsError(f"{error} (among the images {indices}{more})") from error
 
     def _begin(self, image: LabelledImage) -> _InProgress:
         item = _InProgress(image, Sampling(self._rules, image.label), self._free.popleft())

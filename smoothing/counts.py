@@ -44,6 +44,10 @@ class Draws:
     num_rows: int
 
 
+class LogitsError(ValueError):
+    """A base classifier gave logits that are no vote: not finite, or not one for each class."""
+
+
 class VoteCounter:
     """Counts votes on the device; nothing is copied back until somebody asks for an image's votes.
 
@@ -80,7 +84,8 @@ class VoteCounter:
         self._num_classes, self._image_shape = num_classes, image_shape
         num_slots = self.blocks_per_batch + 1  # the last one belongs to nobody: it fills up batches
         self._centers_SCHW = torch.zeros((num_slots, *image_shape), device=device)
-        self._counts_SK = torch.zeros((num_slots, num_classes), dtype=torch.int64, device=device)
+        # The column behind the classes counts the rows whose logits are not finite: they vote for nothing.
+        self._counts_SK = torch.zeros((num_slots, num_classes + 1), dtype=torch.int64, device=device)
         self._pace = Pace(device, _MAX_AHEAD)
         self._pool = ThreadPoolExecutor()  # has no threads before it has work
 
@@ -100,8 +105,17 @@ class VoteCounter:
             self._counts_SK[self._on_device(slots)] = 0
 
     def votes(self, slots: Sequence[int]) -> npt.NDArray[np.int64]:
-        """The votes of some slots, int64, shape (len(slots), K): one copy from the device."""
-        return self._counts_SK[self._on_device(slots)].cpu().numpy()
+        """The votes of some slots, int64, shape (len(slots), K): one copy from the device.
+
+        Raises:
+            LogitsError: Some of their logits are not finite.
+        """
+        counts = self._counts_SK[self._on_device(slots)].cpu().numpy()
+        if num_broken := int(counts[:, -1].sum()):
+            raise LogitsError(
+                f"the classifier's logits are not finite for {num_broken} of {int(counts.sum())} noisy images"
+            )
+        return counts[:, :-1]
 
     def count(self, batches: Iterable[Sequence[Draws]]) -> Iterator[Sequence[Draws]]:
         """Count batches of at most ``blocks_per_batch`` draws each, yielding each once it is under way."""
@@ -123,8 +137,8 @@ class VoteCounter:
             # are given. Pieces of fixed shape keep every vote the same, and stay in the cache.
             pieces = torch.split(inputs_BCHW, cpu_rows(self._image_shape))
             used = pieces[: -(-draws.num_rows // len(pieces[0]))]
-            votes_B = torch.cat([self._classifier(piece).argmax(dim=1) for piece in used])[: draws.num_rows]
-            self._counts_SK[draws.slot] += torch.bincount(votes_B, minlength=self._num_classes)
+            votes_B = torch.cat([self._votes_of(piece) for piece in used])[: draws.num_rows]
+            self._counts_SK[draws.slot] += torch.bincount(votes_B, minlength=self._num_classes + 1)
 
     def _count_at_once(self, batch: Sequence[Draws]) -> None:
         num_empty = self.blocks_per_batch - len(batch)
@@ -133,9 +147,20 @@ class VoteCounter:
         slots_B = self._sent(torch.tensor(slots).repeat_interleave(BLOCK_ROWS))
         counted_B = self._sent((torch.arange(BLOCK_ROWS) < torch.tensor(rows)[:, None]).flatten())
         inputs_BCHW = self._distribution.inputs(self._centers_SCHW[slots_B], self._sent(self._blocks(batch)))
-        votes_B = self._classifier(inputs_BCHW).argmax(dim=1)
+        votes_B = self._votes_of(inputs_BCHW)
         # Unlike bincount, this does not make the host wait for the device.
-        self._counts_SK.view(-1).scatter_add_(0, slots_B * self._num_classes + votes_B, counted_B.to(torch.int64))
+        places_B = slots_B * (self._num_classes + 1) + votes_B
+        self._counts_SK.view(-1).scatter_add_(0, places_B, counted_B.to(torch.int64))
+
+    def _votes_of(self, inputs_BCHW: Tensor) -> Tensor:
+        """The class that each row votes for; K where its logits are not finite: argmax takes a nan for a class."""
+        logits_BK = self._classifier(inputs_BCHW)
+        if logits_BK.shape != (len(inputs_BCHW), self._num_classes):
+            raise LogitsError(
+                f"the classifier gave logits of shape {tuple(logits_BK.shape)} for {len(inputs_BCHW)} images of "
+                f"{self._num_classes} classes"
+            )
+        return torch.where(logits_BK.isfinite().all(dim=1), logits_BK.argmax(dim=1), self._num_classes)
 
     def _blocks(self, batch: Sequence[Draws]) -> Tensor:
         """The noise of a whole batch on the host, zeros where there are no draws."""
@@ -190,6 +215,7 @@ def class_counts(
         Votes per class, int64, shape (K,), summing to ``num_samples``.
 
     Raises:
+        LogitsError: Logits are not finite, or not one for each class.
         ValueError: ``num_samples`` or ``batch_size`` is below 1.
 
     Source:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import pickle
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +13,13 @@ import torch
 from jobs.atomic import write_atomically
 from jobs.datasets import dataset_info
 from jobs.errors import CheckpointError
-from jobs.networks.classifier import Classifier, build_classifier
+from jobs.networks.classifier import Classifier, build_classifier, input_statistics
+from jobs.networks.file_kinds import describe
+from jobs.networks.stand_ins import stand_ins
 from jobs.specs.keys import canonical_json, differences
 from jobs.specs.train import TrainSpec, train_fields
 
 FORMAT = 1
-_DAMAGE = (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,6 +41,7 @@ def save_classifier(path: Path, classifier: Classifier, spec: TrainSpec) -> None
     A checkpoint that is there already stays: shards may have been certified with its weights.
     """
     info = dataset_info(spec.dataset)
+    mean, std = input_statistics(spec.input_layer, info)
     content = {
         "format": FORMAT,
         "spec": train_fields(spec),
@@ -49,8 +49,8 @@ def save_classifier(path: Path, classifier: Classifier, spec: TrainSpec) -> None
         "dataset": spec.dataset,
         "num_classes": info.num_classes,
         "image_shape": list(info.image_shape),
-        "mean": list(info.mean),
-        "std": list(info.std) if spec.input_layer == "normalize" else [1.0] * len(info.std),
+        "mean": list(mean),
+        "std": list(std),
         "sigma": spec.sigma,
         "state_dict": classifier.state_dict(),
         "weights_sha256": weights_sha256(classifier.state_dict()),
@@ -115,23 +115,29 @@ def load(path: Path) -> dict[str, Any]:
 def load_untrusted(path: Path) -> object:
     """What a checkpoint file holds, tensors on the CPU; nothing in the file is executed.
 
+    Objects that are neither tensors nor plain values come as ``StandIn``: numbers of numpy, settings
+    in classes of somebody's code, whole modules.
+
     Raises:
-        CheckpointError: It cannot be read.
+        CheckpointError: It cannot be read; says what it is instead.
     """
     # Read first: a disk that does not answer says nothing about the file, and its error passes through.
-    data = io.BytesIO(path.read_bytes())
+    data = path.read_bytes()
+    problem = describe(data)
+    if problem is not None:
+        raise CheckpointError(f"{path}: cannot be read: it {problem}")
     try:
-        return torch.load(data, map_location="cpu", weights_only=True)
-    except _DAMAGE as error:
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"{path}: cannot be read, truncated or damaged ({reason})") from error
+        with torch.serialization.safe_globals(stand_ins(data)):
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # of any type: torch's unpickler trusts the structure of what it is given
+        raise CheckpointError(f"{path}: cannot be read, truncated or damaged ({len(data)} bytes)") from error
 
 
 def check_spec(path: Path, found: Any, spec: TrainSpec) -> None:
     """Raise CheckpointError unless the spec found in a file is the one expected."""
     expected = train_fields(spec)
     if not isinstance(found, dict):
-        raise CheckpointError(f"{path}: says of no spec that it is one's checkpoint")
+        raise CheckpointError(f"{path}: contains no training spec; not one of our checkpoints")
     if canonical_json(found) == canonical_json(expected):
         return
     raise CheckpointError(f"{path}: a checkpoint of another spec ({differences(found, expected)})")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from jobs.architectures import architecture_names
 from jobs.datasets import DatasetInfo
 from jobs.errors import ConfigError
+from jobs.specs.train import InputLayer
 from jobs.validation import unknown_choice
 
 
@@ -32,6 +33,12 @@ class Normalize(nn.Module):
         return (inputs_BCHW - self.mean) / self.std
 
 
+def input_statistics(input_layer: InputLayer, info: DatasetInfo) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The channel means and deviations with which a classifier's first layer normalises."""
+    zeros, ones = (0.0,) * len(info.mean), (1.0,) * len(info.std)
+    return zeros if input_layer == "none" else info.mean, info.std if input_layer == "normalize" else ones
+
+
 class Classifier(nn.Module):
     """A network with its normalisation in front: inputs_BCHW in [0, 1] to logits_BK."""
 
@@ -45,7 +52,7 @@ class Classifier(nn.Module):
         return logits
 
 
-def build_classifier(architecture: str, info: DatasetInfo) -> Classifier:
+def build_classifier(architecture: str, info: DatasetInfo, input_layer: InputLayer = "normalize") -> Classifier:
     """A freshly initialised classifier for a dataset; weights come from torch's global generator.
 
     Raises:
@@ -54,4 +61,4 @@ def build_classifier(architecture: str, info: DatasetInfo) -> Classifier:
     if architecture not in architecture_names():
         raise ConfigError([unknown_choice("architecture", architecture, architecture_names())])
     module = importlib.import_module(f"jobs.architectures.{architecture}")
-    return Classifier(Normalize(info.mean, info.std), module.build(info))
+    return Classifier(Normalize(*input_statistics(input_layer, info)), module.build(info))

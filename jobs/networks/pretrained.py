@@ -1,8 +1,7 @@
-"""Classifiers trained elsewhere: the published ``checkpoint.pth.tar`` files, taken over as runs.
+"""Classifiers trained elsewhere: checkpoint files of any layout, imported as runs.
 
-Such a file holds ``arch``, ``state_dict``, ``epoch`` and ``optimizer``. Its model is a Sequential of
-an input layer, which has no weights, and the network, so that names begin with ``1.``; networks
-that were trained by DataParallel have ``module.`` after that (or before all).
+The published files hold ``arch``, ``state_dict``, ``epoch`` and ``optimizer``; others hold what
+their trainers wrote. Where the weights are is found out by content (``state_dicts``).
 
 Source: the code published with Salman et al. 2019 and Cohen et al. 2019.
 """
@@ -12,23 +11,24 @@ from __future__ import annotations
 import hashlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from jobs.datasets import dataset_info
+from jobs.architectures import architecture_names
+from jobs.datasets import DatasetInfo, dataset_info
 from jobs.errors import CheckpointError, ConfigError
 from jobs.files.store import Store
 from jobs.networks import checkpoint
-from jobs.networks.classifier import Classifier, build_classifier
-from jobs.specs.train import TrainSpec
+from jobs.networks.classifier import Classifier, build_classifier, input_statistics
+from jobs.networks.stand_ins import StandIn
+from jobs.networks.state_dicts import Found, find_weights, stated_sigma
+from jobs.specs.train import InputLayer, TrainSpec
 
 
-def take_over(spec: TrainSpec, store: Store) -> None:
-    """Write the run's checkpoint from the published file that its spec names by hash.
+def import_checkpoint(spec: TrainSpec, store: Store) -> None:
+    """Write the run's checkpoint from the file that its spec names by hash.
 
     Raises:
         CheckpointError: The file is missing, is another, or does not hold a network of the
@@ -37,82 +37,138 @@ def take_over(spec: TrainSpec, store: Store) -> None:
     assert spec.checkpoint_sha256 is not None
     path = store.source_path(spec.checkpoint_sha256)
     if not path.exists():
-        raise CheckpointError(f"{path}: no such file; launch again with train.checkpoint=PATH to bring it in")
+        raise CheckpointError(f"{path}: no such file; launch again with train.checkpoint=PATH to copy it there")
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != spec.checkpoint_sha256:
         raise CheckpointError(f"{path}: damaged, it hashes to {found[:12]}; remove it and launch again")
-    classifier = load_published(path, spec.architecture, spec.dataset)
-    if spec.input_layer == "center":
-        classifier.normalize.std.fill_(1.0)
+    classifier, notes = load_published(
+        path, spec.architecture, spec.dataset, input_layer=spec.input_layer, sigma=spec.sigma
+    )
+    for note in notes:
+        logging.info("%s", note)
     checkpoint.save_classifier(store.checkpoint_path(spec.key), classifier, spec)
-    logging.info("took over %s as %s", path, store.checkpoint_path(spec.key))
+    logging.info("imported %s as %s", path, store.checkpoint_path(spec.key))
 
 
-def load_published(path: Path, architecture: str, dataset: str) -> Classifier:
-    """The classifier of a published checkpoint, normalising with the dataset's means and deviations.
-
-    Raises:
-        CheckpointError: As ``read_published``, or its weights do not fit the architecture and dataset.
-        ConfigError: There is no such architecture for the dataset.
-    """
-    state_dict = read_published(path, architecture)
-    classifier = build_classifier(architecture, dataset_info(dataset))
-    try:
-        classifier.network.load_state_dict(state_dict)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{path}: its weights are not those of a {architecture} for {dataset} "
-            f"({' '.join(str(error).split())[:300]})"
-        ) from error
-    return classifier
-
-
-def read_published(path: Path, architecture: str) -> dict[str, Tensor]:
-    """The network's weights of a published checkpoint, by the names that our network has.
+def load_published(
+    path: Path, architecture: str, dataset: str, *, input_layer: InputLayer = "normalize", sigma: float | None = None
+) -> tuple[Classifier, list[str]]:
+    """The classifier of a checkpoint file, and what was decided about its layout, for a person to see.
 
     Args:
         path: The file; nothing in it is executed.
-        architecture: What it must say it is.
+        architecture: What its network is.
+        dataset: What it was trained on.
+        input_layer: What comes before its network.
+        sigma: The training noise, which must be the file's where the file states one; None leaves it unchecked.
 
     Raises:
-        CheckpointError: It cannot be read, or is of another architecture or form.
+        CheckpointError: It cannot be read, is of another architecture or sigma, normalises otherwise,
+            or its logits are not finite.
+        ConfigError: There is no such architecture for the dataset.
     """
     content = checkpoint.load_untrusted(path)
-    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
-        raise CheckpointError(f"{path}: not a published checkpoint: no state_dict in it")
-    if content.get("arch") != architecture:
+    if isinstance(content, StandIn):
         raise CheckpointError(
-            f"{path}: holds a {content.get('arch')!r}, the configuration says {architecture!r}; "
-            f"write train.architecture={content.get('arch')}"
+            f"{path}: a whole pickled object of class {content.stands_for}, which only its own code can load; "
+            "save its state_dict() there"
         )
-    return {_network_name(path, name): _tensor(path, name, value) for name, value in content["state_dict"].items()}
+    info = dataset_info(dataset)
+    classifier = build_classifier(architecture, info, input_layer)
+    notes = _statement_problems(path, content, architecture, sigma)
+    try:
+        found = find_weights(content, classifier.network.state_dict(), f"{architecture} for {dataset}")
+        notes += [*found.notes, *_input_layer_notes(found, info, input_layer)]
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}{_fitting(content, architecture, info)}") from error
+    classifier.network.load_state_dict(found.weights)
+    _check_logits(path, classifier, info)
+    return classifier, [f"{path}: {note}" for note in notes]
 
 
-def _network_name(path: Path, name: str) -> str:
-    inner = name.removeprefix("module.")
-    if not inner.startswith("1."):
+def _statement_problems(path: Path, content: object, architecture: str, sigma: float | None) -> list[str]:
+    """Raise CheckpointError where a file says of itself that it is another; what else it says is a note."""
+    stated, arch = stated_sigma(content), content.get("arch") if isinstance(content, Mapping) else None
+    if sigma is not None and stated is not None and stated != sigma:
         raise CheckpointError(
-            f"{path}: unexpected weight {name!r}: its input layer must come first, and has no weights"
+            f"{path}: says that it was trained with sigma {stated}, the configuration says {sigma}; "
+            f"write train.sigma={stated}"
         )
-    return inner.removeprefix("1.").removeprefix("module.")
+    if arch is None or arch == architecture:
+        return []
+    if arch in architecture_names():
+        raise CheckpointError(
+            f"{path}: holds a {arch!r}, the configuration says {architecture!r}; write train.architecture={arch}"
+        )
+    return [f"calls its architecture {arch!r}; its weights are those of a {architecture}"]
 
 
-def _tensor(path: Path, name: str, value: Any) -> Tensor:
-    if not isinstance(value, torch.Tensor):
-        raise CheckpointError(f"{path}: {name!r} in its state_dict is not a tensor")
-    return value
+def _input_layer_notes(found: Found, info: DatasetInfo, input_layer: InputLayer) -> list[str]:
+    """Raise CheckpointError where a file normalises otherwise; a note where it does not show what comes first."""
+    if found.statistics is not None:
+        mean, std = (torch.tensor(values) for values in input_statistics(input_layer, info))
+        if not (_same(found.statistics[0], mean) and _same(found.statistics[1], std)):
+            shown = ", ".join(str([round(value, 4) for value in part.tolist()]) for part in found.statistics)
+            raise CheckpointError(
+                f"normalises with means and deviations {shown}; train.input_layer={input_layer} stands for "
+                f"{list(info.mean)}, {list(info.std)} of {info.name} (center: deviations 1; none: means 0 as well)"
+            )
+        return []
+    if found.has_input_layer:
+        return []
+    return [
+        f"does not show what comes before the network; train.input_layer={input_layer} is taken "
+        "(normalize, center or none)"
+    ]
+
+
+def _same(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    return found.shape == expected.shape and torch.allclose(found, expected, rtol=0, atol=5e-5)
+
+
+def _fitting(content: object, architecture: str, info: DatasetInfo) -> str:
+    """Which other architectures the weights are of."""
+    fitting = []
+    for name in architecture_names():
+        try:
+            if name != architecture:
+                find_weights(content, build_classifier(name, info).network.state_dict(), name)
+                fitting.append(name)
+        except (CheckpointError, ConfigError, ValueError):
+            continue
+    return f"; they are those of a {' or '.join(fitting)}: write model={fitting[0]}" if fitting else ""
+
+
+def _check_logits(path: Path, classifier: Classifier, info: DatasetInfo) -> None:
+    grey_BCHW = torch.full((2, *info.image_shape), 0.5)
+    with torch.inference_mode():
+        logits_BK = classifier.eval()(grey_BCHW)
+    if not logits_BK.isfinite().all():
+        raise CheckpointError(f"{path}: its logits on a grey image are not finite: it is no classifier")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """``PATH ARCHITECTURE DATASET``, three by three; exit code 2 and why, unless all can be taken over."""
-    problems = []
-    for path, architecture, dataset in zip(*[iter(arguments)] * 3, strict=True):
+    """``PATH ARCHITECTURE DATASET``, or with ``INPUT_LAYER SIGMA`` behind them, file after file.
+
+    Returns:
+        0, with notes on the standard error; 2 and what is wrong with which, unless all can be imported.
+    """
+    size = 3 if len(arguments) == 3 else 5
+    problems: list[str] = []
+    for path, architecture, dataset, *rest in zip(*[iter(arguments)] * size, strict=True):
+        input_layer, sigma = (rest[0], float(rest[1])) if rest else ("normalize", None)
         try:
-            load_published(Path(path), architecture, dataset)
-        except (CheckpointError, ConfigError, OSError) as error:
-            problems += str(error).splitlines()
+            _, notes = load_published(Path(path), architecture, dataset, input_layer=input_layer, sigma=sigma)  # type: ignore[arg-type]
+        except (CheckpointError, ConfigError) as error:
+            problems.append(str(error))
+            continue
+        except OSError as error:
+            problems.append(f"{path}: cannot be read ({error.strerror})")
+            continue
+        for note in notes:
+            print(f"note: train.checkpoint: {note}", file=sys.stderr)
     for problem in problems:
-        print(f"error: train.checkpoint: {problem}", file=sys.stderr)
+        print(f"error: train.checkpoint: {' '.join(problem.split())}", file=sys.stderr)
     return 2 if problems else 0
 
 

@@ -18,6 +18,7 @@ from jobs.validation import STRICT, unknown_choice
 Method = Literal["gaussian", "smoothadv", "vanilla", "vanilla_noise"]
 Attack = Literal["none", "pgd", "ddn", "stein", "stein_hard"]
 TrainPrecision = Literal["float32", "bfloat16"]
+InputLayer = Literal["normalize", "center", "none"]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -58,8 +59,8 @@ class TrainSpec:
         checkpoint_sha256: Hash of a published checkpoint file whose weights are taken instead of
             training; all other fields then describe how they were trained elsewhere.
         input_layer: With a checkpoint: whether its first layer normalises with the dataset's means
-            and deviations (normalize) or subtracts the means only (center). The published files do
-            not say which.
+            and deviations (normalize), subtracts the means only (center), or is not there (none).
+            Most files do not say which.
     """
 
     dataset: str
@@ -86,7 +87,7 @@ class TrainSpec:
     precision: TrainPrecision = "float32"
     seed: Seed
     checkpoint_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
-    input_layer: Literal["normalize", "center"] = "normalize"
+    input_layer: InputLayer = "normalize"
 
     @field_validator("dataset")
     @classmethod

@@ -24,6 +24,8 @@ def sha256_of(path: object) -> str | None:
         return None
     if not isinstance(path, str) or not path:
         raise ConfigError([f"train.checkpoint: write the path of a file, got {path!r}"])
+    if Path(path).is_dir():
+        raise ConfigError([f"train.checkpoint: {path} is a folder; write the path of the file in it"])
     try:
         status = Path(path).stat()
         return _sha256(path, status.st_mtime_ns, status.st_size)

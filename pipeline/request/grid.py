@@ -134,10 +134,19 @@ def _run(
         for group, given, key in (("train", values, "checkpoint_sha256"), ("certify", certify_values, "train_key"))
         if key in given
     ]
+    checkpoint = values.pop("checkpoint", None)
     try:
-        values["checkpoint_sha256"] = sha256_of(values.pop("checkpoint", None))
+        values["checkpoint_sha256"] = sha256_of(checkpoint)
     except ConfigError as error:
         problems += error.problems
+    if checkpoint is not None:
+        problems += [
+            f"train.{name}: say how {checkpoint} was trained, which no checkpoint file shows; write train.{name}=VALUE"
+            for name in ("method", "sigma")
+            if values.get(name) is None
+        ]
+    if problems:
+        raise ConfigError(problems)
     train = collect(problems, TrainSpec, values, where="train")
     certify_values["train_key"] = train.key if train else ""
     certify = collect(problems, CertifySpec, certify_values, where="certify")

@@ -12,7 +12,7 @@ from jobs.specs.runs import Manifest
 from pipeline.launch import launch
 from pipeline.request.config import parse_launch
 
-FILES = {"pretrained": [f"train.checkpoint={CONFIG_DIR / 'launch.yaml'}"]}
+FILES = {"pretrained": [f"train.checkpoint={CONFIG_DIR / 'launch.yaml'}", "train.method=gaussian", "train.sigma=0.5"]}
 """What a grid needs on the command line (any file has a hash)."""
 
 

@@ -26,6 +26,7 @@ from jobs.validation import build
 from pipeline.launch import launch
 from pipeline.status import status
 from smoothing.certify import LabelledImage, predict
+from smoothing.counts import LogitsError
 from tests.grids import tiny
 from tests.jobs.units import PGD_RUN, RESOURCES, train_here
 
@@ -92,6 +93,17 @@ def test_records_say_what_was_done(trained: Store, change: dict[str, Any]) -> No
     assert pc.min(table["distance"]).as_py() >= 0
     assert 0 < pc.max(table["distance"]).as_py() <= 0.5
     assert table["correct"].to_pylist() == pc.equal(table["prediction"], table["label"]).to_pylist()
+
+
+@pytest.mark.parametrize("kind", ["pgd", "ddn", "stein", "vanilla"])
+def test_an_attack_does_not_follow_logits_that_are_not_finite(kind: str) -> None:
+    spec = _spec(attack=kind, m_test=1)
+    image = LabelledImage(index=0, label=0, image_CHW=torch.zeros(1, 8, 8))
+    last = torch.nn.Linear(64, 10).requires_grad_(False)
+    last.bias[3] = float("nan")
+    broken = torch.nn.Sequential(torch.nn.Flatten(), last)
+    with pytest.raises(LogitsError, match="not finite where it is attacked"):
+        attack.attacked(broken, image, spec)
 
 
 def test_no_radius_is_predict_on_the_clean_images(trained: Store) -> None:

@@ -10,10 +10,14 @@ import pyarrow as pa
 import pytest
 
 from jobs import certify
+from jobs.datasets import dataset_info
 from jobs.errors import CheckpointError, ConfigError
 from jobs.files import records
+from jobs.files.failures import classify
 from jobs.files.layouts import spec_metadata
 from jobs.files.store import Store
+from jobs.networks import checkpoint
+from jobs.networks.classifier import build_classifier
 from jobs.specs.indices import IndexRange, partition
 from jobs.specs.runs import Run
 from smoothing.bounds import clopper_pearson_lower
@@ -164,6 +168,26 @@ def test_a_finished_shard_is_not_touched(store: Store) -> None:
 def test_a_missing_checkpoint_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such checkpoint; launch again to train it"):
         certify_here(Store(tmp_path), RUN, ALL)
+
+
+def test_logits_that_are_not_finite_end_the_shard_and_leave_records_alone(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    classifier = build_classifier(RUN.train.architecture, dataset_info(RUN.train.dataset))
+    path = store.checkpoint_path(RUN.train.key)
+    path.parent.mkdir(parents=True)
+    checkpoint.save_classifier(path, classifier, RUN.train)
+    certify_here(store, RUN, IndexRange(start=0, stop=3))
+    before = _records(store)
+    list(classifier.parameters())[-1].data[0] = float("nan")
+    path.unlink()
+    checkpoint.save_classifier(path, classifier, RUN.train)
+    with pytest.raises(CheckpointError, match=r"logits are not finite for 100 of 100 noisy images") as caught:
+        certify_here(store, RUN, IndexRange(start=3, stop=6), replace(RESOURCES, batch_size=100))
+    assert "(among the images 3)" in str(caught.value)
+    assert classify(caught.value) == "data"
+    assert _records(store).equals(before)
+    assert store.partial_shards(*KEYS) == []
+    assert path.exists()  # it is what its training gave, and nothing that a new one would mend
 
 
 def test_a_truncated_checkpoint_is_set_aside(store: Store) -> None:

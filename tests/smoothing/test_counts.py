@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from smoothing.counts import VoteCounter, class_counts, draws_between
+from smoothing.counts import LogitsError, VoteCounter, class_counts, draws_between
 from smoothing.distributions import GaussianNoise
 from smoothing.noise import BLOCK_ROWS, NoiseStream
 
@@ -171,3 +171,38 @@ def test_whole_batches_count_what_pieces_count(network: nn.Module, images: Tenso
     assert found["_count_at_once"].sum(axis=1).tolist() == [250, 310, 370, 430]
     # Shapes differ, and with them the rounding: a vote on the edge may, too.
     assert np.abs(found["_count_at_once"] - found["_count_in_pieces"]).max() <= 1
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("column", [0, NUM_CLASSES - 1])
+def test_a_row_without_finite_logits_is_no_vote(images: Tensor, bad: float, column: int) -> None:
+    """One row of many is enough: argmax would take a nan for a class."""
+
+    def classifier(inputs_BCHW: Tensor) -> Tensor:
+        logits_BK = torch.zeros(len(inputs_BCHW), NUM_CLASSES)
+        logits_BK[inputs_BCHW[:, 0, 0, 0] == inputs_BCHW[:, 0, 0, 0].max(), column] = bad
+        return logits_BK
+
+    with pytest.raises(LogitsError, match=r"logits are not finite for \d+ of 200 noisy images"):
+        votes(classifier, images[0], 200)
+
+
+def test_rows_that_do_not_count_need_no_finite_logits(network: nn.Module, images: Tensor) -> None:
+    """A block is computed whole; those of its rows beyond n are nobody's."""
+    expected = votes(network, images[0], 301)
+    last = images[0] + SIGMA * torch.from_numpy(STREAM.block(3, (3, 8, 8))[-1])
+
+    def classifier(inputs_BCHW: Tensor) -> Tensor:
+        logits_BK: Tensor = network(inputs_BCHW).clone()
+        logits_BK[(inputs_BCHW == last).flatten(1).all(dim=1)] = float("nan")
+        return logits_BK
+
+    assert np.array_equal(votes(classifier, images[0], 301), expected)
+    with pytest.raises(LogitsError, match="for 1 of 400 noisy images"):
+        votes(classifier, images[0], 400)
+
+
+@pytest.mark.parametrize("num_columns", [NUM_CLASSES - 1, NUM_CLASSES + 1])
+def test_logits_are_one_for_each_class(images: Tensor, num_columns: int) -> None:
+    with pytest.raises(LogitsError, match=rf"logits of shape \(\d+, {num_columns}\) for \d+ images of 5 classes"):
+        votes(lambda inputs_BCHW: torch.zeros(len(inputs_BCHW), num_columns), images[0], 100)

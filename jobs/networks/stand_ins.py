@@ -1,0 +1,66 @@
+"""Stand-ins for the classes that a pickled file names: the rest of it is read, and none of them runs."""
+
+from __future__ import annotations
+
+import io
+import pickletools
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+
+class StandIn:
+    """What is left of an object of an unknown class: its type's name and its settings.
+
+    Takes whatever it is made from and does nothing with it.
+    """
+
+    def __new__(cls, *arguments: Any, **named: Any) -> StandIn:
+        del arguments, named
+        return super().__new__(cls)
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        if isinstance(state, dict):
+            self.__dict__.update((str(name), value) for name, value in state.items())
+
+    @property
+    def stands_for(self) -> str:
+        """The name of the class in the file."""
+        return f"{type(self).__module__}.{type(self).__qualname__}"
+
+
+def stand_ins(data: bytes) -> list[Any]:
+    """Classes to put in place of those that torch does not know in a file, for ``safe_globals``.
+
+    Args:
+        data: The content of a checkpoint file.
+    """
+    # torch looks its own names up first, and refuses modules like os whatever stands for them.
+    names = sorted({name for pickled in _pickles(data) for name in _global_names(pickled)})
+    return [
+        type(qualname.rpartition(".")[2], (StandIn,), {"__module__": module, "__qualname__": qualname})
+        for module, qualname in names
+    ]
+
+
+def _pickles(data: bytes) -> list[io.BytesIO]:
+    """The pickled parts: an entry of the zip that torch writes, or of the older format all of it."""
+    if not zipfile.is_zipfile(io.BytesIO(data)):
+        return [io.BytesIO(data)]
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return [io.BytesIO(archive.read(name)) for name in archive.namelist() if name.endswith("data.pkl")]
+
+
+def _global_names(pickled: io.BytesIO) -> Iterator[tuple[str, str]]:
+    """The globals of all pickles that follow each other from here."""
+    while True:
+        try:
+            for opcode, argument, _ in pickletools.genops(pickled):
+                if opcode.name == "GLOBAL":
+                    module, _, qualname = str(argument).partition(" ")
+                    yield module, qualname
+        except ValueError:  # raw storages follow, or nothing does
+            return

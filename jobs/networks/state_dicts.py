@@ -1,0 +1,181 @@
+"""Where the weights of a network stand in a checkpoint that somebody else wrote.
+
+Nothing rests on how a file names its parts: the weights are wherever the names that the network
+itself has are found in full, whatever stands before them (``1.``, ``module.``, ``_orig_mod.``,
+``model.``), and everything else in there must be known for what it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jobs.errors import CheckpointError
+
+_HOLDERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
+_OTHER_WEIGHTS = re.compile(r"ema|swa|averag|teacher", re.IGNORECASE)
+_WRAPPERS = ("module", "_orig_mod")  # of DataParallel and DistributedDataParallel; of torch.compile
+_MEANS = ("mean", "means", "mu")
+_DEVIATIONS = ("std", "stds", "sd", "sds", "sigma")
+_SIGMAS = ("sigma", "noise_sd", "noise_std")
+_SETTINGS = ("args", "hyper_parameters", "hparams", "config", "opt")
+_NAMED = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a checkpoint of unknown layout holds.
+
+    Attributes:
+        weights: By the names of the network.
+        has_input_layer: Whether the names show a layer in front of the network.
+        statistics: Channel means and deviations that the file normalises with; None where it has none.
+        notes: What was decided, for a person to see.
+    """
+
+    weights: dict[str, Tensor]
+    has_input_layer: bool
+    statistics: tuple[Tensor, Tensor] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def find_weights(content: object, expected: Mapping[str, Tensor], what: str) -> Found:
+    """The network's weights in the content of a file.
+
+    Args:
+        content: As loaded, tensors on the CPU.
+        expected: The state_dict of such a network.
+        what: Names the network in messages.
+
+    Raises:
+        CheckpointError: They are not in there, or more than once, or beside others.
+    """
+    tensors, notes = _tensors_of(content)
+    names = {_unwrapped(name, expected): value for name, value in tensors.items()}
+    if len(names) < len(tensors):
+        raise CheckpointError(f"holds the same weights under several wrappers: {_some(tensors)}")
+    prefix = _prefix_of(names, expected, what)
+    own = {f"{prefix}{name}" for name in expected}
+    weights = {name.removeprefix(prefix): value for name, value in names.items() if name in own}
+    statistics = _statistics({name: value for name, value in names.items() if name not in own}, what)
+    for name, value in weights.items():
+        if value.shape != expected[name].shape:
+            raise CheckpointError(
+                f"its weights are not those of a {what}: {name} has shape {tuple(value.shape)} and not "
+                f"{tuple(expected[name].shape)}"
+            )
+        if not value.isfinite().all():
+            count = int((~value.isfinite()).sum())
+            raise CheckpointError(f"{count} of {value.numel()} values of {name} are not finite: it is no classifier")
+    return Found(
+        weights=weights,
+        has_input_layer=statistics is not None or re.search(r"(^|\.)1\.$", prefix) is not None,
+        statistics=statistics,
+        notes=(*notes, *_precision_notes(weights)),
+    )
+
+
+def stated_sigma(content: object) -> float | None:
+    """The sigma of the training noise that a file states of itself, if it does."""
+    if not isinstance(content, Mapping):
+        return None
+    for settings in (content, *(_plain(content.get(name)) for name in _SETTINGS)):
+        for name in _SIGMAS:
+            value = settings.get(name)
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                return float(value)
+    return None
+
+
+def _plain(settings: object) -> Mapping[str, Any]:
+    return settings if isinstance(settings, Mapping) else getattr(settings, "__dict__", {})
+
+
+def _tensors_of(content: object) -> tuple[dict[str, Tensor], list[str]]:
+    """The state_dict of a file, and what else it offers."""
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"holds a {type(content).__name__}, not a checkpoint; save a state_dict")
+    if _is_state_dict(content):
+        return _tensors(content), []
+    holders = [name for name in _HOLDERS if _is_state_dict(content.get(name))]
+    others = [name for name, value in content.items() if _is_state_dict(value) and name not in holders]
+    if not holders:
+        keys = ", ".join(map(str, content)) or "nothing"
+        raise CheckpointError(f"has no state_dict in it (holds: {keys}), so it is not a checkpoint of a classifier")
+    if len(holders) > 1:
+        raise CheckpointError(f"holds several networks ({', '.join(holders)}); save the one that is meant alone")
+    averaged = [name for name in others if _OTHER_WEIGHTS.search(str(name))]
+    notes = [f"{name} in it is not used; {holders[0]} is" for name in averaged]
+    return _tensors(content[holders[0]]), notes
+
+
+def _is_state_dict(value: object) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and any(isinstance(item, Tensor) for item in value.values())
+        and all(isinstance(name, str) for name in value)
+        and "param_groups" not in value
+        and "state_dict" not in value
+    )
+
+
+def _tensors(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    for name, value in state_dict.items():
+        if not isinstance(value, Tensor):
+            raise CheckpointError(f"{name!r} among its weights is not a tensor")
+    return {name: value.detach() for name, value in state_dict.items()}
+
+
+def _unwrapped(name: str, expected: Mapping[str, Tensor]) -> str:
+    """A weight's name without the parts that wrappers add, unless the network has such parts itself."""
+    own = {part for key in expected for part in key.split(".")}
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS or part in own)
+
+
+def _prefix_of(names: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str) -> str:
+    """What stands before the names of the network in a file."""
+    # Files of torch before 0.4.1 have no such counters, and no forward pass of ours reads them.
+    needed = [name for name in expected if not name.endswith("num_batches_tracked")]
+    last = needed[-1]
+    candidates = [name.removesuffix(last) for name in names if name == last or name.endswith(f".{last}")]
+    complete = [prefix for prefix in candidates if all(f"{prefix}{name}" in names for name in needed)]
+    if len(complete) > 1:
+        shown = ", ".join(repr(prefix) for prefix in complete)
+        raise CheckpointError(f"holds several networks of that form ({shown}); save the one that is meant alone")
+    if complete:
+        return complete[0]
+    near = max(candidates, key=lambda prefix: sum(f"{prefix}{name}" in names for name in needed), default="")
+    missing = [f"{near}{name}" for name in needed if f"{near}{name}" not in names]
+    raise CheckpointError(f"its weights are not those of a {what}: it has no {_some(missing)}, but {_some(names)}")
+
+
+def _statistics(others: Mapping[str, Tensor], what: str) -> tuple[Tensor, Tensor] | None:
+    """Means and deviations of a normalisation that is stored with the weights, and nothing else may be there."""
+    left = dict(others)
+    found = []
+    for known in (_MEANS, _DEVIATIONS):
+        named = [name for name in left if name.rpartition(".")[2].lower().lstrip("_") in known]
+        found += [left.pop(name).flatten().float() for name in named]
+    if left:
+        raise CheckpointError(f"holds weights that a {what} has no place for: {_some(left)}")
+    if not found:
+        return None
+    if len(found) != 2 or len(found[0]) != len(found[1]):
+        raise CheckpointError(f"its normalisation is not one mean and one deviation for each channel: {_some(others)}")
+    return found[0], found[1]
+
+
+def _precision_notes(weights: Mapping[str, Tensor]) -> list[str]:
+    dtypes = {value.dtype for value in weights.values() if value.is_floating_point()} - {torch.float32}
+    return [f"its weights are {', '.join(sorted(map(str, dtypes)))}; they are taken as float32"] if dtypes else []
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
+    return f"{', '.join(listed[:_NAMED])}{more}"
