@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -75,11 +76,17 @@ def help_text(config_name: str) -> str:
     groups = groups_of(config_name)
     if groups:
         text += ["", "Groups (choose with group=option, change a value with group.key=value):"]
-        text += [f"  {group:9} {', '.join(options_of(group))}" for group in groups]
+        text += [line for group in groups for line in _listed(f"{group:9} ", options_of(group))]
     text += ["", "Keys and their defaults:"]
     text += [f"  {line}" for line in keys]
     text += ["", "--cfg job prints the whole configuration and does nothing else."]
     return "\n".join(text)
+
+
+def _listed(label: str, options: Sequence[str]) -> list[str]:
+    return textwrap.wrap(
+        ", ".join(options), width=80, initial_indent=f"  {label}", subsequent_indent=" " * (2 + len(label))
+    )
 
 
 def _command(config_name: str) -> str:

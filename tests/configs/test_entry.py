@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from configs.composition import compose_config, options_of
-from configs.entry import EXIT_CONFIG, EXIT_INTERRUPTED, run_command
+from configs.composition import compose_config
+from configs.entry import EXIT_CONFIG, EXIT_INTERRUPTED, help_text, run_command
+from configs.files import CONFIG_DIR, options_of
 from jobs.errors import ConfigError
 from pipeline.request.config import parse_launch
 
@@ -165,9 +166,14 @@ def test_help_lists_commands_groups_and_keys(capsys: pytest.CaptureFixture[str])
     text = capsys.readouterr().out
     for expected in ("python -m pipeline.launch grid=NAME", "Exit codes:", "cluster   auto, debug, local", "dry_run"):
         assert expected in text
-    assert "what failed twice for that reason" in text  # a comment that goes on in another line
+    assert "twice for this reason" in text  # a comment that continues on another line
     assert "cifar10_images: ${oc.env:" in text  # a key of a key
     assert "defaults" not in text.replace("their defaults", "")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIG_DIR.glob("*.yaml")))
+def test_help_fits_into_80_columns(name: str) -> None:
+    assert max(map(len, help_text(name).splitlines())) <= 80
 
 
 def test_an_unknown_option_is_named_alone(capsys: pytest.CaptureFixture[str]) -> None:
