@@ -1,26 +1,35 @@
 """Votes of a base classifier under noise, for rows of several images in one batch.
 
+On a CPU the host draws the noise, and each thread runs the network on small pieces. A GPU runs it on
+whole batches, and draws the noise too where its distribution allows.
+
 Shapes: B rows of a batch, S slots (images at work), C H W image, K classes.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from smoothing.device_noise import device_noise
 from smoothing.distributions import GaussianNoise, NoiseDistribution
 from smoothing.noise import BLOCK_ROWS, NoiseStream
 from smoothing.transfer import Pace, to_device
 
 BaseClassifier = Callable[[Tensor], Tensor]
 """Maps inputs_BCHW, pixels about [0, 1], to logits_BK."""
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _CPU_PIXELS = 65_536  # values of a piece: its activations should stay in a core's cache
 _MIN_CPU_ROWS = 4
@@ -53,9 +62,10 @@ class VoteCounter:
 
     Guarantee:
         Votes are independent draws of argmax f(x + noise). On a CPU the network is always given
-        the same pieces, each of one image, so that votes depend on nothing but image and stream. A
-        GPU is given whole batches of one shape, and there a vote whose two best logits agree to
-        within rounding may change with its place.
+        the same pieces, each of one image and run by one thread, so that votes depend on nothing but
+        image and stream. A GPU is given whole batches of one shape, and there a vote whose two best
+        logits agree to within rounding may change with its place. The network's inputs are the same
+        on both, bit for bit, where a GPU draws the noise (``smoothing.device_noise``).
     """
 
     def __init__(
@@ -77,7 +87,7 @@ class VoteCounter:
             image_shape: (C, H, W).
             batch_size: Rows handed to the device at a time, rounded down to a multiple of
                 BLOCK_ROWS (but not to 0).
-            device: Where the classifier is.
+            device: Where the classifier is. On a CPU as many pieces run at a time as torch has threads.
         """
         self.blocks_per_batch = max(1, batch_size // BLOCK_ROWS)
         self._classifier, self._distribution, self._device = base_classifier, distribution, device
@@ -87,7 +97,12 @@ class VoteCounter:
         # The column behind the classes counts the rows whose logits are not finite: they vote for nothing.
         self._counts_SK = torch.zeros((num_slots, num_classes + 1), dtype=torch.int64, device=device)
         self._pace = Pace(device, _MAX_AHEAD)
-        self._pool = ThreadPoolExecutor()  # has no threads before it has work
+        self._device_noise = device_noise(distribution, device)
+        self._num_threads, self._is_warm = torch.get_num_threads(), False
+        # Has no threads before it has work. For a GPU they only draw noise.
+        self._pool = ThreadPoolExecutor(
+            self._num_threads if device.type == "cpu" else None, initializer=torch.set_num_threads, initargs=(1,)
+        )
 
     def assign(self, slot: int, image_CHW: Tensor) -> None:
         """Give a slot to an image, pixels in [0, 1], float32, with no votes yet.
@@ -121,33 +136,24 @@ class VoteCounter:
         """Count batches of at most ``blocks_per_batch`` draws each, yielding each once it is under way."""
         for batch in batches:
             with torch.inference_mode():  # not around the yield: whoever takes the batch is none of its business
-                if self._device.type == "cpu":
-                    self._count_in_pieces(batch)
-                else:
-                    self._pace.await_room()
-                    self._count_at_once(batch)
-                    self._pace.mark()
+                self._pace.await_room()
+                votes_B = self.row_votes(batch)
+                self._add(batch, votes_B)
+                self._pace.mark()
             yield batch
 
-    def _count_in_pieces(self, batch: Sequence[Draws]) -> None:
-        for draws in batch:
-            noise_BCHW = self._block(draws)
-            inputs_BCHW = self._distribution.inputs(self._centers_SCHW[draws.slot], torch.from_numpy(noise_BCHW))
-            # CPU kernels choose their blocking, and so their rounding, by the shape of what they
-            # are given. Pieces of fixed shape keep every vote the same, and stay in the cache.
-            pieces = torch.split(inputs_BCHW, cpu_rows(self._image_shape))
-            used = pieces[: -(-draws.num_rows // len(pieces[0]))]
-            votes_B = torch.cat([self._votes_of(piece) for piece in used])[: draws.num_rows]
-            self._counts_SK[draws.slot] += torch.bincount(votes_B, minlength=self._num_classes + 1)
+    @torch.inference_mode()
+    def row_votes(self, batch: Sequence[Draws]) -> Tensor:
+        """The votes of a batch's rows, int64, shape (blocks_per_batch * BLOCK_ROWS,), on the device; K is no vote.
 
-    def _count_at_once(self, batch: Sequence[Draws]) -> None:
-        num_empty = self.blocks_per_batch - len(batch)
-        slots = [draws.slot for draws in batch] + [self.blocks_per_batch] * num_empty
-        rows = [draws.num_rows for draws in batch] + [0] * num_empty
-        slots_B = self._sent(torch.tensor(slots).repeat_interleave(BLOCK_ROWS))
-        counted_B = self._sent((torch.arange(BLOCK_ROWS) < torch.tensor(rows)[:, None]).flatten())
-        inputs_BCHW = self._distribution.inputs(self._centers_SCHW[slots_B], self._sent(self._blocks(batch)))
-        votes_B = self._votes_of(inputs_BCHW)
+        Only the first ``num_rows`` of the BLOCK_ROWS votes of each draws mean anything.
+        """
+        return self._votes_in_pieces(batch) if self._device.type == "cpu" else self._votes_at_once(batch)
+
+    def _add(self, batch: Sequence[Draws], votes_B: Tensor) -> None:
+        slots_B = self._slots(batch)
+        num_rows = [draws.num_rows for draws in batch] + [0] * (len(slots_B) // BLOCK_ROWS - len(batch))
+        counted_B = self._sent((torch.arange(BLOCK_ROWS) < torch.tensor(num_rows)[:, None]).flatten())
         # Unlike bincount, this does not make the host wait for the device.
         places_B = slots_B * (self._num_classes + 1) + votes_B
         self._counts_SK.view(-1).scatter_add_(0, places_B, counted_B.to(torch.int64))
@@ -161,6 +167,59 @@ class VoteCounter:
                 f"{self._num_classes} classes"
             )
         return torch.where(logits_BK.isfinite().all(dim=1), logits_BK.argmax(dim=1), self._num_classes)
+
+    def _votes_in_pieces(self, batch: Sequence[Draws]) -> Tensor:
+        """Of as many blocks at a time as there are threads, each of which does whole pieces by itself."""
+        votes_B = torch.zeros(self.blocks_per_batch * BLOCK_ROWS, dtype=torch.int64)
+        size = cpu_rows(self._image_shape)
+        for first in range(0, len(batch), self._num_threads):
+            some = batch[first : first + self._num_threads]
+            # CPU kernels choose their blocking, and so their rounding, by the shape of what they
+            # are given and by their threads. Pieces of fixed shape keep every vote the same, and stay in the cache.
+            pieces = [
+                (votes_B[(first + nr) * BLOCK_ROWS + row :], inputs_BCHW[row : row + size])
+                for nr, (draws, inputs_BCHW) in enumerate(zip(some, self._map(self._inputs, some), strict=True))
+                for row in range(0, draws.num_rows, size)
+            ]
+            num_first = 0 if self._is_warm else 1  # what compiles at the first call shall do so once
+            self._is_warm = True
+            self._map(self._vote, pieces[:num_first])
+            self._map(self._vote, pieces[num_first:])
+        return votes_B
+
+    def _inputs(self, draws: Draws) -> Tensor:
+        noise_BCHW = torch.from_numpy(self._block(draws))
+        return self._distribution.inputs(self._centers_SCHW[draws.slot], noise_BCHW)
+
+    def _vote(self, piece: tuple[Tensor, Tensor]) -> None:
+        votes_B, inputs_BCHW = piece
+        with torch.inference_mode():  # which each thread has by itself
+            votes_B[: len(inputs_BCHW)] = self._votes_of(inputs_BCHW)
+
+    def _map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """Results of a function, on threads where there are several; torch's operations take one thread each."""
+        return list(map(function, items) if self._num_threads == 1 else self._pool.map(function, items))
+
+    def _votes_at_once(self, batch: Sequence[Draws]) -> Tensor:
+        return self._votes_of(self._inputs_at_once(batch))
+
+    def _inputs_at_once(self, batch: Sequence[Draws]) -> Tensor:
+        slots_B = self._slots(batch)
+        if self._device_noise is not None:
+            names = np.zeros((self.blocks_per_batch, BLOCK_ROWS, 4), dtype=np.int64)
+            for place, draws in enumerate(batch):
+                names[place] = draws.stream.row_names(draws.block_nr)
+            names_B4 = self._sent(torch.from_numpy(names).flatten(0, 1))
+            return self._device_noise.inputs(self._centers_SCHW, slots_B, names_B4)
+        noise_BCHW = self._blocks(batch)
+        if self._pace.starves():
+            logging.warning(
+                "the GPU waits for noise, which %d CPUs draw: take certify.noise=exact_grid, which is drawn on the "
+                "GPU, or more CPUs for each process (cluster.certify.cpus)",
+                num_cpus(),
+            )
+        inputs_BCHW = self._distribution.inputs(self._centers_SCHW[slots_B], self._sent(noise_BCHW))
+        return inputs_BCHW.contiguous(memory_format=torch.channels_last)
 
     def _blocks(self, batch: Sequence[Draws]) -> Tensor:
         """The noise of a whole batch on the host, zeros where there are no draws."""
@@ -177,11 +236,22 @@ class VoteCounter:
     def _block(self, draws: Draws) -> npt.NDArray[Any]:
         return self._distribution.block(draws.stream, draws.block_nr, self._image_shape)
 
+    def _slots(self, batch: Sequence[Draws]) -> Tensor:
+        """The slot of each row of a whole batch; rows without draws have that of nobody."""
+        slots = [draws.slot for draws in batch]
+        slots += [self.blocks_per_batch] * (self.blocks_per_batch - len(batch))
+        return self._sent(torch.tensor(slots).repeat_interleave(BLOCK_ROWS))
+
     def _on_device(self, values: Sequence[int]) -> Tensor:
         return self._sent(torch.tensor(values))
 
     def _sent(self, values: Tensor) -> Tensor:
         return to_device(values, self._device)
+
+
+def num_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def cpu_rows(image_shape: tuple[int, ...]) -> int:

@@ -27,6 +27,20 @@ class OffGridError(ValueError):
     """An image whose pixels are not on the grid that exact noise lives on."""
 
 
+@dataclass(frozen=True, eq=False)
+class GridTable:
+    """What any device needs to draw a grid's noise with the bits that the host draws.
+
+    Attributes:
+        thresholds: int64, shape (2 m,), ascending, in (0, 2**62): the noise is the number of those that are not
+            above a uniform integer below 2**62 (of a stream's 64 bits the upper 62), minus m.
+        num_levels: Pixels are the integers 0 to this over this.
+    """
+
+    thresholds: npt.NDArray[np.int64]
+    num_levels: int
+
+
 class NoiseDistribution(Protocol):
     """How noise is drawn, and how it is added.
 
@@ -57,6 +71,10 @@ class NoiseDistribution(Protocol):
         """The classifier's inputs in pixels of [0, 1], from float32 tensors or arrays."""
         ...
 
+    def table(self) -> GridTable | None:
+        """What a device draws the same noise from; None where only the host can draw it."""
+        ...
+
 
 @dataclass(frozen=True)
 class GaussianNoise:
@@ -82,6 +100,9 @@ class GaussianNoise:
 
     def inputs(self, center: Any, noise: Any) -> Any:
         return center + self.sigma * noise
+
+    def table(self) -> None:
+        """None: numpy's method takes a varying number of the stream's integers for each normal number."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +158,9 @@ class ExactGridNoise:
     def inputs(self, center: Any, noise: Any) -> Any:
         # Integers below 2^24 are exact in float32, and so is their sum.
         return (center + noise) / self.num_levels
+
+    def table(self) -> GridTable:
+        return GridTable(_thresholds(self.sigma * self.num_levels).astype(np.int64), self.num_levels)
 
 
 def noise_distribution(noise: Noise, sigma: float, num_levels: int) -> NoiseDistribution:

@@ -47,6 +47,17 @@ class NoiseStream:
         for start in range(0, num_values, num_at_once):
             yield philox.random_raw(min(num_at_once, num_values - start))
 
+    def row_names(self, block_nr: int) -> npt.NDArray[np.int64]:
+        """What names each vector of a block to a device that draws it, int64, shape (BLOCK_ROWS, 4).
+
+        Seed and index as the bits of unsigned integers, the number of the stage, and the number of the
+        vector in the stream.
+        """
+        names = np.empty((BLOCK_ROWS, 4), dtype=np.uint64)
+        names[:, :3] = np.array((self.seed, self.index, _STAGE_COUNTER[self.stage]), dtype=np.uint64)
+        names[:, 3] = np.arange(block_nr * BLOCK_ROWS, (block_nr + 1) * BLOCK_ROWS)
+        return names.view(np.int64)
+
     def _philox(self, block_nr: int) -> np.random.Philox:
         counter = (0, 0, block_nr, _STAGE_COUNTER[self.stage])
         # numpy would read a pair with one value >= 2**63 as floats, which drops its low bits.

@@ -15,6 +15,9 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
     return values.to(device, non_blocking=True)
 
 
+_JUDGED_AFTER = 20  # pieces of work
+
+
 class Pace:
     """Keeps the host from getting far ahead of a GPU: pinned memory is not free before its copy is done.
 
@@ -26,11 +29,23 @@ class Pace:
         """At most ``max_ahead`` pieces of work are to be waiting for the device or under way on it."""
         self._is_needed, self._max_ahead = device.type == "cuda", max_ahead
         self._under_way: deque[torch.cuda.Event] = deque()
+        self._num_ready = self._num_late = 0
 
     def await_room(self) -> None:
         """Return when one more piece of work may be given to the device."""
         while len(self._under_way) >= self._max_ahead:
             self._under_way.popleft().synchronize()
+
+    def starves(self) -> bool:
+        """Note that the host has the next piece of work ready; whether that is too late as a rule.
+
+        True once at most: when the device had run out of work before most of the first pieces.
+        """
+        if not self._under_way:
+            return False
+        self._num_ready += 1
+        self._num_late += self._under_way[-1].query()  # type: ignore[no-untyped-call]
+        return self._num_ready == _JUDGED_AFTER and 2 * self._num_late > self._num_ready
 
     def mark(self) -> None:
         """Say that a piece of work has been given to the device."""

@@ -89,6 +89,30 @@ def test_votes_sum_to_the_number_of_samples(network: nn.Module, images: Tensor, 
     assert counts.dtype == np.int64
 
 
+@pytest.mark.parametrize("num_threads", [1, 2, 3])
+def test_threads_do_not_change_what_the_network_is_given(images: Tensor, num_threads: int) -> None:
+    """Each thread runs whole pieces with a thread to itself, so that rounding is the same for any number."""
+    seen: list[tuple[int, Tensor]] = []
+
+    def recorder(inputs_BCHW: Tensor) -> Tensor:
+        seen.append((torch.get_num_threads(), inputs_BCHW.clone()))
+        return inputs_BCHW.flatten(1)[:, :NUM_CLASSES]
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = votes(recorder, images[0], 1234)
+        pieces = {piece.numpy().tobytes() for _, piece in seen}
+        seen.clear()
+        torch.set_num_threads(num_threads)
+        assert np.array_equal(votes(recorder, images[0], 1234), expected)
+        assert torch.get_num_threads() == num_threads
+    finally:
+        torch.set_num_threads(before)
+    assert {piece.numpy().tobytes() for _, piece in seen} == pieces
+    assert {threads for threads, _ in seen} == {1}
+
+
 def test_other_images_do_not_change_the_votes(network: nn.Module, images: Tensor) -> None:
     forwards = [votes(network, image_CHW, 300) for image_CHW in images]
     backwards = [votes(network, image_CHW, 300) for image_CHW in images.flip(0)]
@@ -116,7 +140,12 @@ def inputs_seen(image_CHW: Tensor, num_samples: int, batch_size: int) -> list[Te
         seen.append(inputs_BCHW.clone())
         return torch.zeros(len(inputs_BCHW), NUM_CLASSES)
 
-    assert votes(recorder, image_CHW, num_samples, batch_size=batch_size).tolist() == [num_samples, 0, 0, 0, 0]
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # several would take pieces in any order
+    try:
+        assert votes(recorder, image_CHW, num_samples, batch_size=batch_size).tolist() == [num_samples, 0, 0, 0, 0]
+    finally:
+        torch.set_num_threads(before)
     return seen
 
 
@@ -153,7 +182,7 @@ def test_whole_batches_count_what_pieces_count(network: nn.Module, images: Tenso
     draws = [list(draws_between(slot, stream, 0, 250 + 60 * slot)) for slot, stream in enumerate(streams)]
     batches = [[*draws[0], *draws[1][:2]], [draws[1][2], draws[1][3], *draws[2]], draws[3]]
     found = {}
-    for way in ("_count_in_pieces", "_count_at_once"):
+    for way in ("_votes_in_pieces", "_votes_at_once"):
         counter = VoteCounter(
             network,
             GaussianNoise(SIGMA),
@@ -166,11 +195,11 @@ def test_whole_batches_count_what_pieces_count(network: nn.Module, images: Tenso
             counter.assign(slot, image_CHW)
         with torch.inference_mode():
             for batch in batches:
-                getattr(counter, way)(batch)
+                counter._add(batch, getattr(counter, way)(batch))
         found[way] = counter.votes(range(len(images)))
-    assert found["_count_at_once"].sum(axis=1).tolist() == [250, 310, 370, 430]
+    assert found["_votes_at_once"].sum(axis=1).tolist() == [250, 310, 370, 430]
     # Shapes differ, and with them the rounding: a vote on the edge may, too.
-    assert np.abs(found["_count_at_once"] - found["_count_in_pieces"]).max() <= 1
+    assert np.abs(found["_votes_at_once"] - found["_votes_in_pieces"]).max() <= 1
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
