@@ -59,6 +59,24 @@ def test_the_index_lists_every_document() -> None:
     assert all(f"]({path.name})" in index for path in ROOT.glob("docs/*.md") if path.name != "README.md")
 
 
+def test_the_layout_names_every_package() -> None:
+    layout = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Layout\n\n```\n")[2].partition("\n```")[0]
+    rooms, parent = set(), ""
+    for indent, name in re.findall(r"^( *)([a-z]+)/ ", layout, flags=re.MULTILINE):
+        parent = parent if indent else name
+        rooms.add(f"{parent}/{name}" if indent else name)
+    packages = {named(path.parent) for name in PACKAGES for path in ROOT.glob(f"{name}/**/__init__.py")}
+    assert {package for package in packages if not package.startswith("tests/")} <= rooms
+    assert all((ROOT / room).is_dir() for room in rooms)
+    assert len(layout.splitlines()) <= 25
+
+
+def test_paragraphs_of_the_readme_are_short() -> None:
+    text = re.sub(r"```.*?```", "", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    paragraphs = [lines for lines in text.split("\n\n") if not lines.lstrip().startswith(("|", "-", "#"))]
+    assert max(len(lines.strip().splitlines()) for lines in paragraphs) <= 5
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)
 def test_paths_and_modules_exist(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
