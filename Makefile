@@ -1,8 +1,8 @@
-# make demo    environment, then the main job on real data on this machine's CPU, and its envelope
-# make test    environment, then the whole test suite, on two cores
-# make test-slow  tests that take more than half a minute, and chance given more chances
-# make check   format, lint, types and import rules, then both, with branch coverage
-# make slurm-up, test-slurm, slurm-down   the tests on a real SLURM, see tests/slurm/slurm.mk
+# make demo       create the environment, run the digits grid on this machine, and draw its envelope
+# make test       create the environment, and run the test suite on two cores
+# make test-slow  tests of more than half a minute, and more randomized kill tests
+# make check      format, lint, types and import rules, then both, with branch coverage
+# make slurm-up, test-slurm, slurm-down   the tests on a real SLURM; see tests/slurm/slurm.mk
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -30,7 +30,7 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The environment is made anew whenever what it is made of changes.
+# The environment is recreated whenever its inputs change.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
