@@ -135,7 +135,7 @@ def documented_options() -> dict[str, object]:
     for names, *defaults in rows(CLUSTER_DOCUMENT, heading=stages):
         for name in re.findall(r"`(?:cluster\.STAGE\.)?(\w+)`", names):
             for stage, default in zip(STAGES, defaults, strict=True):
-                options[f"{stage}.{name}"] = yaml.safe_load(default)
+                options[f"{stage}.{name}"] = yaml.safe_load(default.strip("`"))
     return options
 
 
