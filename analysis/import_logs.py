@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from analysis.logs.mapping import read_mapping
 from analysis.logs.tree import LogTree, read_tree, source_folder
 from configs.entry import EXIT_FAILED, run_entry
 from jobs.atomic import write_atomically
@@ -22,6 +23,7 @@ from jobs.specs.runs import GridName
 from jobs.validation import STRICT, build
 
 _SHOWN = 12  # findings on the screen; the file has all
+_QUIET = ("not a log", "rounded up in print")  # findings that only the file has
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -31,6 +33,7 @@ class ImportConfig:
     source: str | None
     grid: GridName | None
     results: Annotated[str, Field(min_length=1)]
+    mapping: str | None
     strict: bool
 
 
@@ -46,7 +49,7 @@ def import_logs(values: dict[str, Any]) -> int:
         raise ConfigError(["grid is required; write grid=NAME: what the imported grid is to be called"])
     if config.grid in store.grid_names():
         raise ConfigError([f"grid {config.grid} was launched into {store.root}; import under another name"])
-    tree = read_tree(root)
+    tree = read_tree(root, read_mapping(config.mapping))
     print(_summary(tree))
     if not tree.models and not len(tree.predictions):
         print(f"nothing to import: {root} holds no sound log")
@@ -84,7 +87,8 @@ def _write_report(path: Path, tree: LogTree) -> None:
 
 def _summary(tree: LogTree) -> str:
     kinds = Counter(finding.kind for finding in tree.findings)
-    shown = [finding for finding in tree.findings if not finding.is_harmless][:_SHOWN]
+    telling = [finding for finding in tree.findings if finding.kind not in _QUIET]
+    shown = telling[:_SHOWN]
     lines = [
         f"{tree.num_files} files: {len(tree.models)} certification logs ({len(tree.records)} rows), "
         f"{len(tree.predictions)} rows of prediction logs",

@@ -33,11 +33,10 @@ def load_imported(
 ) -> CertifiedGrid:
     """The models of an imported grid that can be compared; as ``load_grid``, which calls it."""
     models = load_imported_models(store, grid, where, columns)
-    sets = Counter(model.indices.tobytes() for model in models)
-    whole = next(model for model in models if model.indices.tobytes() == sets.most_common(1)[0][0])
-    short = {model.label for model in models if _is_part(model.indices, whole.indices)}
+    whole = _usual_indices(models)
+    short = {model.label for model in models if _is_part(model.indices, whole[_list_of(model)])}
     missing = [
-        f"{model.label}: {model.indices.size} of {whole.indices.size} images"
+        f"{model.label}: {model.indices.size} of {whole[_list_of(model)].size} images"
         for model in models
         if model.label in short
     ]
@@ -82,6 +81,21 @@ def _imported_tables(
             raise RecordError(f"{path}: the rows of {entry['train_key']} are not those listed; import the logs again")
         tables.append(table)
     return tables
+
+
+def _list_of(model: CertifiedModel) -> tuple[str, str, str]:
+    """The list of images that a model's indices are positions in."""
+    return model.parameters.dataset, model.parameters.split, model.parameters.images
+
+
+def _usual_indices(models: Sequence[CertifiedModel]) -> dict[tuple[str, str, str], npt.NDArray[np.int32]]:
+    """Per list of images the indices that most models on it share."""
+    usual = {}
+    for images in {_list_of(model) for model in models}:
+        sets = [model.indices for model in models if _list_of(model) == images]
+        most = Counter(indices.tobytes() for indices in sets).most_common(1)[0][0]
+        usual[images] = next(indices for indices in sets if indices.tobytes() == most)
+    return usual
 
 
 def _is_part(indices: npt.NDArray[np.int32], whole: npt.NDArray[np.int32]) -> bool:

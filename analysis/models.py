@@ -109,21 +109,27 @@ def check_comparable(models: Sequence[Parameters], images: Sequence[str]) -> Non
     """
     first, first_images = models[0], images[0]
     for other, other_images in zip(models, images, strict=True):
-        for what, ours, theirs in (
+        for what, names, ours, theirs in (
             (
                 "images",
-                f"{first.dataset} {first.split} {first_images}",
-                f"{other.dataset} {other.split} {other_images}",
+                ("dataset", "split", "images"),
+                _images_of(first, first_images),
+                _images_of(other, other_images),
             ),
-            ("n", first.n, other.n),
-            ("alpha", first.alpha, other.alpha),
+            ("n", ("n",), first.n, other.n),
+            ("alpha", ("alpha",), first.alpha, other.alpha),
         ):
             if ours != theirs:
+                told = [name for name in names if getattr(first, name) != getattr(other, name)] or ["dataset"]
                 raise RecordError(
                     f"mixed grid: {what} differ, so its models cannot be compared: {first.train_key} has {ours}, "
                     f"{other.train_key} has {theirs}; take one kind with where, for example "
-                    f'"where={{dataset: {first.dataset}}}", or launch two grids'
+                    f'"where={{{told[0]}: {getattr(first, told[0])!r}}}", or launch two grids'
                 )
+
+
+def _images_of(known: Parameters, indices: str) -> str:
+    return " ".join(text for text in (known.dataset, known.split, indices, known.images) if text)
 
 
 def image_set(indices: npt.NDArray[np.int32]) -> str:

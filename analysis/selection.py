@@ -13,7 +13,11 @@ from smoothing.distributions import Noise
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """What is known of a certified model; None where a log does not say. Names as in the records."""
+    """What is known of a certified model; None where a log does not say. Names as in the records.
+
+    ``images`` tells lists of images apart that have the same indices: a fingerprint of their contents, of logs the
+    name of the list, or nothing where neither is known.
+    """
 
     train_key: str
     certify_key: str
@@ -34,6 +38,7 @@ class Parameters:
     noise: Noise | None = None
     precision: str | None = None
     variant: str = ""
+    images: str = ""
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Any]) -> Parameters:

@@ -1,19 +1,20 @@
 """The grammar of the paths of published logs: each folder's name says one or more parameters.
 
-A path is read folder by folder; a name either matches one of the rules below as a whole or goes to
-``variant``. Nothing is inferred from a part of a name that no rule knows.
+A path is read folder by folder; a folder's name either matches one of the rules below as a whole or goes to
+``variant``. The file's own name may say several things, joined by ``_`` or ``-``. Nothing is inferred from a part
+of a name that no rule knows.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
-from analysis.logs.files import MAX_INT32
+from analysis.logs.files import MAX_INT32, LogKind
 from jobs.datasets import dataset_names
 from jobs.errors import RecordError
 
@@ -33,55 +34,103 @@ class LogPath:
     """What a log's path says.
 
     Attributes:
-        kind: certification (``.../sigma_0.50``) or prediction (``.../predictions``).
-        fields: Record columns by name; those that the path does not give are absent.
-        variant: The folders that no rule knows, joined by a slash.
+        kind: Which of the two formats.
+        fields: Record columns by name; those that nothing gives are absent.
+        variant: The folders, and parts of the file's name, that no rule knows, joined by a slash.
+        rank: Which of several processes wrote this part of the log; None where it is whole.
+        assumed: What every record needs, the path does not say, and published code makes likely; in words.
+        notes: Where a mapping goes before what the path says; in words.
     """
 
-    kind: Literal["certification", "prediction"]
+    kind: LogKind
     fields: Mapping[str, Any]
     variant: str
+    rank: int | None = None
+    assumed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-def parse_log_path(path: PurePosixPath) -> LogPath | None:
+def parse_log_path(
+    path: PurePosixPath,
+    kind: LogKind,
+    *,
+    columns: Mapping[str, Any] | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> LogPath:
     """The parameters in a path below the root of a tree of logs.
 
     Args:
         path: Relative to the root, for example
             ``data/certify/cifar10/PGD_2steps/eps_64/cifar10/resnet110/noise_0.25/test/sigma_0.25``.
-
-    Returns:
-        None where the file's name is not one of a log.
+        kind: As the file's header says.
+        columns: What the log's own columns say of the whole of it.
+        given: What the user says of it; this goes before the path.
 
     Raises:
-        RecordError: The path contradicts itself, or does not give what every record needs.
+        RecordError: The path contradicts itself or the columns, or does not give what every record needs.
     """
-    if re.fullmatch(r"sigma_\d+(\.\d+)?", path.name):
-        fields, variant = _read_parts(path, _CERTIFICATION_RULES)
+    rules = _CERTIFICATION_RULES if kind == "certification" else _PREDICTION_RULES
+    stem = stem_of(path.name)
+    told, notes = dict(given or {}), []
+    fields, unknown = _read_parts([*path.parts[:-1], *_pieces(stem, rules)], rules, told)
+    for name, value in (columns or {}).items():
+        if fields.setdefault(name, value) != value and name not in told:
+            raise RecordError(f"contradictory: {name} is {fields[name]!r} in the path and {value!r} in the log")
+    base_method = fields.pop("base_method", None)
+    if base_method:
+        fields.setdefault("method", base_method)
+    for name, value in told.items():
+        if fields.get(name, value) != value:
+            notes.append(f"{name} is {value!r}, not {fields[name]!r} as its path says")
+    variant, rank = str(told.pop("variant", "/".join(unknown))), fields.pop("rank", None)
+    assumed: list[str] = []
+    if kind == "certification":
         says_m_train = "m_train" in fields or not re.search("multi", str(path), re.IGNORECASE)
-        return _checked("certification", _completed(fields, one_draw=says_m_train), variant)
-    if path.name == "predictions":
-        fields, variant = _read_parts(path, _PREDICTION_RULES)
+        fields = _completed({**fields, **told}, one_draw=says_m_train)
+        assumed = _assume(fields, stem)
+    else:
+        fields |= told
         if "m_test" in fields:
             fields.setdefault("estimator", "smoothed")
-        return _checked("prediction", fields, variant)
-    return None
+    _check(kind, fields)
+    return LogPath(kind=kind, fields=fields, variant=variant, rank=rank, assumed=tuple(assumed), notes=tuple(notes))
 
 
-_REQUIRED = {
+def stem_of(name: str) -> str:
+    """A file's name without the endings that say how it is stored."""
+    return re.sub(r"(\.(gz|tsv|csv|txt|log|dat|out))+$", "", name, flags=re.IGNORECASE)
+
+
+def is_named_like_a_log(path: PurePosixPath) -> bool:
+    """Whether a file without the header is called as the published logs are, and so ought to have it."""
+    return re.fullmatch(r"sigma_\d+(\.\d+)?|predictions", stem_of(path.name)) is not None
+
+
+_REQUIRED: dict[LogKind, tuple[str, ...]] = {
     "certification": ("dataset", "split", "sigma_cert"),
     "prediction": ("dataset", "n", "attack", "attack_epsilon", "estimator"),
 }
 
 
-def _checked(kind: Literal["certification", "prediction"], fields: Fields, variant: str) -> LogPath:
+def _assume(fields: Fields, stem: str) -> list[str]:
+    """Fill in what published code makes likely, and say so."""
+    assumed = []
+    if "sigma_cert" not in fields and "sigma_train" in fields and re.search(r"(^|[_-])noise_?\d", stem):
+        fields["sigma_cert"] = fields["sigma_train"]
+        assumed.append(f"sigma_cert={fields['sigma_cert']:g} (from {stem})")
+    if "split" not in fields:
+        fields["split"] = "test"
+        assumed.append("split=test")
+    return assumed
+
+
+def _check(kind: LogKind, fields: Fields) -> None:
     missing = [name for name in _REQUIRED[kind] if name not in fields]
     if missing:
-        raise RecordError(f"path: does not give {', '.join(missing)}")
+        raise RecordError(f"path: does not give {', '.join(missing)}; give it with mapping=FILE")
     unfit = [f"{name} is {value}" for name, value in fields.items() if not _fits(name, value)]
     if unfit:
         raise RecordError(f"path: {', '.join(unfit)}, which no record can hold")
-    return LogPath(kind=kind, fields=fields, variant=variant)
 
 
 def _fits(name: str, value: Any) -> bool:
@@ -90,18 +139,35 @@ def _fits(name: str, value: Any) -> bool:
     return not isinstance(value, float) or (math.isfinite(value) and (name != "sigma_cert" or value > 0))
 
 
-def _read_parts(path: PurePosixPath, rules: tuple[Rule, ...]) -> tuple[Fields, str]:
+def _pieces(stem: str, rules: tuple[Rule, ...]) -> list[str]:
+    """The name of a file as names of folders: itself where a rule knows it, else cut where rules know parts."""
+    if any(re.fullmatch(pattern, stem) for pattern, _ in rules):
+        return [stem]
+    known, rest = [], stem
+    for pattern in _FILE_PARTS:
+        part = re.compile(rf"(?:^|(?<=[_-]))(?:{pattern})(?=[_-]|$)", re.IGNORECASE)
+        known += [re.sub(r"^([a-z]+?)_?(?=\d)", r"\1_", text.lower()) for text in part.findall(rest)]
+        rest = part.sub("", rest)
+    rest = re.sub(r"[_-]{2,}", "_", rest).strip("_-")
+    return [*known, *([rest] if rest else [])]
+
+
+_FILE_PARTS = (r"(?:sigma|noise)_?\d+(?:\.\d+)?", r"(?:rank|part|shard)_?\d+", "train|test", "certify|predictions")
+
+
+def _read_parts(parts: Sequence[str], rules: tuple[Rule, ...], told: Mapping[str, Any]) -> tuple[Fields, list[str]]:
+    """What the names say, and those that say nothing; what is told already may contradict itself among them."""
     fields: Fields = {}
     unknown: list[str] = []
-    for part in path.parts:
+    for part in parts:
         found, rest = _read_part(part, rules)
         unknown += rest
         for name, value in found.items():
-            if fields.setdefault(name, value) != value:
+            if fields.setdefault(name, value) != value and name not in told:
                 raise RecordError(
                     f"contradictory: {name} is {fields[name]!r} elsewhere in the path and {value!r} in {part!r}"
                 )
-    return fields, "/".join(unknown)
+    return fields, unknown
 
 
 def _read_part(part: str, rules: tuple[Rule, ...]) -> tuple[Fields, list[str]]:
@@ -127,8 +193,11 @@ def _attack(match: re.Match[str]) -> tuple[Fields, list[str]]:
 
 
 def _baseline(match: re.Match[str]) -> tuple[Fields, list[str]]:
-    """Cohen et al.'s own models, and their replication: recognisable by name, and worth keeping apart."""
-    return {"method": "gaussian"}, [match[0]]
+    """Cohen et al.'s own models, and their replication: recognisable by name, and worth keeping apart.
+
+    Below the folder of another method it is what that method was added to.
+    """
+    return {"base_method": "gaussian"}, [match[0]]
 
 
 def _attack_noise(match: re.Match[str]) -> tuple[Fields, list[str]]:
@@ -152,8 +221,9 @@ def _num_samples(match: re.Match[str]) -> tuple[Fields, list[str]]:
 _COMMON_RULES: tuple[Rule, ...] = (
     (r"data|certify|predict", _says()),
     (rf"({'|'.join(DATASETS)})", _says(dataset=str)),
-    (r"(resnet\d+)", _says(architecture=str)),
+    (r"((?:cifar_)?resnet\d+)", _says(architecture=str)),
     (r"(train|test)", _says(split=str)),
+    (r"(?:rank|part|shard)_?(\d+)", _says(rank=int)),
 )
 
 _CERTIFICATION_RULES: tuple[Rule, ...] = (
@@ -166,6 +236,7 @@ _CERTIFICATION_RULES: tuple[Rule, ...] = (
     (r"(\d+)-multitrain", _says(m_train=int)),
     (r"(?P<before>self_training_)?(?P<attack>PGD|DDN)_(?P<steps>\d+)steps?(?P<after>(?:_[A-Za-z0-9]+)*)", _attack),
     (r"(with|without)_noise", _attack_noise),
+    (r"(smoothadv|gaussian|smoothmix|cat-?rs|macer|consistency|stability|insta-?rs)", _says(method=str)),
 )
 
 _PREDICTION_RULES: tuple[Rule, ...] = (

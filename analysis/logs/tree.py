@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -13,8 +13,9 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from analysis.logs.files import Log, over_reach, read_log
-from analysis.logs.paths import LogPath, parse_log_path
+from analysis.logs.files import Log, join_ranks, over_reach, read_file, read_log
+from analysis.logs.mapping import LogMapping
+from analysis.logs.paths import LogPath, is_named_like_a_log, parse_log_path
 from jobs.errors import ConfigError, RecordError
 from jobs.files.imported import IMPORTED, PREDICTIONS
 from jobs.files.records import RecordKind
@@ -25,7 +26,7 @@ Verdict = Literal["left out", "kept", "ignored"]
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One file that is not as it should be.
+    """One thing to know of a file.
 
     Attributes:
         path: Below the root.
@@ -41,13 +42,15 @@ class Finding:
 
     @property
     def kind(self) -> str:
-        """empty, malformed, contradictory, path, short, other alpha or n, rounded up in print, not a log."""
+        """empty, malformed, unreadable, contradictory, path, short, assumed, other images, other alpha or n, cut off,
+        form, duplicate, rounded up in print, not a log.
+        """
         return self.reason.partition(":")[0]
 
     @property
     def is_harmless(self) -> bool:
-        """Whether a careful reader may still take the log as it is: print rounds to nearest in all of them."""
-        return self.kind in ("not a log", "rounded up in print")
+        """Whether a careful reader may still take the log as it is."""
+        return self.kind in ("not a log", "rounded up in print", "form", "duplicate")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,7 +58,8 @@ class LogTree:
     """All sound logs of a tree.
 
     Attributes:
-        models: Per certification log the columns that all its rows share, and num_rows.
+        models: Per certification log the columns that all its rows share, ``images`` (which of several lists of
+            images it is on) and num_rows.
         records: Of kind IMPORTED, in the order of ``models``.
         predictions: Of kind PREDICTIONS.
         findings: The harmless ones last.
@@ -69,125 +73,264 @@ class LogTree:
     num_files: int
 
 
-def read_tree(root: Path) -> LogTree:
-    """Read every log below a folder.
+@dataclass(kw_only=True, eq=False)
+class _Entry:
+    """One log, or one joined from those of several processes, on its way into the tables."""
+
+    path: str
+    parsed: LogPath
+    log: Log
+    images: str = ""
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        return tuple(self.log.columns["index"])
+
+    @property
+    def identity(self) -> str:
+        """What it says of itself; two logs of one identity are the same log twice."""
+        told = {"kind": self.parsed.kind, "variant": self.parsed.variant, **self.parsed.fields}
+        return canonical_json(told | ({"images": self.images} if self.images else {}))
+
+    def finding(self, verdict: Verdict, reason: str) -> Finding:
+        return Finding(
+            path=self.path, num_rows=0 if verdict == "left out" else len(self.indices), verdict=verdict, reason=reason
+        )
+
+
+def read_tree(root: Path, mapping: LogMapping | None = None) -> LogTree:
+    """Read every log below a folder, links to folders included.
 
     Args:
-        root: Of a tree in the layout of the published repositories.
+        root: Of a tree of logs, in the layout of the published repositories or another.
+        mapping: What the paths do not say.
+
+    Raises:
+        ConfigError: A pattern of the mapping matches no log.
     """
-    sound: list[tuple[str, LogPath, Log]] = []
     findings: list[Finding] = []
-    labels: dict[tuple[str, int], tuple[int, str]] = {}
-    seen: dict[str, str] = {}
+    told = mapping or LogMapping({})
+    parts: list[_Entry] = []
     num_files = 0
-    for path in _files(root):
+    for path in _files(root, findings):
         num_files += 1
-        try:
-            parsed = parse_log_path(PurePosixPath(path))
-            if parsed is None:
-                findings.append(Finding(path=path, num_rows=0, verdict="ignored", reason="not a log: by its name"))
-                continue
-            log = read_log((root / path).read_text(encoding="utf-8"), parsed.kind)
-            _check_unseen(parsed, path, seen)
-            _check_labels(parsed, log, path, labels)
-        except (RecordError, UnicodeDecodeError, OSError) as error:
-            reason = str(error) if isinstance(error, RecordError) else f"malformed: {error}"
-            findings.append(Finding(path=path, num_rows=0, verdict="left out", reason=reason))
-            continue
-        sound.append((path, parsed, log))
-    findings += _short_logs(sound) + _over_reaching(sound)
-    certifications = [entry for entry in sound if entry[1].kind == "certification"]
-    predictions = [entry for entry in sound if entry[1].kind == "prediction"]
-    models = [_run_columns(path, parsed) for path, parsed, _ in certifications]
+        entry = _read(root, path, told, findings)
+        parts += [entry] if entry else []
+    told.check_used()
+    entries = _without_twins(_on_their_images(_joined(parts, findings), findings), findings)
+    for entry in entries:
+        findings += _kept_in_spite_of(entry)
+    findings += _short_logs(entries)
+    certifications = [entry for entry in entries if entry.parsed.kind == "certification"]
+    predictions = [entry for entry in entries if entry.parsed.kind == "prediction"]
+    models = [_run_columns(entry) for entry in certifications]
     return LogTree(
         models=tuple(
-            {**model, "num_rows": len(log.columns["index"])}
-            for model, (_, _, log) in zip(models, certifications, strict=True)
+            {**model, "images": entry.images, "num_rows": len(entry.indices)}
+            for model, entry in zip(models, certifications, strict=True)
         ),
-        records=_table(IMPORTED, models, [log for _, _, log in certifications]),
+        records=_table(IMPORTED, models, [entry.log for entry in certifications]),
         predictions=_table(
             PREDICTIONS,
-            [{**parsed.fields, **_origin(path, parsed, PREDICTIONS)} for path, parsed, _ in predictions],
-            [log for _, _, log in predictions],
+            [{**entry.parsed.fields, **_origin(entry, PREDICTIONS)} for entry in predictions],
+            [entry.log for entry in predictions],
         ),
         findings=tuple(sorted(findings, key=lambda finding: (finding.is_harmless, finding.path))),
         num_files=num_files,
     )
 
 
-def _files(root: Path) -> Iterator[str]:
-    for folder, subfolders, names in os.walk(root):
-        subfolders.sort()
+def _files(root: Path, findings: list[Finding]) -> Iterator[str]:
+    """Paths below the root, sorted folder by folder; links are followed, but not back to a folder they lie in."""
+
+    def unreadable(error: OSError) -> None:
+        path = Path(error.filename).relative_to(root).as_posix()
+        findings.append(Finding(path=path, num_rows=0, verdict="left out", reason=f"unreadable: {error.strerror}"))
+
+    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=unreadable):
+        here = Path(folder).resolve()
+        subfolders[:] = sorted(name for name in subfolders if not here.is_relative_to((here / name).resolve()))
         for name in sorted(names):
             yield (Path(folder) / name).relative_to(root).as_posix()
 
 
-def _check_unseen(parsed: LogPath, path: str, seen: dict[str, str]) -> None:
-    identity = canonical_json({"kind": parsed.kind, "variant": parsed.variant, **parsed.fields})
-    other = seen.setdefault(identity, path)
-    if other != path:
-        raise RecordError(f"contradictory: says the same of itself as {other}")
+def _read(root: Path, path: str, mapping: LogMapping, findings: list[Finding]) -> _Entry | None:
+    """The log in one file; None, and a finding, where there is none or it cannot be taken."""
+    verdict: Verdict = "left out"
+    try:
+        content = read_file(root / path)
+        if content is None and not is_named_like_a_log(PurePosixPath(path)):
+            verdict = "ignored"
+            raise RecordError("not a log: without a header of one")
+        text, stored = content or ("", [])
+        log = read_log(text)
+        given = mapping.fields_of(PurePosixPath(path))
+        parsed = parse_log_path(PurePosixPath(path), log.kind, columns=log.fields, given=given)
+    except (RecordError, OSError) as error:
+        reason = str(error) if isinstance(error, RecordError) else f"unreadable: {error.strerror or error}"
+        findings.append(Finding(path=path, num_rows=0, verdict=verdict, reason=reason))
+        return None
+    links = any((root / above).is_symlink() for above in (PurePosixPath(path), *PurePosixPath(path).parents))
+    log.notes[:0] = [*stored, *(["reached by a symbolic link"] if links else [])]
+    log.notes += parsed.notes
+    return _Entry(path=path, parsed=parsed, log=log)
 
 
-def _check_labels(parsed: LogPath, log: Log, path: str, labels: dict[tuple[str, int], tuple[int, str]]) -> None:
-    """The label of an image is the same in all logs of a data set (and split, where both give one)."""
-    images = f"{parsed.fields['dataset']} {parsed.fields.get('split', 'test')}"
-    for index, label in zip(log.columns["index"], log.columns["label"], strict=True):
-        first_label, first_path = labels.setdefault((images, index), (label, path))
-        if first_label != label:
-            raise RecordError(f"contradictory: image {index} has label {label}, but {first_label} in {first_path}")
+def _joined(parts: Sequence[_Entry], findings: list[Finding]) -> list[_Entry]:
+    """The logs of several processes as one, each named by its first part."""
+    groups: dict[tuple[str, str, bool], list[_Entry]] = {}
+    for entry in parts:
+        is_part = entry.parsed.rank is not None
+        groups.setdefault((entry.identity if is_part else entry.path, entry.identity, is_part), []).append(entry)
+    entries = []
+    for (*_, is_part), group in groups.items():
+        if not is_part:
+            entries += group
+            continue
+        ranks = sorted({entry.parsed.rank or 0 for entry in group})
+        try:
+            if len(ranks) < len(group):
+                raise RecordError(f"contradictory: several logs of rank {', '.join(map(str, ranks))} say the same")
+            log = join_ranks([entry.log for entry in group])
+        except RecordError as error:
+            findings += [entry.finding("left out", str(error)) for entry in group]
+            continue
+        joined = _Entry(path=group[0].path, parsed=group[0].parsed, log=log)
+        absent = sorted(set(range(ranks[-1] + 1)) - set(ranks))
+        if absent:
+            findings.append(joined.finding("kept", f"short: no log of rank {', '.join(map(str, absent))}"))
+        log.notes.append(f"joined from {len(group)} {'part' if len(group) == 1 else 'parts'}")
+        entries.append(joined)
+    return entries
 
 
-def _short_logs(sound: Sequence[tuple[str, LogPath, Log]]) -> list[Finding]:
+def _on_their_images(entries: Sequence[_Entry], findings: list[Finding]) -> list[_Entry]:
+    """The entries, each told which list of images it is on: an image has one label all over a list.
+
+    The list of most logs has no name. A log that contradicts it in a few labels is left out; one that contradicts it
+    in most is on other images, or on the same in another order, and never compared with it.
+    """
+    lists: dict[str, list[tuple[dict[int, int], list[_Entry]]]] = {}
+    for entry in entries:
+        found = lists.setdefault(_data_of(entry), [])
+        pairs = _labels_of(entry)
+        known, group = next((one for one in found if _agreement(pairs, one[0]) == len(pairs)), ({}, []))
+        if not group:
+            found.append((known, group))
+        known.update(pairs)
+        group.append(entry)
+    left_out: set[int] = set()
+    for name, found in lists.items():
+        usual, *others = sorted(found, key=lambda one: -len(one[1]))
+        number = 2
+        for _, group in others:
+            for entry in group:
+                pairs = _labels_of(entry)
+                if (num_same := _agreement(pairs, usual[0])) == len(pairs):
+                    continue  # it fits both lists: on a part of the images they do not differ
+                is_slip = num_same > len(pairs) / 2
+                reason = f"{'contradictory' if is_slip else 'other images'}: {_disagreement(pairs, *usual)}"
+                if is_slip or entry.parsed.kind == "prediction":  # whose curves take all there is
+                    findings.append(entry.finding("left out", reason))
+                    left_out.add(id(entry))
+                    continue
+                entry.images = f"list {number}"
+                findings.append(entry.finding("kept", f"{reason}; {entry.images} of {name}, not compared with others"))
+            number += any(entry.images for entry in group)
+    return [entry for entry in entries if id(entry) not in left_out]
+
+
+def _labels_of(entry: _Entry) -> dict[int, int]:
+    return dict(zip(entry.indices, entry.log.columns["label"], strict=True))
+
+
+def _agreement(pairs: Mapping[int, int], labels: Mapping[int, int]) -> int:
+    """How many images have the same label in both, or are in one alone."""
+    return sum(labels.get(index, label) == label for index, label in pairs.items())
+
+
+def _disagreement(pairs: Mapping[int, int], labels: Mapping[int, int], entries: Sequence[_Entry]) -> str:
+    """Where labels differ from those of a list; they differ somewhere."""
+    index, label = next((index, label) for index, label in pairs.items() if labels.get(index, label) != label)
+    where = next(entry.path for entry in entries if index in entry.indices)
+    return f"image {index} has label {label}, but {labels[index]} in {where}"
+
+
+def _without_twins(entries: Sequence[_Entry], findings: list[Finding]) -> list[_Entry]:
+    """Of logs that say the same of themselves the first, by path, counts."""
+    first: dict[str, _Entry] = {}
+    for entry in entries:
+        other = first.setdefault(entry.identity, entry)
+        if other is entry:
+            continue
+        ours, theirs = (
+            {name: values for name, values in one.log.columns.items() if name != "elapsed_s"} for one in (entry, other)
+        )
+        what = "duplicate: the same rows as" if ours == theirs else "contradictory: says the same of itself as"
+        findings.append(entry.finding("left out", f"{what} {other.path}, which comes first and counts"))
+    return list(first.values())
+
+
+def _kept_in_spite_of(entry: _Entry) -> Iterator[Finding]:
+    fields, log = entry.parsed.fields, entry.log
+    if entry.parsed.assumed:
+        assumed = ", ".join(entry.parsed.assumed)
+        yield entry.finding("kept", f"assumed: {assumed}; the path does not say it; give it with mapping=FILE")
+    if log.is_cut:
+        yield entry.finding("kept", "cut off: its last line, which is left out")
+    if log.notes:
+        yield entry.finding("kept", f"form: {'; '.join(log.notes)}")
+    if entry.parsed.kind == "certification":
+        settings = {name: fields[name] for name in ("n", "alpha") if name in fields}
+        reason = over_reach(log.radius_texts, fields["sigma_cert"], **settings)
+        if reason is not None:
+            yield entry.finding("kept", reason)
+
+
+def _short_logs(entries: Sequence[_Entry]) -> Iterator[Finding]:
     """Logs that hold only a part of the images that most logs of their data set hold."""
-    by_images: dict[str, Counter[tuple[int, ...]]] = {}
-    for _, parsed, log in sound:
-        by_images.setdefault(_images(parsed), Counter())[tuple(log.columns["index"])] += 1
-    usual = {images: counter.most_common(1)[0][0] for images, counter in by_images.items()}
-    findings = []
-    for path, parsed, log in sound:
-        whole, indices = usual[_images(parsed)], tuple(log.columns["index"])
-        if indices != whole and set(indices) < set(whole):
-            reason = f"short: {len(indices)} of the {len(whole)} images that most logs of {_images(parsed)} hold"
-            findings.append(Finding(path=path, num_rows=len(indices), verdict="kept", reason=reason))
-    return findings
+    groups: dict[tuple[str, str], list[_Entry]] = {}
+    for entry in entries:
+        groups.setdefault((f"{_data_of(entry)} {entry.parsed.kind}", entry.images), []).append(entry)
+    for (name, _), group in groups.items():
+        whole = Counter(entry.indices for entry in group).most_common(1)[0][0]
+        for entry in group:
+            if entry.indices != whole and set(entry.indices) < set(whole):
+                yield entry.finding(
+                    "kept", f"short: {len(entry.indices)} of the {len(whole)} images of most {name} logs"
+                )
 
 
-def _images(parsed: LogPath) -> str:
-    return f"{parsed.fields['dataset']} {parsed.kind}"
+def _data_of(entry: _Entry) -> str:
+    return f"{entry.parsed.fields['dataset']} {entry.parsed.fields.get('split', 'test')}"
 
 
-def _over_reaching(sound: Sequence[tuple[str, LogPath, Log]]) -> list[Finding]:
-    findings = []
-    for path, parsed, log in sound:
-        if parsed.kind == "certification":
-            reason = over_reach(log.radius_texts, parsed.fields["sigma_cert"])
-            if reason is not None:
-                num_rows = len(log.columns["index"])
-                findings.append(Finding(path=path, num_rows=num_rows, verdict="kept", reason=reason))
-    return findings
-
-
-def _run_columns(path: str, parsed: LogPath) -> dict[str, Any]:
+def _run_columns(entry: _Entry) -> dict[str, Any]:
     """The columns that all rows of a certification log share: keys as our own runs have, and what the path says."""
-    fields = parsed.fields
-    trained = {name: value for name, value in fields.items() if name not in ("sigma_cert", "split")}
-    digest = hashlib.sha256(canonical_json({"variant": parsed.variant, **trained}).encode()).hexdigest()[:8]
+    fields = entry.parsed.fields
+    trained = {name: value for name, value in fields.items() if name not in _OF_CERTIFICATION}
+    digest = hashlib.sha256(canonical_json({"variant": entry.parsed.variant, **trained}).encode()).hexdigest()[:8]
     name = fields.get("attack") or "unknown"
-    slug = f"{fields['dataset']}-{fields.get('method', 'unknown') if name == 'none' else name}"
+    method = fields.get("method") or "unknown"
+    slug = f"{fields['dataset']}-{name if name not in ('none', 'unknown') and method in _OF_THE_PAPER else method}"
     for letter, field in (("s", "sigma_train"), ("e", "epsilon"), ("m", "m_train"), ("t", "num_steps")):
         if field in fields and (name != "none" or field == "sigma_train"):
             value = fields[field]
             slug += f"-{letter}{value:.2f}" if isinstance(value, float) else f"-{letter}{value}"
-    keys = {"train_key": f"{slug}-{digest}", "certify_key": f"s{decimal(fields['sigma_cert'])}-{fields['split']}-log"}
-    return {**keys, **fields, **_origin(path, parsed, IMPORTED)}
+    images = f"-{entry.images.replace(' ', '')}" if entry.images else ""
+    certify_key = f"s{decimal(fields['sigma_cert'])}-{fields['split']}-log{images}"
+    keys = {"train_key": f"{slug}-{digest}", "certify_key": certify_key}
+    return {**keys, **fields, **_origin(entry, IMPORTED)}
 
 
-def _origin(path: str, parsed: LogPath, kind: RecordKind) -> dict[str, Any]:
-    given = {*parsed.fields, "train_key", "certify_key", "index", "label", "prediction", "radius", "correct"}
-    given |= {"elapsed_s", "base_prediction", "variant", "source"}
+_OF_CERTIFICATION = ("sigma_cert", "split", "n0", "n", "alpha", "noise", "precision", "seed")
+_OF_THE_PAPER = ("unknown", "smoothadv", "vanilla", "vanilla_noise")  # whose attack says more than the method
+
+
+def _origin(entry: _Entry, kind: RecordKind) -> dict[str, Any]:
+    given = {*entry.parsed.fields, *entry.log.columns, "train_key", "certify_key", "variant", "source"}
     silent = [name for name in kind.schema.names if name not in given]
-    return {"variant": parsed.variant, "source": f"{path}; not in the log: {', '.join(silent)}"}
+    return {"variant": entry.parsed.variant, "source": f"{entry.path}; not in the log: {', '.join(silent)}"}
 
 
 def _table(kind: RecordKind, shared: Sequence[dict[str, Any]], logs: Sequence[Log]) -> pa.Table:
@@ -196,8 +339,9 @@ def _table(kind: RecordKind, shared: Sequence[dict[str, Any]], logs: Sequence[Lo
     owner = pa.array(np.repeat(np.arange(len(logs)), sizes))
     arrays = []
     for field in kind.schema:
-        if logs and field.name in logs[0].columns:
-            array = pa.array([value for log in logs for value in log.columns[field.name]], field.type)
+        if any(field.name in log.columns for log in logs):
+            columns = [log.columns.get(field.name, [None] * size) for log, size in zip(logs, sizes, strict=True)]
+            array = pa.array([value for column in columns for value in column], field.type)
         else:
             array = pa.array([entry.get(field.name) for entry in shared], field.type).take(owner)
         arrays.append(array)

@@ -19,7 +19,7 @@ from analysis.selection import matches
 from configs.entry import run_command
 from jobs.errors import ConfigError, RecordError
 from jobs.files import records
-from jobs.files.imported import IMPORTED, PREDICTIONS
+from jobs.files.imported import IMPORTED, PREDICTIONS, read_listing
 from jobs.files.manifest import open_grid
 from jobs.files.store import Store
 from tests.analysis.models import cifar_path, cohen_path, parameters, voted, write_log, write_predictions, write_text
@@ -95,27 +95,82 @@ def test_unsound_files_are_all_named_and_the_others_imported(source: Path, capsy
     found = {row["path"].partition("eps_")[2].partition("/")[0] or row["path"]: row for row in _report(store)}
     kinds = [row["reason"].partition(":")[0] for row in _report(store)]
     assert sorted(kinds) == [
-        *("contradictory", "empty", "malformed", "not a log"),
-        *("other alpha or n", "rounded up in print", "short"),
+        *("empty", "malformed", "not a log", "other alpha or n"),
+        *("other images", "rounded up in print", "short"),
     ]
     assert found["data/stdout.txt"]["verdict"] == "ignored"
     short = next(row for row in _report(store) if row["reason"].startswith("short"))
     assert (short["rows"], short["verdict"]) == ("2", "kept")
     assert "2 of the 4 images" in short["reason"]
-    wrong_label = next(row for row in _report(store) if row["reason"].startswith("contradictory"))
-    assert "image 0 has label 9, but 3 in" in wrong_label["reason"]
-    assert wrong_label["verdict"] == "left out"
-    assert len(load_grid(store, "old", allow_partial=True).models) == 7
+    other = next(row for row in _report(store) if row["reason"].startswith("other images"))
+    assert "image 0 has label 9, but 3 in" in other["reason"]
+    assert other["verdict"] == "kept"
+    with pytest.raises(RecordError, match="mixed grid: images differ"):
+        load_grid(store, "old", allow_partial=True)
+    assert len(load_grid(store, "old", where={"images": ""}, allow_partial=True).models) == 7
+    assert len(load_grid(store, "old", where={"images": "list 2"}, allow_partial=True).models) == 1
     assert "1 empty" in capsys.readouterr().out
     assert _import(source, "strict=true")[0] == 1
 
 
-def test_the_same_model_twice_is_contradictory(source: Path) -> None:
+def test_of_the_same_model_twice_the_first_counts_and_is_named(source: Path) -> None:
     shutil.copytree(source / "data", source / "data" / "data")
+    changed = next((source / "data" / "data").rglob("sigma_0.25"))
+    changed.write_text(changed.read_text().replace("0.5000", "0.6000"))
     code, store = _import(source, "strict=true")
     assert code == 1
-    assert all("says the same of itself as" in row["reason"] for row in _report(store))
-    assert len(load_grid(store, "old").models) == 5
+    kinds = [row["reason"].partition(":")[0] for row in _report(store)]
+    assert sorted(kinds) == ["contradictory", *["duplicate"] * 4]
+    assert all("which comes first and counts" in row["reason"] for row in _report(store))
+    assert len(load_grid(store, "old", allow_partial=True).models) == 5
+
+
+def test_images_in_another_order_are_another_list(source: Path) -> None:
+    """Most labels differ: it is the order. One differs: one of the two logs is wrong."""
+    log = cifar_path("DDN_2steps", 64, "0.25")
+    write_log(source, log, [(0, 7, 7, "0.1"), (20, 2, 2, "0.1"), (40, 3, 3, "0.1"), (60, 4, 4, "0.1")])
+    write_log(source, cifar_path("DDN_6steps", 64, "0.25"), [*GOOD[:3], (60, 5, 2, "0.5")])
+    code, store = _import(source)
+    assert code == 0
+    reasons = {row["path"]: row["reason"] for row in _report(store)}
+    assert reasons[log].startswith("other images: image 0 has label 7, but 3 in data/")
+    assert [reason.partition(":")[0] for reason in reasons.values()] == ["other images", "contradictory"]
+    assert len(load_grid(store, "old", where={"images": "list 2"}).models) == 1
+    with pytest.raises(RecordError, match=r'images differ.* list 2.* "where={images: '):
+        load_grid(store, "old")
+
+
+def test_a_log_is_taken_by_its_content_and_none_is_left_out_unseen(source: Path, tmp_path: Path) -> None:
+    rows = [(index, label, guess, radius) for index, label, guess, radius in GOOD]
+    write_log(source, "mine/run_7/anything.dat", rows)
+    write_log(source, "theirs/cifar10/smoothmix/noise_0.25.tsv", rows)
+    write_log(tmp_path / "elsewhere", "resnet110/test/sigma_0.25_rank0", rows[:2])
+    write_log(tmp_path / "elsewhere", "resnet110/test/sigma_0.25_rank1", rows[2:])
+    (source / "linked").mkdir()
+    (source / "linked" / "cifar10").symlink_to(tmp_path / "elsewhere")
+    (source / "linked" / "circle").symlink_to(source)
+    (source / "dangling").symlink_to(tmp_path / "nowhere")
+    code, store = _import(source, "strict=true")
+    assert code == 1
+    reasons = {row["path"]: row["reason"] for row in _report(store)}
+    assert reasons["mine/run_7/anything.dat"] == "path: does not give dataset, sigma_cert; give it with mapping=FILE"
+    assert reasons["theirs/cifar10/smoothmix/noise_0.25.tsv"].startswith("assumed: sigma_cert=0.25 (from noise_0.25), ")
+    linked = reasons["linked/cifar10/resnet110/test/sigma_0.25_rank0"]
+    assert linked == "form: reached by a symbolic link; joined from 2 parts"
+    assert reasons["dangling"].startswith("unreadable: ")
+    (source / "dangling").unlink()
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text(
+        '"mine/run_{seed}/*": {dataset: cifar10, split: test, sigma_cert: 0.25, method: mine, n: 1000, alpha: 0.001}\n'
+        '"theirs/**/noise_{sigma_cert}.tsv": {split: test}\n'
+    )
+    code, store = _import(source, "strict=true", f"mapping={mapping}")
+    assert code == 0
+    models = {model["method"]: model for model in read_listing(store, "old") if "method" in model}
+    assert (models["mine"]["seed"], models["mine"]["n"]) == (7, 1000)
+    assert models["smoothmix"]["train_key"].startswith("cifar10-smoothmix-s0.25-")
+    mapping.write_text('"mien/*": {split: test}')
+    assert _import(source, f"mapping={mapping}")[0] == 2
 
 
 def test_the_envelope_opens_an_imported_grid(source: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from analysis.logs.paths import parse_log_path
+from analysis.logs.files import LogKind
+from analysis.logs.paths import is_named_like_a_log, parse_log_path
 from jobs.errors import RecordError
 
 NET = "cifar10/resnet110/noise_0.50/test/sigma_0.50"
@@ -13,9 +14,12 @@ SHARED = {"dataset": "cifar10", "architecture": "resnet110", "sigma_train": 0.5,
 
 
 def _fields(path: str) -> tuple[dict[str, Any], str]:
-    parsed = parse_log_path(PurePosixPath(path))
-    assert parsed is not None
+    parsed = parse_log_path(PurePosixPath(path), _kind(path))
     return dict(parsed.fields), parsed.variant
+
+
+def _kind(path: str) -> LogKind:
+    return "prediction" if "predictions" in path else "certification"
 
 
 @pytest.mark.parametrize(
@@ -121,7 +125,7 @@ def test_several_draws_of_unknown_number_are_not_taken_for_one() -> None:
         ),
         ("data/certify/cifar10/PGD_2steps/DDN_2steps/noise_0.5/test/sigma_0.50", "contradictory: attack is 'pgd'"),
         ("noise_0.50/test/sigma_0.50", "path: does not give dataset"),
-        ("cifar10/noise_0.50/sigma_0.50", "path: does not give split"),
+        ("cifar10/noise_0.50/test", "path: does not give sigma_cert; give it with mapping=FILE"),
         ("cifar10/noise_0.50/test/sigma_0.00", "path: sigma_cert is 0.0"),
         (f"cifar10/eps_{400 * '9'}/noise_0.50/test/sigma_0.50", "path: epsilon is inf"),
         (f"cifar10/noise_{400 * '9'}/test/sigma_0.50", "path: sigma_train is inf"),
@@ -132,9 +136,42 @@ def test_several_draws_of_unknown_number_are_not_taken_for_one() -> None:
 )
 def test_paths_that_do_not_do(path: str, reason: str) -> None:
     with pytest.raises(RecordError, match=reason):
-        parse_log_path(PurePosixPath(path))
+        parse_log_path(PurePosixPath(path), _kind(path))
 
 
 @pytest.mark.parametrize("name", ["stdout.txt", "philly.yaml", "sigma_", "sigma_0.25.bak", "records.parquet"])
-def test_files_that_are_no_logs(name: str) -> None:
-    assert parse_log_path(PurePosixPath("data/certify/cifar10") / name) is None
+def test_files_that_are_not_named_like_logs(name: str) -> None:
+    assert not is_named_like_a_log(PurePosixPath("data/certify/cifar10") / name)
+    assert is_named_like_a_log(PurePosixPath("data/sigma_0.25.tsv.gz"))
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "variant", "rank", "assumed"),
+    [
+        ("cifar10/resnet110/noise_0.5/test/sigma_0.5.tsv.gz", {"sigma_train": 0.5, "sigma_cert": 0.5}, "", None, 0),
+        ("cifar10/run1/certify_sigma0.25_test_rank0", {"sigma_cert": 0.25}, "run1", 0, 0),
+        ("cifar10/noise_0.5_sigma_0.25-test.csv", {"sigma_train": 0.5, "sigma_cert": 0.25}, "", None, 0),
+        ("cifar10/test/mine_sigma_1.00", {"sigma_cert": 1.0}, "mine", None, 0),
+        ("cifar10/test/rank_3/sigma_0.25", {"sigma_cert": 0.25}, "", 3, 0),
+        ("data/cifar10/noise_0.25/cat-rs/noise_0.25.tsv", {"method": "cat-rs", "sigma_cert": 0.25}, "", None, 2),
+        ("data/certify/cifar10/smoothmix/noise_0.25", {"method": "smoothmix", "sigma_cert": 0.25}, "", None, 2),
+        ("cifar10/consistency/cohen/test/sigma_0.5", {"method": "consistency"}, "cohen", None, 0),
+        ("cifar10/cifar_resnet110/test/sigma_0.5", {"architecture": "cifar_resnet110"}, "", None, 0),
+    ],
+)
+def test_paths_of_other_papers(path: str, fields: dict[str, Any], variant: str, rank: int | None, assumed: int) -> None:
+    parsed = parse_log_path(PurePosixPath(path), "certification")
+    assert fields.items() <= parsed.fields.items()
+    assert (parsed.fields["dataset"], parsed.fields["split"]) == ("cifar10", "test")
+    assert (parsed.variant, parsed.rank, len(parsed.assumed)) == (variant, rank, assumed)
+
+
+def test_what_is_given_goes_before_the_path_and_the_columns_must_agree_with_it() -> None:
+    path = PurePosixPath("imagenet/cifar10/noise_0.50/sigma_0.50")
+    given = {"dataset": "cifar10", "split": "train", "sigma_train": 0.25, "variant": "mine"}
+    parsed = parse_log_path(path, "certification", columns={"sigma_cert": 0.5}, given=given)
+    assert given.items() <= {**parsed.fields, "variant": parsed.variant}.items()
+    assert parsed.assumed == ()
+    assert "sigma_train is 0.25, not 0.5 as its path says" in parsed.notes
+    with pytest.raises(RecordError, match=r"contradictory: sigma_cert is 0\.5 in the path and 0\.25 in the log"):
+        parse_log_path(path, "certification", columns={"sigma_cert": 0.25}, given=given)

@@ -1,0 +1,115 @@
+"""What paths do not say of logs, said by the user: a YAML file from patterns of paths to record columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import yaml
+
+from jobs.errors import ConfigError
+from jobs.files.imported import IMPORTED, PREDICTIONS
+from jobs.validation import unknown_choice
+
+_OF_IMAGES = {"index", "label", "prediction", "base_prediction", "radius", "correct", "elapsed_s", "p_lower", "stop"}
+_OURS = {"train_key", "certify_key", "counts0", "counts", "count_top", "n_used", "source"}
+_TYPES = {
+    field.name: field.type for field in (*PREDICTIONS.schema, *IMPORTED.schema) if field.name not in _OF_IMAGES | _OURS
+}
+
+
+class LogMapping:
+    """Patterns with what they say of the logs that they match.
+
+    In a pattern ``*`` stands for anything within a name, ``**`` also for several folders, and ``{column}`` for a
+    value of that column: ``"runs/*/noise_{sigma_cert}.tsv"``. Where several patterns match, the later goes first.
+    """
+
+    def __init__(self, patterns: Mapping[str, Mapping[str, Any]]) -> None:
+        problems: list[str] = []
+        self._rules = [
+            (pattern, _compiled(pattern, problems), _values(pattern, columns, problems))
+            for pattern, columns in patterns.items()
+        ]
+        if problems:
+            raise ConfigError(problems)
+        self._unused = set(patterns)
+
+    def fields_of(self, path: PurePosixPath) -> dict[str, Any]:
+        """What is said of one log."""
+        fields: dict[str, Any] = {}
+        for pattern, compiled, columns in self._rules:
+            match = compiled.fullmatch(str(path))
+            if match:
+                self._unused.discard(pattern)
+                captured = {name: _typed(name, text) for name, text in match.groupdict().items()}
+                fields |= {**columns, **captured}
+        return fields
+
+    def check_used(self) -> None:
+        """Raise ConfigError where a pattern matched no log at all: it is a slip."""
+        if self._unused:
+            raise ConfigError([f"mapping: {pattern!r} matches no log" for pattern in sorted(self._unused)])
+
+
+def read_mapping(path: str | None) -> LogMapping:
+    """The mapping in a file; an empty one for None.
+
+    Raises:
+        ConfigError: It is not there, not YAML, or names what is no column of a log; with all problems.
+    """
+    if path is None:
+        return LogMapping({})
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError([f"mapping: cannot read {path}: {' '.join(str(error).split())}"]) from error
+    is_mapping = isinstance(content, dict) and all(isinstance(value, dict) for value in content.values())
+    if not is_mapping:
+        raise ConfigError([f'mapping: {path}: write lines such as "runs/*/noise_*": {{method: mine, split: test}}'])
+    return LogMapping({str(pattern): columns for pattern, columns in content.items()})
+
+
+def _compiled(pattern: str, problems: list[str]) -> re.Pattern[str]:
+    text = ""
+    seen: set[str] = set()
+    for part in re.split(r"(\*\*|\*|\{\w+\})", pattern):
+        name = part[1:-1]
+        if part in ("*", "**"):
+            text += ".*" if part == "**" else "[^/]*"
+        elif not part.startswith("{"):
+            text += re.escape(part)
+        elif name not in _TYPES:
+            problems.append(f"mapping: {pattern!r}: {unknown_choice('column', name, sorted(_TYPES))}")
+        elif name in seen:
+            text += f"(?P={name})"
+        else:
+            seen.add(name)
+            text += f"(?P<{name}>{_CAPTURES.get(str(_TYPES[name]), '[^/]+?')})"
+    return re.compile(text)
+
+
+_CAPTURES = {"double": r"[0-9]+(?:\.[0-9]+)?", "int32": "[0-9]{1,9}", "int64": "[0-9]{1,18}"}
+
+
+def _values(pattern: str, columns: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in columns.items():
+        if name not in _TYPES:
+            problems.append(f"mapping: {pattern!r}: {unknown_choice('column', name, sorted(_TYPES))}")
+            continue
+        try:
+            values[name] = pa.scalar(value, _TYPES[name]).as_py()
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+            values[name] = None
+        if values[name] is None or isinstance(value, bool):
+            problems.append(f"mapping: {pattern!r}: {name}: {value!r} is not of type {_TYPES[name]}")
+    return values
+
+
+def _typed(name: str, text: str) -> Any:
+    kind = _TYPES[name]
+    return float(text) if pa.types.is_floating(kind) else int(text) if pa.types.is_integer(kind) else text
