@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -105,8 +106,7 @@ def test_a_mixed_grid_is_refused(store: Store, what: str, capsys: pytest.Capture
         other = Run(train=third.train, task=third.task, indices=type(third.indices)(start=0, stop=7))
     else:
         change = {"n": 100} if what == "n" else {"alpha": 0.01}
-        certify = type(third.task)(**{**vars(third.task), **change})
-        other = Run(train=third.train, task=certify, indices=third.indices)
+        other = replace(third, task=replace(third.task, **change))
     write_manifest(store.manifest_path("tiny"), Manifest(grid="tiny", runs=(first, second, other)))
     assert _envelope(store) == 1
     error = capsys.readouterr().err
