@@ -13,19 +13,9 @@ from jobs.specs.runs import Run
 from jobs.specs.train import TrainSpec
 from jobs.specs.units import ShardUnit, Stage, Unit
 from pipeline.plan import Plan
+from pipeline.request.speeds import FORWARD_PER_S, drawn_per_s
 
 _BACKWARD = 2.0  # a backward pass costs about two forward passes
-
-FORWARD_PER_S: Mapping[str, float] = {
-    # The best of the published certification logs, whose GPUs are not named: 100,100 noisy copies of
-    # an image in 3.6 s and in 22.9 s.
-    "cifar_resnet110": 28_000.0,
-    "resnet50": 4_400.0,
-    # ResNet-110's, by the number of multiplications.
-    "cifar_resnet56": 56_000.0,
-    "cifar_resnet20": 174_000.0,
-}
-"""Forward passes of one image that one GPU of about 2019 does in a second, with the code of then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +31,13 @@ class GpuHours:
     unknown: Set[str]
 
 
-def gpu_hours(plan: Plan) -> GpuHours:
-    """What a plan takes on GPUs as fast as FORWARD_PER_S."""
+def gpu_hours(plan: Plan, certify_cpus: int | None = None) -> GpuHours:
+    """What a plan takes on GPUs as fast as FORWARD_PER_S.
+
+    Args:
+        plan: Of a launch.
+        certify_cpus: CPUs of a job that certifies, for noise that they draw; None is enough of them.
+    """
     hours: dict[Stage, float] = defaultdict(float)
     unknown: set[str] = set()
     for unit in plan.units:
@@ -50,7 +45,10 @@ def gpu_hours(plan: Plan) -> GpuHours:
             continue
         architecture = unit.train.architecture
         if architecture in FORWARD_PER_S:
-            hours[unit.stage] += unit_cost(unit) / FORWARD_PER_S[architecture] / 3600
+            per_s = FORWARD_PER_S[architecture]
+            if certify_cpus is not None and isinstance(unit, ShardUnit) and unit.stage == "certify":
+                per_s = min(per_s, certify_cpus * drawn_per_s(unit.run))
+            hours[unit.stage] += unit_cost(unit) / per_s / 3600
         else:
             unknown.add(architecture)
     return GpuHours(hours=dict(hours), unknown=unknown)

@@ -91,7 +91,7 @@ def _dry_run(config: LaunchConfig, store: Store) -> int:
     todo = _plan(config, found)
     print(f"grid {manifest.grid}: {len(manifest.models)} models, results in {store.root} (dry run)")
     print(text.plan_table(manifest, found.observed, todo, found.activity))
-    if cost := text.cost_text(todo):
+    if cost := text.cost_text(todo, config.slurm):
         print(cost)
     executor = _executor(config, found, todo)
     if config.cluster.kind == "slurm":

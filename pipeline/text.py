@@ -13,7 +13,7 @@ from jobs.specs.runs import SHARD_STAGES, Manifest, Run
 from pipeline.cost import gpu_hours
 from pipeline.executor import Outcome
 from pipeline.plan import Plan
-from pipeline.request.config import LaunchConfig
+from pipeline.request.config import LaunchConfig, SlurmConfig
 from pipeline.state.activity import Activity
 from pipeline.state.files import Observation
 from pipeline.state.history import History
@@ -42,9 +42,9 @@ def _images(runs: Sequence[Run], observed: Observation) -> tuple[int, int]:
     return total, total - sum(len(observed.missing(run)) for run in runs)
 
 
-def cost_text(plan: Plan) -> str:
+def cost_text(plan: Plan, slurm: SlurmConfig | None) -> str:
     """What a plan costs in GPU-hours, for the architectures whose speed is known."""
-    estimate = gpu_hours(plan)
+    estimate = gpu_hours(plan, None if slurm is None else slurm.certify.cpus)
     if not estimate.hours:
         return ""
     parts = ", ".join(f"{stage} {_rounded(hours)}" for stage, hours in estimate.hours.items())

@@ -18,6 +18,7 @@ from jobs.specs.units import STAGES, Compile, Stage
 from jobs.validation import STRICT, collect
 from pipeline.request.checkpoints import checkpoint_files
 from pipeline.request.grid import GridConfig, expand
+from pipeline.request.speeds import cpus_to_certify
 from pipeline.retry import Retry
 
 # Options of sbatch that have a name of their own here, and those on which a launch and its jobs rest:
@@ -214,7 +215,6 @@ def parse_launch(values: Mapping[str, Any]) -> LaunchConfig:
         raise ConfigError(problems)
     rest = {key: value for key, value in values.items() if key not in _GROUPS}
     options = collect(problems, _Options, rest, where="launch")
-    cluster, slurm = _parse_cluster(problems, values["cluster"])
     grid = collect(problems, GridConfig, values["grid"], where="grid")
     manifest = None
     if grid is not None:
@@ -223,6 +223,7 @@ def parse_launch(values: Mapping[str, Any]) -> LaunchConfig:
             manifest = expand(grid, values["train"], values["certify"], attack=values["attack"], data=data)
         except ConfigError as error:
             problems += error.problems
+    cluster, slurm = _parse_cluster(problems, values["cluster"], manifest)
     if slurm is not None:
         problems += _extra_problems(slurm)
     if cluster is not None and manifest is not None:
@@ -269,7 +270,9 @@ def _sharing_problems(cluster: ClusterConfig, slurm: SlurmConfig | None, manifes
             yield f"{option}: a job's units share one GPU, and cluster.{stage}.gpus is {num_gpus}; set it to 1"
 
 
-def _parse_cluster(problems: list[str], values: Mapping[str, Any]) -> tuple[ClusterConfig | None, SlurmConfig | None]:
+def _parse_cluster(
+    problems: list[str], values: Mapping[str, Any], manifest: Manifest | None
+) -> tuple[ClusterConfig | None, SlurmConfig | None]:
     """The group cluster: what every kind has, and beside it what only SLURM has."""
     if values.get("kind") not in ("slurm", "auto"):
         return collect(problems, ClusterConfig, values, where="cluster"), None
@@ -279,6 +282,9 @@ def _parse_cluster(problems: list[str], values: Mapping[str, Any]) -> tuple[Clus
     cluster = collect(problems, ClusterConfig, rest, where="cluster")
     for stage in STAGES:
         if isinstance(slurm_values.get(stage), Mapping):
+            if stage == "certify" and slurm_values[stage].get("cpus", 0) is None:
+                cpus = cpus_to_certify(manifest.runs if manifest else [])
+                slurm_values[stage] = {**slurm_values[stage], "cpus": cpus}
             slurm_values[stage] = collect(problems, StageConfig, slurm_values[stage], where=f"cluster.{stage}")
     if problems:
         return cluster, None
