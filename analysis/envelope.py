@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +17,9 @@ from analysis.load import load_grid
 from analysis.models import VOTE_COLUMNS
 from analysis.statistics import Levels, envelope_frame
 from analysis.tables import TableFormat, caption, envelope_table, statistics_caption, statistics_table
-from configs.entry import EXIT_FAILED, run_entry
+from configs.entry import run_entry
 from jobs.atomic import write_atomically
-from jobs.errors import ConfigError, RecordError
+from jobs.errors import ConfigError
 from jobs.files.store import Store
 from jobs.validation import STRICT, build
 
@@ -53,11 +52,7 @@ def envelope(values: dict[str, Any]) -> int:
     if config.radii is not None and config.step is not None:
         raise ConfigError(["envelope: give radii or step, not both"])
     store = Store(Path(config.results))
-    try:
-        comparison = load_comparison(store, config)
-    except RecordError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_FAILED
+    comparison = load_comparison(store, config)
     levels = Levels(confidence=config.confidence, rho=config.rho)
     frame = envelope_frame(comparison, _radii(comparison, config), levels)
     paths = write_envelope(comparison, frame, store.envelope_dir(comparison.grid.name), levels)
@@ -95,7 +90,7 @@ def write_envelope(comparison: Comparison, frame: pd.DataFrame, folder: Path, le
     paths = []
     for suffix, write in writers.items():
         path = folder / f"envelope.{suffix}"
-        write_atomically(path, write, lambda written: written.stat())
+        write_atomically(path, write)
         paths.append(path)
     return paths
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from functools import partial
@@ -15,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from analysis.load import load_grid
 from analysis.logs.files import HEADERS
 from analysis.models import CertifiedModel
-from configs.entry import EXIT_FAILED, run_entry
+from configs.entry import run_entry
 from jobs.atomic import write_atomically
 from jobs.errors import RecordError
 from jobs.files.folders import check_writable
@@ -48,16 +47,12 @@ def export_tsv(values: dict[str, Any]) -> int:
     """
     config = build(ExportConfig, values, where="export_tsv")
     store = Store(Path(config.results))
-    try:
-        grid = load_grid(store, config.grid, where=config.where, allow_partial=config.allow_partial, more=_MORE_COLUMNS)
-        logs = by_log_path(grid.models)
-    except RecordError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_FAILED
+    grid = load_grid(store, config.grid, where=config.where, allow_partial=config.allow_partial, more=_MORE_COLUMNS)
+    logs = by_log_path(grid.models)
     root = Path(config.output) if config.output else store.tsv_dir(grid.name)
     check_writable(root, "output")
     for path, model in logs.items():
-        write_atomically(root / path, partial(_write_log, model), lambda path: path.stat())
+        write_atomically(root / path, partial(_write_log, model))
     print(f"wrote {len(logs)} logs to {root}")
     return 0
 

@@ -66,7 +66,7 @@ def write_tree(tree: LogTree, store: Store, grid: str, root: Path) -> list[Path]
     """Write records, predictions and report of an imported grid; its listing last, which makes it one."""
     metadata = {"source": f"imported from {root.name}"}
     report, written = store.import_report_path(grid), []
-    write_atomically(report, lambda path: _write_report(path, tree), lambda path: path.stat())
+    write_atomically(report, lambda path: _write_report(path, tree))
     for path, table, kind in (
         (store.records_path(grid), tree.records, imported.IMPORTED),
         (store.predictions_path(grid), tree.predictions, imported.PREDICTIONS),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +14,7 @@ from tabulate import tabulate
 from analysis.compare import candidates_of
 from analysis.load import load_grid
 from analysis.models import CertifiedGrid, CertifiedModel, check_comparable, image_set
-from configs.entry import EXIT_FAILED, run_entry
+from configs.entry import run_entry
 from jobs.errors import ConfigError, RecordError
 from jobs.files.store import Store
 from jobs.validation import STRICT, build, unknown_choice
@@ -46,19 +45,15 @@ def paired(values: dict[str, Any]) -> int:
     """
     config = build(PairedConfig, values, where="paired")
     store = Store(Path(config.results))
-    try:
-        first = _chosen(store, config.grid, config.model_a, config.where, config)
-        second = _chosen(
-            store,
-            config.grid if config.grid_b is None else config.grid_b,
-            config.model_b,
-            config.where if config.where_b is None else config.where_b,
-            config,
-        )
-        counts = compare_models(first[0], second[0], config.radius)
-    except RecordError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_FAILED
+    first = _chosen(store, config.grid, config.model_a, config.where, config)
+    second = _chosen(
+        store,
+        config.grid if config.grid_b is None else config.grid_b,
+        config.model_b,
+        config.where if config.where_b is None else config.where_b,
+        config,
+    )
+    counts = compare_models(first[0], second[0], config.radius)
     print(_text(first, second, counts, config.radius))
     return 0
 

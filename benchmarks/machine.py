@@ -9,11 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+from jobs.processes.cpus import num_cpus
+
 
 def machine() -> str:
     """Date, processor or GPU, cores, load, versions, and threads where torch is in use."""
     load = os.getloadavg()[0]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = num_cpus()
     # Whoever does not use torch is not made to load it: it would count as his memory.
     torch = sys.modules.get("torch")
     name = torch.cuda.get_device_name() if torch and torch.cuda.is_available() else _processor()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from configs.composition import CONFIG_DIR, compose_config, groups_of, options_of, to_yaml
-from jobs.errors import ConfigError
+from jobs.errors import ConfigError, RecordError
 
 EXIT_FAILED, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -59,7 +59,7 @@ def run_command(config_name: str, act: Callable[[dict[str, Any]], int], argument
     except BrokenPipeError:  # the reader of our output has closed it; flushing at exit must not fail either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
-    except OSError as error:  # such as a full disk or an unreadable folder; a traceback would not help
+    except (RecordError, OSError) as error:  # an unsound file, a full disk: a traceback would not help
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:

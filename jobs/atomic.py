@@ -18,7 +18,7 @@ STALE_AFTER_S = 3600.0
 
 
 def write_atomically(
-    path: Path, write: Callable[[Path], object], check: Callable[[Path], object], *, replace: bool = True
+    path: Path, write: Callable[[Path], object], check: Callable[[Path], object] | None = None, *, replace: bool = True
 ) -> None:
     """Make a file so that it appears complete and checked, or not at all.
 
@@ -28,7 +28,7 @@ def write_atomically(
     Args:
         path: The file; its folder is made if need be.
         write: Writes the content to the path it is given.
-        check: Reads it back from the path it is given and raises if it is not right.
+        check: Reads it back from the path it is given and raises if it is not right; None for no check.
         replace: False leaves a file alone that is there already: the first writer's stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,8 @@ def write_atomically(
     try:
         write(temporary)
         _flush_to_disk(temporary)
-        check(temporary)
+        if check is not None:
+            check(temporary)
         if replace:
             os.replace(temporary, path)
         else:
@@ -46,15 +47,27 @@ def write_atomically(
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str, check: Callable[[Path], object] | None = None) -> None:
+    """Write text atomically, in UTF-8."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), check)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically, indented and with sorted keys."""
-    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    write_atomically(path, lambda temporary: _write_text(temporary, text), lambda temporary: read_json(temporary))
+    write_text(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n", read_json)
 
 
 def read_json(path: Path) -> Any:
     """The content of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def listing(folder: Path) -> list[str]:
+    """The names in a folder; none where it is not there, or not there any more."""
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def set_aside(path: Path) -> Path:
@@ -88,10 +101,6 @@ def _link_unless_there(temporary: Path, path: Path) -> None:
     except OSError:  # a file system without hard links
         if not path.exists():
             os.replace(temporary, path)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -23,5 +23,21 @@ class DataError(ValueError):
     """Images of a dataset are missing, broken or not what its entry says."""
 
 
+class TaskFailedError(RuntimeError):
+    """One of the tasks that train a model together failed, for the reason in ``__cause__``.
+
+    Attributes:
+        is_first: Whether it failed before any other, which then fail because they lost it.
+    """
+
+    def __init__(self, *, is_first: bool) -> None:
+        super().__init__("a task failed")
+        self.is_first = is_first
+
+
+class FailedElsewhereError(RuntimeError):
+    """A unit failed, and another of its tasks records why."""
+
+
 class TrainingDivergedError(RuntimeError):
     """The training loss is not finite any more."""

@@ -19,21 +19,3 @@ def rank() -> int:
 def is_first_task() -> bool:
     """Whether this task is the first, or the only one."""
     return rank() == 0
-
-
-_failed_first: bool | None = None
-
-
-def tell_whether_first_to_fail(is_first: bool) -> None:
-    """Say whether this task failed before any other, where tasks can tell."""
-    global _failed_first
-    _failed_first = is_first
-
-
-def writes_failure() -> bool:
-    """Whether this task is the one that writes down why its unit failed.
-
-    That is the task which failed first: it knows why, and on which node and GPU. Where nobody can tell
-    which that is, as before tasks know of each other, it is the first task.
-    """
-    return is_first_task() if _failed_first is None else _failed_first

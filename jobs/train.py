@@ -26,7 +26,7 @@ from jobs.rank import num_tasks
 from jobs.specs.train import TrainSpec, train_fields
 from jobs.specs.units import Compile, Resources, TrainUnit
 from jobs.training.distributed import Group, run_in_processes, scheduled_group
-from jobs.training.feeding import Feeder, epoch_batches, make_feeder
+from jobs.training.feeding import Loader, epoch_batches, make_loader
 from jobs.training.schedules import epsilon_at, learning_rate_at
 from jobs.training.steps import Randomness, Stepper
 
@@ -68,11 +68,11 @@ def train_as(group: Group, spec: TrainSpec, store: Store, resources: Resources) 
         _write_spec(spec, store)
     trainer = _begin_or_resume(group, spec, store, device, resources.compile_training)
     info = dataset_info(spec.dataset)
-    feeder = make_feeder(load_images(spec.dataset, "train", resources.data), info.augmentation, device)
+    loader = make_loader(load_images(spec.dataset, "train", resources.data), info.augmentation, device)
     while trainer.next_epoch < spec.epochs:
         if group.any(interrupt.was_asked(), device):
             raise interrupt.Interrupted
-        _train_epoch(trainer, feeder, device)
+        _train_epoch(trainer, loader, device)
         row = trainer.history[-1]
         logging.info("epoch %(epoch)d: loss %(loss).4f, accuracy %(accuracy).3f, %(elapsed_s).1f s", row)
         if not (math.isfinite(row["loss"]) and _answers(trainer.stepper.classifier, info, device)):
@@ -151,7 +151,7 @@ def _begin_or_resume(group: Group, spec: TrainSpec, store: Store, device: torch.
     return _Trainer(stepper=stepper, next_epoch=next_epoch, history=history)
 
 
-def _train_epoch(trainer: _Trainer, feeder: Feeder, device: torch.device) -> None:
+def _train_epoch(trainer: _Trainer, loader: Loader, device: torch.device) -> None:
     stepper, epoch, started = trainer.stepper, trainer.next_epoch, time.monotonic()
     spec, group = stepper.spec, stepper.group
     random = _randomness(spec.seed, epoch, group, device)
@@ -160,7 +160,7 @@ def _train_epoch(trainer: _Trainer, feeder: Feeder, device: torch.device) -> Non
         parameters["lr"] = learning_rate
     # Sums stay on the device: reading them in every step would make it wait for the host.
     sums = torch.zeros(3, device=device)
-    for num_images, inputs_BCHW, labels_B in epoch_batches(feeder, spec.batch_size, random.shared, group.share):
+    for num_images, inputs_BCHW, labels_B in epoch_batches(loader, spec.batch_size, random.shared, group.share):
         if group.num_processes == 1:  # several would wait for each other in the middle of a step
             interrupt.stop_if_asked()  # the state after the last epoch is on the disk
         for step_sums in stepper.steps(num_images, inputs_BCHW, labels_B, epsilon, random):

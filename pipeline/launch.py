@@ -94,9 +94,7 @@ def _dry_run(config: LaunchConfig, store: Store) -> int:
     if cost := text.cost_text(todo, config.slurm):
         print(cost)
     executor = _executor(config, found, todo)
-    if config.cluster.kind == "slurm":
-        for stage, script in executor.scripts(todo, grid=manifest.grid, store=store).items():  # type: ignore[attr-defined]
-            print(f"\n--- sbatch, {stage}\n{script}")
+    print(executor.preview(todo, grid=manifest.grid, store=store), end="")
     return 0
 
 

@@ -19,7 +19,7 @@ from analysis.paper.records import PaperRecords, from_grid, from_logs
 from analysis.paper.tables import PaperTable, table_frame, table_latex, table_markdown
 from configs.entry import EXIT_FAILED, run_entry
 from jobs.atomic import write_atomically
-from jobs.errors import ConfigError, RecordError
+from jobs.errors import ConfigError
 from jobs.files.folders import check_writable
 from jobs.files.store import Store
 from jobs.validation import STRICT, build
@@ -50,12 +50,8 @@ def paper(values: dict[str, Any]) -> int:
         raise ConfigError(["paper: give source=DIR (published logs) or grid=NAME, and not both"])
     tables, figures = parse_declarations(config.tables, config.figures)
     store = Store(Path(config.results))
-    try:
-        records = from_grid(store, config.grid) if config.grid is not None else from_logs(source_folder(config.source))
-        filled, traced, skipped = draw(tables, figures, records)
-    except RecordError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_FAILED
+    records = from_grid(store, config.grid) if config.grid is not None else from_logs(source_folder(config.source))
+    filled, traced, skipped = draw(tables, figures, records)
     if not filled and not traced:
         print("error: the records hold nothing that is declared", file=sys.stderr)
         return EXIT_FAILED
@@ -141,7 +137,7 @@ def _table_writers(table: PaperTable) -> Writers:
 
 def _write(folder: Path, name: str, writers: Writers) -> None:
     for suffix, write in writers.items():
-        write_atomically(folder / f"{name}.{suffix}", write, lambda written: written.stat())
+        write_atomically(folder / f"{name}.{suffix}", write)
 
 
 def _write_text(path: Path, text: str) -> None:

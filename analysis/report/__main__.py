@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,9 +14,8 @@ from analysis.models import REPORT_COLUMNS
 from analysis.origin import provenance_of
 from analysis.report.page import render
 from analysis.statistics import Levels, envelope_frame
-from configs.entry import EXIT_FAILED, run_entry
+from configs.entry import run_entry
 from jobs.atomic import write_atomically
-from jobs.errors import RecordError
 from jobs.files.store import Store
 from jobs.validation import STRICT, build
 
@@ -44,20 +42,14 @@ def report(values: dict[str, Any]) -> int:
     """
     config = build(ReportConfig, values, where="report")
     store = Store(Path(config.results))
-    try:
-        grid = load_grid(
-            store, config.grid, where=config.where, allow_partial=config.allow_partial, more=REPORT_COLUMNS
-        )
-        origin = provenance_of(store, grid)
-    except RecordError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_FAILED
+    grid = load_grid(store, config.grid, where=config.where, allow_partial=config.allow_partial, more=REPORT_COLUMNS)
+    origin = provenance_of(store, grid)
     comparison = compare(grid)
     levels = Levels(confidence=config.confidence, rho=config.rho)
     frame = envelope_frame(comparison, default_radii(comparison), levels)
     page = render(comparison, frame, levels, origin)
     path = store.report_path(grid.name)
-    write_atomically(path, lambda path: path.write_text(page, encoding="utf-8"), lambda path: path.stat())
+    write_atomically(path, lambda path: path.write_text(page, encoding="utf-8"))
     print(f"wrote {path} ({len(page.encode()) / 1e6:.1f} MB, {len(grid.models)} models)")
     return 0
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from jobs.atomic import read_json, write_json
 from jobs.datasets._images import Split
 from jobs.errors import ConfigError, DataError
+from jobs.processes.cpus import num_cpus
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -209,7 +210,7 @@ class TreeImages:
                 return str(error)
             return None
 
-        with ThreadPoolExecutor(max_workers=_num_threads()) as pool:
+        with ThreadPoolExecutor(max_workers=num_cpus()) as pool:
             problems = [problem for problem in pool.map(attempt, range(len(self.paths)), chunksize=64) if problem]
         if problems:
             more = [f"and {len(problems) - _NAMED} more"] if len(problems) > _NAMED else []
@@ -231,7 +232,3 @@ def _centre(image: Image, height: int, width: int) -> Image:
 def _subfolders(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _num_threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

@@ -16,7 +16,7 @@ from typing import Literal
 from jobs.atomic import read_json, write_json
 from jobs.errors import CheckpointError, ConfigError, DataError, RecordError, TrainingDivergedError
 from jobs.files.store import Store
-from jobs.rank import is_first_task, writes_failure
+from jobs.rank import is_first_task
 from jobs.specs.units import Unit
 
 FailureClass = Literal["cuda_oom", "host_oom", "timeout", "preempted", "node_fail", "data", "config", "bug", "unknown"]
@@ -127,12 +127,13 @@ def record_death(
     *,
     place: Place | None = None,
 ) -> Failure:
-    """Write down that a unit's process ended without a word, here or at the ``place`` given."""
-    return _recorded(store, unit, _failure(store, unit, failure_class, message, log_path, place))
+    """Record that a unit's process ended silently, here or at the ``place`` given; of several tasks the first does."""
+    failure = _failure(store, unit, failure_class, message, log_path, place)
+    return _recorded(store, unit, failure) if is_first_task() else failure
 
 
 def failure_elsewhere(store: Store, unit: Unit, log_path: Path) -> Failure:
-    """What is to be said of a unit that another task does too, which failed first and writes down why."""
+    """Placeholder failure for a unit whose other task failed first and records why."""
     return _failure(store, unit, "unknown", "another task of this training failed first", log_path)
 
 
@@ -171,8 +172,6 @@ def _read(path: Path, unit: Unit) -> Failure:
 
 
 def _recorded(store: Store, unit: Unit, failure: Failure) -> Failure:
-    if not writes_failure():  # one record is enough
-        return failure
     try:
         write_json(_folder(store, unit) / f"{_stem(unit)}-attempt-{failure.attempt:04d}.json", asdict(failure))
     except OSError:  # a full disk, say, which may be the very failure

@@ -19,8 +19,16 @@ from jobs.files.store import Store
 FORMAT = 1
 
 _ALWAYS_KNOWN = {
-    *("train_key", "certify_key", "dataset", "split", "sigma_cert"),
-    *("index", "label", "prediction", "radius", "correct"),
+    "train_key",
+    "certify_key",
+    "dataset",
+    "split",
+    "sigma_cert",
+    "index",
+    "label",
+    "prediction",
+    "radius",
+    "correct",
 }
 
 IMPORTED = RecordKind(

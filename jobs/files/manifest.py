@@ -90,5 +90,5 @@ def _run(entry: dict[str, Any], stage: ShardStage, where: str) -> Run:
     stored = {"train_key": train.key, f"{stage}_key": task.key, f"{stage}.train_key": train.key}
     found = {name: entry.get(name) for name in (*stored,)} | {f"{stage}.train_key": task.train_key}
     if problem := differences(found, stored):
-        raise RecordError(f"{where} was edited: {problem}")
+        raise ValueError(f"{where} was edited: {problem}")
     return Run(train=train, task=task, indices=indices)

@@ -5,12 +5,12 @@ Nobody else composes a path. ``results/README.md`` shows the tree.
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.atomic import listing
 from jobs.specs.indices import IndexRange, missing_from, shard_stem
 from jobs.specs.runs import Place, ShardStage
 
@@ -195,8 +195,4 @@ def _ranges(folder: Path, pattern: re.Pattern[str]) -> list[IndexRange]:
 
 
 def _matches(folder: Path, pattern: re.Pattern[str]) -> list[re.Match[str]]:
-    try:
-        names = os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [match for name in names if (match := pattern.fullmatch(name))]
+    return [match for name in listing(folder) if (match := pattern.fullmatch(name))]

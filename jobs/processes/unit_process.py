@@ -19,10 +19,10 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from jobs.errors import FailedElsewhereError
 from jobs.files.failures import Failure, FailureClass, Place, failure_elsewhere, failures_of, record_death
 from jobs.files.store import Store
 from jobs.processes import interrupt, worker
-from jobs.rank import writes_failure
 from jobs.specs.units import Resources, Stage, Unit
 
 WARM = "jobs.warm"
@@ -161,8 +161,10 @@ def _run_unit(
         worker.execute(unit, store, resources, log_path)
     except interrupt.Interrupted:
         sys.exit(_EXIT_INTERRUPTED)
-    except Exception:  # written down by the worker
-        sys.exit(1 if writes_failure() else _EXIT_FAILED_ELSEWHERE)
+    except FailedElsewhereError:
+        sys.exit(_EXIT_FAILED_ELSEWHERE)
+    except Exception:  # recorded by the worker
+        sys.exit(1)
 
 
 def _die_with(lifeline: Connection) -> None:

@@ -14,9 +14,10 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
+from jobs.errors import FailedElsewhereError, TaskFailedError
 from jobs.files import failures
 from jobs.files.store import Store
-from jobs.rank import num_tasks, rank
+from jobs.rank import is_first_task, num_tasks, rank
 from jobs.specs.units import Resources, Stage, Unit
 
 STAGE_MODULES: dict[Stage, str] = {
@@ -37,7 +38,8 @@ def execute(unit: Unit, store: Store, resources: Resources, log_path: Path) -> N
         log_path: Where this process logs, for the failure record.
 
     Raises:
-        Exception: Whatever ended the unit, after it was written down.
+        FailedElsewhereError: The unit failed, and another task of this job records why.
+        Exception: Whatever ended the unit, after it was recorded.
     """
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
     logging.info("begin %s (host %s, gpus [%s], process %d)", unit.name, socket.gethostname(), gpus, os.getpid())
@@ -45,8 +47,15 @@ def execute(unit: Unit, store: Store, resources: Resources, log_path: Path) -> N
         importlib.import_module(STAGE_MODULES[unit.stage]).run(unit, store, resources)
     except Exception as error:
         logging.exception("failed %s", unit.name)
-        failures.record_exception(store, unit, error, log_path)
-        raise
+        # Of several tasks, the one that failed first records why: it knows the reason, the node and the GPU.
+        # Before they know of each other, it is the first one's to do.
+        reason, records = error, is_first_task()
+        if isinstance(error, TaskFailedError) and isinstance(error.__cause__, Exception):
+            reason, records = error.__cause__, error.is_first
+        if not records:
+            raise FailedElsewhereError(f"another task of {unit.name} records why it failed") from error
+        failures.record_exception(store, unit, reason, log_path)
+        raise reason from reason.__cause__
     failures.forget(store, unit)
     logging.info("end %s", unit.name)
 

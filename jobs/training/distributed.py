@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from torch.distributed import FileStore, Store, TCPStore
 from torch.multiprocessing.spawn import ProcessException, spawn
 
+from jobs.errors import TaskFailedError
 from jobs.processes import interrupt
-from jobs.rank import tell_whether_first_to_fail
 from jobs.training.feeding import Share
 
 _EXIT_ORPHANED = 75
@@ -102,10 +102,11 @@ class Group:
 def scheduled_group(num_processes: int, device: torch.device) -> Iterator[Group]:
     """Join the other tasks of this SLURM job.
 
-    When one of them fails, it knows whether it was the first (``jobs.rank.writes_failure``). The others
-    fail too where their connections break; with NCCL they wait for it, and srun ends them.
+    When one of them fails, it knows whether it was the first. The others fail too when their connections
+    break; with NCCL they wait for it, and srun ends them.
 
     Raises:
+        TaskFailedError: Whatever was raised inside, with that as its cause.
         RuntimeError: The job has another number of tasks than the training asks for.
     """
     from submitit.helpers import TorchDistributedEnvironment
@@ -120,9 +121,8 @@ def scheduled_group(num_processes: int, device: torch.device) -> Iterator[Group]
     with _joined(store, environment.rank, num_processes, device) as group:
         try:
             yield group
-        except Exception:
-            tell_whether_first_to_fail(_is_first_to_fail(store))
-            raise
+        except Exception as error:
+            raise TaskFailedError(is_first=_is_first_to_fail(store)) from error
 
 
 def run_in_processes(act: Callable[..., None], num_processes: int, device_type: str, *arguments: Any) -> None:

@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -53,54 +54,52 @@ class Share:
         return torch.split(batch, self.sizes(len(batch)))[self.rank]
 
 
-class Feeder(Protocol):
-    """Hands out the images of an epoch."""
+class Loader(Protocol):
+    """Gives out the images of an epoch."""
 
     @property
     def num_images(self) -> int: ...
 
-    def batch(self, indices_N: Tensor, generator: torch.Generator, share: Share) -> tuple[Tensor, Tensor]:
-        """This process's share of a global batch: inputs_BCHW in [0, 1] and labels_B, on the device."""
+    def epoch(
+        self, batches: Sequence[Tensor], generator: torch.Generator, share: Share
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's share of each global batch of indices: inputs_BCHW in [0, 1] and labels_B, on the device."""
         ...
 
 
 def epoch_batches(
-    feeder: Feeder, batch_size: int, generator: torch.Generator, share: Share
+    loader: Loader, batch_size: int, generator: torch.Generator, share: Share
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """All images once, in random order, in batches.
 
     Args:
-        feeder: Where they come from.
-        batch_size: Images of a global batch; the last may be smaller. Should it have fewer images
-            than there are processes, it is left out.
+        loader: Where they come from.
+        batch_size: Images of a global batch; the last may be smaller, and is left out if it has fewer
+            images than there are processes.
         generator: On the device, in the same state in all processes.
         share: Which rows are this process's.
 
     Yields:
         Number of images of the global batch, inputs_BCHW, labels_B.
     """
-    order_N = torch.randperm(feeder.num_images, generator=generator, device=generator.device)
-    chosen = [batch for batch in torch.split(order_N, batch_size) if len(batch) >= share.num_processes]
-    if isinstance(feeder, DiskFeeder):
-        feeder.expect([share.of(batch).tolist() for batch in chosen], seed=generator.initial_seed())
-    for batch_N in chosen:
-        inputs_BCHW, labels_B = feeder.batch(batch_N, generator, share)
-        yield len(batch_N), inputs_BCHW, labels_B
+    order_N = torch.randperm(loader.num_images, generator=generator, device=generator.device)
+    batches = [batch for batch in torch.split(order_N, batch_size) if len(batch) >= share.num_processes]
+    for batch, (inputs_BCHW, labels_B) in zip(batches, loader.epoch(batches, generator, share), strict=True):
+        yield len(batch), inputs_BCHW, labels_B
 
 
-def make_feeder(images: Images, augmentation: Augmentation, device: torch.device) -> Feeder:
-    """The feeder that suits a dataset. Reads all images first where they are to stay in memory.
+def make_loader(images: Images, augmentation: Augmentation, device: torch.device) -> Loader:
+    """The loader that a dataset's augmentation needs: what varies files while it decodes them keeps none in memory.
 
     Raises:
         DataError: Images are broken; names them.
     """
     if augmentation == "resized_crop_flip":
-        assert isinstance(images, TreeImages)
-        return DiskFeeder(images, device)
-    return MemoryFeeder(images, augmentation, device)
+        return DiskLoader(cast(TreeImages, images), device)
+    return MemoryLoader(images, augmentation, device)
 
 
-class MemoryFeeder:
+class MemoryLoader:
     """Keeps a dataset on the device as uint8 and varies each image there."""
 
     def __init__(self, images: Images, augmentation: Augmentation, device: torch.device) -> None:
@@ -112,7 +111,13 @@ class MemoryFeeder:
     def num_images(self) -> int:
         return len(self._labels_N)
 
-    def batch(self, indices_N: Tensor, generator: torch.Generator, share: Share) -> tuple[Tensor, Tensor]:
+    def epoch(
+        self, batches: Sequence[Tensor], generator: torch.Generator, share: Share
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        for indices_N in batches:
+            yield self._batch(indices_N, generator, share)
+
+    def _batch(self, indices_N: Tensor, generator: torch.Generator, share: Share) -> tuple[Tensor, Tensor]:
         indices_B = share.of(indices_N)
         levels_BCHW = self._levels_NCHW[indices_B]
         if self._augmentation == "crop_flip":
@@ -146,43 +151,35 @@ def crop_and_flip(images_BCHW: Tensor, tops_B: Tensor, lefts_B: Tensor, flips_B:
     ]
 
 
-class DiskFeeder:
+class DiskLoader:
     """Decodes images in threads, some batches ahead of their use."""
 
     def __init__(self, images: TreeImages, device: torch.device, num_threads: int | None = None) -> None:
         self._images, self._device = images, device
         self._labels_N = torch.from_numpy(images.labels)
         self._pool = ThreadPoolExecutor(max_workers=num_threads, thread_name_prefix="decode")
-        self._waiting: deque[tuple[list[int], int]] = deque()
-        self._under_way: deque[tuple[list[int], list[Future[npt.NDArray[np.uint8]]]]] = deque()
 
     @property
     def num_images(self) -> int:
         return len(self._labels_N)
 
-    def expect(self, batches: Sequence[list[int]], *, seed: int) -> None:
-        """Say which batches will be asked for, in order, and begin with the first."""
-        self._under_way.clear()
-        self._waiting = deque((batch, seed) for batch in batches)
-        for _ in range(_BATCHES_AHEAD):
-            self._begin_next()
-
-    def batch(self, indices_N: Tensor, generator: torch.Generator, share: Share) -> tuple[Tensor, Tensor]:
-        # Each image has its own randomness, by seed and index. Which they are ``expect`` has said: to ask the
-        # device for it would be to wait for its work.
-        del generator, indices_N, share
-        indices, under_way = self._under_way.popleft()
-        decoded = [future.result() for future in under_way]
-        self._begin_next()
-        levels_BCHW = to_device(torch.from_numpy(np.stack(decoded)), self._device)
-        labels_B = to_device(self._labels_N[indices], self._device)
-        return levels_BCHW.float() / self._images.num_levels, labels_B
-
-    def _begin_next(self) -> None:
-        if self._waiting:
-            indices, seed = self._waiting.popleft()
-            futures = [self._pool.submit(random_resized, self._images, index, seed) for index in indices]
-            self._under_way.append((indices, futures))
+    def epoch(
+        self, batches: Sequence[Tensor], generator: torch.Generator, share: Share
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        # Each image has its own randomness, from the epoch's seed and its index.
+        seed = generator.initial_seed()
+        decode = partial(random_resized, self._images, seed=seed)
+        # All indices are read now: to read them from the device later would wait for its work.
+        waiting = deque(share.of(batch).tolist() for batch in batches)
+        decoding: deque[tuple[list[int], list[Future[npt.NDArray[np.uint8]]]]] = deque()
+        while waiting or decoding:
+            while waiting and len(decoding) < _BATCHES_AHEAD:
+                indices = waiting.popleft()
+                decoding.append((indices, [self._pool.submit(decode, index) for index in indices]))
+            indices, futures = decoding.popleft()
+            levels_BCHW = to_device(torch.from_numpy(np.stack([future.result() for future in futures])), self._device)
+            labels_B = to_device(self._labels_N[indices], self._device)
+            yield levels_BCHW.float() / self._images.num_levels, labels_B
 
 
 def random_resized(images: TreeImages, index: int, seed: int) -> npt.NDArray[np.uint8]:

@@ -69,6 +69,9 @@ class LocalExecutor:
         store.activity_path(grid).unlink(missing_ok=True)
         return Outcome(failures=tuple(failures), held_back=schedule.left)
 
+    def preview(self, plan: Plan, *, grid: str, store: Store) -> str:
+        return ""
+
     def _gpus_for(self, unit: Unit, running: list[UnitProcess]) -> tuple[str, ...] | None:
         if not self.gpus:
             return None

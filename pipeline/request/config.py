@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import fields
@@ -13,6 +12,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from jobs.errors import ConfigError
+from jobs.processes.cpus import num_cpus
 from jobs.specs.runs import Manifest
 from jobs.specs.units import STAGES, Compile, Stage
 from jobs.validation import STRICT, collect
@@ -25,12 +25,28 @@ from pipeline.retry import Retry
 # jobs are found by their name, tasks by their index, logs in their folder, the job's number in the answer.
 _OWN_OPTIONS = {
     **{name: name for name in ("partition", "account", "qos", "constraint", "gres", "exclude", "wckey")},
-    **{"time": "STAGE.time_min", "mem": "STAGE.mem_gb", "cpus-per-task": "STAGE.cpus", "gpus-per-node": "STAGE.gpus"},
-    **{"ntasks-per-node": "tasks_per_node", "signal": "signal_delay_s"},
+    "time": "STAGE.time_min",
+    "mem": "STAGE.mem_gb",
+    "cpus-per-task": "STAGE.cpus",
+    "gpus-per-node": "STAGE.gpus",
+    "ntasks-per-node": "tasks_per_node",
+    "signal": "signal_delay_s",
 }
 _TAKEN_OPTIONS = {
-    *("array", "dependency", "error", "job-name", "kill-on-invalid-dep", "nodes", "ntasks", "open-mode", "output"),
-    *("parsable", "quiet", "test-only", "wait", "wrap"),
+    "array",
+    "dependency",
+    "error",
+    "job-name",
+    "kill-on-invalid-dep",
+    "nodes",
+    "ntasks",
+    "open-mode",
+    "output",
+    "parsable",
+    "quiet",
+    "test-only",
+    "wait",
+    "wrap",
 }
 _GROUPS = ("grid", "train", "certify", "attack", "cluster")
 _Positive = Annotated[int, Field(ge=1)]
@@ -68,7 +84,7 @@ class ClusterConfig:
 
     def num_workers(self, num_gpus: int) -> int:
         """Processes at a time on a machine with so many GPUs."""
-        return self.max_workers or num_gpus * self.runs_per_gpu or max(1, _num_cpus() // self.threads)
+        return self.max_workers or num_gpus * self.runs_per_gpu or max(1, num_cpus() // self.threads)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -289,7 +305,3 @@ def _parse_cluster(
     if problems:
         return cluster, None
     return cluster, collect(problems, SlurmConfig, slurm_values, where="cluster")
-
-
-def _num_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

@@ -89,10 +89,10 @@ class SlurmExecutor:
             runs_per_gpu=self.runs_per_gpu,
         )
 
-    def scripts(self, plan: Plan, *, grid: str, store: Store) -> dict[Stage, str]:
-        """What would be handed to sbatch for the first array of each stage."""
+    def preview(self, plan: Plan, *, grid: str, store: Store) -> str:
+        """The text for sbatch of the first array of each stage."""
         stages: list[Stage] = [stage for stage in STAGES if any(unit.stage == stage for unit in plan.units)]
-        texts: dict[Stage, str] = {}
+        texts = []
         for stage in stages:
             name = ArrayName(grid=grid, launch="LAUNCH", array=f"{stage}-0")
             folder = store.array_dir(grid, name.launch, name.array).absolute()
@@ -102,8 +102,8 @@ class SlurmExecutor:
             parameters = sbatch_parameters(
                 self.config, name, code, exclude=self.excluded(), num_processes=num_processes
             )
-            texts[stage] = script(folder, parameters, num_tasks, self.config.python)
-        return texts
+            texts.append(f"\n--- sbatch, {stage}\n{script(folder, parameters, num_tasks, self.config.python)}\n")
+        return "".join(texts)
 
     def excluded(self) -> str | None:
         """Nodes that its jobs keep away from: the user's choice and those at fault before."""

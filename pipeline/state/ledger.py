@@ -10,7 +10,6 @@ launch dies between handing an array over and hearing its number.
 
 from __future__ import annotations
 
-import os
 import re
 import time
 import uuid
@@ -19,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from jobs.atomic import read_json, write_json
+from jobs.atomic import listing, read_json, write_json
 from jobs.files.manifest import read_manifest, write_manifest
 from jobs.files.store import Store
 from jobs.specs.runs import Manifest
@@ -129,8 +128,8 @@ def units_of_task(store: Store, name: ArrayName, index: int, manifest: Manifest)
 
 def arrays_of(store: Store, grid: str) -> Iterator[ArrayName]:
     """All arrays that were ever submitted for a grid, those of the latest launch first."""
-    for launch in sorted(_listing(store.launches_dir(grid)), reverse=True):
-        for array in sorted(_listing(store.launch_dir(grid, launch))):
+    for launch in sorted(listing(store.launches_dir(grid)), reverse=True):
+        for array in sorted(listing(store.launch_dir(grid, launch))):
             name = ArrayName.parse(f"{grid}.{launch}.{array}")
             if name is not None:
                 yield name
@@ -140,15 +139,8 @@ def slurm_logs(store: Store, name: ArrayName) -> dict[int, tuple[str, Path]]:
     """What SLURM and the supervisor logged, by task: job as 1234_56, and path. Only tasks that began have one."""
     folder = store.array_dir(name.grid, name.launch, name.array)
     found = {}
-    for file_name in sorted(_listing(folder)):
+    for file_name in sorted(listing(folder)):
         match = _LOG.fullmatch(file_name)
         if match:
             found[int(match[2])] = (f"{match[1]}_{match[2]}", folder / file_name)
     return found
-
-
-def _listing(folder: Path) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return []

@@ -17,7 +17,7 @@ from jobs.networks import checkpoint
 from jobs.networks.classifier import Classifier, build_classifier
 from jobs.training import steps
 from jobs.training.distributed import Group
-from jobs.training.feeding import Share, epoch_batches, make_feeder
+from jobs.training.feeding import Share, epoch_batches, make_loader
 from jobs.training.steps import Stepper
 from tests.jobs.units import GAUSSIAN_RUN, PGD_RUN, on_model, retrained, train_here
 
@@ -146,12 +146,12 @@ def test_training_is_sgd_as_written_on_paper(tmp_path: Path) -> None:
     torch.manual_seed(spec.seed)
     info = dataset_info(spec.dataset)
     classifier = build_classifier(spec.architecture, info).to(memory_format=torch.channels_last).train()
-    feeder = make_feeder(load_images(spec.dataset, "train", {}), info.augmentation, torch.device("cpu"))
+    loader = make_loader(load_images(spec.dataset, "train", {}), info.augmentation, torch.device("cpu"))
     velocities = [torch.zeros_like(weight) for weight in classifier.parameters()]
     first_labels = []
     for learning_rate, epoch in zip([0.02, 0.02, 0.002], range(3), strict=True):
         generator = train._randomness(spec.seed, epoch, Group(), torch.device("cpu")).shared
-        for step, (_, inputs, labels) in enumerate(epoch_batches(feeder, spec.batch_size, generator, Share())):
+        for step, (_, inputs, labels) in enumerate(epoch_batches(loader, spec.batch_size, generator, Share())):
             if step == 0:
                 first_labels.append(labels.tolist())
             noise = spec.sigma * torch.randn((len(inputs), 1, *inputs.shape[1:]), generator=generator)[:, 0]

@@ -31,7 +31,7 @@ from jobs.specs.train import TrainSpec
 from jobs.specs.units import Resources, TrainUnit
 from jobs.train import _randomness
 from jobs.training.distributed import Group, _joined, run_in_processes
-from jobs.training.feeding import Share, epoch_batches, make_feeder
+from jobs.training.feeding import Share, epoch_batches, make_loader
 from tests.trees import make_tree
 
 pytestmark = pytest.mark.slow  # every test starts processes that import torch
@@ -119,8 +119,8 @@ def test_batch_normalisation_sees_each_process_share(tmp_path: Path, resources: 
     info = dataset_info(spec.dataset)
     classifier = build_classifier(spec.architecture, info).train()
     random = _randomness(spec.seed, 0, Group(), torch.device("cpu"))
-    feeder = make_feeder(load_images(spec.dataset, "train", resources.data), info.augmentation, torch.device("cpu"))
-    ((_, inputs, labels),) = epoch_batches(feeder, spec.batch_size, random.shared, Share())
+    loader = make_loader(load_images(spec.dataset, "train", resources.data), info.augmentation, torch.device("cpu"))
+    ((_, inputs, labels),) = epoch_batches(loader, spec.batch_size, random.shared, Share())
     noisy = inputs + spec.sigma * torch.randn(inputs.shape, generator=random.shared)
     replicas = [classifier, copy.deepcopy(classifier)]
     halves = [slice(0, 20), slice(20, 40)]

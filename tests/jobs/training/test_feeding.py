@@ -15,9 +15,9 @@ from jobs.datasets._tree import TreeImages
 from jobs.errors import DataError
 from jobs.training.feeding import (
     PADDING,
-    DiskFeeder,
-    Feeder,
-    MemoryFeeder,
+    DiskLoader,
+    Loader,
+    MemoryLoader,
     Share,
     _random_box,
     crop_and_flip,
@@ -48,13 +48,13 @@ def _images(num_images: int = 23) -> ArrayImages:
     return ArrayImages(levels=levels, labels=np.arange(num_images))
 
 
-def _epoch(feeder: Feeder, share: Share, seed: int = 5) -> list[tuple[int, Tensor, Tensor]]:
-    return list(epoch_batches(feeder, 10, torch.Generator().manual_seed(seed), share))
+def _epoch(loader: Loader, share: Share, seed: int = 5) -> list[tuple[int, Tensor, Tensor]]:
+    return list(epoch_batches(loader, 10, torch.Generator().manual_seed(seed), share))
 
 
 def test_an_epoch_has_every_image_once_in_another_order_each_time() -> None:
-    feeder = MemoryFeeder(_images(), "crop_flip", CPU)
-    epochs = [_epoch(feeder, Share(), seed) for seed in (1, 2)]
+    loader = MemoryLoader(_images(), "crop_flip", CPU)
+    epochs = [_epoch(loader, Share(), seed) for seed in (1, 2)]
     orders = [torch.cat([labels for _, _, labels in epoch]).tolist() for epoch in epochs]
     assert [num_images for num_images, _, _ in epochs[0]] == [10, 10, 3]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(23))
@@ -63,15 +63,15 @@ def test_an_epoch_has_every_image_once_in_another_order_each_time() -> None:
 
 def test_without_augmentation_images_are_themselves() -> None:
     images = _images()
-    for _, inputs, labels in _epoch(MemoryFeeder(images, "none", CPU), Share()):
+    for _, inputs, labels in _epoch(MemoryLoader(images, "none", CPU), Share()):
         assert torch.equal(inputs, torch.from_numpy(images.inputs)[labels])
 
 
 @pytest.mark.parametrize("num_processes", [2, 3])
 def test_shares_make_up_the_batch_of_one_process(num_processes: int) -> None:
-    feeder = MemoryFeeder(_images(), "crop_flip", CPU)
-    whole = _epoch(feeder, Share())
-    parts = [_epoch(feeder, Share(rank=rank, num_processes=num_processes)) for rank in range(num_processes)]
+    loader = MemoryLoader(_images(), "crop_flip", CPU)
+    whole = _epoch(loader, Share())
+    parts = [_epoch(loader, Share(rank=rank, num_processes=num_processes)) for rank in range(num_processes)]
     for batch_nr, (num_images, inputs, labels) in enumerate(whole):
         assert all(part[batch_nr][0] == num_images for part in parts)
         assert torch.equal(torch.cat([part[batch_nr][1] for part in parts]), inputs)
@@ -79,8 +79,8 @@ def test_shares_make_up_the_batch_of_one_process(num_processes: int) -> None:
 
 
 def test_a_rest_with_fewer_images_than_processes_is_left_out() -> None:
-    feeder = MemoryFeeder(_images(21), "none", CPU)
-    assert [num_images for num_images, _, _ in _epoch(feeder, Share(rank=1, num_processes=2))] == [10, 10]
+    loader = MemoryLoader(_images(21), "none", CPU)
+    assert [num_images for num_images, _, _ in _epoch(loader, Share(rank=1, num_processes=2))] == [10, 10]
     assert Share(rank=0, num_processes=4).sizes(10) == [3, 3, 2, 2]
 
 
@@ -95,8 +95,8 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> TreeImages:
 def test_images_from_disk_are_each_a_function_of_seed_and_index(photographs: TreeImages) -> None:
     epochs = []
     for num_threads in (1, 4):
-        feeder = DiskFeeder(photographs, CPU, num_threads=num_threads)
-        epochs.append(_epoch(feeder, Share()))
+        loader = DiskLoader(photographs, CPU, num_threads=num_threads)
+        epochs.append(_epoch(loader, Share()))
         seen = torch.cat([labels for _, _, labels in epochs[-1]])
         assert torch.bincount(seen).tolist() == [4, 4, 4]
     for ours, theirs in zip(*epochs, strict=True):
@@ -106,15 +106,15 @@ def test_images_from_disk_are_each_a_function_of_seed_and_index(photographs: Tre
 
 
 def test_shares_from_disk_make_up_the_batch_of_one_process(photographs: TreeImages) -> None:
-    whole = _epoch(DiskFeeder(photographs, CPU), Share())
-    parts = [_epoch(DiskFeeder(photographs, CPU), Share(rank=rank, num_processes=2)) for rank in range(2)]
+    whole = _epoch(DiskLoader(photographs, CPU), Share())
+    parts = [_epoch(DiskLoader(photographs, CPU), Share(rank=rank, num_processes=2)) for rank in range(2)]
     for batch_nr, (_, inputs, labels) in enumerate(whole):
         assert torch.equal(torch.cat([part[batch_nr][1] for part in parts]), inputs)
         assert torch.equal(torch.cat([part[batch_nr][2] for part in parts]), labels)
 
 
 def test_batches_from_disk_never_wait_for_the_device(photographs: TreeImages) -> None:
-    batches = epoch_batches(DiskFeeder(photographs, META), 5, torch.Generator().manual_seed(1), Share())
+    batches = epoch_batches(DiskLoader(photographs, META), 5, torch.Generator().manual_seed(1), Share())
     with NoBlockingCopies():  # type: ignore[no-untyped-call]
         devices = [(inputs_BCHW.device, labels_B.device) for _, inputs_BCHW, labels_B in batches]
     assert devices == [(META, META)] * 3
@@ -150,7 +150,7 @@ def test_extreme_shapes_give_the_largest_central_part() -> None:
 def test_a_file_that_vanishes_during_training_is_named(photographs: TreeImages, tmp_path: Path) -> None:
     gone = replace(photographs, root=tmp_path)
     with pytest.raises(DataError, match=r"\.jpg: not there any more"):
-        _epoch(DiskFeeder(gone, CPU), Share())
+        _epoch(DiskLoader(gone, CPU), Share())
 
 
 def test_digits_keep_their_seventeen_levels() -> None:
