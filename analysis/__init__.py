@@ -1,1 +1,1 @@
-"""From certification records to tables and figures. Never imports torch."""
+"""Tables and figures from certification records. Never imports torch."""

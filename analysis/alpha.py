@@ -1,4 +1,4 @@
-"""Certificates at another alpha, from the votes that were cast: no sampling, the same guarantee."""
+"""Certificates at another alpha, recomputed from the recorded votes; the guarantee is the same."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from smoothing.bounds import can_certify, clopper_pearson_lower, min_samples_to_
 from smoothing.radius import ABSTAIN, certified_radius
 
 _VOTES_STAND = {"full", "wrong_class", "abstain"}
-"""How sampling may have ended for a fixed-n bound on its votes to hold at any alpha."""
+"""Ways in which sampling may end so that a fixed-n bound on its votes holds at any alpha."""
 
 
 def at_alpha(grid: CertifiedGrid, alpha: float) -> CertifiedGrid:
-    """The grid as it would be had it been certified with another alpha.
+    """The grid as if it had been certified with another alpha.
 
-    Each certificate is then false with probability at most the new alpha, provided that it was not
-    chosen for what comes out.
+    Each certificate is then false with probability at most the new alpha, provided that alpha was not
+    chosen after looking at the results.
 
     Args:
         grid: Loaded with its votes.
         alpha: In (0, 1).
 
     Raises:
-        RecordError: There are no votes, or sampling was stopped on the strength of a bound at the old
-            alpha: then the number of draws itself depends on it.
+        RecordError: The records contain no votes, or sampling was stopped by a bound at the old alpha:
+            then the number of draws depends on the old alpha.
     """
     return replace(grid, models=tuple(_model_at_alpha(model, alpha) for model in grid.models))
 
@@ -37,26 +37,27 @@ def at_alpha(grid: CertifiedGrid, alpha: float) -> CertifiedGrid:
 def _model_at_alpha(model: CertifiedModel, alpha: float) -> CertifiedModel:
     known = model.parameters
     if known.n is None or not all(model.has(name) for name in ("count_top", "n_used", "stop", "counts0")):
-        raise RecordError(f"alpha cannot be re-chosen: the records of {model.label} hold no votes")
+        raise RecordError(f"alpha cannot be changed: the records of {model.label} contain no votes; leave alpha out")
     ends = set(pc.unique(model.rows["stop"]).to_pylist())
     if not ends <= _VOTES_STAND:
         raise RecordError(
-            f"alpha cannot be re-chosen: for some images of {model.label} sampling was stopped as soon as a bound at "
-            f"alpha={known.alpha} was good enough ({', '.join(sorted(ends - _VOTES_STAND))}); certify again"
+            f"alpha cannot be changed: a bound at alpha={known.alpha} stopped the sampling of some images of "
+            f"{model.label} ({', '.join(sorted(ends - _VOTES_STAND))}), so their number of votes depends on it; "
+            "certify again with the new alpha"
         )
     if not can_certify(known.n, alpha):
         raise RecordError(
-            f"alpha={alpha}: n={known.n} draws can never certify anything at it; it takes "
-            f"{min_samples_to_certify(alpha)}"
+            f"alpha={alpha}: n={known.n} draws can never certify anything at this alpha, which needs "
+            f"n >= {min_samples_to_certify(alpha)}; take a larger alpha"
         )
     return replace(model, parameters=replace(known, alpha=alpha), rows=_rows_at_alpha(model, alpha))
 
 
 def _rows_at_alpha(model: CertifiedModel, alpha: float) -> pa.Table:
-    """Rows whose sampling stopped early stay as they are: they abstain, or are of a wrong class.
+    """The rows at another alpha; those whose sampling stopped early abstain or are wrong, and stay as they are.
 
-    At a larger alpha a row that curtailment ended might have certified something after all: what it
-    claims, nothing, is still true.
+    At a larger alpha, a row that was curtailed might have certified something. It still claims nothing,
+    which is sound.
     """
     is_full = np.asarray(pc.equal(model.rows["stop"], "full"))
     n_used = np.where(is_full, model.column("n_used"), 1)

@@ -1,4 +1,4 @@
-"""A grid's envelope beside its Gaussian baseline, and the models it may choose from."""
+"""A grid's envelope and its Gaussian baseline, each with the certified models it selects from."""
 
 from __future__ import annotations
 
@@ -12,47 +12,48 @@ import numpy.typing as npt
 
 from analysis.models import CertifiedGrid, CertifiedModel
 from jobs.errors import ConfigError, RecordError
+from jobs.wording import counted
 from smoothing.accuracy import AccuracyCurve, Envelope, upper_envelope
 
 BASELINE_METHOD = "gaussian"
 SELECTION_STEP = 20
-"""selection=split chooses on every so-many-th image: those that the papers certify."""
+"""selection=split selects on every 20th image: the images that the papers certify."""
 
 SelectionMode = Literal["same", "split"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Candidates:
-    """Models of one kind, the envelope that chooses among them, and what the choice is worth.
+    """Certified models of one kind, and the envelope that selects among them.
 
     Attributes:
-        name: What they are called in tables and legends.
-        models: All models searched, by label.
-        choice_curves: Per label, over the images that the choice is made on.
-        curves: Per label, over the images that are reported.
-        is_reported: Which images those are, bool, one per row of a model.
-        envelope: Of ``choice_curves``.
+        name: Their name in tables and legends.
+        models: All certified models searched, by label.
+        selection_curves: By label, over the images used for selection.
+        curves: By label, over the images that are reported.
+        is_reported: Whether an image is reported, bool, one per row of a model.
+        envelope: The envelope of ``selection_curves``.
     """
 
     name: str
     models: dict[str, CertifiedModel]
-    choice_curves: dict[str, AccuracyCurve]
+    selection_curves: dict[str, AccuracyCurve]
     curves: dict[str, AccuracyCurve]
     is_reported: npt.NDArray[np.bool_]
     envelope: Envelope
 
     @property
     def num_images(self) -> int:
-        """Images that are reported, N."""
+        """Number of images reported, N."""
         return next(iter(self.curves.values())).num_images
 
     def winner_at(self, radius: float) -> CertifiedModel | None:
-        """The model chosen at a radius; None where none certifies anything there."""
+        """The model selected at a radius; None where none certifies anything."""
         label = self.envelope.winner_at(radius)
         return None if label is None else self.models[label]
 
     def num_certified_at(self, radii: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """Images that the model chosen at each radius certifies there, shape of ``radii``."""
+        """Images that the model selected at each radius certifies there, shape (R,)."""
         at = np.atleast_1d(np.asarray(radii, dtype=np.float64))
         labels = [self.envelope.winner_at(float(radius)) for radius in at]
         counts = [
@@ -67,12 +68,12 @@ class Comparison:
     """The envelopes of a grid.
 
     Attributes:
-        grid: The models.
-        candidates: The SmoothAdv models; where there are none, all but the baseline's; where there are
-            no others, those.
-        baseline: The Gaussian-augmentation models; None where there are none besides.
-        selection: same: chosen and reported on all images. split: chosen on every 20th image, reported
-            on the others.
+        grid: The certified models.
+        candidates: The SmoothAdv models; if there are none, all models except the baseline's; if there are
+            no others, the baseline's.
+        baseline: The models trained with Gaussian augmentation; None if there are none, or no others.
+        selection: same: selected and reported on all images. split: selected on every 20th image,
+            reported on the others.
     """
 
     grid: CertifiedGrid
@@ -82,14 +83,14 @@ class Comparison:
 
 
 def compare(grid: CertifiedGrid, selection: SelectionMode = "same") -> Comparison:
-    """Split a grid's models into the baseline's and the others, and take both envelopes.
+    """Split a grid's models into candidates and baseline, and compute both envelopes.
 
     Raises:
-        RecordError: selection is split, and one of the two halves holds no image.
+        RecordError: selection is split, and one of the two parts contains no image.
     """
     baseline = [model for model in grid.models if model.parameters.method == BASELINE_METHOD]
     smoothadv = [model for model in grid.models if model.parameters.method == "smoothadv"]
-    # Vanilla adversarial training is a baseline too: it does not stand in for SmoothAdv.
+    # Vanilla adversarial training is a baseline too: it is no substitute for SmoothAdv.
     others = smoothadv or [model for model in grid.models if model.parameters.method != BASELINE_METHOD]
     chosen = others or baseline
     methods = {model.parameters.method for model in chosen}
@@ -103,30 +104,35 @@ def compare(grid: CertifiedGrid, selection: SelectionMode = "same") -> Compariso
 
 
 def candidates_of(models: Sequence[CertifiedModel], name: str, selection: SelectionMode = "same") -> Candidates:
-    """The envelope of some models.
+    """Some models as candidates, with their envelope.
 
     Args:
-        models: At least one, all on the same images.
-        name: What they are called together.
+        models: At least one, all certified on the same images.
+        name: Their common name.
         selection: As for ``compare``.
+
+    Raises:
+        RecordError: As for ``compare``.
     """
     by_label = {model.label: model for model in models}
     everything = np.ones(models[0].indices.size, dtype=bool)
-    is_for_choice = models[0].indices % SELECTION_STEP == 0 if selection == "split" else everything
-    is_reported = ~is_for_choice if selection == "split" else everything
-    if not is_for_choice.any() or not is_reported.any():
+    is_for_selection = models[0].indices % SELECTION_STEP == 0 if selection == "split" else everything
+    is_reported = ~is_for_selection if selection == "split" else everything
+    if not is_for_selection.any() or not is_reported.any():
+        certified = counted(is_for_selection.size, "certified image")
         raise RecordError(
-            f"selection=split chooses models on the images whose index is a multiple of {SELECTION_STEP} and reports "
-            f"on the others, but {int(is_for_choice.sum())} of the {is_for_choice.size} images certified are such"
+            f"selection=split selects models on the images whose index is a multiple of {SELECTION_STEP} and reports "
+            f"on the others, but {int(is_for_selection.sum())} of the {certified} have such an index; "
+            "use selection=same"
         )
-    choice_curves = {label: _curve(model, is_for_choice) for label, model in by_label.items()}
+    selection_curves = {label: _curve(model, is_for_selection) for label, model in by_label.items()}
     return Candidates(
         name=name,
         models=by_label,
-        choice_curves=choice_curves,
+        selection_curves=selection_curves,
         curves={label: _curve(model, is_reported) for label, model in by_label.items()},
         is_reported=is_reported,
-        envelope=upper_envelope(choice_curves),
+        envelope=upper_envelope(selection_curves),
     )
 
 
@@ -149,13 +155,16 @@ def even_radii(largest: float, step: float, *, first: float = 0.0) -> list[float
     """
     if (largest - first) / step >= MAX_RADII:
         raise ConfigError(
-            [f"from {first:g} to {largest:g} by {step:g}: too many radii for a table; at most {MAX_RADII} radii"]
+            [
+                f"radii from {first:g} to {largest:g} in steps of {step:g}: a table holds at most {MAX_RADII} radii; "
+                "take a larger step"
+            ]
         )
     return [round(first + step * row, 12) for row in range(int((largest - first) / step + 1e-9) + 1)]
 
 
 def largest_radius(comparison: Comparison) -> float:
-    """The largest radius that any model certifies; 0 where none does."""
+    """The largest radius that any candidate certifies; 0 if none certifies anything."""
     breakpoints = comparison.candidates.envelope.breakpoints
     return float(breakpoints[-1]) if breakpoints.size else 0.0
 
@@ -167,7 +176,7 @@ _METHOD_NAMES = {
     "vanilla_noise": "Vanilla PGD + noise",
 }
 MAX_RADII = 1000
-"""Rows or columns of a table."""
+"""Most rows or columns of a table."""
 
 _STEPS = (0.0625, 0.125, 0.25, 0.5, 1.0)
 _MAX_ROWS = 12

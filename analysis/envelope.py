@@ -1,8 +1,7 @@
-"""python -m analysis.envelope grid=NAME: the envelope as table and figure."""
+"""python -m analysis.envelope grid=NAME: the envelope of certified accuracy as table and figure."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,19 +15,20 @@ from analysis.compare import Comparison, SelectionMode, compare, default_radii, 
 from analysis.load import load_grid
 from analysis.models import VOTE_COLUMNS
 from analysis.statistics import Levels, envelope_frame
-from analysis.tables import TableFormat, caption, envelope_table, statistics_caption, statistics_table
+from analysis.tables import TableFormat, caption, envelope_table, statistics_notes, statistics_table
 from configs.entry import run_entry
 from jobs.atomic import write_atomically
 from jobs.errors import ConfigError
 from jobs.files.store import Store
 from jobs.validation import STRICT, build
+from jobs.wording import wrapped
 
 _Open = Annotated[float, Field(gt=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class EnvelopeConfig:
-    """What to draw; see configs/envelope.yaml."""
+    """Options of the command; see configs/envelope.yaml."""
 
     grid: str | None
     results: Annotated[str, Field(min_length=1)]
@@ -56,17 +56,17 @@ def envelope(values: dict[str, Any]) -> int:
     levels = Levels(confidence=config.confidence, rho=config.rho)
     frame = envelope_frame(comparison, _radii(comparison, config), levels)
     paths = write_envelope(comparison, frame, store.envelope_dir(comparison.grid.name), levels)
-    print(_text(comparison, frame, levels, "simple", width=100))
+    print(_text(comparison, frame, levels, "simple"))
     print("\n".join(f"wrote {path}" for path in paths))
     return 0
 
 
 def load_comparison(store: Store, config: EnvelopeConfig) -> Comparison:
-    """The grid as configured: its models, at its alpha, compared as asked.
+    """The envelopes of a grid as configured.
 
     Raises:
         ConfigError: No such grid.
-        RecordError: It is incomplete or unsound, or does not allow what is asked.
+        RecordError: The grid is incomplete or invalid, or its records do not allow the options.
     """
     votes = () if config.alpha is None else VOTE_COLUMNS
     grid = load_grid(store, config.grid, where=config.where, allow_partial=config.allow_partial, more=votes)
@@ -101,13 +101,14 @@ def _radii(comparison: Comparison, config: EnvelopeConfig) -> list[float]:
     return default_radii(comparison) if config.radii is None else sorted(config.radii)
 
 
-def _text(
-    comparison: Comparison, frame: pd.DataFrame, levels: Levels, table_format: TableFormat, width: int | None = None
-) -> str:
-    notes = [caption(comparison, frame, levels), statistics_caption(comparison, frame, levels)]
-    wrapped = [note if width is None else textwrap.fill(note, width) for note in notes]
+def _text(comparison: Comparison, frame: pd.DataFrame, levels: Levels, table_format: TableFormat) -> str:
+    note, notes = caption(comparison, frame, levels), statistics_notes(comparison, frame, levels)
+    if table_format == "simple":
+        note, notes = wrapped(note), [wrapped(line, indent="  ") for line in notes]
+    else:
+        notes = [f"- {line}" for line in notes]
     tables = [table(comparison, frame, table_format) for table in (envelope_table, statistics_table)]
-    return "\n\n".join([tables[0], wrapped[0], tables[1], wrapped[1]]) + "\n"
+    return "\n\n".join([tables[0], note, tables[1], "\n".join(notes)]) + "\n"
 
 
 if __name__ == "__main__":

@@ -20,17 +20,18 @@ from jobs.errors import RecordError
 from jobs.files.folders import check_writable
 from jobs.files.store import Store
 from jobs.validation import STRICT, build
+from jobs.wording import counted
 from smoothing.radius import format_radius
 
 _MORE_COLUMNS = ("label", "elapsed_s")
 
 DECIMALS = 4
-"""Digits of a radius, as in the published logs; floored here, where those round to nearest."""
+"""Digits of a radius, as in the published logs. Radii are rounded down here; the published logs round to nearest."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ExportConfig:
-    """What to export; see configs/export_tsv.yaml."""
+    """Options of the command; see configs/export_tsv.yaml."""
 
     grid: str | None
     results: Annotated[str, Field(min_length=1)]
@@ -40,7 +41,7 @@ class ExportConfig:
 
 
 def export_tsv(values: dict[str, Any]) -> int:
-    """Write one log per model; returns the exit code.
+    """Write one log per certified model; returns the exit code.
 
     Raises:
         ConfigError: The configuration is wrong; nothing was written.
@@ -53,7 +54,7 @@ def export_tsv(values: dict[str, Any]) -> int:
     check_writable(root, "output")
     for path, model in logs.items():
         write_atomically(root / path, partial(_write_log, model))
-    print(f"wrote {len(logs)} logs to {root}")
+    print(f"wrote {counted(len(logs), 'log')} to {root}")
     return 0
 
 
@@ -62,10 +63,10 @@ def _write_log(model: CertifiedModel, path: Path) -> None:
 
 
 def by_log_path(models: Sequence[CertifiedModel]) -> dict[Path, CertifiedModel]:
-    """The models by where their logs go.
+    """The models by the paths of their logs.
 
     Raises:
-        RecordError: Two would have the same log; names both.
+        RecordError: Two models have the same path; names both.
     """
     found: dict[Path, CertifiedModel] = {}
     for model in models:
@@ -73,14 +74,14 @@ def by_log_path(models: Sequence[CertifiedModel]) -> dict[Path, CertifiedModel]:
         other = found.setdefault(path, model)
         if other is not model:
             raise RecordError(
-                f"{other.label} and {model.label} would have one log, {path}; export them to folders of their own, "
-                "each chosen with where"
+                f"{other.label} and {model.label} would have the same log, {path}; export them to two folders, "
+                "each with where=... and output=DIR"
             )
     return found
 
 
 def log_path(model: CertifiedModel) -> Path:
-    """Where a model's log goes: as published, the noise and the split in the folders' names."""
+    """The path of a model's log. As in the published logs, folders are named after the noise and the split."""
     known = model.parameters
     trained = "unknown" if known.sigma_train is None else _sigma_text(known.sigma_train)
     folder = Path(known.dataset, known.train_key, f"noise_{trained}", known.split)
@@ -88,13 +89,13 @@ def log_path(model: CertifiedModel) -> Path:
 
 
 def _sigma_text(sigma: float) -> str:
-    """With two decimals, as published, or as many more as it has; the importer knows no exponents."""
+    """With two decimals as published, or with all decimals; never with an exponent, which the importer cannot read."""
     published = f"{sigma:.2f}"
     return published if float(published) == sigma else format_radius(sigma)
 
 
 def log_lines(model: CertifiedModel) -> Iterator[str]:
-    """The header, and a line per image: idx label predict radius correct time."""
+    """The header, then one line per image: idx label predict radius correct time."""
     yield "\t".join(HEADERS["certification"])
     names = ("index", "label", "prediction", "radius", "correct", "elapsed_s")
     for index, label, prediction, radius, correct, elapsed in zip(

@@ -1,4 +1,4 @@
-"""Curves of accuracy as figures that can go into a paper as they are: column width, vector PDF, readable in grey."""
+"""Accuracy curves as figures ready for a paper: column width, vector PDF, readable in grey."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from analysis.models import CertifiedModel
 from analysis.tables import partial_note
 from smoothing.accuracy import Envelope
 
-# Okabe and Ito's palette, told apart with every kind of colour vision, from dark to light; dashes and
-# markers tell curves apart in grey.
+# The palette of Okabe and Ito, distinct for every kind of colour vision, from dark to light. In grey,
+# dashes and markers distinguish the curves.
 PALETTE = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#999999")
 _MARKERS = "osD^vPX*"
 _GREY = "#BBBBBB"
 _STYLE: dict[Any, Any] = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42}
-_WIDTH_INCHES = 3.5  # of a column
-_MODEL_POINTS = 200  # of a faint curve of a single model: finer than its line is thick
+_WIDTH_INCHES = 3.5  # width of a column
+_MODEL_POINTS = 200  # points per faint curve of one model: finer than its line is wide
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,11 +34,11 @@ class Curve:
     """One line of a figure.
 
     Attributes:
-        label: In the legend.
+        label: Label in the legend.
         radii: Ascending, float64, shape (P,).
         accuracies: In [0, 1], float64, shape (P,).
-        is_step: An exact step function, continuous from the left; else points joined by lines.
-        color_nr: Position in the palette; a dashed curve may share a solid one's.
+        is_step: Whether it is an exact step function, continuous from the left, or points joined by lines.
+        color_nr: Position in the palette; a dashed curve may share the colour of a solid one.
         dashed: Whether the line is dashed.
     """
 
@@ -51,7 +51,7 @@ class Curve:
 
 
 def envelope_figure(comparison: Comparison) -> Figure:
-    """Envelope and baseline as exact step functions over faint curves of the single models."""
+    """Envelope and baseline as exact step functions, over faint curves of all certified models."""
     curves = [
         envelope_curve(comparison.candidates.envelope, label=f"{comparison.candidates.name}, envelope", color_nr=1)
     ]
@@ -71,11 +71,11 @@ def envelope_figure(comparison: Comparison) -> Figure:
 
 
 def curves_figure(curves: Sequence[Curve], *, max_radius: float | None) -> Figure:
-    """Curves with their legend underneath, where it hides nothing.
+    """Curves with the legend below them.
 
     Args:
         curves: At least one.
-        max_radius: Right end of the axis; None for where the curves end.
+        max_radius: Right end of the axis; None: where the curves end.
     """
     with mpl.rc_context(_STYLE):
         num_rows = (len(curves) + 1) // 2
@@ -90,15 +90,15 @@ def curves_figure(curves: Sequence[Curve], *, max_radius: float | None) -> Figur
 
 
 def envelope_curve(envelope: Envelope, *, label: str, color_nr: int, dashed: bool = False) -> Curve:
-    """An envelope as a curve, down to zero at its end."""
+    """An envelope as a curve that drops to zero at its end."""
     radii = np.concatenate([[0.0], envelope.breakpoints, envelope.breakpoints[-1:]])
     accuracies = envelope(radii)
-    accuracies[-1:] = 0.0  # the fall to zero above the last radius
+    accuracies[-1:] = 0.0  # drops to zero above the last radius
     return Curve(label=label, radii=radii, accuracies=accuracies, is_step=True, color_nr=color_nr, dashed=dashed)
 
 
 def save_figure(figure: Figure, path: Path, file_format: Literal["png", "pdf"]) -> None:
-    """Write a figure, whatever the path's suffix. Fonts are embedded in PDF; the same figure gives the same bytes."""
+    """Write a figure in a given format. PDF files embed their fonts; the same figure gives the same bytes."""
     metadata = {"CreationDate": None} if file_format == "pdf" else None
     with mpl.rc_context(_STYLE):
         figure.savefig(path, format=file_format, dpi=300, metadata=metadata)
@@ -112,7 +112,7 @@ def _draw(axes: Axes, curve: Curve, *, marker: str | None = None, shift: float =
         "linestyle": (0, (4, 2)) if curve.dashed else "-",
     }
     if marker is not None:
-        # Spread over the length of the axis, each curve's elsewhere, so that they do not cover each other.
+        # Markers of different curves are shifted so that they do not cover each other.
         style |= {"marker": marker, "markersize": 3, "markevery": (0.1 * shift, 0.1), "markeredgewidth": 0.6}
         style["markerfacecolor"] = "white" if curve.dashed else style["color"]
     axes.plot(curve.radii, curve.accuracies, drawstyle="steps-pre" if curve.is_step else "default", **style)
@@ -129,4 +129,4 @@ def _draw_models(axes: Axes, models: Sequence[CertifiedModel]) -> None:
     largest = max((float(model.curve.radii[-1]) for model in models if model.curve.radii.size), default=0.0)
     radii = np.linspace(0.0, largest, _MODEL_POINTS)
     lines = [np.column_stack([radii, model.curve(radii)]) for model in models]
-    axes.add_collection(LineCollection(lines, colors=_GREY, linewidths=0.4, alpha=0.7, label="single models"))
+    axes.add_collection(LineCollection(lines, colors=_GREY, linewidths=0.4, alpha=0.7, label="certified models"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shlex
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,14 +22,15 @@ from jobs.files.folders import check_writable
 from jobs.files.store import Store
 from jobs.specs.runs import GridName
 from jobs.validation import STRICT, build
+from jobs.wording import columns, counted, shortened, wrapped
 
-_SHOWN = 12  # findings on the screen; the file has all
-_QUIET = ("not a log", "rounded up in print")  # findings that only the file has
+_SHOWN = 12  # findings on the screen; import-report.csv has all
+_QUIET = ("not a log", "rounded up in print")  # findings that only import-report.csv lists
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ImportConfig:
-    """What to import; see configs/import_logs.yaml."""
+    """Options of the command; see configs/import_logs.yaml."""
 
     source: str | None
     grid: GridName | None
@@ -46,13 +48,13 @@ def import_logs(values: dict[str, Any]) -> int:
     config = build(ImportConfig, values, where="import_logs")
     root, store = source_folder(config.source), Store(Path(config.results))
     if config.grid is None:
-        raise ConfigError(["grid is required; write grid=NAME: what the imported grid is to be called"])
+        raise ConfigError(["grid is required; write grid=NAME to name the imported grid"])
     if config.grid in store.grid_names():
-        raise ConfigError([f"grid {config.grid} was launched into {store.root}; import under another name"])
+        raise ConfigError([f"grid {config.grid} was launched in {store.root}; choose another name"])
     tree = read_tree(root, read_mapping(config.mapping))
     print(_summary(tree))
     if not tree.models and not len(tree.predictions):
-        print(f"nothing to import: {root} holds no sound log")
+        print(f"error: nothing to import: {root} contains no valid log", file=sys.stderr)
         return EXIT_FAILED
     check_writable(store.root, "results")
     print("\n".join(f"wrote {path}" for path in write_tree(tree, store, config.grid, root)))
@@ -63,7 +65,7 @@ def import_logs(values: dict[str, Any]) -> int:
 
 
 def write_tree(tree: LogTree, store: Store, grid: str, root: Path) -> list[Path]:
-    """Write records, predictions and report of an imported grid; its listing last, which makes it one."""
+    """Write the records, predictions and report of an imported grid; its listing last, which completes it."""
     metadata = {"source": f"imported from {root.name}"}
     report, written = store.import_report_path(grid), []
     write_atomically(report, lambda path: _write_report(path, tree))
@@ -90,11 +92,16 @@ def _summary(tree: LogTree) -> str:
     telling = [finding for finding in tree.findings if finding.kind not in _QUIET]
     shown = telling[:_SHOWN]
     lines = [
-        f"{tree.num_files} files: {len(tree.models)} certification logs ({len(tree.records)} rows), "
-        f"{len(tree.predictions)} rows of prediction logs",
-        "findings: " + (", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"),
-        *(f"  {finding.path}: {finding.num_rows} rows, {finding.verdict}; {finding.reason}" for finding in shown),
+        wrapped(
+            f"{counted(tree.num_files, 'file')}: {counted(len(tree.models), 'certification log')} "
+            f"({counted(len(tree.records), 'row')}), {counted(len(tree.predictions), 'row')} of prediction logs"
+        ),
+        wrapped("findings: " + (", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"), "  "),
     ]
+    for finding in shown:
+        verdict = f"{counted(finding.num_rows, 'row')} {finding.verdict}; {finding.reason}"
+        words = [shortened(word, columns() - 4) for word in verdict.split()]  # some are paths
+        lines += [f"  {shortened(finding.path, columns() - 2)}", wrapped(f"    {' '.join(words)}", "    ")]
     if len(tree.findings) > len(shown):
         lines.append(f"  and {len(tree.findings) - len(shown)} more in import-report.csv")
     return "\n".join(lines)

@@ -24,27 +24,27 @@ from jobs.files.layouts import layout_of
 from jobs.files.manifest import open_grid
 from jobs.files.store import Store, command_arguments
 from jobs.specs.runs import Manifest, Run
+from jobs.wording import counted
 
-_REMEDY = "launch it again, with the settings of before (python -m pipeline.launch {name} ...)"
+_REMEDY = "launch it again with the same settings (python -m pipeline.launch {name} ...)"
 
 
 def load_grid(
     store: Store, grid: object, *, where: Where | None = None, allow_partial: bool = False, more: Sequence[str] = ()
 ) -> CertifiedGrid:
-    """The models of a launched or imported grid with their curves.
+    """The certified models of a launched or imported grid.
 
     Args:
         store: The results folder.
         grid: The grid's name.
-        where: Conditions on parameters; models that do not meet them are not looked at.
-        allow_partial: Leave out models that are not complete instead of refusing.
+        where: Conditions on parameters; models that do not match are not read.
+        allow_partial: Leave out incomplete models instead of raising an error.
         more: Columns to read besides ROW_COLUMNS.
 
     Raises:
-        ConfigError: No such grid was launched or imported into the folder, or no model of it meets the
-            conditions.
-        RecordError: The grid is incomplete (names what is missing), its runs cannot be compared
-            (names both), or a file is unsound (names it).
+        ConfigError: The results folder contains no such grid, or no model of it matches the conditions.
+        RecordError: The grid is incomplete (names what is missing), its models cannot be compared
+            (names two), or a file is invalid (names it).
     """
     conditions, columns = where or {}, (*ROW_COLUMNS, *more)
     check_where(conditions, "where")
@@ -64,7 +64,7 @@ def load_grid(
         raise RecordError(incomplete_message(manifest.grid, len(runs), list(missing.values()), remedy))
     complete = [run for run in runs if run.place not in missing]
     if not complete:
-        raise RecordError(f"grid {grid}: no model is complete yet; python -m pipeline.status {name}")
+        raise RecordError(f"grid {grid}: no certified model is complete yet; see python -m pipeline.status {name}")
     tables = _tables(manifest, complete, store, columns)
     models = label_models([known for run, known in chosen if run.place not in missing], tables)
     return CertifiedGrid(name=manifest.grid, models=models, missing=tuple(missing.values()))
@@ -84,13 +84,13 @@ def _parameters(run: Run) -> Parameters:
 
 
 def _gap(run: Run, store: Store) -> str | None:
-    """What a run lacks, in words; None for a complete one. Reads listings only."""
+    """What is missing of a run, in words; None for a complete run. Only lists folders."""
     missing = store.unfinished(run.place, run.indices)
     if not missing:
         return None
     if not store.is_trained(run.train.key):
         return f"{run.train.key}: not trained"
-    return f"{run.train.key}: {len(missing)} of {len(run.indices)} images not certified"
+    return f"{run.train.key}: {len(missing)} of {counted(len(run.indices), 'image')} not certified"
 
 
 def _tables(manifest: Manifest, runs: Sequence[Run], store: Store, columns: Sequence[str]) -> list[pa.Table]:
@@ -104,7 +104,7 @@ def _tables(manifest: Manifest, runs: Sequence[Run], store: Store, columns: Sequ
         wanted = np.arange(run.indices.start, run.indices.stop, run.indices.step)
         if table is None or not np.array_equal(table["index"].to_numpy(), wanted):
             raise RecordError(
-                f"{path}: the rows of {run.train.key} are not those of its images; "
+                f"{path}: the rows of {run.train.key} do not match its image indices; "
                 f"remove {path.name} and launch the grid again"
             )
         tables.append(table)

@@ -1,4 +1,4 @@
-"""The models of grids that were imported from published logs."""
+"""The certified models of grids that were imported from published logs."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ from analysis.selection import Parameters, Where, matches, no_match
 from jobs.errors import RecordError
 from jobs.files import imported
 from jobs.files.store import Store
+from jobs.wording import counted
 
-_REMEDY = "their logs are short (see import-report.csv)"
+_REMEDY = "import logs that cover all images (import-report.csv lists the short ones)"
 
 
 def load_imported(
     store: Store, grid: str, where: Where, columns: Sequence[str], *, allow_partial: bool
 ) -> CertifiedGrid:
-    """The models of an imported grid that can be compared; as ``load_grid``, which calls it."""
+    """The models of an imported grid that can be compared. Arguments as for ``load_grid``, which calls this."""
     models = load_imported_models(store, grid, where, columns)
     whole = _usual_indices(models)
     short = {model.label for model in models if _is_part(model.indices, whole[_list_of(model)])}
     missing = [
-        f"{model.label}: {model.indices.size} of {whole[_list_of(model)].size} images"
+        f"{model.label}: {model.indices.size} of {counted(whole[_list_of(model)].size, 'image')}"
         for model in models
         if model.label in short
     ]
@@ -50,11 +51,11 @@ def load_imported(
 def load_imported_models(
     store: Store, grid: str, where: Where, columns: Sequence[str] = ROW_COLUMNS
 ) -> tuple[CertifiedModel, ...]:
-    """The models of an imported grid that meet the conditions, comparable or not, whole or short.
+    """All models of an imported grid that match the conditions, including short logs.
 
     Raises:
-        ConfigError: None meets them.
-        RecordError: A file is unsound.
+        ConfigError: No model matches.
+        RecordError: A file is invalid.
     """
     listing = imported.read_listing(store, grid)
     chosen = [entry for entry in listing if matches(Parameters.from_columns(entry), where)]
@@ -67,10 +68,10 @@ def load_imported_models(
 def _imported_tables(
     store: Store, grid: str, entries: Sequence[Mapping[str, Any]], columns: Sequence[str]
 ) -> list[pa.Table]:
-    """The rows of some models of an imported grid, in the order asked for.
+    """The rows of some models of an imported grid, in the order given.
 
     Raises:
-        RecordError: The records are not those of the listing.
+        RecordError: The records do not match the listing.
     """
     path = store.records_path(grid)
     by_key = split_runs(path, imported.IMPORTED, columns)
@@ -78,7 +79,9 @@ def _imported_tables(
     for entry in entries:
         table = by_key.get((entry["train_key"], entry["certify_key"]))
         if table is None or len(table) != entry["num_rows"]:
-            raise RecordError(f"{path}: the rows of {entry['train_key']} are not those listed; import the logs again")
+            raise RecordError(
+                f"{path}: the rows of {entry['train_key']} do not match import.json; import the logs again"
+            )
         tables.append(table)
     return tables
 

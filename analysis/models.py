@@ -1,4 +1,4 @@
-"""Certified models as analysis sees them, and which of them may be compared."""
+"""Certified models, their labels, and which of them may be compared."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from analysis.selection import Parameters
 from jobs.datasets import dataset_info
 from jobs.errors import RecordError
 from jobs.specs.keys import decimal
+from jobs.wording import counted
 from smoothing.accuracy import AccuracyCurve
 from smoothing.distributions import noise_distribution
 
 ROW_COLUMNS = ("index", "prediction", "correct", "radius", "count_top", "n_used", "stop")
-"""What the envelope and its statistics need of each image; a file of many models is read in a second
-because the rest stays on the disk."""
+"""The columns that the envelope and its statistics need. Reading no others keeps it to a second."""
 
 VOTE_COLUMNS = ("label", "counts0", "p_lower")
-"""What it takes besides to certify anew from the votes."""
+"""Further columns for recomputing certificates from the votes."""
 
 REPORT_COLUMNS = ("p_lower", "elapsed_s")
-"""What it takes besides to report bounds and cost."""
+"""Further columns for reporting bounds and cost."""
 
 _NAMED = 5  # how many missing models a message names
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CertifiedModel:
-    """One certified model of a grid.
+    """One certified model of a grid: a trained classifier with the noise it is certified under.
 
     Attributes:
-        label: Short and unique within the grid, for tables: pgd-s0.25-e0.50-m4-t2.
-        parameters: What is known of it.
-        rows: ROW_COLUMNS and what else was asked for, one row per image, indices ascending. A column that
-            the records leave null is null here.
+        label: Short name for tables, unique within the grid: pgd-s0.25-e0.50-m4-t2.
+        parameters: What is known about it.
+        rows: ROW_COLUMNS and the further columns asked for, one row per image, indices ascending. A column
+            that is null in the records is null here.
     """
 
     label: str
@@ -50,7 +50,7 @@ class CertifiedModel:
 
     @cached_property
     def curve(self) -> AccuracyCurve:
-        """Its certified accuracy."""
+        """Certified accuracy over radius."""
         return AccuracyCurve.from_records(self.column("correct"), self.column("radius"))
 
     @cached_property
@@ -74,19 +74,19 @@ class CertifiedModel:
         return np.asarray(self.rows[name].to_numpy())
 
     def has(self, name: str) -> bool:
-        """Whether this column was read and the records give it for every image."""
+        """Whether this column was read and has a value for every image."""
         return name in self.rows.column_names and not self.rows[name].null_count
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CertifiedGrid:
-    """All models of a grid that can be compared.
+    """The certified models of a grid that can be compared.
 
     Attributes:
-        name: The grid.
+        name: The grid's name.
         models: In the grid's order, all certified on the same images with the same n and alpha.
-        missing: In words, the models left out because they are not complete; empty for a complete grid.
-        is_imported: Whether the records are others' logs.
+        missing: One text per certified model left out as incomplete; empty for a complete grid.
+        is_imported: Whether the records were imported from logs.
     """
 
     name: str
@@ -96,7 +96,7 @@ class CertifiedGrid:
 
     @property
     def num_missing(self) -> int:
-        """Models left out."""
+        """Number of certified models left out."""
         return len(self.missing)
 
 
@@ -105,25 +105,25 @@ def check_comparable(models: Sequence[Parameters], images: Sequence[str]) -> Non
 
     Args:
         models: At least one.
-        images: Per model, its index set in words.
+        images: For each model, its set of indices in words.
     """
     first, first_images = models[0], images[0]
     for other, other_images in zip(models, images, strict=True):
         for what, names, ours, theirs in (
             (
-                "images",
+                "on different images",
                 ("dataset", "split", "images"),
                 _images_of(first, first_images),
                 _images_of(other, other_images),
             ),
-            ("n", ("n",), first.n, other.n),
-            ("alpha", ("alpha",), first.alpha, other.alpha),
+            ("with different n", ("n",), first.n, other.n),
+            ("with different alpha", ("alpha",), first.alpha, other.alpha),
         ):
             if ours != theirs:
                 told = [name for name in names if getattr(first, name) != getattr(other, name)] or ["dataset"]
                 raise RecordError(
-                    f"mixed grid: {what} differ, so its models cannot be compared: {first.train_key} has {ours}, "
-                    f"{other.train_key} has {theirs}; take one kind with where, for example "
+                    f"models certified {what} cannot be compared: {first.train_key} has {ours}, "
+                    f"{other.train_key} has {theirs}; select one kind with where, for example "
                     f'"where={{{told[0]}: {getattr(first, told[0])!r}}}", or launch two grids'
                 )
 
@@ -136,11 +136,11 @@ def image_set(indices: npt.NDArray[np.int32]) -> str:
     """A set of indices in words: 500 images, 0 to 9980 by 20."""
     steps = np.unique(np.diff(indices))
     by = f" by {steps[0]}" if steps.size == 1 else ""
-    return f"{indices.size} images, {indices[0]} to {indices[-1]}{by}"
+    return f"{counted(indices.size, 'image')}, {indices[0]} to {indices[-1]}{by}"
 
 
 def label_models(parameters: Sequence[Parameters], tables: Sequence[pa.Table]) -> tuple[CertifiedModel, ...]:
-    """Models with labels that are unique among them."""
+    """The certified models, with unique labels."""
     return tuple(
         CertifiedModel(label=label, parameters=known, rows=table)
         for label, known, table in zip(_labels(parameters), parameters, tables, strict=True)
@@ -148,21 +148,21 @@ def label_models(parameters: Sequence[Parameters], tables: Sequence[pa.Table]) -
 
 
 def incomplete_message(grid: str, num_models: int, gaps: list[str], remedy: str) -> str:
-    """What to say of a grid of which something is missing: the first few by name, and what to do."""
+    """The message for an incomplete grid: the first few missing models by name, and what to do."""
     named = [f"  {gap}" for gap in gaps[:_NAMED]]
     if len(gaps) > _NAMED:
         named.append(f"  and {len(gaps) - _NAMED} more")
     return "\n".join(
         [
-            f"grid {grid} is incomplete: {len(gaps)} of {num_models} models",
+            f"grid {grid} is incomplete: missing {len(gaps)} of {counted(num_models, 'certified model')}",
             *named,
-            f"{remedy}, or draw what is there with allow_partial=true",
+            f"{remedy}, or use only the complete ones with allow_partial=true",
         ]
     )
 
 
 def _labels(models: Sequence[Parameters]) -> list[str]:
-    """The keys without dataset and hash; where that names two, with as much more as tells them apart."""
+    """The training keys without dataset and hash; where two are equal, with as many details as tell them apart."""
     labels = [model.train_key.removeprefix(f"{model.dataset}-").rpartition("-")[0] for model in models]
     for detail in _DETAILS:
         shared = {label for label, count in Counter(labels).items() if count > 1}

@@ -1,4 +1,4 @@
-"""Where a grid's records come from, as their files say."""
+"""Where a grid's records come from, according to their metadata."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PER_RUN = ("git_commit", "packages", "device")
 
 
 def provenance_of(store: Store, grid: CertifiedGrid) -> dict[str, str]:
-    """What the records' metadata says, as names and values for people.
+    """The metadata of the records, as names and values to show.
 
     Args:
         store: The results folder.
@@ -26,7 +26,7 @@ def provenance_of(store: Store, grid: CertifiedGrid) -> dict[str, str]:
     path = store.records_path(grid.name)
     facts = {"grid": grid.name, "results": str(store.root)}
     if not path.exists():
-        return {**facts, "records": "read from single shards: the grid is not aggregated yet"}
+        return {**facts, "records": "read from the shards, because the grid is not aggregated yet"}
     metadata = records.read_metadata(path)
     facts |= {"records": path.name, "source": metadata.get("source", "unknown")}
     if FINGERPRINT_KEY in metadata:
@@ -37,5 +37,5 @@ def provenance_of(store: Store, grid: CertifiedGrid) -> dict[str, str]:
         if values:
             facts[name] = "; ".join(values)
     if runs:
-        facts["checkpoints"] = f"{len({run.get('checkpoint_sha256') for run in runs.values()})} different weights"
+        facts["checkpoints"] = f"{len({run.get('checkpoint_sha256') for run in runs.values()})} different"
     return facts

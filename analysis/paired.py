@@ -1,4 +1,4 @@
-"""python -m analysis.paired grid=NAME radius=R: two models, or two grids, on the same images (McNemar)."""
+"""python -m analysis.paired grid=NAME radius=R: compare two certified models on the same images (McNemar)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from tabulate import tabulate
 
 from analysis.compare import candidates_of
 from analysis.load import load_grid
-from analysis.models import CertifiedGrid, CertifiedModel, check_comparable, image_set
+from analysis.models import CertifiedModel, check_comparable, image_set
 from configs.entry import run_entry
 from jobs.errors import ConfigError, RecordError
 from jobs.files.store import Store
 from jobs.validation import STRICT, build, unknown_choice
+from jobs.wording import counted, wrapped
 from smoothing.paired import PairedComparison, compare_paired
 from smoothing.radius import format_radius
+
+_BEST_OF = "the best of"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PairedConfig:
-    """What to compare; see configs/paired.yaml."""
+    """Options of the command; see configs/paired.yaml."""
 
     grid: str | None
     grid_b: str | None
@@ -45,9 +48,10 @@ def paired(values: dict[str, Any]) -> int:
     """
     config = build(PairedConfig, values, where="paired")
     store = Store(Path(config.results))
-    first = _chosen(store, config.grid, config.model_a, config.where, config)
-    second = _chosen(
+    first = _selected(store, "model_a", config.grid, config.model_a, config.where, config)
+    second = _selected(
         store,
+        "model_b",
         config.grid if config.grid_b is None else config.grid_b,
         config.model_b,
         config.where if config.where_b is None else config.where_b,
@@ -67,32 +71,31 @@ def compare_models(first: CertifiedModel, second: CertifiedModel, radius: float)
     models = (first, second)
     check_comparable([model.parameters for model in models], [image_set(model.indices) for model in models])
     if not np.array_equal(first.indices, second.indices):
-        raise RecordError(f"mixed grid: {first.label} and {second.label} are certified on different images")
+        raise RecordError(f"{first.label} and {second.label} are certified on different images and cannot be compared")
     return compare_paired(certified(first, radius), certified(second, radius))
 
 
 def certified(model: CertifiedModel, radius: float) -> npt.NDArray[np.bool_]:
-    """Whether each image is certified correct at a radius, shape (N,)."""
+    """Whether each image is certified correct at a radius, bool, shape (N,)."""
     return np.asarray(model.column("correct") & (model.column("radius") >= radius))
 
 
-def _chosen(
-    store: Store, grid_name: str | None, label: str | None, where: dict[str, Any] | None, config: PairedConfig
+def _selected(
+    store: Store, key: str, grid_name: str | None, label: str | None, where: dict[str, Any] | None, config: PairedConfig
 ) -> tuple[CertifiedModel, str]:
+    """A model and how it was selected."""
     grid = load_grid(store, grid_name, where=where, allow_partial=config.allow_partial)
     if label is not None:
-        return _by_label(grid, label), f"{grid.name}: {label}"
+        by_label = {model.label: model for model in grid.models}
+        if label not in by_label:
+            choice = unknown_choice(f"certified model in grid {grid.name}:", label, sorted(by_label))
+            raise ConfigError([f"{key}: {choice}"])
+        return by_label[label], f"{grid.name}: {label}"
     winner = candidates_of(grid.models, grid.name).winner_at(config.radius)
     if winner is None:
-        raise RecordError(f"grid {grid.name}: no model certifies anything at radius {config.radius}")
-    return winner, f"{grid.name}: {winner.label}, the best of {len(grid.models)} at this radius"
-
-
-def _by_label(grid: CertifiedGrid, label: str) -> CertifiedModel:
-    by_label = {model.label: model for model in grid.models}
-    if label not in by_label:
-        raise ConfigError([unknown_choice(f"model of grid {grid.name}", label, sorted(by_label))])
-    return by_label[label]
+        raise RecordError(f"grid {grid.name}: no certified model certifies anything at radius {config.radius}")
+    searched = counted(len(grid.models), "certified model")
+    return winner, f"{grid.name}: {winner.label}, {_BEST_OF} {searched} at this radius"
 
 
 def _text(
@@ -100,23 +103,24 @@ def _text(
 ) -> str:
     table = tabulate(
         [
-            ["both", counts.both],
+            ["both A and B", counts.both],
             ["only A", counts.only_first],
             ["only B", counts.only_second],
             ["neither", counts.neither],
         ],
         headers=["certified correct", "images"],
     )
-    lines = [
-        f"A  {first[1]}",
-        f"B  {second[1]}",
-        table,
-        f"A - B at radius {format_radius(radius)}: {100 * counts.difference:+.2f} points on "
-        f"{counts.num_images} images; exact McNemar p = {counts.p_value:.3g}",
-    ]
-    if "the best of" in first[1] + second[1]:
-        lines.append("A model was chosen on these very images: p is too small by what the choice gains.")
-    return "\n".join(lines)
+    result = (
+        f"A - B at radius {format_radius(radius)}: {100 * counts.difference:+.2f} percentage points on "
+        f"{counted(counts.num_images, 'image')}; exact McNemar p = {counts.p_value:.3g}."
+    )
+    selected = [letter for letter, (_, how) in (("A", first), ("B", second)) if _BEST_OF in how]
+    if selected:
+        verb = "was" if len(selected) == 1 else "were"
+        result += f" {' and '.join(selected)} {verb} selected on these same images, so p is optimistic."
+    return "\n".join(
+        [wrapped(f"A  {first[1]}", "   "), wrapped(f"B  {second[1]}", "   "), "", table, "", wrapped(result)]
+    )
 
 
 if __name__ == "__main__":

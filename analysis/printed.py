@@ -1,4 +1,4 @@
-"""The numbers that the paper prints, from printed.csv, whose head says where they come from."""
+"""The numbers printed in the paper, from printed.csv; its header says where they come from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PATH = Path(__file__).with_name("printed.csv")
 
 
 class ModelKey(NamedTuple):
-    """What tells the printed rows apart; sigma and epsilon to two decimals, as printed."""
+    """Identifies a printed row; sigma and epsilon to two decimals, as printed."""
 
     dataset: str
     method: str
@@ -35,8 +35,8 @@ class PrintedRow:
 
     Attributes:
         first_radius: Radius of the first number.
-        radius_step: From each number to the next.
-        percents: As printed; nan where the paper's generated table says nan.
+        radius_step: Step in radius from each number to the next.
+        percents: The numbers as printed; nan where the paper's generated table says nan.
     """
 
     first_radius: float
@@ -44,7 +44,7 @@ class PrintedRow:
     percents: tuple[float, ...]
 
     def percent_at(self, radius: float) -> float | None:
-        """The printed number at a radius; 0 beyond the last one listed; None where nothing is printed."""
+        """The printed number at a radius; 0 beyond the last one listed; None if none is printed."""
         position = (radius - self.first_radius) / self.radius_step
         if position < -1e-9 or abs(position - round(position)) > 1e-9:
             return None
@@ -59,12 +59,12 @@ class PrintedRow:
 
 
 def printed_envelope(dataset: str, method: str) -> PrintedRow | None:
-    """The paper's envelope of a method (Tables 1 and 2); None where it prints none."""
+    """The paper's envelope of a method (Tables 1 and 2); None if it prints none."""
     return _envelopes().get((dataset, method))
 
 
 def printed_model(parameters: Parameters) -> PrintedRow | None:
-    """The paper's row of a model (Appendix E); None where it prints none."""
+    """The paper's row of a model (Appendix E); None if it prints none."""
     if parameters.variant or not parameters.is_certified_as_trained or parameters.split != "test":
         return None
     key = _key_of(parameters)

@@ -1,4 +1,4 @@
-"""A file of records, cut into the runs that it holds."""
+"""Splits a file of records into its runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _KEYS = ("train_key", "certify_key")
 
 
 def split_runs(path: Path, kind: RecordKind, columns: Sequence[str]) -> dict[tuple[str, str], pa.Table]:
-    """Some columns of every run of a file in which the rows of a run stand together. Copies nothing."""
+    """Some columns of every run in a file, by key. The rows of a run must be contiguous; nothing is copied."""
     table = records.read_records(path, kind, columns=[*_KEYS, *columns])
     if not len(table):
         return {}
@@ -31,5 +31,5 @@ def split_runs(path: Path, kind: RecordKind, columns: Sequence[str]) -> dict[tup
     ]
     by_key = dict(runs)
     if len(by_key) < len(runs):
-        raise RecordError(f"{path}: the rows of a run do not stand together; remove the file and make it anew")
+        raise RecordError(f"{path}: the rows of a run are not contiguous; remove the file and create it again")
     return by_key

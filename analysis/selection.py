@@ -1,4 +1,4 @@
-"""Which models of a grid: by the values of their parameters."""
+"""Selects the certified models of a grid by their parameters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from smoothing.distributions import Noise
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """What is known of a certified model; None where a log does not say. Names as in the records.
+    """What is known about a certified model; None if a log does not say. Names as in the records.
 
     ``images`` tells lists of images apart that have the same indices: a fingerprint of their contents, of logs the
     name of the list, or nothing where neither is known.
@@ -42,61 +42,58 @@ class Parameters:
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Any]) -> Parameters:
-        """From the columns that all rows of a run share; columns that are no parameters are left out."""
+        """From the columns that all rows of a run share; columns that are not parameters are ignored."""
         return cls(**{name: columns[name] for name in PARAMETERS if name in columns})
 
     @property
     def is_certified_as_trained(self) -> bool:
-        """Whether the noise of certification is that of training."""
+        """Whether the noise of certification is the noise of training."""
         return self.sigma_train == self.sigma_cert
 
 
 PARAMETERS = [field.name for field in fields(Parameters)]
 
 SAME = "as_trained"
-"""``sigma_cert: as_trained`` in a condition: certified at the sigma of training."""
+"""Used as ``sigma_cert: as_trained`` in a condition: certified at the sigma of training."""
 
 Where = Mapping[str, Any]
 
 
 def check_where(where: Where, what: str) -> None:
-    """Raise ConfigError where a condition names something that is no parameter."""
+    """Raise ConfigError if a condition names an unknown parameter."""
     problems = [f"{what}: {unknown_choice('parameter', name, PARAMETERS)}" for name in where if name not in PARAMETERS]
     if problems:
         raise ConfigError(problems)
 
 
 def no_match(where: Where, grid: str, models: Sequence[Parameters]) -> ConfigError:
-    """What to say of conditions that no model of a grid meets: the values that there are."""
+    """The error for conditions that no model matches; lists the available values."""
     values = {name: sorted({str(getattr(model, name)) for model in models}) for name in where}
-    there = "; ".join(f"{name} {', '.join(found)}" for name, found in values.items())
-    return ConfigError([f"where: no model of grid {grid} meets the conditions {dict(where)}; there are: {there}"])
+    available = "; ".join(f"{name} {', '.join(found)}" for name, found in values.items())
+    return ConfigError(
+        [f"where: no certified model of grid {grid} matches {dict(where)}; available values: {available}"]
+    )
 
 
 def matches(parameters: Parameters, where: Where) -> bool:
-    """Whether a model meets every condition.
+    """Whether a model matches every condition.
 
     Args:
-        parameters: The model's.
-        where: Parameter to the value, or a list of the values, that it must have. epsilon is compared to
-            two decimals, as tables print it (255/256 is 1.00).
+        parameters: The model's parameters.
+        where: Maps a parameter to its value, or to a list of allowed values. epsilon is compared to two
+            decimals, as tables print it (255/256 is 1.00).
     """
     values = asdict(parameters)
     return all(_is_one_of(name, values[name], wanted, parameters) for name, wanted in where.items())
 
 
 def as_printed(name: str, value: Any) -> Any:
-    """The value of a parameter as models are told apart by it: epsilon to two decimals, all else as it is.
-
-    Args:
-        name: The parameter.
-        value: Its value.
-    """
+    """A parameter's value for comparison: epsilon rounded to two decimals, any other value unchanged."""
     return round(value, 2) if name == "epsilon" and isinstance(value, float) else value
 
 
 def matches_any(parameters: Parameters, conditions: Sequence[Where]) -> bool:
-    """Whether a model meets one of several conditions."""
+    """Whether a model matches at least one of several sets of conditions."""
     return any(matches(parameters, where) for where in conditions)
 
 

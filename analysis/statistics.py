@@ -1,4 +1,4 @@
-"""What a careful reader wants to know of each cell of an envelope's table."""
+"""Statistics of each cell of an envelope's table: intervals, bands, bounds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Levels:
     """Error levels.
 
     Attributes:
-        confidence: Of intervals and of the simultaneous band, in (0, 1).
+        confidence: Confidence of the intervals and of the simultaneous band, in (0, 1).
         rho: Error probability of the high-probability accuracy, in (0, 1).
     """
 
@@ -44,15 +44,15 @@ def envelope_frame(comparison: Comparison, radii: Sequence[float], levels: Level
         levels: Error levels.
 
     Returns:
-        Columns radius, num_images; then, for the candidates and, with the prefix ``baseline_``, the baseline:
-        num_models searched; num_certified; accuracy; lower, upper: exact interval over test images of this cell by
-        itself; monte_carlo_upper: the accuracy were every image at the upper bound of what its votes
-        allow (the lower end of that bracket is accuracy itself); band_lower, band_upper: simultaneous
-        over models and radii; high_probability: lower bound on the true share of these images that
-        holds in spite of false certificates; n_limited; average_radius, abstention_rate and model:
-        the one that attains the cell; printed: what the paper prints there for the same dataset. Then
-        single_accuracy: of the one best model; gain over the baseline. What the records do not allow,
-        or the paper does not print, is nan.
+        Columns radius, num_images; then, for the candidates and, with the prefix ``baseline_``, for the
+        baseline: num_models, the certified models searched; num_certified; accuracy; lower, upper: exact
+        interval for this cell alone, over test images; monte_carlo_upper: the accuracy if every image
+        were as robust as its votes allow (the lower end of that bracket is the accuracy itself);
+        band_lower, band_upper: simultaneous over models and radii; high_probability: lower bound on the
+        share of these images that is truly certified despite false certificates; n_limited;
+        average_radius, abstention_rate and model: of the model that attains the cell; printed: the
+        paper's number for the same dataset. Then single_accuracy: of the best single model; gain over
+        the baseline. What the records do not allow, or the paper does not print, is nan.
     """
     at = np.asarray(radii, dtype=np.float64)
     frame = pd.DataFrame({"radius": at, "num_images": comparison.candidates.num_images})
@@ -68,11 +68,11 @@ def envelope_frame(comparison: Comparison, radii: Sequence[float], levels: Level
 
 
 def best_single(candidates: Candidates, radii: Sequence[float]) -> CertifiedModel:
-    """The one model that comes nearest to the envelope: the largest mean accuracy over the radii.
+    """The model with the largest mean accuracy over the radii: the nearest to the envelope.
 
-    Chosen on the images that the envelope is chosen on; ties go to the earlier model.
+    Selected on the same images as the envelope; ties go to the earlier model.
     """
-    scores = {label: float(curve(radii).mean()) for label, curve in candidates.choice_curves.items()}
+    scores = {label: float(curve(radii).mean()) for label, curve in candidates.selection_curves.items()}
     return candidates.models[max(scores, key=lambda label: scores[label])]
 
 
@@ -82,11 +82,11 @@ def average_radius(model: CertifiedModel) -> float:
 
 
 def abstention(model: CertifiedModel) -> float:
-    """The share of images on which a model makes no claim.
+    """The share of images on which a model abstains.
 
     Returns:
-        In [0, 1]; nan where the records do not say how sampling ended, or it ended early for some
-        image: what that one would have ended as is not known.
+        In [0, 1]; nan if the records do not say how sampling ended, or if it ended early for some image:
+        whether that image would have been an abstention is unknown.
     """
     if not model.has("stop"):
         return math.nan
@@ -102,14 +102,14 @@ def monte_carlo_upper(
     """The share of images whose votes do not rule out that they are correct at each radius.
 
     Args:
-        model: One whose sampling ended as fixed beforehand.
+        model: The certified model.
         radii: r, shape (R,).
-        among: Which of its images count, bool, shape (N,).
+        among: Whether an image counts, bool, shape (N,).
 
     Returns:
-        In [0, 1], shape (R,); nan where the records hold no votes, or sampling was stopped on the strength of a
-        lower bound. An image that abstains counts if its votes allow r, whatever its class: this is
-        an upper end. One that ``stop_wrong`` ended has no votes, and never counts.
+        In [0, 1], shape (R,); nan if the records contain no votes, or if sampling was stopped by a lower
+        bound. An image that abstains counts if its votes allow r, whatever its class, because this is an
+        upper end. An image that ``stop_wrong`` ended has no votes and never counts.
     """
     known = model.parameters
     if known.n is None or known.alpha is None or not all(model.has(name) for name in ("count_top", "n_used", "stop")):
@@ -117,7 +117,7 @@ def monte_carlo_upper(
     stop = model.column("stop")
     if (stop == "decided").any():
         return np.full(radii.shape, np.nan)
-    # Where selection chose a wrong class nothing was drawn: no votes are left open that could make it right.
+    # If selection chose a wrong class, nothing more is drawn, and no votes to come could make it correct.
     is_open = (model.column("prediction") == ABSTAIN) & (stop != "wrong_class")
     may_be_correct = among & (model.column("correct") | is_open)
     completed = np.sort((model.column("count_top") + (known.n - model.column("n_used")))[may_be_correct])
@@ -134,7 +134,7 @@ def _add(frame: pd.DataFrame, comparison: Comparison, candidates: Candidates, le
     counts = candidates.num_certified_at(radii)
     accuracy = counts / num_images
     num_models = len(candidates.models)
-    # A choice made on other images is no longer one among all models for those reported.
+    # If models are selected on other images, only the winners count as searched on the images reported.
     among = num_models if comparison.selection == "same" else max(1, len({id(model) for model in winners if model}))
     lower, upper = two_sided_interval(counts, num_images, 1 - levels.confidence)
     half_width = simultaneous_half_width(num_images, among, 1 - levels.confidence)
@@ -170,13 +170,13 @@ def _monte_carlo(
 
 
 def _printed(candidates: Candidates, radii: npt.NDArray[np.float64]) -> list[float]:
-    """The paper's envelope of the same method on the same dataset."""
+    """The paper's envelope for the same method and dataset; nan where it prints none."""
     known = [model.parameters for model in candidates.models.values()]
     methods = {parameters.method for parameters in known}
     row = printed_envelope(known[0].dataset, methods.pop() or "") if len(methods) == 1 else None
     if row is None:
         return [math.nan] * radii.size
-    # Unlike a model's row, an envelope does not end at 0 where the paper ends its table.
+    # Unlike a model's row, an envelope is not 0 beyond the last radius that the paper prints.
     percents = [row.percent_at(float(radius)) if radius <= row.last_radius + 1e-9 else None for radius in radii]
     return [math.nan if percent is None else percent / 100 for percent in percents]
 
@@ -200,7 +200,7 @@ def _n_limited(
     candidates: Candidates, winners: Sequence[CertifiedModel | None], radii: npt.NDArray[np.float64]
 ) -> list[bool]:
     limits = {label: _n_limit(model) for label, model in candidates.models.items()}
-    farthest = max(limits.values())  # where nobody certifies anything, the limit is that of the farthest-reaching
+    farthest = max(limits.values())  # applies where no model certifies anything
     return [
         bool(radius > (farthest if model is None else limits[model.label]))
         for model, radius in zip(winners, radii, strict=True)

@@ -1,8 +1,10 @@
-"""The envelope's table for the screen, for Markdown, for LaTeX, and as CSV."""
+"""The envelope's tables for the screen, for Markdown and for LaTeX, and the notes that belong to them."""
 
 from __future__ import annotations
 
 import math
+import textwrap
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import pandas as pd
@@ -10,110 +12,151 @@ from tabulate import tabulate
 
 from analysis.compare import SELECTION_STEP, Comparison
 from analysis.statistics import Levels
+from jobs.wording import counted
 from smoothing.radius import format_radius
 
 TableFormat = Literal["simple", "pipe", "latex_booktabs"]
 
 N_LIMITED = "*"
-"""Behind an accuracy that the number of draws limits, not the model."""
+"""Follows an accuracy that the number of draws limits, not the model."""
+
+_LABEL_WIDTH = 24  # of a model on the screen: with two such columns the table fits 80 columns
+_HEADER_WIDTH = 7
 
 
 def envelope_table(comparison: Comparison, frame: pd.DataFrame, table_format: TableFormat) -> str:
-    """The table as text: accuracies in per cent, intervals rounded outwards; the paper's beside them if it has any."""
-    headers = ["r", comparison.candidates.name, "model"]
-    columns = [[format_radius(radius) for radius in frame["radius"]], _cells(frame, ""), list(frame["model"])]
+    """The envelope as text: accuracies in percent, intervals rounded outwards, and the paper's numbers if any.
+
+    On the screen (``simple``) the name of a model stands below its accuracy, so that the table fits 80
+    columns; in files it has a column.
+    """
+    headers, columns = ["r"], [[format_radius(radius) for radius in frame["radius"]]]
+    sides = [(comparison.candidates.name, "")]
     if comparison.baseline is not None:
-        headers += ["Gaussian", "model", "gain"]
-        columns += [
-            _cells(frame, "baseline_"),
-            list(frame["baseline_model"]),
-            [f"{100 * gain:+.1f}" for gain in frame["gain"]],
-        ]
+        sides.append((comparison.baseline.name, "baseline_"))
+    for name, prefix in sides:
+        accuracies, labels = _accuracies(frame, prefix), list(frame[f"{prefix}model"])
+        if table_format == "simple":
+            headers.append(f"{name}\nmodel")
+            columns.append([f"{accuracy}\n{_label(label)}" for accuracy, label in zip(accuracies, labels, strict=True)])
+        else:
+            headers += [name, "model"]
+            columns += [accuracies, labels]
+    if comparison.baseline is not None:
+        headers.append("gain")
+        columns.append([f"{100 * gain:+.1f}" for gain in frame["gain"]])
     if frame["printed"].notna().any():
         headers.append("paper")
         columns.append(_printed_cells(frame))
-    rows = list(zip(*columns, strict=True))
-    return tabulate(rows, headers=headers, tablefmt=table_format, disable_numparse=True)
+    return _tabulated(headers, list(zip(*columns, strict=True)), table_format)
 
 
 def statistics_table(comparison: Comparison, frame: pd.DataFrame, table_format: TableFormat) -> str:
-    """What is behind each cell of the envelope, in per cent; a dash where the records do not say."""
+    """How reliable each cell of the envelope is, in percent; a dash where the records do not say."""
     headers = [
         "r",
         comparison.candidates.name,
-        "votes allow",
-        "all at once",
-        "high prob.",
+        "MC upper",
+        "simultaneous",
+        "high-prob. lower",
         "best single",
         "avg. r",
         "abstains",
     ]
+    if table_format == "simple":  # headers of several lines: the table fits 80 columns
+        headers = [_header(header) for header in headers]
     rows = [
         [
             format_radius(row["radius"]),
             f"{100 * row['accuracy']:.1f}",
-            _percent(row["monte_carlo_upper"], "<= {:.1f}", up=True),
+            _percent(row["monte_carlo_upper"], _up),
             f"[{_down(row['band_lower']):.1f}, {_up(row['band_upper']):.1f}]",
-            _percent(row["high_probability"], ">= {:.1f}"),
+            _percent(row["high_probability"], _down),
             f"{100 * row['single_accuracy']:.1f}",
             "-" if math.isnan(row["average_radius"]) else format_radius(row["average_radius"], 3),
             "-" if math.isnan(row["abstention_rate"]) else f"{100 * row['abstention_rate']:.1f}",
         ]
         for row in frame.to_dict("records")
     ]
-    return tabulate(rows, headers=headers, tablefmt=table_format, disable_numparse=True)
+    return _tabulated(headers, rows, table_format)
 
 
 def caption(comparison: Comparison, frame: pd.DataFrame, levels: Levels) -> str:
-    """What the reader of table or figure must know, in a few sentences."""
+    """What the reader of the table or the figure must know, in a few sentences."""
     grid, first = comparison.grid, comparison.grid.models[0].parameters
-    num_searched, num_images = len(comparison.candidates.models), comparison.candidates.num_images
-    how = (
-        "chosen on the same images"
-        if comparison.selection == "same"
-        else f"chosen on the {comparison.candidates.envelope.num_images} other images certified, "
-        f"every {SELECTION_STEP}th of the {first.split} split"
-    )
+    candidates = comparison.candidates
     settings = (
         "n and alpha are not recorded"
         if first.n is None or first.alpha is None
         else f"n={first.n}, alpha={first.alpha}"
     )
     sentences = [
-        f"Certified accuracy in per cent on {num_images} {first.split} images of {first.dataset} ({settings}), with "
-        f"{levels.confidence:.0%} intervals over images.",
-        f"Each row takes the best of {num_searched} models at that radius, {how}; no single model attains the whole "
-        f"envelope. The best single one is {frame['single_model'][0]}.",
+        f"Certified accuracy in percent on {counted(candidates.num_images, f'{first.split} image')} of {first.dataset} "
+        f"({settings}), with {levels.confidence:.0%} intervals over images.",
+        f"Each row shows the best of {counted(len(candidates.models), 'certified model')} at that radius, "
+        f"{_selection(comparison)}. The envelope is not a classifier of its own; the best single model is "
+        f"{frame['single_model'][0]}.",
     ]
     if frame["n_limited"].any():
-        sentences.append(f"{N_LIMITED} limited by the number of noise draws, not by the model.")
+        sentences.append(f"An asterisk ({N_LIMITED}) marks what the number of noise draws limits, not the model.")
     if frame["printed"].notna().any():
-        sentences.append("Paper: the envelope (and baseline) that Salman et al. 2019 print, on their 500 images.")
+        sentences.append(
+            "Paper: the envelope (and the baseline) as printed by Salman et al. 2019, on their 500 images."
+        )
     if grid.is_imported:
-        sentences.append("Radii are those of published logs, rounded to nearest in print.")
+        sentences.append("Radii are from published logs, which round them to nearest.")
     return " ".join([partial_note(comparison), *sentences] if grid.num_missing else sentences)
 
 
-def statistics_caption(comparison: Comparison, frame: pd.DataFrame, levels: Levels) -> str:
-    """What the columns of the second table are."""
-    error = 1 - levels.confidence
-    return (
-        "Votes allow: were every image at the upper end of what its votes leave open. All at once: "
-        f"{levels.confidence:.0%} band for all {frame['num_models'][0]} models and all radii together (it fails with "
-        f"probability {error:.2g}). High prob.: what is certified truly on these images, whatever certificates are "
-        f"false, with probability {1 - levels.rho:g} for all models together. Avg. r: average radius of the model in "
-        "the row, secondary. Abstains: how often that model makes no claim; not known (a dash) where sampling "
-        "stopped early."
-    )
+def statistics_notes(comparison: Comparison, frame: pd.DataFrame, levels: Levels) -> list[str]:
+    """What the columns of the second table are, one note per column."""
+    searched = int(frame["num_models"][0])
+    return [
+        "MC upper: the accuracy if every image were as robust as its votes allow.",
+        f"Simultaneous: a {levels.confidence:.0%} band for all radii and all {counted(searched, 'certified model')} "
+        "together.",
+        "High-prob. lower: the share of these images that is truly certified, even if some certificates are false; "
+        f"holds with probability {1 - levels.rho:g} for all these models together.",
+        "Best single: the accuracy of the best single model.",
+        "Avg. r: the average certified radius of the model in the row.",
+        "Abstains: how often that model abstains; a dash (-) if sampling stopped early.",
+    ]
 
 
 def partial_note(comparison: Comparison) -> str:
     """The warning that goes with everything drawn from an incomplete grid."""
     grid = comparison.grid
-    return f"PARTIAL: {grid.num_missing} of {grid.num_missing + len(grid.models)} models are missing."
+    total = counted(grid.num_missing + len(grid.models), "certified model")
+    return f"PARTIAL: missing {grid.num_missing} of {total}."
 
 
-def _cells(frame: pd.DataFrame, prefix: str) -> list[str]:
+def _selection(comparison: Comparison) -> str:
+    if comparison.selection == "same":
+        return "selected on these same images, so its accuracy is optimistic"
+    others = counted(comparison.candidates.envelope.num_images, "other certified image")
+    split = comparison.grid.models[0].parameters.split
+    return f"selected on {others} (every {SELECTION_STEP}th of the {split} split)"
+
+
+def _tabulated(headers: Sequence[str], rows: Sequence[Sequence[str]], table_format: TableFormat) -> str:
+    if table_format != "simple":
+        return tabulate(rows, headers=headers, tablefmt=table_format, disable_numparse=True)
+    # Tabulate makes a column at least two wider than its header: here the header is a row like any other.
+    widths = [
+        max(len(line) for cell in column for line in cell.splitlines()) for column in zip(headers, *rows, strict=True)
+    ]
+    return tabulate([headers, ["-" * width for width in widths], *rows], tablefmt="plain", disable_numparse=True)
+
+
+def _header(text: str) -> str:
+    return "\n".join(textwrap.wrap(text, _HEADER_WIDTH, break_long_words=False, break_on_hyphens=False))
+
+
+def _label(text: str) -> str:
+    return "\n".join(textwrap.wrap(text, _LABEL_WIDTH))
+
+
+def _accuracies(frame: pd.DataFrame, prefix: str) -> list[str]:
     return [
         f"{100 * value:.1f}{N_LIMITED if is_limited else ''} [{_down(lower):.1f}, {_up(upper):.1f}]"
         for value, is_limited, lower, upper in zip(
@@ -128,8 +171,8 @@ def _printed_cells(frame: pd.DataFrame) -> list[str]:
     return [" / ".join("-" if math.isnan(share) else f"{100 * share:.0f}" for share in row) for row in cells]
 
 
-def _percent(share: float, form: str, *, up: bool = False) -> str:
-    return "-" if math.isnan(share) else form.format(_up(share) if up else _down(share))
+def _percent(share: float, rounded: Callable[[float], float]) -> str:
+    return "-" if math.isnan(share) else f"{rounded(share):.1f}"
 
 
 def _down(share: float) -> float:

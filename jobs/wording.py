@@ -24,6 +24,11 @@ def columns() -> int:
     return min(shutil.get_terminal_size((80, 24)).columns, _MAX_COLUMNS)
 
 
+def shortened(path: str, width: int) -> str:
+    """A path of at most ``width`` characters: the beginning of a longer one is replaced by three dots."""
+    return path if len(path) <= width else f"...{path[len(path) - width + 3 :]}"
+
+
 def wrapped(text: str, indent: str = "") -> str:
     """A paragraph cut into lines of at most ``columns()`` characters; later lines begin with ``indent``.
 

@@ -1,4 +1,4 @@
-"""python -m analysis.paper source=DIR: every table and figure of the paper, from its logs or from a grid."""
+"""python -m analysis.paper source=DIR: the paper's tables and figures, from its logs or from a grid."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ from jobs.errors import ConfigError
 from jobs.files.folders import check_writable
 from jobs.files.store import Store
 from jobs.validation import STRICT, build
+from jobs.wording import counted, wrapped
+
+_SKIPPED = "Not in these records"
 
 Writers = dict[str, Callable[[Path], object]]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PaperConfig:
-    """What to draw; see configs/paper.yaml and the declarations in configs/figures."""
+    """Options of the command; see configs/paper.yaml, and configs/figures for the declarations."""
 
     source: str | None
     grid: str | None
@@ -40,36 +43,36 @@ class PaperConfig:
 
 
 def paper(values: dict[str, Any]) -> int:
-    """Draw everything declared that the records allow; returns the exit code.
+    """Draw every declared table and figure that the records allow; returns the exit code.
 
     Raises:
         ConfigError: The configuration is wrong; nothing was written.
     """
     config = build(PaperConfig, values, where="paper")
     if (config.source is None) == (config.grid is None):
-        raise ConfigError(["paper: give source=DIR (published logs) or grid=NAME, and not both"])
+        raise ConfigError(["paper: give either source=DIR (published logs) or grid=NAME"])
     tables, figures = parse_declarations(config.tables, config.figures)
     store = Store(Path(config.results))
     records = from_grid(store, config.grid) if config.grid is not None else from_logs(source_folder(config.source))
     filled, traced, skipped = draw(tables, figures, records)
     if not filled and not traced:
-        print("error: the records hold nothing that is declared", file=sys.stderr)
+        print("error: the records allow none of the declared tables and figures", file=sys.stderr)
         return EXIT_FAILED
     folder = Path(config.output) if config.output else _folder(store, config.grid)
     check_writable(folder, "output")
     write_all(filled, traced, skipped, folder)
-    print(index_text(filled, traced, skipped))
-    print(f"wrote {len(filled)} tables and {len(traced)} figures to {folder}")
+    print(summary(filled, traced, skipped))
+    print(f"wrote {counted(len(filled), 'table')} and {counted(len(traced), 'figure')} to {folder}")
     return 0
 
 
 def draw(
     tables: list[TableDeclaration], figures: list[FigureDeclaration], records: PaperRecords
 ) -> tuple[list[PaperTable], list[PaperFigure], list[str]]:
-    """Fill every table and trace every figure for every data set.
+    """Fill every table and trace every figure for every dataset.
 
     Returns:
-        Tables, figures, and in words what the records do not hold.
+        Tables, figures, and one line for each of the paper's that cannot be drawn from these records.
     """
     filled, traced, skipped = [], [], []
     for dataset in records.datasets:
@@ -89,7 +92,7 @@ def draw(
 
 
 def write_all(tables: list[PaperTable], figures: list[PaperFigure], skipped: list[str], folder: Path) -> None:
-    """Write every file, each whole or not at all, the index last."""
+    """Write every file atomically, the index last."""
     from analysis.figures import curves_figure, save_figure  # matplotlib is slow to import
 
     for table in tables:
@@ -109,18 +112,31 @@ def write_all(tables: list[PaperTable], figures: list[PaperFigure], skipped: lis
 
 
 def index_text(tables: list[PaperTable], figures: list[PaperFigure], skipped: list[str]) -> str:
-    """What was drawn, how it compares with print, and what was not, as Markdown."""
-    lines = ["# Tables", ""]
-    for table in tables:
-        compared = f"{table.num_compared} cells in print, {table.num_different} differ" if table.num_compared else ""
-        lines.append(f"- [{table.title}]({table.name}.md){': ' if compared else ''}{compared}")
-    lines += ["", "# Figures", ""]
-    for figure in figures:
-        missing = f"; no records for {', '.join(figure.absent)}" if figure.absent else ""
-        lines.append(f"- [{figure.title}]({figure.name}.pdf): {len(figure.curves)} curves{missing}")
+    """What was drawn, how it compares with the paper, and what was not drawn, as Markdown."""
+    links = [f"- [{table.title}]({table.name}.md){_remark(table)}" for table in tables]
+    lines = ["# Tables", "", *links, "", "# Figures", ""]
+    lines += [f"- [{figure.title}]({figure.name}.pdf){_remark(figure)}" for figure in figures]
     if skipped:
-        lines += ["", "# Not in these records", "", *(f"- {entry}" for entry in skipped)]
+        lines += ["", f"# {_SKIPPED}", "", *(f"- {entry}" for entry in skipped)]
     return "\n".join(lines) + "\n"
+
+
+def summary(tables: list[PaperTable], figures: list[PaperFigure], skipped: list[str]) -> str:
+    """The index for the screen."""
+    sections = {
+        "Tables": [f"{table.name}: {table.title}{_remark(table)}" for table in tables],
+        "Figures": [f"{figure.name}: {figure.title}{_remark(figure)}" for figure in figures],
+        _SKIPPED: skipped,
+    }
+    blocks = [[title, *(wrapped(f"  {entry}", "    ") for entry in entries)] for title, entries in sections.items()]
+    return "\n\n".join("\n".join(block) for block in blocks if len(block) > 1) + "\n"
+
+
+def _remark(drawn: PaperTable | PaperFigure) -> str:
+    if isinstance(drawn, PaperTable):
+        return f": {drawn.comparison}" if drawn.num_compared else ""
+    absent = f"; no records for {', '.join(drawn.absent)}" if drawn.absent else ""
+    return f": {counted(len(drawn.curves), 'curve')}{absent}"
 
 
 def _folder(store: Store, grid: str | None) -> Path:

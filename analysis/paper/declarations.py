@@ -1,4 +1,4 @@
-"""What a table or figure shows, declared: what is grouped by what. Drawn for any grid that holds such records."""
+"""Declarations of tables and figures: which models are in them, and how they are grouped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jobs.validation import STRICT, collect, unknown_choice
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 EACH = "each"
-"""In a condition of a table that is made once per value: that value."""
+"""In a condition of a table that is made once per value: stands for that value."""
 
 Conditions = dict[str, Any]
 
@@ -26,7 +26,7 @@ def _first_last_step(radii: list[float]) -> list[float]:
     first, last, step = radii
     if not (0 <= first <= last and step > 0):
         raise ValueError(f"write [first, last, step] with 0 <= first <= last and step > 0, got {radii}")
-    even_radii(last, step, first=first)  # says so where they are too many
+    even_radii(last, step, first=first)  # raises an error if there are too many
     return radii
 
 
@@ -38,9 +38,9 @@ class RowsDeclaration:
     """Some rows of a table.
 
     Attributes:
-        label: Of the row, or of the rows' group.
+        label: Label of the row, or of the group of rows.
         where: Conditions on models.
-        not_in_logs: Conditions on models to leave out where the records are published logs.
+        not_in_logs: Conditions on models to leave out if the records are published logs.
     """
 
     label: str
@@ -50,16 +50,16 @@ class RowsDeclaration:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TableDeclaration:
-    """One table, made once for every data set in the records.
+    """One table, made once for every dataset in the records.
 
     Attributes:
-        name: Of its files.
-        title: Above it.
-        numbers: Data set to the paper's own number of the table.
+        name: Name of its files.
+        title: Title above it.
+        numbers: Dataset to the number of the paper's table.
         kind: envelope: one row per declaration, the best of its models at each radius. models: one row
             per model, the best at each radius in bold.
-        radii: Data set to [first, last, step]; for others about ten even steps.
-        rows: What is in it, from the top.
+        radii: Dataset to [first, last, step]; about ten even steps for other datasets.
+        rows: Its rows, from the top.
     """
 
     name: Name
@@ -75,13 +75,13 @@ class CurveDeclaration:
     """One curve of a figure, or one per value of a parameter.
 
     Attributes:
-        kind: certified: the envelope of the models. empirical: accuracy under attack, by its radius; of
-            several models the best at each radius.
-        label: In the legend; may hold parameters in braces, {sigma_train:.2f}.
+        kind: certified: the envelope of the models. empirical: accuracy under attack over the attack's
+            radius; the best of several models at each radius.
+        label: Label in the legend; may contain parameters in braces, {sigma_train:.2f}.
         where: Conditions on models, or on the columns of ``predictions.SCHEMA``.
-        in_logs: Where the records are published logs: conditions in place of those of the same name.
-        by: Draw one curve per value of this column; None for one of all.
-        dashed: Dashed curves follow the colours of the solid ones by position.
+        in_logs: If the records are published logs, conditions that replace those of the same name.
+        by: Draw one curve per value of this column; None: one curve of all.
+        dashed: Dashed curves take the colours of the solid ones in order.
         not_in_logs: As for rows.
     """
 
@@ -94,21 +94,21 @@ class CurveDeclaration:
     not_in_logs: list[Conditions] = Field(default_factory=list)
 
     def conditions(self, *, are_logs: bool) -> Conditions:
-        """What models or predictions must meet to be in the curve."""
+        """The conditions that models or predictions must match to be in the curve."""
         return {**self.where, **self.in_logs} if are_logs else self.where
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class FigureDeclaration:
-    """One figure, drawn once for every data set in the records.
+    """One figure, drawn once for every dataset in the records.
 
     Attributes:
-        name: Of its files.
-        title: In the index; a figure for a paper has its caption there, not in the picture.
-        numbers: Data set to the paper's own number of the figure.
-        max_radius: Data set to the right end of the axis; others end where the curves do.
-        needs: Draw it only if curves of this kind are among the records.
-        curves: What is in it.
+        name: Name of its files.
+        title: Title in the index; the picture has none, as a paper puts it into the caption.
+        numbers: Dataset to the number of the paper's figure.
+        max_radius: Dataset to the right end of the axis; for other datasets it ends where the curves end.
+        needs: Draw the figure only if the records contain curves of this kind.
+        curves: Its curves.
     """
 
     name: Name
@@ -122,10 +122,10 @@ class FigureDeclaration:
 def parse_declarations(
     tables: Sequence[Mapping[str, Any]], figures: Sequence[Mapping[str, Any]]
 ) -> tuple[list[TableDeclaration], list[FigureDeclaration]]:
-    """Declarations as dataclasses.
+    """Validate declarations.
 
     Raises:
-        ConfigError: With all problems of all of them.
+        ConfigError: With the problems of all declarations.
     """
     problems: list[str] = []
     made_tables = [
@@ -136,7 +136,7 @@ def parse_declarations(
     made_figures = [_figure(problems, entry, f"figures[{number}]") for number, entry in enumerate(figures)]
     names = [made.name for made in [*made_tables, *made_figures] if made is not None]
     problems += [
-        f"{name}: two tables or figures of this name" for name in sorted({n for n in names if names.count(n) > 1})
+        f"{name}: two tables or figures have this name" for name in sorted({n for n in names if names.count(n) > 1})
     ]
     if problems:
         raise ConfigError(problems)
@@ -144,7 +144,7 @@ def parse_declarations(
 
 
 def _singles(problems: list[str], entry: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
-    """A table for each value of ``each``, the value in its name, title and conditions."""
+    """One table for each value of ``each``, with the value in its name, title and conditions."""
     plain = dict(entry)
     values = plain.pop(EACH, None)
     if values is None:
@@ -174,7 +174,7 @@ def _with_value(row: Mapping[str, Any], value: Any) -> dict[str, Any]:
 
 
 def _mappings(problems: list[str], entry: Mapping[str, Any], name: str, where: str) -> list[Mapping[str, Any]] | None:
-    """What an entry lists under a name; None where that is no list of mappings."""
+    """The list of mappings under a name; None, and a problem, if it is something else."""
     values = entry.get(name, [])
     if isinstance(values, list) and all(isinstance(value, Mapping) for value in values):
         return values
@@ -218,7 +218,7 @@ def _check_columns(problems: list[str], curve: CurveDeclaration, where: str) -> 
             if name not in SCHEMA.names:
                 problems.append(f"{where}: {unknown_choice('column', name, SCHEMA.names)}")
             elif wanted == LARGEST and pa.types.is_string(SCHEMA.field(name).type):
-                problems.append(f"{where}: {name} is not a number, so none is the {LARGEST}; name a value")
+                problems.append(f"{where}: {name} is not a number, so {LARGEST} does not apply; give a value")
 
 
 def _check_models(problems: list[str], conditions: Sequence[Conditions], where: str) -> None:

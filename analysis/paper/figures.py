@@ -23,11 +23,11 @@ class PaperFigure:
     """A figure, ready to be drawn.
 
     Attributes:
-        name: Of its files.
-        title: With the paper's own number, if it has one.
+        name: Name of its files.
+        title: Title, with the number of the paper's figure if there is one.
         curves: At least one.
-        max_radius: Right end of the axis; None for where the curves end.
-        absent: Labels of declared curves that the records do not hold.
+        max_radius: Right end of the axis; None: where the curves end.
+        absent: Labels of declared curves that the records do not contain.
     """
 
     name: str
@@ -38,18 +38,20 @@ class PaperFigure:
 
 
 def trace_figure(declaration: FigureDeclaration, dataset: str, records: PaperRecords) -> PaperFigure | None:
-    """The curves of a declared figure for one data set; None where none of the kind it needs is there,
-    or but one of several curves.
+    """The curves of a declared figure for one dataset.
+
+    Returns:
+        None if there is no curve of the kind that the figure needs, or only one of several curves.
 
     Raises:
-        RecordError: A point of an empirical curve stands for several attacks at once.
+        RecordError: Several attacks match one point of an empirical curve.
     """
     curves: list[Curve] = []
     absent: list[str] = []
     found: list[str] = []
     colors_taken = {False: 0, True: 0}
     for declared in declaration.curves:
-        # Dashed curves take up the colours from the first: what they stand beside has the same.
+        # Dashed curves start again with the first colour: a pair to compare has one colour.
         first_color = colors_taken[declared.dashed]
         trace = _certified if declared.kind == "certified" else _empirical
         traced = trace(declared, dataset, records, first_color)
@@ -60,7 +62,7 @@ def trace_figure(declaration: FigureDeclaration, dataset: str, records: PaperRec
         else:
             absent.append(declared.label)
     if declaration.needs not in found or len(found) < min(2, len(declaration.curves)):
-        return None  # one curve of several says nothing of what the figure compares
+        return None  # a figure that compares several curves needs two of them
     number = declaration.numbers.get(dataset)
     return PaperFigure(
         name=f"{declaration.name}_{dataset}",
@@ -72,7 +74,7 @@ def trace_figure(declaration: FigureDeclaration, dataset: str, records: PaperRec
 
 
 def figure_frame(figure: PaperFigure) -> pd.DataFrame:
-    """One row per point, for CSV. Certified curves are steps: constant to the left of each radius."""
+    """One row per point, for CSV. Certified curves are step functions, continuous from the left."""
     return pd.concat(
         [
             pd.DataFrame({"curve": curve.label, "radius": curve.radii, "accuracy": curve.accuracies})
@@ -116,8 +118,8 @@ def _attacked(declared: CurveDeclaration, rows: pd.DataFrame, color_nr: int) -> 
     per_image = attacks["index"].agg(["count", "nunique"])
     if (per_image["count"] != per_image["nunique"]).any():
         raise RecordError(
-            f"curve {declared.label!r}: several predictions of one model for one image at one radius meet "
-            f"{declared.where}; add conditions until one attack is left, or a parameter after by"
+            f"curve {declared.label!r}: several predictions of one model for the same image and radius match "
+            f"{declared.where}; add conditions that leave one attack, or split the curve with by"
         )
     accuracies = attacks["correct"].mean().groupby(level="attack_epsilon").max()
     return Curve(

@@ -15,13 +15,14 @@ from analysis.paper.tables import NOT_RECORDED, Cell, PaperTable
 from analysis.printed import ModelKey, PrintedRow, printed_envelope, printed_model, printed_models
 from analysis.selection import Parameters, matches
 from jobs.specs.keys import decimal
+from jobs.wording import counted
 
 Row = tuple[str, str, list[Cell]]
 """Group, label and cells."""
 
 
 def fill_table(declaration: TableDeclaration, dataset: str, records: PaperRecords) -> PaperTable | None:
-    """A declared table for one data set; None where fewer than two of its groups (or its only one) have records."""
+    """A declared table for one dataset; None if fewer than two of its groups (or its only one) have records."""
     groups = [records.models_of(dataset, rows.where, rows.not_in_logs) for rows in declaration.rows]
     if sum(bool(models) for models in groups) < min(2, len(groups)):
         return None
@@ -61,9 +62,11 @@ def _envelope_row(
         return []
     candidates = candidates_of(whole, declared.label)
     printed = printed_envelope(dataset, str(declared.where.get("method")))
-    notes.append(f"{declared.label}: the best of {len(whole)} models at each radius, on the images it is chosen on.")
+    searched = counted(len(whole), "certified model")
+    notes.append(f"{declared.label}: the best of {searched} at each radius, selected on these same images.")
     if len(whole) < len(models):
-        notes.append(f"{declared.label}: {len(models) - len(whole)} models certified on other images are left out.")
+        others = counted(len(models) - len(whole), "model certified", "models certified")
+        notes.append(f"{declared.label}: without {others} on other images.")
     cells = []
     for radius, count in zip(radii, candidates.num_certified_at(radii), strict=True):
         winner = candidates.winner_at(radius)
@@ -88,8 +91,8 @@ def _model_rows(
     for model in models:
         label, printed = _row_label(model.parameters), printed_model(model.parameters)
         if len(model.indices) < usual:
-            label += f" ({len(model.indices)} images)"
-            notes.append("Rows with fewer images are as their logs are, and not compared with the others for bold.")
+            label += f" ({counted(len(model.indices), 'image')})"
+            notes.append("Rows with fewer images show what their logs contain; bold does not consider them.")
         counts = model.curve.num_certified(radii)
         cells = [
             Cell(
@@ -97,7 +100,7 @@ def _model_rows(
                 num_images=len(model.indices),
                 model=model.label,
                 printed=printed.percent_at(radius) if printed else None,
-                is_best=len(model.indices) == usual,  # may be: settled over all rows
+                is_best=len(model.indices) == usual,  # only a candidate until all rows are compared
                 decimals=2,
             )
             for radius, count in zip(radii, counts, strict=True)
@@ -109,7 +112,7 @@ def _model_rows(
 def _rows_without_records(
     declared: RowsDeclaration, dataset: str, models: Sequence[CertifiedModel], radii: Sequence[float], notes: list[str]
 ) -> list[Row]:
-    """Rows that the paper prints (be it as nan) and the records do not hold, so that no row is missing unseen."""
+    """Rows that the paper prints, even as nan, and the records do not contain: no row is missing silently."""
     there = {_row_label(model.parameters) for model in models}
     rows = []
     for key, printed in printed_models().items():
@@ -145,7 +148,7 @@ def _empty_cell(printed: PrintedRow, radius: float) -> Cell:
 
 
 def _marked_best(rows: list[Row]) -> list[Row]:
-    """Bold for the most of each column among the rows on all images; all of them where several have it."""
+    """Marks the largest number of each column, and all equal ones, among the rows on all images."""
     if not rows:
         return rows
     counts = np.array(

@@ -1,4 +1,4 @@
-"""PREDICT's answers at attacked images, of logs and of our own attacks, under the same names."""
+"""Predictions at attacked images, from logs and from our own attacks, in the same columns."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from jobs.files.store import Store
 from jobs.specs.runs import Manifest
 
 CLASSIFIER = ["train_key", "sigma"]
-"""Together the smoothed classifier that was attacked; null in logs, which do not say which it was."""
+"""Together they identify the smoothed classifier that was attacked; null in logs, which do not say."""
 
 _OURS_ONLY = (*CLASSIFIER, "split", "sigma_train", "epsilon_train", "m_train", "num_steps", "inverse_temperature")
 
 SCHEMA = pa.schema([*PREDICTIONS.schema, *(ATTACK.schema.field(name) for name in _OURS_ONLY)])
-"""The columns that a curve may be declared by. Those that only our own records know are null in logs."""
+"""The columns that the conditions of a curve may name. Those that logs do not contain are null there."""
 
 LARGEST = "largest"
-"""In a condition on a number: the largest that the records meeting the conditions before it hold."""
+"""In a condition on a number: the largest value in the records that match the conditions before it."""
 
 _ESTIMATORS = {"pgd": "smoothed", "ddn": "smoothed", "stein": "gradient_free", "stein_hard": "gradient_free"}
 _AS_IN_LOGS = {"pgd": "pgd", "ddn": "ddn", "vanilla": "pgd", "stein": "pgd", "stein_hard": "pgd"}
@@ -37,13 +37,13 @@ def logged_predictions(table: pa.Table) -> pd.DataFrame:
 
 
 def attacked_predictions(store: Store, manifest: Manifest) -> pd.DataFrame:
-    """The attacks of a launched grid in the columns of SCHEMA; attacks that are not complete are left out.
+    """The complete attacks of a launched grid in the columns of SCHEMA.
 
-    PGD, whatever gradient it follows, is ``attack`` pgd, as in logs, and ``estimator`` says whose gradient;
-    ``variant`` is hard where the gradient-free one saw hard outputs, else empty.
+    As in logs, ``attack`` is pgd for every kind of PGD, and ``estimator`` says whose gradient it follows.
+    ``variant`` is hard if a gradient-free attack used hard outputs, else empty.
 
     Raises:
-        RecordError: A file is unsound.
+        RecordError: A file is invalid.
     """
     frame = _attack_table(store, manifest).to_pandas()
     attack = frame["attack"].astype(object)
@@ -59,7 +59,7 @@ def attacked_predictions(store: Store, manifest: Manifest) -> pd.DataFrame:
 
 
 def select(predictions: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
-    """The rows that meet every condition: column to a value, a list of values, or LARGEST."""
+    """The rows that match every condition: a column and its value, a list of values, or LARGEST."""
     rows = predictions
     for name, wanted in where.items():
         allowed = [rows[name].max()] if wanted == LARGEST else wanted if isinstance(wanted, list) else [wanted]

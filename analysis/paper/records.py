@@ -24,11 +24,11 @@ from jobs.files.store import Store
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PaperRecords:
-    """All there is to draw from.
+    """The records to draw from.
 
     Attributes:
-        models: Certified models, also those whose logs are short.
-        predictions: Answers at attacked images, in the columns of ``predictions.SCHEMA``.
+        models: Certified models, including those with short logs.
+        predictions: Predictions at attacked images, in the columns of ``predictions.SCHEMA``.
         are_logs: Whether they are published logs.
     """
 
@@ -38,11 +38,11 @@ class PaperRecords:
 
     @property
     def datasets(self) -> list[str]:
-        """Data sets, sorted."""
+        """Names of the datasets, sorted."""
         return sorted({model.parameters.dataset for model in self.models} | set(self.predictions["dataset"]))
 
     def models_of(self, dataset: str, where: Conditions, not_in_logs: Sequence[Conditions]) -> list[CertifiedModel]:
-        """The models of a data set that meet the conditions, in the order of sigma, epsilon and key."""
+        """The models of a dataset that match the conditions, ordered by sigma, epsilon and key."""
         chosen = [
             model
             for model in self.models
@@ -54,7 +54,7 @@ class PaperRecords:
 
 
 def from_logs(root: Path) -> PaperRecords:
-    """Records of a tree of logs, kept in memory."""
+    """Records of a tree of logs."""
     tree = read_tree(root)
     rows, start, tables = tree.records.select(list(ROW_COLUMNS)), 0, []
     for model in tree.models:
@@ -65,11 +65,11 @@ def from_logs(root: Path) -> PaperRecords:
 
 
 def from_grid(store: Store, grid: str) -> PaperRecords:
-    """Records of a grid; of a launched one, the models and attacks that are complete.
+    """Records of a grid: for a launched one, its complete models and attacks.
 
     Raises:
         ConfigError: No such grid.
-        RecordError: Its records are unsound.
+        RecordError: Its records are invalid.
     """
     if grid in store.imported_names():
         logged = logged_predictions(records.read_records(store.predictions_path(grid), PREDICTIONS))
@@ -80,7 +80,7 @@ def from_grid(store: Store, grid: str) -> PaperRecords:
 
 
 def whole_models(models: Sequence[CertifiedModel]) -> list[CertifiedModel]:
-    """Those on the index set that most of them share; parts of it and others are left out."""
+    """The models certified on the set of images that most of them share."""
     if not models:
         return []
     sets = Counter(model.indices.tobytes() for model in models)

@@ -1,4 +1,4 @@
-"""Tables of certified accuracy set beside what the paper prints, as CSV, Markdown and LaTeX."""
+"""Tables of certified accuracy compared with the paper's, as CSV, Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import pandas as pd
 from tabulate import tabulate
 
+from jobs.wording import counted
 from smoothing.radius import format_radius
 
 NOT_RECORDED = "-"
-"""In a cell that the paper prints and the records do not hold."""
+"""In a cell that the paper prints and the records do not contain."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +20,12 @@ class Cell:
     """One number.
 
     Attributes:
-        num_certified: Images; None where there are no records.
-        num_images: Of all N; 0 where there are no records.
-        model: The one that attains it.
-        printed: The paper's number in per cent; None where it prints none.
-        is_best: Whether it is the best of its column.
-        decimals: Digits that the paper prints of a share.
+        num_certified: Images certified; None if there are no records.
+        num_images: All images, N; 0 if there are no records.
+        model: Label of the certified model that attains the number.
+        printed: The paper's number in percent; None if it prints none.
+        is_best: Whether the number is the best of its column.
+        decimals: Decimals that the paper prints of a share.
     """
 
     num_certified: int | None
@@ -36,7 +37,7 @@ class Cell:
 
     @property
     def text(self) -> str:
-        """As the paper prints it: 74 for envelopes, 0.74 for single models."""
+        """The number in the paper's form: 74 for envelopes, 0.74 for single models."""
         if self.num_certified is None:
             return NOT_RECORDED
         share = self.num_certified / self.num_images
@@ -44,14 +45,14 @@ class Cell:
 
     @property
     def printed_text(self) -> str | None:
-        """The paper's number in the same form; None where it prints none, or nan for an empty log."""
+        """The paper's number in the same form; None if it prints none, or nan for an empty log."""
         if self.printed is None or math.isnan(self.printed):
             return None
         return f"{self.printed:.0f}" if self.decimals == 0 else f"{self.printed / 100:.{self.decimals}f}"
 
     @property
     def differs(self) -> bool:
-        """Whether both are there and not the same."""
+        """Whether both numbers exist and differ."""
         both = self.printed_text is not None and self.num_certified is not None
         return both and self.text != self.printed_text
 
@@ -61,11 +62,11 @@ class PaperTable:
     """A filled table.
 
     Attributes:
-        name: Of its files.
-        title: With the paper's own number, if it has one.
-        radii: Of the columns.
+        name: Name of its files.
+        title: Title, with the number of the paper's table if there is one.
+        radii: Radii of the columns.
         rows: (group, label, cells) from the top.
-        notes: Under it.
+        notes: Notes below the table.
     """
 
     name: str
@@ -76,13 +77,18 @@ class PaperTable:
 
     @property
     def num_compared(self) -> int:
-        """Cells that have a number in print."""
+        """Number of cells that have records and a number in the paper."""
         return sum(cell.printed_text is not None and cell.num_certified is not None for cell in self._cells())
 
     @property
     def num_different(self) -> int:
-        """Those that differ from it."""
+        """Number of those cells that differ from the paper."""
         return sum(cell.differs for cell in self._cells())
+
+    @property
+    def comparison(self) -> str:
+        """How the table compares with the paper's, in words."""
+        return f"{self.num_different} of {counted(self.num_compared, 'cell')} differ from the paper"
 
     def _cells(self) -> list[Cell]:
         return [cell for _, _, cells in self.rows for cell in cells]
@@ -110,7 +116,7 @@ def table_frame(table: PaperTable) -> pd.DataFrame:
 
 
 def table_markdown(table: PaperTable) -> str:
-    """Markdown: the best in bold, a number that differs from print followed by the printed one."""
+    """Markdown: the best in bold; a number that differs from the paper's is followed by it."""
     rows = [
         [group, label, *(_marked(cell, "**{}**", "{} (paper {})") for cell in cells)]
         for group, label, cells in table.rows
@@ -144,10 +150,7 @@ def _headers(table: PaperTable) -> list[str]:
 
 
 def _notes(table: PaperTable) -> list[str]:
-    compared = []
-    if table.num_compared:
-        compared = [f"{table.num_compared} cells are printed in the paper; {table.num_different} differ from it."]
-    return [*compared, *table.notes]
+    return [*([f"{table.comparison}."] if table.num_compared else []), *table.notes]
 
 
 def _marked(cell: Cell, bold: str, different: str) -> str:

@@ -1,4 +1,4 @@
-"""python -m analysis.report grid=NAME: one HTML page with everything about a grid, for a browser without network."""
+"""python -m analysis.report grid=NAME: one HTML page about a grid that needs no network."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from configs.entry import run_entry
 from jobs.atomic import write_atomically
 from jobs.files.store import Store
 from jobs.validation import STRICT, build
+from jobs.wording import counted
 
 _Open = Annotated[float, Field(gt=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ReportConfig:
-    """What to report; see configs/report.yaml."""
+    """Options of the command; see configs/report.yaml."""
 
     grid: str | None
     results: Annotated[str, Field(min_length=1)]
@@ -50,7 +51,7 @@ def report(values: dict[str, Any]) -> int:
     page = render(comparison, frame, levels, origin)
     path = store.report_path(grid.name)
     write_atomically(path, lambda path: path.write_text(page, encoding="utf-8"))
-    print(f"wrote {path} ({len(page.encode()) / 1e6:.1f} MB, {len(grid.models)} models)")
+    print(f"wrote {path} ({len(page.encode()) / 1e6:.1f} MB, {counted(len(grid.models), 'certified model')})")
     return 0
 
 

@@ -1,5 +1,5 @@
 "use strict";
-// Draws the page's figures and, whenever a box is ticked, takes the envelope anew over the models that are left.
+// Draws the figures, and recomputes the envelope over the selected models whenever a box changes.
 const data = JSON.parse(document.getElementById("data").textContent);
 const bytes = Uint8Array.from(atob(data.counts), (letter) => letter.charCodeAt(0));
 const counts = new Uint32Array(bytes.buffer);
@@ -22,7 +22,7 @@ function box(parent, text, name, isTicked) {
   return input;
 }
 
-// Vanilla adversarial training is a baseline: it is there to be ticked, not to stand in for SmoothAdv.
+// Vanilla adversarial training is a baseline: it can be ticked, but is no substitute for SmoothAdv.
 const startsTicked = (axis, value) => axis !== "method" || !data.apart.includes(value);
 const nameOf = (numbers) => (numbers.every((number) => !data.apart.includes(data.models[number].method)) ? data.name : "Adversarial");
 
@@ -45,13 +45,13 @@ function makeToggles() {
 }
 
 function isTicked(model) {
-  // What an attack is made of says nothing of a model that was trained without one.
+  // The attack's parameters do not apply to a model trained without an attack.
   const relevant = isBaseline(model) ? ["method", "sigma_cert"] : axes.map(([axis]) => axis);
   return relevant.every((axis) => !boxes[axis] || boxes[axis].find(([value]) => value === model[axis])[1].checked);
 }
 
 function envelopeOf(numbers) {
-  const best = new Array(numRadii).fill(0), winner = new Array(numRadii).fill("nobody");
+  const best = new Array(numRadii).fill(0), winner = new Array(numRadii).fill("none");
   for (const number of numbers) {
     for (let r = 0; r < numRadii; r++) {
       const count = counts[number * numRadii + r];
@@ -66,7 +66,7 @@ function line(name, numbers, color, dash) {
   return {
     x: data.radii, y: accuracy, customdata: winner, name: `${name} (best of ${numbers.length})`, mode: "lines",
     line: { color, dash, width: 2.5, shape: "vh" },
-    // All digits that data.radii have: a radius rounded up would be one at which nothing was counted.
+    // All digits of data.radii: nothing was counted at a radius rounded up.
     hovertemplate: "r = %{x:.6~f}: %{y:.1f} %<br>%{customdata}<extra></extra>",
   };
 }
@@ -116,7 +116,7 @@ function drawEnvelope() {
 
 function drawBounds() {
   const place = document.getElementById("bounds");
-  if (!data.bounds.length) { place.textContent = "The records hold no bounds."; place.style.height = "auto"; return; }
+  if (!data.bounds.length) { place.textContent = "The records contain no bounds."; place.style.height = "auto"; return; }
   const traces = data.bounds.map((group) => ({ x: data.bins, y: group.shares, type: "bar", name: `σ = ${group.sigma}` }));
   Plotly.react(place, traces, { ...layout("lower bound p", "share of images (%)"), barmode: "group", bargap: 0.1,
     legend: { x: 0, xanchor: "left", y: 1 } }, options);

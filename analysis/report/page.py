@@ -1,4 +1,4 @@
-"""The report's HTML: a template, the data as JSON, and Plotly's own JavaScript, all in one file."""
+"""The report's HTML: a template, the data as JSON, and Plotly's JavaScript, in one file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from plotly.offline import get_plotlyjs
 from analysis.compare import BASELINE_METHOD, Comparison, largest_radius
 from analysis.models import CertifiedModel
 from analysis.statistics import Levels, abstention, average_radius
-from analysis.tables import caption, partial_note, statistics_caption
+from analysis.tables import caption, partial_note, statistics_notes
+from jobs.wording import counted
 from smoothing.radius import format_radius
 
 _FOLDER = Path(__file__).parent
@@ -38,23 +39,27 @@ def render(comparison: Comparison, frame: pd.DataFrame, levels: Levels, provenan
     Args:
         comparison: The grid.
         frame: Its table of statistics.
-        levels: What the table was made with.
-        provenance: Names and values.
+        levels: Error levels of the table.
+        provenance: Names and values to show.
     """
     grid = comparison.grid
     num_images = sum(len(model.rows) for model in grid.models)
+    num_trained = len({model.parameters.train_key for model in grid.models})
     cost_s = sum(cost for model in grid.models if (cost := _cost_s(model)) is not None)
     template = Template((_FOLDER / "page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=html.escape(f"Grid {grid.name}"),
         summary=html.escape(
-            f"{len(grid.models)} models, {num_images:,} certificates, {cost_s / 3600:.2f} hours of certification"
+            f"{counted(len(grid.models), 'certified model')} ({counted(num_trained, 'model')}), "
+            f"{counted(num_images, 'certificate')}, {cost_s / 3600:.2f} hours of certification"
         ),
         warning=_warning(comparison),
-        caption=html.escape(f"{caption(comparison, frame, levels)} {statistics_caption(comparison, frame, levels)}"),
+        caption=html.escape(
+            " ".join([caption(comparison, frame, levels), *statistics_notes(comparison, frame, levels)])
+        ),
         table=_statistics(frame),
         runs=_runs(grid.models),
-        provenance=_table(["what", "value"], provenance.items(), num_text=2),
+        provenance=_table(["name", "value"], provenance.items(), num_text=2),
         data=json.dumps(page_data(comparison, levels)).replace("</", "<\\/"),
         script=(_FOLDER / "page.js").read_text(encoding="utf-8"),
         plotly=get_plotlyjs(),
@@ -62,12 +67,12 @@ def render(comparison: Comparison, frame: pd.DataFrame, levels: Levels, provenan
 
 
 def page_data(comparison: Comparison, levels: Levels) -> dict[str, Any]:
-    """What the page's script draws from: per model its parameters, and counts at common radii."""
+    """The data of the page's script: each model's parameters, and its counts at common radii."""
     models = comparison.grid.models
     largest = largest_radius(comparison)
     if comparison.baseline is not None and comparison.baseline.envelope.breakpoints.size:
         largest = max(largest, float(comparison.baseline.envelope.breakpoints[-1]))
-    # Rounded before anything is counted at them: what the page shows is what holds at the radius it shows.
+    # Radii are rounded before images are counted, so that a count holds at the radius shown.
     radii = np.round(np.linspace(0.0, largest, _NUM_POINTS + 1), 6) if largest else np.zeros(1)
     counts = np.stack([model.curve.num_certified(radii) for model in models]).astype("<u4")
     names = ("method", "attack", "sigma_cert", "epsilon", "m_train", "num_steps")
@@ -90,13 +95,13 @@ def page_data(comparison: Comparison, levels: Levels) -> dict[str, Any]:
 
 
 def _methods_apart(comparison: Comparison) -> list[str]:
-    """Methods of the grid that are neither the candidates' nor the baseline's."""
+    """Methods in the grid that belong neither to the candidates nor to the baseline."""
     compared = {model.parameters.method for model in comparison.candidates.models.values()} | {BASELINE_METHOD}
     return sorted({model.parameters.method or "unknown" for model in comparison.grid.models} - compared)
 
 
 def _bounds(models: Sequence[CertifiedModel]) -> list[dict[str, Any]]:
-    """Per sigma the shares, in per cent, of p_lower in each bin; nothing where the records hold none."""
+    """For each sigma, the share of p_lower in each bin, in percent; empty if the records contain no bounds."""
     by_sigma: dict[float, list[CertifiedModel]] = {}
     for model in models:
         if model.has("p_lower"):
@@ -127,7 +132,7 @@ def _statistics(frame: pd.DataFrame) -> str:
 
 
 def _statistic(name: str, value: Any) -> str:
-    """A cell of the table of statistics; what bounds something is rounded to the side where it still does."""
+    """A cell of the table of statistics; bounds are rounded to their safe side."""
     rounding = _ROUNDINGS.get(name.removeprefix("baseline_"))
     if name == "radius":
         return format_radius(value)
@@ -166,7 +171,7 @@ def _cost_s(model: CertifiedModel) -> float | None:
 
 
 def _table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, num_text: int) -> str:
-    """An HTML table, the first ``num_text`` columns to the left."""
+    """An HTML table; the first ``num_text`` columns are left-aligned."""
 
     def line(tag: str, cells: Sequence[str]) -> str:
         marks = [' class="text"' if number < num_text else "" for number in range(len(cells))]

@@ -131,7 +131,7 @@ def test_split_chooses_on_some_images_and_reports_the_others() -> None:
 
 
 def test_split_needs_images_on_both_sides() -> None:
-    with pytest.raises(RecordError, match=r"selection=split .* 2 of the 2 images certified are such"):
+    with pytest.raises(RecordError, match=r"selection=split .* 2 of the 2 certified images have such an index"):
         compare(grid(model("one", [0.1, 0.2], [0, 20])), "split")
 
 
@@ -151,11 +151,11 @@ def test_the_caption_says_how_many_models_were_searched() -> None:
     comparison = compare(GRID)
     frame = envelope_frame(comparison, [0.4], LEVELS)
     text = caption(comparison, frame, LEVELS)
-    assert "best of 2 models" in text
-    assert "no single model attains the whole envelope" in text
+    assert "best of 2 certified models" in text
+    assert "The envelope is not a classifier of its own" in text
     assert "PARTIAL" not in text
     partial = compare(grid(*GRID.models, missing=["x"] * 7))
-    assert caption(partial, frame, LEVELS).startswith("PARTIAL: 7 of 10 models are missing.")
+    assert caption(partial, frame, LEVELS).startswith("PARTIAL: missing 7 of 10 certified models.")
 
 
 @pytest.mark.parametrize("what", ["n", "alpha", "dataset"])
@@ -163,7 +163,7 @@ def test_models_that_cannot_be_compared_are_named(what: str) -> None:
     known: dict[str, Any] = {"n": 2000, "alpha": 0.01, "dataset": "cifar10"}
     changed = known[what]
     first, second = model("first", [0.1]), model("second", [0.1], None, **{what: changed})
-    with pytest.raises(RecordError, match=f"{'images' if what == 'dataset' else what} differ") as raised:
+    with pytest.raises(RecordError, match=f"{'images' if what == 'dataset' else what} cannot be compared") as raised:
         check_comparable([first.parameters, second.parameters], ["1 image"] * 2)
     assert first.parameters.train_key in str(raised.value)
     assert second.parameters.train_key in str(raised.value)

@@ -44,7 +44,7 @@ def test_the_envelope_is_printed_and_written(store: Store, capsys: pytest.Captur
     text = capsys.readouterr().out
     assert "SmoothAdv" in text
     assert "Gaussian" in text
-    assert max(len(line) for line in text.splitlines() if not line.startswith("wrote")) <= 100
+    assert max(len(line) for line in text.splitlines() if not line.startswith("wrote")) <= 80
     folder = store.envelope_dir("tiny")
     assert sorted(os.listdir(folder)) == [f"envelope.{suffix}" for suffix in ("csv", "md", "pdf", "png", "tex")]
     assert (folder / "envelope.png").read_bytes().startswith(b"\x89PNG")
@@ -79,7 +79,7 @@ def test_an_incomplete_grid_is_refused(store: Store, capsys: pytest.CaptureFixtu
     shutil.rmtree(store.run_dir(_runs(store)[0].train.key) / "certify")
     assert _envelope(store) == 1
     error = capsys.readouterr().err
-    assert "grid tiny is incomplete: 2 of 3 models" in error
+    assert "grid tiny is incomplete: missing 2 of 3 certified models" in error
     assert f"{run.train.key}: 7 of 21 images not certified" in error
     assert f"{_runs(store)[0].train.key}: not trained" in error
     assert "allow_partial=true" in error
@@ -89,18 +89,21 @@ def test_an_incomplete_grid_is_refused(store: Store, capsys: pytest.CaptureFixtu
 def test_a_partial_grid_is_drawn_with_a_note(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     _lose_a_shard(store)
     assert _envelope(store, "allow_partial=true") == 0
-    assert "PARTIAL: 1 of 3 models are missing." in capsys.readouterr().out
+    assert "PARTIAL: missing 1 of 3 certified models." in capsys.readouterr().out
     assert "PARTIAL" in (store.envelope_dir("tiny") / "envelope.md").read_text()
 
 
 def test_nothing_complete_is_an_error_even_then(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(store.root / "runs")
     assert _envelope(store, "allow_partial=true") == 1
-    assert "no model is complete yet" in capsys.readouterr().err
+    assert "no certified model is complete yet" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("what", ["n", "alpha", "images"])
-def test_a_mixed_grid_is_refused(store: Store, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("what", "different"),
+    [("n", "with different n"), ("alpha", "with different alpha"), ("images", "on different images")],
+)
+def test_a_mixed_grid_is_refused(store: Store, what: str, different: str, capsys: pytest.CaptureFixture[str]) -> None:
     first, second, third = _runs(store)
     if what == "images":
         other = Run(train=third.train, task=third.task, indices=type(third.indices)(start=0, stop=7))
@@ -110,7 +113,7 @@ def test_a_mixed_grid_is_refused(store: Store, what: str, capsys: pytest.Capture
     write_manifest(store.manifest_path("tiny"), Manifest(grid="tiny", runs=(first, second, other)))
     assert _envelope(store) == 1
     error = capsys.readouterr().err
-    assert f"mixed grid: {what} differ" in error
+    assert f"models certified {different} cannot be compared" in error
     assert first.train.key in error
     assert third.train.key in error
 
@@ -127,21 +130,24 @@ def test_records_that_lack_a_row_are_named(store: Store) -> None:
     path = store.records_path("tiny")
     metadata = records.read_metadata(path)
     records.write_records(path, records.read_records(path).slice(1), metadata)
-    with pytest.raises(RecordError, match=r"are not those of its images; remove records\.parquet and launch"):
+    with pytest.raises(RecordError, match=r"do not match its image indices; remove records\.parquet and launch"):
         load_grid(store, "tiny")
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("step=1e-9", "too many radii for a table; at most 1000 radii"),
-        ("step=1e-320", "too many radii for a table; at most 1000 radii"),
+        ("step=1e-9", "a table holds at most 1000 radii; take a larger step"),
+        ("step=1e-320", "a table holds at most 1000 radii; take a larger step"),
         ("radii=[]", "envelope.radii: list should have at least 1 item"),
         ("radii=[0,-1]", "envelope.radii.1: input should be greater than or equal to 0, got -1"),
         ("confidence=1.0", "envelope.confidence: input should be less than 1"),
         ("grid=tony", "unknown grid 'tony' (did you mean 'tiny'?)"),
         ("colour=red", "unknown key 'colour'"),
-        ("where={sigma_cert: 0.33}", "no model of grid tiny meets the conditions {'sigma_cert': 0.33}; there are: "),
+        (
+            "where={sigma_cert: 0.33}",
+            "no certified model of grid tiny matches {'sigma_cert': 0.33}; available values: ",
+        ),
     ],
 )
 def test_bad_input_exits_2(store: Store, override: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

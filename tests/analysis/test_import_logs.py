@@ -105,7 +105,7 @@ def test_unsound_files_are_all_named_and_the_others_imported(source: Path, capsy
     other = next(row for row in _report(store) if row["reason"].startswith("other images"))
     assert "image 0 has label 9, but 3 in" in other["reason"]
     assert other["verdict"] == "kept"
-    with pytest.raises(RecordError, match="mixed grid: images differ"):
+    with pytest.raises(RecordError, match="certified on different images cannot be compared"):
         load_grid(store, "old", allow_partial=True)
     assert len(load_grid(store, "old", where={"images": ""}, allow_partial=True).models) == 7
     assert len(load_grid(store, "old", where={"images": "list 2"}, allow_partial=True).models) == 1
@@ -136,7 +136,7 @@ def test_images_in_another_order_are_another_list(source: Path) -> None:
     assert reasons[log].startswith("other images: image 0 has label 7, but 3 in data/")
     assert [reason.partition(":")[0] for reason in reasons.values()] == ["other images", "contradictory"]
     assert len(load_grid(store, "old", where={"images": "list 2"}).models) == 1
-    with pytest.raises(RecordError, match=r'images differ.* list 2.* "where={images: '):
+    with pytest.raises(RecordError, match=r'different images cannot be compared.* list 2.* "where={images: '):
         load_grid(store, "old")
 
 
@@ -178,7 +178,7 @@ def test_the_envelope_opens_an_imported_grid(source: Path, capsys: pytest.Captur
     assert run_command("envelope", envelope, ["grid=old", f"results={store.root}", "radii=[0.25,0.3,0.9]"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "n and alpha are not recorded" in text
-    assert "rounded to nearest in print" in text
+    assert "which round them to nearest" in text
     models = {model.label: model for model in load_grid(store, "old").models}
     assert set(models) == {
         *("gaussian-s0.25", "gaussian-s0.25 at 0.50"),
@@ -193,7 +193,8 @@ def test_conditions_choose_models(source: Path) -> None:
     assert len(chosen.models) == 2
     assert len(load_grid(store, "old", where={"method": "gaussian", "sigma_cert": "as_trained"}).models) == 1
     with pytest.raises(
-        ConfigError, match=r"no model of grid old meets .*'vanilla'}; there are: method gaussian, smoothadv"
+        ConfigError,
+        match=r"no certified model of grid old matches .*'vanilla'}; available values: method gaussian, smoothadv",
     ):
         load_grid(store, "old", where={"method": "vanilla"})
     with pytest.raises(ConfigError, match=r"unknown parameter 'metod'.*did you mean 'method'"):
@@ -207,7 +208,7 @@ def test_only_epsilon_is_compared_as_it_is_printed(tmp_path: Path) -> None:
     assert code == 0
     assert len(load_grid(store, "old", where={"sigma_cert": [0.12, 0.121]}).models) == 2
     assert len(load_grid(store, "old", where={"epsilon": 1}).models) == 1
-    with pytest.raises(ConfigError, match=r"no model .*; there are: sigma_train 0\.121"):
+    with pytest.raises(ConfigError, match=r"no certified model .*; available values: sigma_train 0\.121"):
         load_grid(store, "old", where={"sigma_train": 0.12})
     assert matches(parameters("one", alpha=0.001), {"alpha": 0.001})
     assert not matches(parameters("one", alpha=0.001), {"alpha": 0.004})
@@ -249,7 +250,7 @@ def test_short_logs_make_a_grid_incomplete(source: Path, capsys: pytest.CaptureF
     _, store = _import(source)
     assert run_command("envelope", envelope, ["grid=old", f"results={store.root}"]) == 1
     error = capsys.readouterr().err
-    assert "1 of 6 models" in error
+    assert "missing 1 of 6 certified models" in error
     assert "ddn-s0.25-e0.25-m1-t2: 3 of 4 images" in error
     assert load_grid(store, "old", allow_partial=True).num_missing == 1
 
@@ -258,7 +259,7 @@ def test_different_images_are_never_compared(source: Path) -> None:
     other = [(index + 1, label, guess, radius) for index, label, guess, radius in GOOD]
     write_log(source, cifar_path("DDN_2steps", 64, "0.25"), other)
     _, store = _import(source)
-    with pytest.raises(RecordError, match="mixed grid: images differ") as raised:
+    with pytest.raises(RecordError, match="models certified on different images cannot be compared") as raised:
         load_grid(store, "old", allow_partial=True)
     assert "4 images, 0 to 60 by 20" in str(raised.value)
     assert "4 images, 1 to 61 by 20" in str(raised.value)
@@ -319,10 +320,10 @@ def test_records_that_are_not_those_listed_are_named(source: Path) -> None:
     _, store = _import(source)
     path = store.records_path("old")
     records.write_records(path, records.read_records(path, IMPORTED).slice(1), {}, IMPORTED)
-    with pytest.raises(RecordError, match="are not those listed; import the logs again"):
+    with pytest.raises(RecordError, match=r"do not match import\.json; import the logs again"):
         load_grid(store, "old")
     records.write_records(path, IMPORTED.schema.empty_table(), {}, IMPORTED)
-    with pytest.raises(RecordError, match="are not those listed"):  # no records at all
+    with pytest.raises(RecordError, match=r"do not match import\.json"):  # no records at all
         load_grid(store, "old")
     store.import_path("old").write_text("{}")
     with pytest.raises(RecordError, match="not a list of imported models"):
@@ -372,7 +373,7 @@ def test_labels_tell_sigmas_apart_that_agree_to_two_decimals(tmp_path: Path) -> 
 
 def test_no_log_is_written_over_another() -> None:
     twin = replace(voted("two", [800]), parameters=parameters("one"))
-    with pytest.raises(RecordError, match="one and two would have one log"):
+    with pytest.raises(RecordError, match="one and two would have the same log"):
         by_log_path([voted("one", [900]), twin])
 
 
@@ -381,14 +382,14 @@ def test_two_models_are_compared_in_pairs(source: Path, capsys: pytest.CaptureFi
     arguments = ["grid=old", f"results={store.root}", "radius=0.25"]
     two = ["model_a=pgd-s0.25-e0.25-m4-t2", "model_b=gaussian-s0.25"]
     assert run_command("paired", paired, [*arguments, *two]) == 0
-    text = capsys.readouterr().out
-    assert "+25.00 points on 4 images; exact McNemar p = 1" in text
-    assert "chosen on these very images" not in text
+    text = " ".join(capsys.readouterr().out.split())
+    assert "+25.00 percentage points on 4 images; exact McNemar p = 1." in text
+    assert "selected on these same images" not in text
     by_grid = ["where={method: smoothadv}", "where_b={method: gaussian}"]
     assert run_command("paired", paired, [*arguments, *by_grid]) == 0
-    assert "chosen on these very images" in capsys.readouterr().out
+    assert "A and B were selected on these same images" in " ".join(capsys.readouterr().out.split())
     assert run_command("paired", paired, [*arguments, "model_a=pgd", "model_b=gaussian-s0.25"]) == 2
-    assert "unknown model of grid old 'pgd'" in capsys.readouterr().err
+    assert "model_a: unknown certified model in grid old: 'pgd'" in capsys.readouterr().err
 
 
 def test_the_order_of_rows_is_that_of_indices(source: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from analysis.alpha import at_alpha
 from analysis.compare import compare
 from analysis.statistics import Levels, abstention, average_radius, envelope_frame
-from analysis.tables import envelope_table, statistics_caption, statistics_table
+from analysis.tables import envelope_table, statistics_notes, statistics_table
 from jobs.errors import RecordError
 from smoothing.bands import simultaneous_half_width
 from smoothing.bounds import clopper_pearson_upper
@@ -96,7 +96,7 @@ def test_the_abstention_rate_is_not_known_where_sampling_stopped_early(stop: str
     frame = envelope_frame(comparison, [0.0], LEVELS)
     *_, row = statistics_table(comparison, frame, "pipe").splitlines()
     assert row.rstrip("| ").endswith("-")
-    assert "not known (a dash) where sampling stopped early" in statistics_caption(comparison, frame, LEVELS)
+    assert "a dash (-) if sampling stopped early" in statistics_notes(comparison, frame, LEVELS)[-1]
 
 
 def test_average_radius_counts_wrong_and_abstaining_images_as_zero() -> None:
@@ -154,7 +154,7 @@ def test_a_larger_alpha_certifies_an_image_that_abstained() -> None:
 
 
 def test_alpha_cannot_be_chosen_anew_without_votes() -> None:
-    with pytest.raises(RecordError, match="the records of one hold no votes"):
+    with pytest.raises(RecordError, match="the records of one contain no votes"):
         at_alpha(grid(model("one", [0.1])), 0.01)
 
 
@@ -167,11 +167,11 @@ def test_nor_where_sampling_was_stopped_on_a_bound() -> None:
             label="one", parameters=stopped.parameters, rows=rows.set_column(position, "stop", [["full", "decided"]])
         )
     )
-    with pytest.raises(RecordError, match=r"sampling was stopped as soon as a bound .*\(decided\)"):
+    with pytest.raises(RecordError, match=r"a bound at alpha=.* stopped the sampling .*\(decided\)"):
         at_alpha(early, 0.01)
     assert math.isnan(envelope_frame(compare(early), [0.0], LEVELS)["monte_carlo_upper"][0])
 
 
 def test_nor_to_one_that_n_cannot_reach() -> None:
-    with pytest.raises(RecordError, match="can never certify anything at it; it takes"):
+    with pytest.raises(RecordError, match="can never certify anything at this alpha, which needs n >="):
         at_alpha(grid(voted("one", [9, 10], n=10, alpha=0.01)), 1e-5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.wording import columns, counted, wrapped
+from jobs.wording import columns, counted, shortened, wrapped
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,8 @@ def test_a_long_path_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "20")
     path = "results/grids/a-long-name/envelope/envelope.csv"
     assert wrapped(f"wrote the table to {path}").splitlines() == ["wrote the table to", path]
+
+
+def test_a_long_path_keeps_its_end() -> None:
+    assert shortened("noise_0.25/sigma_0.50", 21) == "noise_0.25/sigma_0.50"
+    assert shortened("noise_0.25/sigma_0.50", 20) == "...e_0.25/sigma_0.50"

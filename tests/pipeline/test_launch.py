@@ -320,4 +320,4 @@ def test_a_grid_certified_at_two_sigmas_keeps_both(tmp_path: Path, capsys: pytes
     blocks = "grid.blocks=[{method: gaussian, sigma: 0.25, sigma_cert: [0.25, 0.5]}]"
     assert _launch(tmp_path, blocks, "train.epochs=1") == 0
     assert run_command("envelope", envelope, ["grid=tiny", f"results={tmp_path}"]) == 0
-    assert "best of 2 models" in " ".join(capsys.readouterr().out.split())
+    assert "best of 2 certified models" in " ".join(capsys.readouterr().out.split())

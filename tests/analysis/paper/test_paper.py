@@ -179,8 +179,8 @@ def test_vanilla_and_noise_are_told_apart(drawn: Path) -> None:
 
 
 def test_short_logs_are_marked_and_kept_out_of_the_envelope(drawn: Path) -> None:
-    assert "sigma = 0.25, epsilon = 0.50 (1 images)" in set(_table(drawn, "models_2_steps")["row"])
-    assert "1 models certified on other images are left out" in (drawn / "envelope_cifar10.md").read_text()
+    assert "sigma = 0.25, epsilon = 0.50 (1 image)" in set(_table(drawn, "models_2_steps")["row"])
+    assert "without 1 model certified on other images" in (drawn / "envelope_cifar10.md").read_text()
 
 
 def test_the_same_declarations_draw_a_grid_of_ours(tmp_path: Path, undisturbed_results: Path) -> None:

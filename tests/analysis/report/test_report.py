@@ -38,10 +38,10 @@ def test_the_page_needs_no_network_and_holds_all() -> None:
     own = re.sub(r"<script>/\*\*.*?</script>", "", page, count=1, flags=re.DOTALL)  # without Plotly's own code
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", own)
     assert "default-src 'none'" in page
-    assert "PARTIAL: 1 of 4 models are missing." in page
+    assert "PARTIAL: missing 1 of 4 certified models." in page
     assert "three: 1 of 3 images" in page
     assert "&lt;unknown&gt;" in page
-    assert "no single model attains the whole envelope" in page
+    assert "The envelope is not a classifier of its own" in page
 
 
 def test_what_comes_from_the_records_cannot_break_out() -> None:
