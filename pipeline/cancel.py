@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,12 +13,16 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from configs.entry import EXIT_FAILED, run_entry
-from jobs.files.manifest import open_grid
+from jobs.errors import RecordError
+from jobs.files.manifest import open_grid, read_manifest
 from jobs.files.store import Store
 from jobs.validation import STRICT, build
 from pipeline.state import queue
-from pipeline.state.activity import tasks_of_grid
-from pipeline.state.queue import SchedulerError
+from pipeline.state.activity import read_queue, slurm_activity, tasks_of_grid, units_of
+from pipeline.state.commands import SchedulerError
+from pipeline.state.queue import QueuedTask
+
+_PATIENCE_S, _POLL_S = 20.0, 0.5
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -37,14 +43,46 @@ def cancel(values: Mapping[str, Any]) -> int:
     store = Store(Path(config.results))
     grid = open_grid(store, config.grid).grid
     try:
-        tasks = tasks_of_grid(store, grid, queue.read_queue())
-        queue.cancel(task.array_id for task in tasks)
+        found = tasks_of_grid(store, grid, read_queue(store))
+        tasks = [task for task in found if task.is_own]
+        units = slurm_activity(store, grid, tasks).under_way
+        queue.cancel(tasks, whole_arrays=True)
+        left = _left(store, tasks)
     except SchedulerError as error:
         print(f"error: {error}; nothing is known to be cancelled, try again", file=sys.stderr)
         return EXIT_FAILED
+    if others := {task.user for task in found if not task.is_own}:
+        print(f"note: {len(found) - len(tasks)} more jobs belong to {', '.join(map(queue.user_name, sorted(others)))}")
+    if left:
+        print(
+            f"error: grid {grid}: {len(left)} of {len(tasks)} jobs are still in the queue; try again", file=sys.stderr
+        )
+        return EXIT_FAILED
     num_running = sum(task.is_running for task in tasks)
     print(f"grid {grid}: cancelled {len(tasks)} jobs, {num_running} of them running")
+    for other, number in _sharing(store, grid, units):
+        print(f"note: grid {other} needs {number} of the cancelled units too; launch it again")
     return 0
+
+
+def _left(store: Store, cancelled: Sequence[QueuedTask]) -> list[QueuedTask]:
+    """What is still in the queue of what was cancelled; waits a moment for SLURM."""
+    deadline = time.monotonic() + _PATIENCE_S
+    names = {(task.cluster, task.job) for task in cancelled}
+    while names:
+        left = [task for task in read_queue(store) if (task.cluster, task.job) in names]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(_POLL_S)
+    return []
+
+
+def _sharing(store: Store, grid: str, units: Collection[str]) -> Iterator[tuple[str, int]]:
+    """Other grids that need some units, and how many."""
+    for other in store.grid_names():
+        with contextlib.suppress(RecordError):
+            if other != grid and (shared := units_of(read_manifest(store.manifest_path(other)), units)):
+                yield other, len(shared)
 
 
 if __name__ == "__main__":

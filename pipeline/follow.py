@@ -1,17 +1,31 @@
-"""Follows what was handed to SLURM until nothing of it is under way: wait=true."""
+"""Follows what was submitted to SLURM until nothing of it can run any more: wait=true."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 
 from configs.entry import EXIT_FAILED
 from jobs.files.store import Store
-from jobs.specs.runs import Manifest
-from jobs.specs.units import STAGES
+from jobs.specs.runs import SHARD_STAGES, Manifest
 from pipeline import text
 from pipeline.state.look import Status, is_under_way, look
+from pipeline.state.units import State
+
+_IDLE_SHARE = 0.1
+_HOUR_S = 3600.0
+
+
+def next_wait_s(poll_s: float, idle_s: float) -> float:
+    """Seconds until the next query: more while nothing changes, up to 6 times as many, and 30 after an hour.
+
+    Args:
+        poll_s: Seconds between queries while things change.
+        idle_s: Seconds since the last change.
+    """
+    return min(max(poll_s, _IDLE_SHARE * idle_s), poll_s * (6 if idle_s < _HOUR_S else 30))
 
 
 def follow(manifest: Manifest, store: Store, *, poll_s: float) -> int:
@@ -19,34 +33,45 @@ def follow(manifest: Manifest, store: Store, *, poll_s: float) -> int:
 
     While SLURM does not answer, it waits: what is unknown is not over.
     """
-    said = ""
+    said, changed_at = "", time.monotonic()
     while True:
         current = look(manifest, store)
         line = _line(current)
         if line != said:
             print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
-            said = line
+            said, changed_at = line, time.monotonic()
         if not is_under_way(current.found.activity):
             break
-        time.sleep(poll_s)
-    for unit in current.states.units:
-        if unit.failure:
-            print(text.failure_text(unit.failure), file=sys.stderr)
+        time.sleep(next_wait_s(poll_s, time.monotonic() - changed_at))
+    for failure in text.failure_texts([unit.failure for unit in current.states.units if unit.failure]):
+        print(failure, file=sys.stderr)
+    if current.found.activity.stuck:
+        print(text.stuck_reasons(current.found.activity.stuck), file=sys.stderr)
     if current.states.aggregate.state == "done":
         print("complete")
         return 0
-    print("not complete, and nothing is under way: launch again to do what is missing", file=sys.stderr)
+    print("not complete, and nothing is running or can run: launch again to do what is missing", file=sys.stderr)
     return EXIT_FAILED
 
 
 def _line(current: Status) -> str:
-    if current.found.activity.problem:
-        return f"unknown: {current.found.activity.problem}"
-    parts = []
-    for stage in STAGES:
-        counts = Counter(item.state for item in current.states.units if item.unit.stage == stage)
-        if not counts:  # few grids have attacks
-            continue
-        states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()) if state != "done")
-        parts.append(f"{stage} {counts['done']}/{counts.total()}" + (f" ({states})" if states else ""))
-    return "; ".join(parts)
+    problem = current.found.activity.problem
+    return f"unknown: {problem}" if problem else "; ".join(_stage_texts(current))
+
+
+def _stage_texts(current: Status) -> Iterator[str]:
+    """Progress by stage. Totals are models and images, which stay the same however shards are cut."""
+    states = current.states
+    models = Counter(item.state for item in states.models)
+    yield f"train {models['done']}/{models.total()} models{_in_states(models)}"
+    for stage in SHARD_STAGES:
+        runs = states.of(stage)
+        if runs:  # few grids have attacks
+            done, total = sum(item.num_done for item in runs), sum(len(item.run.indices) for item in runs)
+            yield f"{stage} {done:,}/{total:,} images{_in_states(Counter(s.state for r in runs for s in r.shards))}"
+    yield f"aggregate {states.aggregate.state}"
+
+
+def _in_states(counts: Counter[State]) -> str:
+    shown = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items()) if state != "done")
+    return f" ({shown})" if shown else ""

@@ -27,9 +27,10 @@ from pipeline.plan import Plan, plan
 from pipeline.request.config import LaunchConfig, parse_launch
 from pipeline.sources import bring_in, check_checkpoints, check_data
 from pipeline.state import queue
-from pipeline.state.activity import Activity, units_of
+from pipeline.state.activity import Activity, read_queue, slurm_activity, units_of
+from pipeline.state.commands import SchedulerError
+from pipeline.state.ledger import ArrayName, asked_for
 from pipeline.state.postmortem import record_deaths
-from pipeline.state.queue import SchedulerError
 from pipeline.state.survey import Survey, survey, survey_slurm
 
 # A status that looks whether somebody holds the lock holds it itself for a moment.
@@ -113,15 +114,19 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
             print(text.elsewhere_text(config, elsewhere), file=sys.stderr)
             return EXIT_FAILED
     if found.deaths:
-        record_deaths(found.deaths, manifest, store)
+        new_failures = record_deaths(found.deaths, manifest, store)
+        print("\n".join(text.failure_texts(new_failures)), file=sys.stderr)
         found = survey(manifest, store, found.activity)
     todo = _plan(config, found)
     print(f"grid {manifest.grid}: {len(manifest.models)} models, results in {store.root}")
     print(text.plan_table(manifest, found.observed, todo, found.activity))
     if todo.waiting:
         print(text.waiting_text(todo, found.history), file=sys.stderr)
+    if found.activity.refused:
+        print(text.refused_text(found.activity.refused), file=sys.stderr)
+    needs_person = bool(todo.waiting or found.activity.refused)
     if not todo.units:
-        if todo.waiting:
+        if needs_person:
             return EXIT_FAILED
         write_manifest(store.manifest_path(manifest.grid), manifest)  # should it have been lost or damaged
         print(text.nothing_to_do(config, found.activity))
@@ -130,7 +135,7 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
     _note_changed_grid(manifest, store)
     write_manifest(store.manifest_path(manifest.grid), manifest)
     if found.activity.stuck:
-        queue.cancel(task.job for task in found.activity.stuck)
+        queue.cancel(found.activity.stuck)
         print(text.stuck_text(found.activity.stuck), file=sys.stderr)
     sys.stdout.flush()
     executor = _executor(config, found, todo)
@@ -141,22 +146,37 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
     if outcome.limit and not outcome.num_queued:
         print(text.limit_text(outcome, found.activity), file=sys.stderr)
         # What is under way is queued, and makes room when it ends; without it nothing is.
-        return EXIT_FAILED if todo.waiting or not found.activity.under_way else 0
+        return EXIT_FAILED if needs_person or not found.activity.under_way else 0
     if outcome.num_queued:
         print(text.queued_text(config, store, outcome, time.monotonic() - began))
     elif not todo.waiting:
         print(f"complete after {time.monotonic() - began:.0f} s\n{text.next_step(config)}")
-    return EXIT_FAILED if todo.waiting else 0
+    return EXIT_FAILED if needs_person else 0
 
 
 def _survey(config: LaunchConfig, store: Store) -> Survey:
     if config.cluster.kind == "slurm":
-        return survey_slurm(config.manifest, store, queue.read_queue())
+        return _survey_slurm(config, store)
     if not store.has_slurm_launches():
         return survey(config.manifest, store, Activity())
     if queue.is_installed() and queue.is_configured():
-        return survey_slurm(config.manifest, store, queue.read_queue())
+        return survey_slurm(config.manifest, store, read_queue(store))
     return survey(config.manifest, store, Activity(problem="there is no SLURM here to ask"))
+
+
+def _survey_slurm(config: LaunchConfig, store: Store) -> Survey:
+    """A survey in which tasks that SLURM will never run count as queued, where new ones would ask for the same."""
+    assert config.slurm is not None
+    tasks = read_queue(store, config.slurm.clusters)
+    found = survey_slurm(config.manifest, store, tasks)
+    refused = []
+    for task in found.activity.stuck:
+        name = ArrayName.parse(task.job_name)
+        if name and task.kind == "refused" and asked_for(store, name) == config.slurm.asked(name.stage):
+            refused.append(task)
+    if not refused:
+        return found
+    return survey(config.manifest, store, slurm_activity(store, config.manifest.grid, tasks, keep=refused))
 
 
 def _plan(config: LaunchConfig, found: Survey) -> Plan:

@@ -13,7 +13,7 @@ TRANSIENT: frozenset[FailureClass] = frozenset({"preempted", "timeout", "node_fa
 """Not the unit's fault: it may well succeed elsewhere or the next time."""
 
 _PATIENCE = 2
-_NODE_AT_FAULT: frozenset[FailureClass] = frozenset({"node_fail", "unknown"})
+_NODE_AT_FAULT: frozenset[FailureClass] = frozenset({"node_fail", "setup", "unknown"})
 
 
 def waits_for_person(failures: Iterable[Failure], retry: Retry | None) -> FailureClass | None:

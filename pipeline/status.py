@@ -14,14 +14,16 @@ from pydantic.dataclasses import dataclass as strict_dataclass
 from tabulate import tabulate
 
 from configs.entry import run_entry
-from jobs.files import records
 from jobs.files.manifest import open_grid
 from jobs.files.store import Store
 from jobs.specs.units import ShardUnit, TrainUnit, Unit
 from jobs.validation import STRICT, build
 from pipeline import text
 from pipeline.estimate import estimate
+from pipeline.follow import next_wait_s
 from pipeline.state.look import Status, is_under_way, look
+from pipeline.state.progress import Pace, pace_of, progress_of
+from pipeline.state.queue import user_name
 from pipeline.state.units import STATES, RunStates, UnitState
 
 _CLEAR = "\033[H\033[2J"
@@ -47,15 +49,19 @@ def status(values: Mapping[str, Any]) -> int:
     config = build(StatusConfig, values, where="status")
     store = Store(Path(config.results))
     manifest = open_grid(store, config.grid)
+    said, changed_at = "", time.monotonic()
     while True:
         current = look(manifest, store)
         if config.watch and sys.stdout.isatty():
             print(_CLEAR, end="")
-        print("\n".join(_lines(current, verbose=config.verbose)), flush=True)
+        lines = "\n".join(_lines(current, verbose=config.verbose))
+        print(lines, flush=True)
+        if lines != said:
+            said, changed_at = lines, time.monotonic()
         if not config.watch or not is_under_way(current.found.activity):
             return 0
         try:
-            time.sleep(config.interval_s)
+            time.sleep(next_wait_s(config.interval_s, time.monotonic() - changed_at))
         except KeyboardInterrupt:
             return 0
 
@@ -67,9 +73,13 @@ def _lines(current: Status, *, verbose: bool) -> Iterator[str]:
         yield f"note: {activity.problem}; of what was handed to SLURM it is unknown how it stands"
     yield _stage_table(current)
     yield _estimate_line(current)
+    if activity.waiting:
+        yield text.waiting_tasks_text(activity)
     if activity.stuck:
-        reasons = ", ".join(sorted({task.reason for task in activity.stuck}))
-        yield f"stuck: SLURM will never run {len(activity.stuck)} tasks ({reasons}); launch again to replace them"
+        yield f"{text.stuck_reasons(activity.stuck)}; launch again to replace them"
+    slow = [(item, pace) for item, pace in _paces(current) if pace.is_slow]
+    if slow:
+        yield text.slow_text([(item.unit.name, pace) for item, pace in slow])
     if verbose:
         yield from (_unit_line(unit, current) for unit in current.states.units)
     yield from (text.failure_text(unit.failure) for unit in current.states.units if unit.failure)
@@ -128,23 +138,33 @@ def _unit_line(item: UnitState, current: Status) -> str:
     details = []
     if state == "running":
         details.append(_progress(unit, current.store))
+        pace = pace_of(unit, current.store, current.store.log_path(current.manifest.grid, unit.name))
+        if pace is not None:
+            details.append(text.pace_text(pace))
     task = current.found.activity.tasks.get(unit.name)
     if task is not None:
         details.append(f"job {task.job}" + (f" on {task.node}" if task.is_running else f" ({task.reason})"))
+        if not task.is_own:
+            details.append(f"of user {user_name(task.user)}")
     if state in ("running", "failed", "unknown"):
         log_path = current.store.log_path(current.manifest.grid, unit.name)
         details.append(f"log: {item.failure.log_path if item.failure else log_path}")
     return f"{state:8} {unit.name}  {', '.join(details)}".rstrip()
 
 
+def _paces(current: Status) -> Iterator[tuple[UnitState, Pace]]:
+    for item in current.states.units:
+        if item.state == "running":
+            pace = pace_of(item.unit, current.store, current.store.log_path(current.manifest.grid, item.unit.name))
+            if pace is not None:
+                yield item, pace
+
+
 def _progress(unit: Unit, store: Store) -> str:
+    done = progress_of(unit, store)
     if isinstance(unit, ShardUnit):
-        path = store.partial_path(unit.run.place, unit.indices)
-        return f"image {records.num_rows(path)} of {len(unit.indices)}"
-    if unit.train is None:
-        return "in progress"
-    epochs = store.saved_epochs(unit.train.key)
-    return f"epoch {epochs[-1] if epochs else 0} of {unit.train.epochs}"
+        return f"image {done} of {len(unit.indices)}"
+    return "in progress" if unit.train is None else f"epoch {done} of {unit.train.epochs}"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 
@@ -17,7 +18,12 @@ from pipeline.request.config import LaunchConfig, SlurmConfig
 from pipeline.state.activity import Activity
 from pipeline.state.files import Observation
 from pipeline.state.history import History
+from pipeline.state.ledger import ArrayName
+from pipeline.state.progress import Pace
 from pipeline.state.queue import QueuedTask
+from pipeline.state.reasons import advice, explained
+
+_NUM_SHOWN = 5
 
 
 def plan_table(manifest: Manifest, observed: Observation, plan: Plan, activity: Activity) -> str:
@@ -66,7 +72,7 @@ def nothing_to_do(config: LaunchConfig, activity: Activity) -> str:
 
 def waiting_text(plan: Plan, history: History) -> str:
     """The units that are not tried again unasked, and how to ask."""
-    lines = _failure_texts([history.last[name] for name in plan.waiting if name in history.last])
+    lines = failure_texts([history.last[name] for name in plan.waiting if name in history.last])
     classes = ", ".join(f"retry={failure_class}" for failure_class in sorted(set(plan.waiting.values())))
     lines.append(
         f"{len(plan.waiting)} units failed twice for the same reason and wait for you, and what needs them waits too. "
@@ -77,8 +83,55 @@ def waiting_text(plan: Plan, history: History) -> str:
 
 def stuck_text(stuck: Sequence[QueuedTask]) -> str:
     """What was withdrawn from the queue, since it would have stayed there for ever."""
-    reasons = ", ".join(sorted({task.reason for task in stuck}))
-    return f"cancelled {len(stuck)} tasks that SLURM would never run ({reasons}); their units are submitted again"
+    return f"{stuck_reasons(stuck)}; they were cancelled, and their units are submitted again"
+
+
+def stuck_reasons(stuck: Sequence[QueuedTask]) -> str:
+    """How many tasks SLURM will never run, why, and which options to change."""
+    reasons = {task.reason for task in stuck if task.is_stuck}
+    hints = {advice(task.reason, _stage(task)) for task in stuck if task.kind == "refused"}
+    text = f"stuck: SLURM will never run {_counted(len(stuck), 'task')} ({', '.join(sorted(reasons))})"
+    return "; ".join([text, *sorted(filter(None, hints))])
+
+
+def refused_text(refused: Sequence[QueuedTask]) -> str:
+    """Why tasks stay in the queue for ever: the same options would do the same."""
+    return f"error: {stuck_reasons(refused)}. Launch again with that changed: the launch then replaces them"
+
+
+def waiting_tasks_text(activity: Activity) -> str:
+    """Why the tasks of a grid wait, in SLURM's words."""
+    reasons = [f"{number:,} {explained(reason)}" for reason, number in activity.waiting.most_common()]
+    return f"waiting: {', '.join(reasons)}"
+
+
+def slow_text(slow: Sequence[tuple[str, Pace]]) -> str:
+    """Which running units take several times as long as usual."""
+    units = ", ".join(f"{name} ({pace_text(pace)})" for name, pace in slow[:_NUM_SHOWN])
+    more = f" and {len(slow) - _NUM_SHOWN:,} more" if len(slow) > _NUM_SHOWN else ""
+    return f"slow: {_counted(len(slow), 'running unit')} without progress for longer than usual: {units}{more}"
+
+
+def pace_text(pace: Pace) -> str:
+    """When a unit last made progress."""
+    usual = f", usually every {duration_text(pace.usual_s)}" if pace.is_slow and pace.usual_s is not None else ""
+    return f"last progress {duration_text(pace.age_s)} ago{usual}"
+
+
+def duration_text(seconds: float) -> str:
+    """A duration for people."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _stage(task: QueuedTask) -> str:
+    name = ArrayName.parse(task.job_name)
+    return "STAGE" if name is None else name.stage
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def queued_text(config: LaunchConfig, store: Store, outcome: Outcome, elapsed_s: float) -> str:
@@ -136,7 +189,7 @@ def follow_step(config: LaunchConfig, grid: str | None = None) -> str:
 
 def outcome_text(outcome: Outcome) -> str:
     """What failed and what to do next."""
-    lines = _failure_texts(outcome.failures)
+    lines = failure_texts(outcome.failures)
     if outcome.problem:
         lines.append(f"error: {outcome.problem}")
         if outcome.num_queued:
@@ -148,11 +201,12 @@ def outcome_text(outcome: Outcome) -> str:
     return "\n".join(lines)
 
 
-def _failure_texts(failures: Sequence[Failure]) -> list[str]:
+def failure_texts(failures: Sequence[Failure]) -> list[str]:
     """Failures, of those for the same reason the first and how many more there are: one mistake may end all units."""
     alike: dict[tuple[str, str], list[Failure]] = {}
     for failure in failures:
-        alike.setdefault((failure.failure_class, failure.message), []).append(failure)
+        reason = re.sub(r"\d+", "#", failure.message)  # job, process and node numbers differ
+        alike.setdefault((failure.failure_class, reason), []).append(failure)
     return [_failures_text(those) for those in alike.values()]
 
 

@@ -19,7 +19,19 @@ from jobs.files.store import Store
 from jobs.rank import is_first_task
 from jobs.specs.units import Unit
 
-FailureClass = Literal["cuda_oom", "host_oom", "timeout", "preempted", "node_fail", "data", "config", "bug", "unknown"]
+FailureClass = Literal[
+    "cuda_oom",
+    "host_oom",
+    "timeout",
+    "preempted",
+    "stalled",
+    "node_fail",
+    "setup",
+    "data",
+    "config",
+    "bug",
+    "unknown",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +112,8 @@ def classify(error: BaseException) -> FailureClass:
         return "data"
     if isinstance(error, ConfigError):
         return "config"
+    if isinstance(error, ImportError):  # the environment of this node lacks something
+        return "setup"
     return "bug"
 
 

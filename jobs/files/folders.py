@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,3 +34,15 @@ def check_writable(folder: Path, option: str, *, subfolders: Sequence[str] = ())
         raise ConfigError(
             [f"{option}: cannot write to {folder} ({error.strerror}); choose another folder with {option}=PATH"]
         ) from error
+
+
+def only_owner_writes(*paths: Path) -> None:
+    """Take the permission to write from everyone but the owner, whatever umask and folders give."""
+    for path in paths:
+        path.chmod(stat.S_IMODE(path.stat().st_mode) & ~0o022)
+
+
+def is_own(path: Path) -> bool:
+    """Whether a path belongs to this user, and nobody else may write it."""
+    status = path.stat()
+    return status.st_uid == os.getuid() and not status.st_mode & 0o022

@@ -84,6 +84,12 @@ class UnitProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, signal.SIGUSR2)
 
+    def kill(self) -> None:
+        """End it at once."""
+        self.process.kill()
+        self.process.join()
+        self.lifeline.close()
+
     def ended(self, store: Store) -> Failure | None:
         """Reap the process; its failure, if it failed, written down in its stead if need be."""
         self.process.join()

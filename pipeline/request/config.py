@@ -31,6 +31,7 @@ _OWN_OPTIONS = {
     "gpus-per-node": "STAGE.gpus",
     "ntasks-per-node": "tasks_per_node",
     "signal": "signal_delay_s",
+    "clusters": "clusters",
 }
 _TAKEN_OPTIONS = {
     "array",
@@ -49,6 +50,7 @@ _TAKEN_OPTIONS = {
     "wrap",
 }
 _GROUPS = ("grid", "train", "certify", "attack", "cluster")
+_MAX_SIGNAL_DELAY_S = 65535
 _Positive = Annotated[int, Field(ge=1)]
 
 
@@ -97,12 +99,16 @@ class StageConfig:
         gpus: GPUs.
         cpus: CPUs.
         mem_gb: Memory in GB.
-        time_min: Time limit in minutes. A job that needs longer is queued again and goes on.
-        partition: Of this stage.
-        account: Of this stage.
-        qos: Of this stage.
-        constraint: Of this stage.
-        gres: Of this stage.
+        time_min: Time limit in minutes. A job that needs longer is queued again and resumes.
+        partition: Of this stage, as are the next five; ``none`` sends none.
+        account: ...
+        qos: ...
+        constraint: ...
+        gres: ...
+        exclude: ...
+        extra: sbatch options of this stage, added to those of all stages.
+        setup: Shell lines of this stage, in the place of those of all stages.
+        python: Command that runs Python for this stage.
     """
 
     gpus: Annotated[int, Field(ge=0)]
@@ -114,6 +120,10 @@ class StageConfig:
     qos: str | None
     constraint: str | None
     gres: str | None
+    exclude: str | None = None
+    extra: dict[str, bool | int | str] = Field(default_factory=dict)
+    setup: list[str] | None = None
+    python: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -128,9 +138,10 @@ class SlurmConfig:
         gres: ...
         exclude: ...; nodes at fault in failures are added to it.
         wckey: ...; none is sent where it is None.
-        extra: Any other sbatch options, by their long names; true is an option without a value.
-        setup: Shell lines before Python starts on a node.
-        python: Command that runs Python there; None is this very interpreter.
+        clusters: The cluster to submit to where SLURM has several; None is the one that the environment names.
+        extra: Any other sbatch options, by their long names; true is an option without a value, false leaves it out.
+        setup: Shell lines before Python starts on a node; the first that fails ends the job.
+        python: Command that runs Python there; None is this interpreter.
         use_srun: Start the task by srun; without it no warning arrives before preemption and time limits.
         tasks_per_node: Processes of one training on each node; None is all of them.
         units_per_job: Units that one job runs, one after the other.
@@ -139,7 +150,8 @@ class SlurmConfig:
             for the next launch.
         max_array_size: Tasks in an array; None asks the cluster.
         signal_delay_s: SLURM's warning comes so many seconds before the time limit.
-        poll_s: Seconds between questions to SLURM of wait=true.
+        stall_min: A unit that makes no progress for so many minutes is ended and its job queued again; None: never.
+        poll_s: Seconds between queries to SLURM of wait=true; they become fewer while nothing changes.
         train: Resources of a training job.
         certify: Resources of a certification job.
         attack: Resources of a job that attacks.
@@ -168,11 +180,27 @@ class SlurmConfig:
     certify: StageConfig
     attack: StageConfig
     aggregate: StageConfig
+    clusters: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = None
+    stall_min: Annotated[float, Field(gt=0)] | None = None
 
     def stage(self, stage: Stage) -> StageConfig:
         """Resources of a stage."""
         stages = {"train": self.train, "certify": self.certify, "attack": self.attack, "aggregate": self.aggregate}
         return stages[stage]
+
+    def option(self, stage: Stage, name: str) -> Any:
+        """An option of a stage: its own, else that of all stages; None where there is none."""
+        own, common = getattr(self.stage(stage), name), getattr(self, name)
+        if name == "extra":
+            return {**common, **own}
+        value = common if own is None else own
+        return None if value == "none" else value
+
+    def asked(self, stage: Stage) -> dict[str, Any]:
+        """All that a job of a stage asks for, by the names of the options."""
+        common = ("partition", "account", "qos", "constraint", "gres", "extra")
+        own = {name: getattr(self.stage(stage), name) for name in ("gpus", "cpus", "mem_gb", "time_min")}
+        return own | {name: self.option(stage, name) for name in common}
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -241,7 +269,7 @@ def parse_launch(values: Mapping[str, Any]) -> LaunchConfig:
             problems += error.problems
     cluster, slurm = _parse_cluster(problems, values["cluster"], manifest)
     if slurm is not None:
-        problems += _extra_problems(slurm)
+        problems += [*_extra_problems(slurm), *_signal_problems(slurm)]
     if cluster is not None and manifest is not None:
         problems += _sharing_problems(cluster, slurm, manifest)
     if options is None or cluster is None or manifest is None or problems:
@@ -261,12 +289,27 @@ def parse_launch(values: Mapping[str, Any]) -> LaunchConfig:
 
 def _extra_problems(slurm: SlurmConfig) -> Iterator[str]:
     """Options of sbatch that are not to be given as others."""
-    for given in slurm.extra:
+    given_where = {
+        "cluster.extra": slurm.extra,
+        **{f"cluster.{stage}.extra": slurm.stage(stage).extra for stage in STAGES},
+    }
+    for where, given in ((where, given) for where, extra in given_where.items() for given in extra):
         option = given.replace("_", "-")
         if option in _OWN_OPTIONS:
-            yield f"cluster.extra.{given}: write cluster.{_OWN_OPTIONS[option]} instead"
+            yield f"{where}.{given}: write cluster.{_OWN_OPTIONS[option]} instead"
         if option in _TAKEN_OPTIONS:
-            yield f"cluster.extra.{given}: the launch sets or needs it otherwise; leave it out"
+            yield f"{where}.{given}: the launch sets or needs it otherwise; leave it out"
+
+
+def _signal_problems(slurm: SlurmConfig) -> Iterator[str]:
+    """Warnings that SLURM cannot send, or that come before a job begins."""
+    option = f"cluster.signal_delay_s={slurm.signal_delay_s}"
+    if slurm.signal_delay_s > _MAX_SIGNAL_DELAY_S:
+        yield f"{option}: SLURM allows at most {_MAX_SIGNAL_DELAY_S}"
+    for stage in STAGES:
+        limit = slurm.stage(stage).time_min
+        if slurm.signal_delay_s >= limit * 60:
+            yield f"{option}: must be less than the time limit, and cluster.{stage}.time_min={limit} is {limit * 60} s"
 
 
 def _sharing_problems(cluster: ClusterConfig, slurm: SlurmConfig | None, manifest: Manifest) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,14 +15,16 @@ from pipeline.executor import Outcome
 from pipeline.plan import Plan
 from pipeline.request.config import SlurmConfig
 from pipeline.retry import bad_nodes
+from pipeline.slurm.answer import SubmissionRefusedError, SubmitLimitError
 from pipeline.slurm.arrays import Block, Task, blocks
 from pipeline.slurm.sbatch import sbatch_parameters
 from pipeline.slurm.snapshot import take_snapshot
-from pipeline.slurm.submit import SubmissionRefusedError, SubmitLimitError, script, submit
-from pipeline.state import ledger, queue
+from pipeline.slurm.submit import script, submit
+from pipeline.state import commands, ledger, queue
 from pipeline.state.activity import Activity, units_of
+from pipeline.state.commands import SchedulerError
 from pipeline.state.ledger import ArrayName, Launch
-from pipeline.state.queue import SchedulerError
+from pipeline.state.reasons import advice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +50,10 @@ class SlurmExecutor:
         todo = blocks(
             plan,
             units_per_job=self.config.units_per_job * self.runs_per_gpu,
-            max_array_size=self.config.max_array_size or queue.max_array_size(),
+            max_array_size=self.config.max_array_size or queue.max_array_size(self.cluster),
             in_training={name.partition("/")[2] for name in self.activity.under_way if name.startswith("train/")},
         )
-        launch_id, copies = ledger.new_launch_id(), set(store.code_copies())
+        launch_id, copies = ledger.new_launch_id(store, grid), set(store.code_copies())
         code = take_snapshot(store)
         had_code = code in copies
         submission = _Submission(
@@ -68,8 +69,11 @@ class SlurmExecutor:
         try:
             submission.hand_over(todo, plan)
         except SubmissionRefusedError as error:
-            with contextlib.suppress(SchedulerError):
-                queue.cancel(submission.jobs)
+            try:
+                queue.cancel_jobs(submission.jobs, self.cluster)
+            except SchedulerError as silence:
+                told = f"SLURM refuses: {error}; what was submitted before could not be cancelled ({silence})"
+                return submission.outcome(plan, problem=told)
             submission.forget()
             problem = f"SLURM refuses: {error}; nothing was submitted"
         except SchedulerError as error:
@@ -87,6 +91,10 @@ class SlurmExecutor:
             time_limits_min={stage: self.config.stage(stage).time_min for stage in STAGES},
             grace_s=max(1, min(30, self.config.signal_delay_s // 2)),
             runs_per_gpu=self.runs_per_gpu,
+            cluster=self.cluster,
+            signal_delay_s=self.config.signal_delay_s,
+            stall_min=self.config.stall_min,
+            asked={stage: self.config.asked(stage) for stage in STAGES},
         )
 
     def preview(self, plan: Plan, *, grid: str, store: Store) -> str:
@@ -100,14 +108,20 @@ class SlurmExecutor:
             num_processes = plan.train[0].num_processes if stage == "train" else 1
             code = store.code_dir("CODE").absolute()
             parameters = sbatch_parameters(
-                self.config, name, code, exclude=self.excluded(), num_processes=num_processes
+                self.config, name, code, folder, exclude=self.excluded(stage), num_processes=num_processes
             )
-            texts.append(f"\n--- sbatch, {stage}\n{script(folder, parameters, num_tasks, self.config.python)}\n")
+            text = script(folder, parameters, num_tasks, self.config.option(stage, "python"))
+            texts.append(f"\n--- sbatch, {stage}\n{text}\n")
         return "".join(texts)
 
-    def excluded(self) -> str | None:
-        """Nodes that its jobs keep away from: the user's choice and those at fault before."""
-        nodes = sorted({*filter(None, [self.config.exclude]), *bad_nodes(self.failures)})
+    @property
+    def cluster(self) -> str | None:
+        """The cluster to submit to; None for the default one."""
+        return self.config.clusters or commands.default_cluster()
+
+    def excluded(self, stage: Stage) -> str | None:
+        """Nodes that jobs of a stage keep away from: the user's choice and those at fault before."""
+        nodes = sorted({*filter(None, [self.config.option(stage, "exclude")]), *bad_nodes(self.failures)})
         return ",".join(nodes) or None
 
 
@@ -205,7 +219,7 @@ class _Submission:
         """Submit the aggregation after everything else; an earlier one, which waits for less, is withdrawn."""
         activity = self.executor.activity
         if self.jobs and unit.name in activity.queued:
-            queue.cancel([activity.tasks[unit.name].array_id])
+            queue.cancel([activity.tasks[unit.name]])
             self.room = None if self.room is None else self.room + 1
         if self.limit is not None:
             return
@@ -228,15 +242,17 @@ class _Submission:
                 self.executor.config,
                 name,
                 self.code,
-                exclude=self.executor.excluded(),
+                folder,
+                exclude=self.executor.excluded(stage),
                 num_lanes=self.num_lanes[stage],
                 num_processes=num_processes,
                 dependency=",".join(filter(None, [dependency, self._lane_ahead(stage)])) or None,
             )
-            job = self._submit(folder, parameters, len(tasks))
+            job = self._submit(stage, folder, parameters, len(tasks))
         except (SubmitLimitError, SubmissionRefusedError) as error:
             shutil.rmtree(folder, ignore_errors=True)
-            raise type(error)(f"{stage}: {error}") from error
+            hint = advice(str(error), stage, self.executor.config.stage(stage))
+            raise type(error)(f"{stage}: {error}" + (f" ({hint})" if hint else "")) from error
         self.jobs.append(job)
         self.arrays[stage].append(job)
         self.handed_over += [unit for task in tasks for unit in task]
@@ -255,12 +271,13 @@ class _Submission:
             return None
         return f"afterany:{ahead[0]}"
 
-    def _submit(self, folder: Path, parameters: dict[str, Any], num_tasks: int) -> str:
-        config = self.executor.config
+    def _submit(self, stage: Stage, folder: Path, parameters: dict[str, Any], num_tasks: int) -> str:
+        executor = self.executor
+        python, exclude = (executor.config.option(stage, name) for name in ("python", "exclude"))
         try:
-            return submit(folder, parameters, num_tasks, config.python)
+            return submit(folder, parameters, num_tasks, python, executor.cluster)
         except SubmissionRefusedError:
-            if parameters.get("exclude") == config.exclude:
+            if parameters.get("exclude") == exclude:
                 raise
-            parameters["exclude"] = config.exclude  # no node is left: rather a bad one than none
-            return submit(folder, parameters, num_tasks, config.python)
+            parameters["exclude"] = exclude  # no node is left: rather a bad one than none
+            return submit(folder, parameters, num_tasks, python, executor.cluster)

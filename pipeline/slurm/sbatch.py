@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.request.config import SlurmConfig, StageConfig
+from pipeline.state.joblog import say_error
 from pipeline.state.ledger import ArrayName
 
 
@@ -14,6 +15,7 @@ def sbatch_parameters(
     config: SlurmConfig,
     name: ArrayName,
     code: Path,
+    folder: Path,
     *,
     exclude: str | None,
     num_lanes: int = 1,
@@ -26,13 +28,15 @@ def sbatch_parameters(
         config: The user's.
         name: Of the array.
         code: What its jobs import.
+        folder: What tells its tasks what they are.
         exclude: Nodes that it must not run on, separated by commas.
         num_lanes: Arrays of its stage that may run at a time, among which what may run is divided.
         num_processes: That do one unit together.
         dependency: What it waits for.
     """
     stage = config.stage(name.stage)
-    extra: dict[str, Any] = {"requeue": True, **config.extra}
+    options = {option: config.option(name.stage, option) for option in _OPTIONS}
+    extra = {"requeue": True, **config.option(name.stage, "extra")}
     if config.use_srun and num_processes > 1:
         extra["ntasks"] = num_processes
     if dependency is not None:
@@ -42,16 +46,18 @@ def sbatch_parameters(
         "job_name": str(name),
         "time": stage.time_min,
         **_resources(stage, config, num_processes),
+        **options,
         "exclude": exclude,
         "wckey": config.wckey,
-        "setup": [*config.setup, *_use_code(code)],
+        "setup": [*trust_lines(code, folder), *guarded(config.option(name.stage, "setup")), *_use_code(code)],
         "signal_delay_s": config.signal_delay_s,
         "use_srun": config.use_srun,
         "stderr_to_stdout": True,
-        "additional_parameters": extra,
+        "additional_parameters": {key: value for key, value in extra.items() if value is not False},
         "array_parallelism": 1_000_000 if parallel is None else parallel // num_lanes,
-        **{option: _own_or_common(option, stage, config) for option in _OPTIONS},
     }
+    if "gpu" in (parameters["gres"] or "") or any(option.startswith("gpus") for option in extra):
+        del parameters["gpus_per_node"]  # it asks for GPUs in its own way
     return {key: value for key, value in parameters.items() if value is not None or key == "wckey"}
 
 
@@ -80,9 +86,24 @@ def _resources(stage: StageConfig, config: SlurmConfig, num_processes: int) -> d
 _OPTIONS = ("partition", "account", "qos", "constraint", "gres")
 
 
-def _own_or_common(option: str, stage: StageConfig, config: SlurmConfig) -> str | None:
-    own, common = getattr(stage, option), getattr(config, option)
-    return common if own is None else own  # type: ignore[no-any-return]
+def guarded(setup: list[str]) -> list[str]:
+    """Shell lines of the user: the first that fails ends the job, and its log says so."""
+    if not setup:
+        return []
+    ended = say_error("the setup ended with exit code $code")
+    return [f"trap 'code=$?; {ended}' EXIT", "set -e", *setup, "set +e", "trap - EXIT"]
+
+
+def trust_lines(code: Path, folder: Path) -> list[str]:
+    """Shell lines that end a job of which anybody else could have changed the code or the settings."""
+    settings = [folder.parent, *(folder.parent / name for name in ("launch.json", "grid.json"))]
+    given = shlex.join(map(str, [*settings, folder, folder / "tasks.json"]))
+    foreign = """'(' ! -user "$(id -u)" -o -perm /022 ')' -print -quit"""
+    refused = say_error("refused to run: $unsafe is not yours alone to write")
+    return [
+        f"unsafe=$(find {shlex.quote(str(code))} {foreign}; find {given} -maxdepth 0 {foreign})",
+        f'[ -z "$unsafe" ] || {{ {refused}; exit 1; }}',
+    ]
 
 
 def _use_code(code: Path) -> list[str]:

@@ -1,6 +1,6 @@
 """A copy of this package's code under the results, so that a job runs what was submitted.
 
-The folder is named by a hash of its content: launches of the same code share one copy.
+The folder is named by a hash of its content: launches of the same code share one copy, if they are of one user.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from jobs.files.folders import is_own, only_owner_writes
 from jobs.files.provenance import COMMIT_FILE, git_commit
 from jobs.files.store import Store
 
@@ -27,6 +28,8 @@ def take_snapshot(store: Store) -> Path:
     for name, content in sorted(contents.items()):
         digest.update(f"\0{name}\0{len(content)}\0".encode() + content)
     target = store.code_dir(digest.hexdigest()[:16])
+    if target.exists() and not is_own(target):  # another user's, who may change it
+        target = target.with_name(f"{target.name}-{os.getuid()}")
     if target.exists():
         return target
     temporary = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}")
@@ -36,6 +39,7 @@ def take_snapshot(store: Store) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         (temporary / COMMIT_FILE).write_text(commit + "\n", encoding="utf-8")
+        only_owner_writes(temporary, *temporary.rglob("*"))
         _take_place(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

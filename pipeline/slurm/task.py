@@ -1,33 +1,46 @@
 """What one task of a SLURM array does.
 
-Supervises: each unit runs in a process of its own, so that whatever kills it is written down with
-node, GPU and attempt, and the units beside it go on.
+It supervises: each unit runs in a process of its own, so that whatever kills it is recorded with node, GPU and
+attempt, and the other units continue.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from jobs.files.failures import Place, record_death
+from jobs.files.failures import FailureClass, Place, failures_of, record_death
 from jobs.files.store import Store
 from jobs.processes import unit_process, worker
 from jobs.processes.unit_process import UnitProcess
 from jobs.rank import is_first_task
-from jobs.specs.units import ShardUnit, Unit
-from pipeline.slurm.submit import run_checkpointable
+from jobs.specs.units import ShardUnit, TrainUnit, Unit
+from pipeline.retry import waits_for_person
+from pipeline.slurm.signals import requeue, run_interruptible
+from pipeline.slurm.stalls import Stalls
+from pipeline.state import joblog
 from pipeline.state.files import observe
+from pipeline.state.history import read_history
 from pipeline.state.ledger import Launch, locate, read_launch, units_of_task
+from pipeline.state.progress import progress_of
 
 _POLL_S = 1.0
-_EXIT_FAILED = 1
+_EXIT_FAILED, _EXIT_SKIPPED = 1, 3
+_NEED_PATIENCE_S = 60.0
+"""For so long a file that another job has written may be hidden by the attribute cache of a network file system."""
+_SIGNAL_RESOLUTION_S = 65.0
+"""SLURM sends its warning up to 60 s earlier than asked for."""
+_MAX_IDLE_STARTS = 5
+"""Starts in a row that end without progress, however short they are."""
 # When the process of one of several tasks dies without a word, another has so long to write that down.
 _OTHER_TASK_S = 10.0
 
@@ -38,6 +51,14 @@ class ArrayTask:
 
     Where several tasks of SLURM do one unit together, each has its own; the first one decides how the
     job ends.
+
+    Attributes:
+        store: The results folder.
+        grid: The grid it was launched for.
+        units: What to do, in this order.
+        launch: What was frozen when it was submitted.
+        time_limit_min: Of the job.
+        log_path: What SLURM writes into; tells how earlier starts of the job ended.
     """
 
     store: Store
@@ -45,12 +66,22 @@ class ArrayTask:
     units: list[Unit]
     launch: Launch
     time_limit_min: int
+    log_path: Path | None = None
     _under_way: list[UnitProcess] = field(default_factory=list, init=False)
-    _progress_at_start: dict[str, object] = field(default_factory=dict, init=False)
+    _progress: dict[str, object] = field(default_factory=dict, init=False)
     _is_interrupted: bool = field(default=False, init=False)
+    _num_failed: int = field(default=0, init=False)
+    _stalls: Stalls = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._stalls = Stalls(store=self.store, limit_min=self.launch.stall_min)
+        self._patience_ends = time.monotonic() + _NEED_PATIENCE_S
 
     def __call__(self) -> None:
-        """Run what is not done yet, so many units at a time. Exits with 1 where nothing of it could be done."""
+        """Run what is not done yet, ``runs_per_gpu`` units at a time.
+
+        Exits with 1 where units failed and none was done, with 3 where all were skipped.
+        """
         unit_process.start_fork_server(unit_process.modules_for(self.units[0].stage, len(self.units)))
         waiting, num_done = deque(self.units), 0
         try:
@@ -62,37 +93,60 @@ class ArrayTask:
                 if self._is_interrupted:
                     self._leave()
                 num_done += sum([self._finish(item) for item in [*self._under_way] if item.sentinel in ended])
+                if stalled := self._stalls.among(self._under_way):
+                    self._end_stalled(stalled)
         finally:
             for item in self._under_way:
                 item.lifeline.close()
         if not num_done:
             if not is_first_task():
                 time.sleep(_OTHER_TASK_S)
-            sys.exit(_EXIT_FAILED)
+            sys.exit(_EXIT_FAILED if self._num_failed else _EXIT_SKIPPED)
 
     def interrupt(self) -> bool:
-        """Have the units under way save and stop; False if none of them got anywhere within the time limit."""
+        """Have the units that run save and stop; whether another start of the job can get further."""
         stopped = self._stop()
-        if not stopped or not all(self._is_in_vain(item.unit) for item in stopped):
+        idle = [item for item in stopped if progress_of(item.unit, self.store) == self._progress[item.unit.name]]
+        if not stopped or len(idle) < len(stopped):
+            return True
+        joblog.start_without_progress()
+        num_idle = 1 + (joblog.num_idle_starts(self.log_path) if self.log_path else 0)
+        had_its_time = not _is_first_start() and self._had_its_time()
+        if not had_its_time and num_idle < _MAX_IDLE_STARTS:
             return True
         for item in stopped:
             option = f"cluster.{item.unit.stage}.time_min"
             message = f"no progress within the time limit of {self.time_limit_min} min; raise {option}"
-            record_death(self.store, item.unit, "timeout", message, item.log_path)
+            if not had_its_time:
+                message = f"no progress in {num_idle} starts of the job, each of which SLURM ended early"
+            failure_class: FailureClass = "timeout" if had_its_time else "preempted"
+            record_death(self.store, item.unit, failure_class, message, item.log_path)
         return False
+
+    def _end_stalled(self, items: Sequence[UnitProcess]) -> None:
+        """End units that make no progress, and put the job back into the queue unless that happened before."""
+        for item in items:
+            item.kill()
+            message = f"no progress for {self.launch.stall_min:g} min (cluster.stall_min); its process was ended"
+            record_death(self.store, item.unit, "stalled", message, item.log_path)
+            joblog.unit_failed(item.unit.name, message)
+        self._under_way = [item for item in self._under_way if item not in items]
+        self._stop()
+        is_hopeless = all(waits_for_person(failures_of(self.store, item.unit), None) for item in items)
+        if is_first_task() and not is_hopeless:
+            requeue()
+        self._leave()
 
     def _begin(self, unit: Unit) -> bool:
         """Start a unit if it can run; whether it is done already."""
         if is_done(unit, self.store):
             return True
-        reason = unmet_need(unit, self.store, self.launch)
-        if reason:
-            logging.warning("held back %s: %s", unit.name, reason)
+        if reason := self._unmet_need(unit):
+            joblog.unit_skipped(unit.name, reason)
             return False
-        place = Place.here()
-        logging.info("begin %s on %s gpus [%s]", unit.name, place.host, place.gpus)
+        joblog.unit_begins(unit.name, Place.here())
         log_path = self.store.log_path(self.grid, unit.name)
-        self._progress_at_start[unit.name] = progress_of(unit, self.store)
+        self._progress[unit.name] = progress_of(unit, self.store)
         self._under_way.append(unit_process.start(unit, self.store, self.launch.resources, log_path))
         return False
 
@@ -106,9 +160,10 @@ class ArrayTask:
         self._under_way.remove(item)
         failure = item.ended(self.store)
         if failure is not None and not is_done(unit, self.store):
-            logging.error("failed %s: %s", unit.name, failure.message)
+            joblog.unit_failed(unit.name, failure.message)
+            self._num_failed += 1
             return False
-        logging.info("end %s", unit.name)
+        joblog.unit_ended(unit.name)
         return True
 
     def _stop(self) -> list[UnitProcess]:
@@ -117,21 +172,44 @@ class ArrayTask:
         stopped = [*self._under_way]
         unit_process.interrupt_all(stopped, self.launch.grace_s)
         for item in stopped:
-            logging.warning("interrupted %s", item.unit.name)
+            joblog.unit_interrupted(item.unit.name)
         return stopped
 
     def _leave(self) -> None:
         """End this task, its units interrupted."""
         sys.exit(_EXIT_FAILED if is_first_task() else 0)  # what becomes of the job is the first one's to say
 
-    def _is_in_vain(self, unit: Unit) -> bool:
-        is_first_start = os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
-        ran_s = time.monotonic() - _STARTED
-        used_up = ran_s >= self.time_limit_min * 60 - self.launch.grace_s - 60
-        return used_up and not is_first_start and progress_of(unit, self.store) == self._progress_at_start[unit.name]
+    def _had_its_time(self) -> bool:
+        """Whether this start lasted about as long as the time limit lets any last."""
+        began = float(os.environ.get(joblog.BEGAN_VARIABLE, _STARTED))
+        early_s = self.launch.signal_delay_s + _SIGNAL_RESOLUTION_S
+        return time.time() - began >= self.time_limit_min * 60 - early_s
+
+    def _unmet_need(self, unit: Unit) -> str | None:
+        """What a unit lacks, after waiting for files that may be hidden for a while; gives up in writing."""
+        while (reason := unmet_need(unit, self.store, self.launch)) and not self._is_hopeless(unit):
+            if time.monotonic() > self._patience_ends:
+                reason = f"{reason} {_NEED_PATIENCE_S:.0f} s after this job began"
+                if unit.stage != "aggregate":
+                    record_death(self.store, unit, "unknown", reason, self.log_path or Path(os.devnull))
+                    self._num_failed += 1
+                return reason
+            time.sleep(_POLL_S)
+        return reason
+
+    def _is_hopeless(self, unit: Unit) -> bool:
+        """Whether what a unit needs has failed, as far as the records of failures tell."""
+        if unit.train is not None:
+            return bool(failures_of(self.store, TrainUnit(train=unit.train)))
+        observed = observe(self.launch.manifest, self.store)
+        return any(True for _ in read_history(self.launch.manifest, observed, self.store))
 
 
-_STARTED = time.monotonic()
+_STARTED = time.time()
+
+
+def _is_first_start() -> bool:
+    return os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
 
 
 def is_done(unit: Unit, store: Store) -> bool:
@@ -145,17 +223,12 @@ def unmet_need(unit: Unit, store: Store, launch: Launch) -> str | None:
     """What is not there yet that a unit needs; None if it can run."""
     if unit.train is None:
         return None if observe(launch.manifest, store).is_complete(launch.manifest) else "the grid is not complete"
-    if unit.stage != "train" and not store.is_trained(unit.train.key):
-        return f"there is no checkpoint of {unit.train.key}"
+    if unit.stage != "train":
+        with contextlib.suppress(OSError):
+            os.listdir(store.run_dir(unit.train.key))  # makes a network file system look again
+        if not store.is_trained(unit.train.key):
+            return f"there is no checkpoint of {unit.train.key}"
     return None
-
-
-def progress_of(unit: Unit, store: Store) -> object:
-    """Something that changes when the unit saves what it has."""
-    if isinstance(unit, ShardUnit):
-        path = store.partial_path(unit.run.place, unit.indices)
-        return path.stat().st_mtime_ns if path.exists() else None
-    return None if unit.train is None else store.saved_epochs(unit.train.key)
 
 
 def draw_envelope(grid: str, store: Store) -> int:
@@ -171,12 +244,18 @@ def draw_envelope(grid: str, store: Store) -> int:
 def main(folder: Path, index: int) -> None:
     """Run task ``index`` of the array that was submitted from a folder."""
     worker.log_to(sys.stderr)
-    logging.getLogger("submitit").propagate = False  # it has a handler of its own
     store, name = locate(folder)
     launch = read_launch(folder.parent)
     limit = launch.time_limits_min[name.stage]
     units = units_of_task(store, name, index, launch.manifest)
-    task = ArrayTask(store=store, grid=name.grid, units=units, launch=launch, time_limit_min=limit)
-    run_checkpointable(task, time_limit_min=limit)
+    task = ArrayTask(
+        store=store,
+        grid=name.grid,
+        units=units,
+        launch=launch,
+        time_limit_min=limit,
+        log_path=folder / f"{os.environ['SLURM_ARRAY_JOB_ID']}_{index}_0_log.out",
+    )
+    run_interruptible(task)
     if name.stage == "aggregate":
         sys.exit(draw_envelope(name.grid, store))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -15,8 +17,9 @@ from jobs.atomic import read_json, write_json
 from jobs.files.store import Store
 from jobs.specs.runs import Manifest
 from jobs.specs.units import Unit
-from pipeline.state.ledger import ArrayName, arrays_of, read_tasks
-from pipeline.state.queue import QueuedTask
+from pipeline.state import commands, queue
+from pipeline.state.ledger import ArrayName, arrays_of, launched_by, read_tasks
+from pipeline.state.queue import QueuedTask, with_dependents
 
 Way = Literal["running", "queued"]
 
@@ -29,8 +32,9 @@ class Activity:
         running: Units of jobs that run (of a job with several, those it has yet to come to, too).
         queued: Units that wait.
         tasks: The array task of each of them that SLURM has.
-        stuck: Tasks that SLURM keeps but will never run; their units are not under way.
-        num_tasks: All tasks of this user in the queue, whoever submitted them, without the stuck ones.
+        stuck: Tasks that SLURM keeps but will never run, with what waits for them; their units are not under way.
+        refused: Stuck tasks that stay in the queue, since new ones would ask for the same; their units are queued.
+        num_tasks: All tasks of this user in the queue, whatever they belong to, without the stuck ones.
         problem: Why it is not known what is under way; None where it is known.
     """
 
@@ -38,6 +42,7 @@ class Activity:
     queued: frozenset[str] = frozenset()
     tasks: Mapping[str, QueuedTask] = field(default_factory=dict)
     stuck: tuple[QueuedTask, ...] = ()
+    refused: tuple[QueuedTask, ...] = ()
     num_tasks: int = 0
     problem: str | None = None
 
@@ -56,6 +61,12 @@ class Activity:
             return "running"
         return "queued" if unit in self.queued else None
 
+    @property
+    def waiting(self) -> Counter[str]:
+        """How many tasks wait, by SLURM's reason."""
+        tasks = {task for name, task in self.tasks.items() if name in self.queued}
+        return Counter(task.reason for task in tasks if not task.is_running)
+
     def arrays_with(self, units: Iterable[str]) -> list[str]:
         """Job ids of the arrays that hold any of some units."""
         return sorted({self.tasks[unit].array_id for unit in units if unit in self.tasks})
@@ -67,40 +78,62 @@ def units_of(manifest: Manifest, names: Iterable[str]) -> list[str]:
     return [name for name in names if not stems.isdisjoint((name, name.rpartition("/")[0]))]
 
 
-def slurm_activity(store: Store, grid: str, queue: Collection[QueuedTask]) -> Activity:
+def read_queue(store: Store, cluster: str | None = None) -> list[QueuedTask]:
+    """What SLURM has of this user, and of every user who launched into a results folder, on all clusters used.
+
+    Args:
+        store: The results folder.
+        cluster: A cluster to ask as well; None is the default one.
+
+    Raises:
+        SchedulerError: SLURM gives no sound answer.
+    """
+    clusters, users = launched_by(store)
+    return queue.read_queue(clusters | {cluster or commands.default_cluster()}, users)
+
+
+def slurm_activity(
+    store: Store, grid: str, tasks_in_queue: Collection[QueuedTask], *, keep: Collection[QueuedTask] = ()
+) -> Activity:
     """What of this store SLURM has, whichever grid it was launched for; aggregation of this grid only.
 
     Opens one file for each of our arrays in the queue.
+
+    Args:
+        store: The results folder.
+        grid: The grid.
+        tasks_in_queue: What SLURM has.
+        keep: Stuck tasks that are to stay in the queue: their units count as queued.
     """
     known: dict[ArrayName, list[list[str]] | None] = {}
-    running, queued, tasks, stuck = set[str](), set[str](), dict[str, QueuedTask](), list[QueuedTask]()
-    for task in queue:
+    units: dict[QueuedTask, list[str]] = {}
+    for task in tasks_in_queue:
         name = ArrayName.parse(task.job_name)
         if name is None or (name.stage == "aggregate" and name.grid != grid):
             continue
         if name not in known:
             known[name] = read_tasks(store, name)
         units_by_task = known[name]
-        if units_by_task is None or task.index >= len(units_by_task):
-            continue  # of another results folder
-        if task.is_stuck:
-            stuck.append(task)
-            continue
-        (running if task.is_running else queued).update(units_by_task[task.index])
-        tasks |= dict.fromkeys(units_by_task[task.index], task)
+        if units_by_task is not None and task.index < len(units_by_task):  # else of another results folder
+            units[task] = units_by_task[task.index]
+    never = with_dependents([task for task in units if task.is_stuck and task.is_own and task not in keep], units)
+    stuck = tuple(task for task in never if task.is_own)
+    alive = {task: names for task, names in units.items() if task not in stuck}
+    running = frozenset(name for task, names in alive.items() if task.is_running for name in names)
     return Activity(
-        running=frozenset(running),
-        queued=frozenset(queued - running),
-        tasks=tasks,
-        stuck=tuple(stuck),
-        num_tasks=len(queue) - len(stuck),
+        running=running,
+        queued=frozenset(chain.from_iterable(alive.values())) - running,
+        tasks={name: task for task, names in alive.items() for name in names},
+        stuck=stuck,
+        refused=tuple(task for task in keep if task in units),
+        num_tasks=sum(task.is_own for task in tasks_in_queue) - len(stuck),
     )
 
 
-def tasks_of_grid(store: Store, grid: str, queue: Iterable[QueuedTask]) -> list[QueuedTask]:
+def tasks_of_grid(store: Store, grid: str, tasks_in_queue: Iterable[QueuedTask]) -> list[QueuedTask]:
     """The tasks in the queue that were launched for a grid of this store."""
     names = {str(name) for name in arrays_of(store, grid)}
-    return [task for task in queue if task.job_name in names]
+    return [task for task in tasks_in_queue if task.job_name in names]
 
 
 def read_activity(store: Store, grid: str) -> Activity:

@@ -10,23 +10,25 @@ launch dies between handing an array over and hearing its number.
 
 from __future__ import annotations
 
+import contextlib
 import re
-import time
 import uuid
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from jobs.atomic import listing, read_json, write_json
+from jobs.files.folders import only_owner_writes
 from jobs.files.manifest import read_manifest, write_manifest
 from jobs.files.store import Store
 from jobs.specs.runs import Manifest
 from jobs.specs.units import Resources, Stage, Unit, unit_named
 
-_NAME = re.compile(
-    r"(?P<grid>.+)\.(?P<launch>\d{8}-\d{6}-[0-9a-f]{6})\.(?P<array>(train|certify|attack|aggregate)-\d+)"
-)
+_ARRAY = r"(?P<array>(?:train|certify|attack|aggregate)-\d+)"
+_LAUNCH = r"(?P<launch>\d{6}-[0-9a-f]{6}|\d{8}-\d{6}-[0-9a-f]{6})"  # the second form is that of earlier versions
+_NAME = re.compile(rf"{_ARRAY}\.(?P<grid>.+)\.{_LAUNCH}")
+_EARLIER_NAME = re.compile(rf"(?P<grid>.+)\.{_LAUNCH}\.{_ARRAY}")
 _LOG = re.compile(r"(\d+)_(\d+)_0_log\.out")
 
 
@@ -36,7 +38,7 @@ class ArrayName:
 
     Attributes:
         grid: Of the grid.
-        launch: Of the launch: its time and something random.
+        launch: Of the launch: its number for the grid, and something random.
         array: Stage and number within the launch.
     """
 
@@ -45,7 +47,8 @@ class ArrayName:
     array: str
 
     def __str__(self) -> str:
-        return f"{self.grid}.{self.launch}.{self.array}"
+        """The name in the queue, of which squeue shows the beginning."""
+        return f"{self.array}.{self.grid}.{self.launch}"
 
     @property
     def stage(self) -> Stage:
@@ -54,8 +57,8 @@ class ArrayName:
 
     @classmethod
     def parse(cls, job_name: str) -> ArrayName | None:
-        """The name that ``str`` gave, None if it is no such name."""
-        match = _NAME.fullmatch(job_name)
+        """The name that ``str`` gave, in this or an earlier version; None if it is no such name."""
+        match = _NAME.fullmatch(job_name) or _EARLIER_NAME.fullmatch(job_name)
         return cls(grid=match["grid"], launch=match["launch"], array=match["array"]) if match else None
 
 
@@ -69,6 +72,10 @@ class Launch:
         time_limits_min: Of a task, by stage.
         grace_s: Between SLURM's warning and its kill.
         runs_per_gpu: Units that a task runs at a time.
+        cluster: The cluster it was submitted to; None for the default one.
+        signal_delay_s: SLURM's warning comes so many seconds before the time limit.
+        stall_min: Minutes without progress after which a unit is ended and its job queued again; None: never.
+        asked: What a job of each stage asks for, by the names of the options.
     """
 
     manifest: Manifest
@@ -76,11 +83,22 @@ class Launch:
     time_limits_min: dict[str, int]
     grace_s: int
     runs_per_gpu: int = 1
+    cluster: str | None = None
+    signal_delay_s: int = 120
+    stall_min: float | None = None
+    asked: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-def new_launch_id() -> str:
-    """Sorts by time; unique."""
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
+def new_launch_id(store: Store, grid: str) -> str:
+    """Unique; counts the launches of a grid, since the clocks of two login nodes may differ."""
+    last = max((_order(launch) for launch in listing(store.launches_dir(grid))), default=(0, ""))[0]
+    return f"{last + 1:06d}-{uuid.uuid4().hex[:6]}"
+
+
+def _order(launch: str) -> tuple[int, str]:
+    """Sorts launches by their number; those of earlier versions come first, by their time."""
+    number = launch.partition("-")[0]
+    return (int(number) if len(number) == 6 and number.isdigit() else 0, launch)
 
 
 def write_launch(store: Store, launch_id: str, launch: Launch) -> None:
@@ -90,6 +108,7 @@ def write_launch(store: Store, launch_id: str, launch: Launch) -> None:
     plain = asdict(launch)
     del plain["manifest"]
     write_json(folder / "launch.json", plain)
+    only_owner_writes(folder, folder / "grid.json", folder / "launch.json")
 
 
 def read_launch(folder: Path) -> Launch:
@@ -97,6 +116,25 @@ def read_launch(folder: Path) -> Launch:
     plain = read_json(folder / "launch.json")
     resources = Resources(**plain.pop("resources"))
     return Launch(manifest=read_manifest(folder / "grid.json"), resources=resources, **plain)
+
+
+def asked_for(store: Store, name: ArrayName) -> Mapping[str, Any] | None:
+    """What the jobs of an array asked for, as it was frozen; None where an earlier version did not say."""
+    path = store.launch_dir(name.grid, name.launch) / "launch.json"
+    try:
+        return cast(Mapping[str, Any], read_json(path)["asked"][name.stage])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def launched_by(store: Store) -> tuple[set[str | None], set[int]]:
+    """The clusters that launches into a results folder were submitted to, and the ids of the users who launched."""
+    clusters, users = set[str | None](), set[int]()
+    for path in store.root.glob("grids/*/slurm/*/launch.json"):
+        with contextlib.suppress(OSError, ValueError):  # it was removed meanwhile, or is not one of ours
+            clusters.add(read_json(path).get("cluster"))
+            users.add(path.stat().st_uid)
+    return clusters, users
 
 
 def locate(array_dir: Path) -> tuple[Store, ArrayName]:
@@ -111,6 +149,7 @@ def write_tasks(store: Store, name: ArrayName, tasks: list[list[str]]) -> Path:
     """Write down the units of each task of an array that is about to be submitted; its folder."""
     path = store.tasks_path(name.grid, name.launch, name.array)
     write_json(path, {"tasks": tasks})
+    only_owner_writes(path.parent, path)
     return path.parent
 
 
@@ -128,9 +167,9 @@ def units_of_task(store: Store, name: ArrayName, index: int, manifest: Manifest)
 
 def arrays_of(store: Store, grid: str) -> Iterator[ArrayName]:
     """All arrays that were ever submitted for a grid, those of the latest launch first."""
-    for launch in sorted(listing(store.launches_dir(grid)), reverse=True):
+    for launch in sorted(listing(store.launches_dir(grid)), key=_order, reverse=True):
         for array in sorted(listing(store.launch_dir(grid, launch))):
-            name = ArrayName.parse(f"{grid}.{launch}.{array}")
+            name = ArrayName.parse(f"{array}.{grid}.{launch}")
             if name is not None:
                 yield name
 

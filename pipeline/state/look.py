@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from jobs.files.store import Store
 from jobs.specs.runs import Manifest
-from pipeline.state import queue
-from pipeline.state.activity import Activity, read_activity, slurm_activity
+from pipeline.state.activity import Activity, read_activity, read_queue, slurm_activity
+from pipeline.state.commands import SchedulerError
 from pipeline.state.postmortem import submission_times
-from pipeline.state.queue import SchedulerError
 from pipeline.state.survey import Survey, survey
 from pipeline.state.units import GridStates, grid_states
 
@@ -42,6 +41,6 @@ def _activity(store: Store, grid: str) -> Activity:
     if here.under_way or not store.has_slurm_launches():
         return here
     try:
-        return slurm_activity(store, grid, queue.read_queue())
+        return slurm_activity(store, grid, read_queue(store))
     except SchedulerError as error:
         return Activity(problem=str(error))

@@ -1,13 +1,12 @@
-"""What became of jobs that ended without a word, read from what SLURM wrote into their logs.
+"""What became of jobs that ended without a record of it, read from their logs. Needs no accounting.
 
-The supervisor of a job writes failures down itself. Where it was killed too (memory of the whole
-job, a lost node, a time limit without warning), its log still says which unit was under way, where,
-and often why it ended. Needs no accounting.
+The supervisor of a job records failures itself. Where it was killed too (memory of the whole job, a lost node, a
+time limit without warning) or never started (setup), the log still says which unit was running, where, and often
+why it ended.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -17,11 +16,9 @@ from jobs.files.failures import Failure, FailureClass, Place, record_death
 from jobs.files.store import Store
 from jobs.specs.runs import Manifest
 from jobs.specs.units import unit_named
+from pipeline.state import joblog
 from pipeline.state.ledger import arrays_of, read_tasks, slurm_logs
 
-_TAIL_BYTES = 1 << 16
-_BEGIN = re.compile(r"INFO begin (?P<unit>\S+) on (?P<host>\S+) gpus \[(?P<gpus>[^\]]*)\]")
-_ENDED = re.compile(r"(INFO end|ERROR failed|WARNING interrupted) (?P<unit>[^\s:]+)")
 _REASONS: tuple[tuple[str, FailureClass | None], ...] = (
     (r"exceeded memory limit|oom.kill|Out Of Memory", "host_oom"),
     (r"DUE TO TIME LIMIT", "timeout"),
@@ -95,7 +92,7 @@ def find_deaths(
             if index not in logs:
                 continue  # it never began: cancelled in the queue, or lost with it
             job, log_path = logs[index]
-            for death in _deaths(job, log_path):
+            for death in _deaths(job, log_path, new):
                 last = recorded.get(death.unit)
                 if death.unit in new and (last is None or last.job != job):
                     deaths.append(replace(death, num_before=0 if last is None else last.attempt))
@@ -128,49 +125,40 @@ def record_deaths(deaths: Iterable[Death], manifest: Manifest, store: Store) -> 
     ]
 
 
-def _deaths(job: str, log_path: Path) -> list[Death]:
-    """Of the units that were under way when a job ended: one, or several that shared a GPU."""
-    text = _tail(log_path)
-    last_begins = {begin["unit"]: begin for begin in _BEGIN.finditer(text)}
-    deaths = [_death(job, log_path, begin, text[begin.end() :]) for begin in last_begins.values()]
-    return [death for death in deaths if death is not None]
+def _deaths(job: str, log_path: Path, units: Iterable[str]) -> list[Death]:
+    """Of the units that were running when a job ended; of all its units, where it ended before the first began."""
+    log = joblog.read_job_log(log_path, job)
+    if log.host is None or log.num_units:
+        return [death for lost in log.lost if (death := _death(log_path, lost)) is not None]
+    said = log.last_lines or "the log says nothing more"
+    before = f"the job ended before its first unit began; check cluster.setup, cluster.python and the node:\n{said}"
+    failure_class, message = _reason(log.text) or ("setup", before)
+    if failure_class is None:
+        return []
+    if failure_class == "unknown":
+        failure_class, message = "setup", before
+    place = Place(host=log.host, gpus="", job=job)
+    return [
+        Death(unit=unit, failure_class=failure_class, message=message, place=place, log_path=log_path) for unit in units
+    ]
 
 
-def _death(job: str, log_path: Path, last: re.Match[str], after: str) -> Death | None:
-    ended = [match for match in _ENDED.finditer(after) if match["unit"] == last["unit"]]
-    if ended and not ended[-1][0].startswith("WARNING interrupted"):
-        return None  # it ended, and told of it
-    reason, failure_class = "its job ended without a word; the log may tell more", "unknown"
-    for pattern, known_class in _REASONS:
-        match = re.search(f"^.*(?:{pattern}).*$", after, re.MULTILINE | re.IGNORECASE)
+def _death(log_path: Path, lost: joblog.LostUnit) -> Death | None:
+    reason = _reason(lost.after)
+    if reason is None and lost.was_interrupted:
+        return None  # it was asked to stop, and saved its work
+    failure_class, message = reason or ("unknown", "its job ended without an error message; the log may tell more")
+    if failure_class is None:
+        return None
+    if reason:
+        message = joblog.said_by_another(log_path, lost.unit) or message
+    return Death(unit=lost.unit, failure_class=failure_class, message=message, place=lost.where, log_path=log_path)
+
+
+def _reason(text: str) -> tuple[FailureClass | None, str] | None:
+    """Why a job ended, as SLURM wrote into its log: class (None: nothing has failed) and line."""
+    for pattern, failure_class in _REASONS:
+        match = re.search(f"^.*(?:{pattern}).*$", text, re.MULTILINE | re.IGNORECASE)
         if match:
-            if known_class is None:
-                return None
-            reason, failure_class = _said_by_another(log_path, last["unit"]) or match[0].strip(), known_class
-            break
-    else:
-        if ended:
-            return None  # it was asked to stop, and has saved its work
-    return Death(
-        unit=last["unit"],
-        failure_class=failure_class,  # type: ignore[arg-type]
-        message=reason,
-        place=Place(host=last["host"], gpus=last["gpus"], job=job),
-        log_path=log_path,
-    )
-
-
-def _said_by_another(log_path: Path, unit: str) -> str | None:
-    """What another task of the same job wrote of a unit that several do together; None where that is nothing."""
-    for path in sorted(log_path.parent.glob(log_path.name.replace("_0_log.out", "_*_log.out"))):
-        said = re.findall(rf"ERROR (failed {re.escape(unit)}: .*)", _tail(path))
-        if said:
-            return f"{said[-1]} ({path})"
+            return failure_class, match[0].strip()
     return None
-
-
-def _tail(path: Path) -> str:
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _TAIL_BYTES))
-        return file.read().decode(errors="replace")

@@ -1,33 +1,28 @@
-"""Questions to SLURM and cancellations: bounded in time, and an error where there is no sound answer.
+"""Questions to SLURM and cancellations. An answer that makes no sense is an error.
 
-An absent job is never taken for a failed one here, and no answer is never taken for an empty queue.
+A job that is absent is never taken for a failed one here, and no answer is never taken for an empty queue.
 """
 
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shutil
-import subprocess
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-TIMEOUT_S = 60.0
+from pipeline.state import commands
+from pipeline.state.commands import SchedulerError
+from pipeline.state.reasons import Kind, kind_of
+
 DEFAULT_MAX_ARRAY_SIZE = 1001
-_FORMAT = "%F|%K|%t|%j|%N|%r"
-_LINE = re.compile(r"(\d+)\|(\d+|N/A)\|([A-Z]+)\|([^|]*)\|([^|]*)\|(.*)")
+_FORMAT = "%F|%K|%t|%j|%N|%U|%E|%e|%r"
+_LINE = re.compile(r"(\d+)\|(\d+|N/A)\|([A-Z]+)\|([^|]*)\|([^|]*)\|(\d+)\|([^|]*)\|([^|]*)\|(.*)")
+_DEPENDENCY = re.compile(r"(?:(after\w+):)?(\d+)(?:_\*|_\d+)?(?:\+\d+)?(?:\(\w+\))?")
 _RUNNING = {"R", "CG", "CF", "S", "SO", "ST", "SI"}
 _WAITING = {"PD", "RQ", "RH", "RF", "RD", "RS", "RV", "SE"}
-# Reasons for which a task stays in the queue for ever.
-_STUCK = re.compile(
-    r"dependency.?never.?satisfied|partition(node|time)?(config|limit)|bad.?constraints|launch.failed.requeued.held"
-    r"|jobholdmaxrequeue",
-    re.IGNORECASE,
-)
-
-
-class SchedulerError(RuntimeError):
-    """SLURM gives no answer, or none that can be understood: nothing is known of its jobs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +35,10 @@ class QueuedTask:
         is_running: False while it waits.
         job_name: Name of the array.
         node: Where it runs; empty while it waits.
-        reason: Why it waits, in SLURM's word.
+        reason: Why it waits, in SLURM's words.
+        user: Id of the user who submitted it.
+        dependency: What it still waits for, as squeue shows it.
+        cluster: The cluster that has it; None for the default one.
     """
 
     array_id: str
@@ -49,16 +47,54 @@ class QueuedTask:
     job_name: str
     node: str
     reason: str
+    user: int
+    dependency: str = ""
+    cluster: str | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """What its reason means for it."""
+        return "waits" if self.is_running else kind_of(self.reason)
 
     @property
     def is_stuck(self) -> bool:
         """Whether it will never run, by the reason SLURM gives."""
-        return not self.is_running and _STUCK.search(self.reason) is not None
+        return self.kind in ("lost", "refused")
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this user submitted it, and so may cancel it."""
+        return self.user == os.getuid()
 
     @property
     def job(self) -> str:
         """As scancel and the logs call it: 1234_56."""
         return f"{self.array_id}_{self.index}"
+
+
+def with_dependents(stuck: Iterable[QueuedTask], tasks: Iterable[QueuedTask]) -> list[QueuedTask]:
+    """Stuck tasks, and those of a queue that can never run because they wait for one of them."""
+    found = {(task.cluster, task.job): task for task in stuck}
+    indices: dict[tuple[str | None, str], set[int]] = defaultdict(set)
+    for task in found.values():
+        indices[task.cluster, task.array_id].add(task.index)
+    for task in sorted(tasks, key=lambda task: int(task.array_id)):  # a dependent has the higher number
+        kind = ""
+        for kind_given, array_id in [] if task.is_running else _DEPENDENCY.findall(task.dependency):
+            kind = kind_given or kind
+            ahead = indices[task.cluster, array_id]
+            if task.index in ahead if kind == "aftercorr" else ahead:
+                found.setdefault((task.cluster, task.job), task)
+                indices[task.cluster, task.array_id].add(task.index)
+    return [*found.values()]
+
+
+def user_name(user: int) -> str:
+    """The name of a user; the number where it has none."""
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)
 
 
 def is_installed() -> bool:
@@ -69,50 +105,76 @@ def is_installed() -> bool:
 def is_configured() -> bool:
     """Whether SLURM's commands know of a cluster; one whose controller does not answer counts."""
     try:
-        _call(["scontrol", "show", "config"])
+        _call(["scontrol", "show", "config"], commands.default_cluster())
     except SchedulerError as error:
         return "configuration source" not in str(error)
     return True
 
 
-def read_queue() -> list[QueuedTask]:
-    """All of this user's tasks that are queued or running, by one squeue call.
+def read_queue(clusters: Iterable[str | None] | None = None, users: Iterable[int] = ()) -> list[QueuedTask]:
+    """All tasks of this user that are queued or running, by one squeue call for each cluster.
+
+    Args:
+        clusters: The clusters to ask; None asks the one that the environment names.
+        users: Ids of other users whose tasks are wanted too.
 
     Raises:
         SchedulerError: squeue fails, takes too long, or its answer makes no sense.
     """
-    answer = _call(["squeue", "--noheader", "--array", f"--user={os.getuid()}", f"--format={_FORMAT}"])
-    return [task for line in answer.splitlines() if line.strip() and (task := _parse(line)) is not None]
+    whose = ",".join(map(str, sorted({os.getuid(), *users})))
+    command = ["squeue", "--noheader", "--array", f"--user={whose}", f"--format={_FORMAT}"]
+    found: dict[tuple[str, str], QueuedTask] = {}  # one cluster may be asked twice: by its name, and as the default
+    for cluster in [commands.default_cluster()] if clusters is None else clusters:
+        for line in _call(command, cluster).splitlines():
+            task = _parse(line, cluster) if line.strip() else None
+            if task is not None:
+                found.setdefault((task.job, task.job_name), task)
+    return [*found.values()]
 
 
-def cancel(jobs: Iterable[str]) -> None:
-    """Cancel arrays (1234) or tasks (1234_56), by one scancel call.
+def cancel(tasks: Iterable[QueuedTask], *, whole_arrays: bool = False) -> None:
+    """Cancel tasks, or the arrays that they belong to, by one scancel call for each cluster.
 
     Raises:
         SchedulerError: It fails. Jobs that have ended meanwhile are no failure.
     """
-    names = sorted(set(jobs))
-    if names:
-        _call(["scancel", *names], ignore="already completing|already completed|Invalid job id")
+    jobs: dict[str | None, set[str]] = defaultdict(set)
+    for task in tasks:
+        jobs[task.cluster].add(task.array_id if whole_arrays else task.job)
+    for cluster, names in jobs.items():
+        cancel_jobs(names, cluster)
 
 
-def max_array_size() -> int:
+def cancel_jobs(names: Iterable[str], cluster: str | None) -> None:
+    """Cancel arrays (1234) or tasks (1234_56) of one cluster, by one scancel call.
+
+    Raises:
+        SchedulerError: It fails. Jobs that have ended meanwhile are no failure.
+    """
+    jobs = sorted(set(names))
+    if jobs:
+        _call(["scancel", *jobs], cluster, ignore="already completing|already completed|Invalid job id")
+
+
+def max_array_size(cluster: str | None = None) -> int:
     """The largest number of tasks in an array; SLURM's default where it does not say."""
     try:
-        answer = _call(["scontrol", "show", "config"])
+        answer = _call(["scontrol", "show", "config"], cluster)
     except SchedulerError:
         return DEFAULT_MAX_ARRAY_SIZE
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", answer, re.MULTILINE)
     return max(1, int(found[1])) if found else DEFAULT_MAX_ARRAY_SIZE
 
 
-def _parse(line: str) -> QueuedTask | None:
+def _parse(line: str, cluster: str | None) -> QueuedTask | None:
     match = _LINE.fullmatch(line.strip())
     if match is None:
         raise SchedulerError(f"squeue answered something that is not a queue: {line.strip()[:200]!r}")
-    array_id, index, state, job_name, node, reason = match.groups()
-    if state not in _RUNNING | _WAITING:
-        return None  # ended a moment ago
+    array_id, index, state, job_name, node, user, dependency, end_time, reason = match.groups()
+    # A job that is completing and is to run again has no time at which it ended.
+    is_over = state == "CG" and end_time not in ("NONE", "N/A", "Unknown")
+    if is_over or state not in _RUNNING | _WAITING:
+        return None
     return QueuedTask(
         array_id=array_id,
         index=0 if index == "N/A" else int(index),
@@ -120,18 +182,14 @@ def _parse(line: str) -> QueuedTask | None:
         job_name=job_name,
         node=node,
         reason=reason,
+        user=int(user),
+        dependency=dependency,
+        cluster=cluster,
     )
 
 
-def _call(command: Sequence[str], ignore: str | None = None) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S, check=False)
-    except FileNotFoundError as error:
-        raise SchedulerError(f"{command[0]} is not installed here") from error
-    except subprocess.TimeoutExpired as error:
-        raise SchedulerError(f"{command[0]} did not answer within {TIMEOUT_S:.0f} s") from error
-    except OSError as error:
-        raise SchedulerError(f"{command[0]} cannot be run ({error})") from error
+def _call(command: Sequence[str], cluster: str | None, ignore: str | None = None) -> str:
+    done = commands.run(command, cluster=cluster)
     if done.returncode and not (ignore and re.search(ignore, done.stderr)):
         lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
         raise SchedulerError(f"{command[0]} failed with code {done.returncode}: {lines[-1] if lines else 'no message'}")

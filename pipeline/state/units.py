@@ -56,9 +56,14 @@ class GridStates:
         return [item for item in self.runs if item.run.stage == stage]
 
     @property
+    def models(self) -> list[UnitState]:
+        """Every training once."""
+        return [*{item.run.train.key: item.train for item in self.runs}.values()]
+
+    @property
     def units(self) -> Iterator[UnitState]:
         """Every unit once: models, shards, aggregation."""
-        yield from {item.run.train.key: item.train for item in self.runs}.values()
+        yield from self.models
         for item in self.runs:
             yield from item.shards
         yield self.aggregate

@@ -21,7 +21,7 @@ _SCRIPTS = {
         for job in $(ls queue); do
             name=$(sed -n "s/^#SBATCH --job-name=//p" queue/$job)
             last=$(sed -n "s/^#SBATCH --array=0-\\([0-9]*\\)%.*/\\1/p" queue/$job)
-            seq 0 "$last" | sed "s/.*/$job|&|PD|$name||$(cat reason)/"
+            seq 0 "$last" | sed "s/.*/$job|&|PD|$name||$(id -u)||N\\/A|$(cat reason)/"
         done
     """,
     "scancel": 'for id; do rm -f "queue/${id%_*}"; done',

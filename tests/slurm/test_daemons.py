@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from configs.entry import run_command
-from pipeline.state import queue
+from pipeline.state import commands
 from pipeline.status import status
 from tests.slurm.site import HALF, LITTLE, Site, kill_daemon, release, start_cluster
 
@@ -73,7 +73,7 @@ def test_a_squeue_that_fails_hangs_or_talks_nonsense(
     num_arrays = len(list(site.results.glob("grids/faults/slurm/*/*-*")))
     with monkeypatch.context() as patch:
         patch.setenv("PATH", f"{squeue.parent}:{os.environ['PATH']}")
-        patch.setattr(queue, "TIMEOUT_S", 1.0)
+        patch.setattr(commands, "TIMEOUT_S", 1.0)
         for shell, message in (
             ("echo slurm_load_jobs error >&2; exit 1", "squeue failed with code 1: slurm_load_jobs error"),
             ("exec sleep 60", "squeue did not answer within 1 s"),

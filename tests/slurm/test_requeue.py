@@ -72,7 +72,7 @@ def test_two_tasks_of_one_training_are_preempted_without_grace_and_fail(
     site.order_faults(**{".": "slow"})
     site.launch(*SINGLY, *TWO)
     key = site.manifest.runs[0].train.key
-    (job,) = [task.job for task in site.queue() if ".train-" in task.job_name]
+    (job,) = [task.job for task in site.queue() if task.job_name.startswith("train-")]
     shown = slurm("scontrol", "show", "job", job)
     assert "NumTasks=2 CPUs/Task=1" in shown
     assert "TresPerNode=gres:gpu:2" in shown  # one each

@@ -175,7 +175,7 @@ def test_one_that_fails_leaves_the_other_alone(tmp_path: Path) -> None:
 
 
 def _warned(job: ArrayTask, is_time: threading.Event) -> bool:
-    """Run a job that is warned, as submitit warns it, once a thread says so; whether it is to be queued again."""
+    """Run a job that is warned, as SLURM warns it, once a thread says so; whether it is to be queued again."""
     again: list[bool] = []
 
     def handle(number: int, frame: FrameType | None) -> None:

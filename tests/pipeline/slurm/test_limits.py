@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -49,7 +50,7 @@ def test_a_limit_below_what_is_queued_already_takes_nothing_more(fake: FakeSlurm
 
 
 def test_jobs_of_others_count_too(fake: FakeSlurm, results: Path) -> None:
-    fake.answer("squeue", "seq 0 6 | sed 's/.*/900|&|R|notebook|n1|None/'")
+    fake.answer("squeue", f"seq 0 6 | sed 's/.*/900|&|R|notebook|n1|{os.getuid()}||N\\/A|None/'")
     assert _launch(results, "cluster.max_queued=11") == 0
     assert _under_way(results) == {"train": 1, "certify": 3}
 
@@ -103,7 +104,7 @@ def test_a_launch_that_the_site_s_limit_leaves_no_room_says_so(
 def test_where_nothing_is_queued_for_lack_of_room_the_launch_has_failed(
     fake: FakeSlurm, results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake.answer("squeue", "seq 0 6 | sed 's/.*/900|&|R|notebook|n1|None/'")
+    fake.answer("squeue", f"seq 0 6 | sed 's/.*/900|&|R|notebook|n1|{os.getuid()}||N\\/A|None/'")
     assert _launch(results, "cluster.max_queued=7") == 1
     error = capsys.readouterr().err
     assert "nothing was submitted: 13 units are beyond the limit" in error
@@ -113,7 +114,7 @@ def test_where_nothing_is_queued_for_lack_of_room_the_launch_has_failed(
 def _at_a_time(fake: FakeSlurm, stage: str) -> int:
     """The most tasks of a stage that SLURM may run at a time: of the arrays that wait for no other of it."""
     names, limits, waits = fake.option("job-name"), fake.option("array"), fake.option("dependency")
-    ids = [index + 1 for index, name in enumerate(names) if f".{stage}-" in str(name)]
+    ids = [index + 1 for index, name in enumerate(names) if str(name).startswith(f"{stage}-")]
     ahead = {job: {int(found) for found in re.findall(r"afterany:(\d+)", str(waits[job - 1]))} & {*ids} for job in ids}
     share = {job: int(str(limits[job - 1]).rpartition("%")[2]) for job in ids}
     lanes: dict[int, int] = {}  # by the array that leads it

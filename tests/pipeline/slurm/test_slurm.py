@@ -20,7 +20,7 @@ from jobs.specs.indices import IndexRange
 from jobs.specs.units import ShardUnit, TrainUnit, Unit
 from pipeline.cancel import cancel
 from pipeline.launch import launch
-from pipeline.state import queue
+from pipeline.state import commands
 from pipeline.state.activity import slurm_activity
 from pipeline.state.queue import read_queue
 from pipeline.status import look, status
@@ -100,7 +100,7 @@ def test_without_an_answer_of_squeue_nothing_is_submitted_and_status_says_unknow
 ) -> None:
     assert _launch(results) == 0
     fake.answer("squeue", shell)
-    monkeypatch.setattr(queue, "TIMEOUT_S", 1.0)
+    monkeypatch.setattr(commands, "TIMEOUT_S", 1.0)
     assert _launch(results) == 1
     error = capsys.readouterr().err
     assert message in error
@@ -344,18 +344,158 @@ def test_where_no_node_is_left_a_bad_one_is_taken(fake: FakeSlurm, results: Path
     assert fake.option("exclude")[0] is None
 
 
-@pytest.mark.parametrize("reason", ["DependencyNeverSatisfied", "launch failed requeued held", "PartitionConfig"])
+@pytest.mark.parametrize("reason", ["DependencyNeverSatisfied", "launch failed requeued held"])
 def test_tasks_that_would_stay_for_ever_are_replaced(
     fake: FakeSlurm, results: Path, reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _launch(results) == 0
     (fake.folder / "reason").write_text(reason)
     assert run_command("status", status, ["grid=tiny", f"results={results}"]) == 0
-    assert "stuck: SLURM will never run 13 tasks" in capsys.readouterr().out
+    assert f"stuck: SLURM will never run 13 tasks ({reason})" in capsys.readouterr().out
     assert _launch(results) == 0
-    assert "cancelled 13 tasks that SLURM would never run" in capsys.readouterr().err
+    assert "they were cancelled, and their units are submitted again" in capsys.readouterr().err
     assert fake.option("dependency")[0] is None
     assert len(fake.scripts) == 5
+
+
+@pytest.mark.parametrize(
+    ("reason", "option"),
+    [
+        ("QOSMaxWallDurationPerJobLimit", "time_min"),
+        ("PartitionTimeLimit", "time_min"),
+        ("PartitionConfig", "cpus"),
+        ("QOSMaxMemoryPerJob", "mem_gb"),
+    ],
+)
+def test_tasks_that_ask_for_too_much_stay_until_another_launch_asks_for_less(
+    fake: FakeSlurm, results: Path, reason: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _launch(results) == 0
+    before = fake.scripts
+    (fake.folder / "reason").write_text(reason)
+    assert _launch(results) == 1
+    error = capsys.readouterr().err
+    assert f"error: stuck: SLURM will never run 13 tasks ({reason})" in error
+    assert "cluster.train" in error
+    assert fake.scripts == before
+    assert run_command("status", status, ["grid=tiny", f"results={results}"]) == 0
+    assert f"({reason}); " in capsys.readouterr().out
+    less = [f"cluster.{stage}.{option}=3" for stage in ("train", "certify", "aggregate")]
+    assert _launch(results, *less) == 0
+    assert "they were cancelled, and their units are submitted again" in capsys.readouterr().err
+    assert len(fake.scripts) == 5
+
+
+def test_what_depends_on_a_stuck_task_is_replaced_with_it(
+    fake: FakeSlurm, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _launch(results) == 0
+    # Task 1 of the train array was held after failed starts; the rest waits, some of it for that task.
+    fake.answer(
+        "squeue",
+        """
+        name() { sed -n "s/^#SBATCH --job-name=//p" queue/$1; }
+        me=$(id -u)
+        for job in $(ls queue); do
+            case $job in
+            1) set -- "(null)" Priority "(null)" "launch failed requeued held" "(null)" Priority ;;
+            5) set -- "afterany:1_*(unfulfilled),afterany:2_*(unfulfilled)" Dependency ;;
+            2 | 3 | 4) w="aftercorr:1_*(unfulfilled)"; set -- "$w" Dependency "$w" Dependency "$w" Dependency ;;
+            *) set -- "(null)" Priority "(null)" Priority "(null)" Priority ;;
+            esac
+            index=0
+            while [ $# -gt 0 ]; do
+                echo "$job|$index|PD|$(name $job)||$me|$1|N/A|$2"; index=$((index + 1)); shift 2
+            done
+        done
+        exit 0
+        """,
+    )
+    assert _states(results)[("train", "queued")] == 2
+    assert _launch(results) == 0
+    error = capsys.readouterr().err
+    # The task, its three shards and the aggregation.
+    assert "SLURM will never run 5 tasks (launch failed requeued held)" in error
+    cancelled = (fake.folder / "calls.scancel").read_text().split()
+    assert sorted(cancelled) == ["1_1", "2_1", "3_1", "4_1", "5_0"]
+    assert fake.calls("sbatch") == 10
+
+
+def test_a_job_that_completes_is_over_unless_it_is_to_run_again(fake: FakeSlurm, results: Path) -> None:
+    assert _launch(results) == 0
+    over = "2026-01-01T12:00:00"
+    fake.answer(
+        "squeue",
+        f"name=$(sed -n 's/^#SBATCH --job-name=//p' queue/1); u=$(id -u); s='{over}'; "
+        'echo "1|0|CG|$name|n1|$u||$s|None"; echo "1|1|CG|$name|n1|$u||NONE|None"; echo "1|2|R|$name|n1|$u||$s|None"; '
+        "exit 0",
+    )
+    assert _states(results)[("train", "running")] == 2
+    assert _states(results)[("train", "missing")] == 1
+
+
+def test_status_says_why_tasks_wait(fake: FakeSlurm, results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _launch(results) == 0
+    (fake.folder / "reason").write_text("JobHeldAdmin")
+    assert run_command("status", status, ["grid=tiny", f"results={results}"]) == 0
+    assert "waiting: 13 JobHeldAdmin (held by an administrator)\n" in capsys.readouterr().out
+
+
+def test_waiting_ends_when_nothing_can_ever_run(
+    fake: FakeSlurm, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (fake.folder / "reason").write_text("InvalidQOS")
+    assert _launch(results, "wait=true") == 1
+    error = capsys.readouterr().err
+    assert "train 0/3 models (3 missing); certify 0/63 images (3 missing); aggregate missing" in error
+    assert "stuck: SLURM will never run 13 tasks (InvalidQOS); change cluster.qos" in error
+
+
+def test_another_user_s_units_are_seen_and_left_alone(
+    fake: FakeSlurm, results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _launch(results) == 0
+    me = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: me + 4242)
+    assert _launch(results) == 0
+    assert fake.calls("sbatch") == 5
+    assert f"--user={me},{me + 4242}" in (fake.folder / "calls.squeue").read_text()
+    (fake.folder / "reason").write_text("DependencyNeverSatisfied")
+    assert _launch(results) == 0  # not ours to cancel
+    assert run_command("cancel", cancel, ["grid=tiny", f"results={results}"]) == 0
+    assert fake.calls("scancel") == 0
+    assert "note: 13 more jobs belong to" in capsys.readouterr().out
+
+
+def test_a_cancellation_that_has_no_effect_is_an_error(
+    fake: FakeSlurm, results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _launch(results) == 0
+    (fake.bin / "scancel").write_text("#!/bin/sh\nexit 0\n")
+    monkeypatch.setattr("pipeline.cancel._PATIENCE_S", 0.0)
+    assert run_command("cancel", cancel, ["grid=tiny", f"results={results}"]) == 1
+    assert "13 of 13 jobs are still in the queue" in capsys.readouterr().err
+
+
+def test_a_cancellation_names_the_grids_that_share_its_units(
+    fake: FakeSlurm, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _launch(results) == 0
+    assert _launch(results, "grid.name=other", "certify.n=100") == 0
+    assert run_command("cancel", cancel, ["grid=tiny", f"results={results}"]) == 0
+    assert "note: grid other needs 3 of the cancelled units too; launch it again" in capsys.readouterr().out
+
+
+def test_each_launch_is_asked_about_on_its_own_cluster(fake: FakeSlurm, results: Path) -> None:
+    """As at a site of several: squeue knows only the jobs of the cluster that it is told."""
+    fake.answer("squeue", '[ "$SLURM_CLUSTERS" = far ] || exit 0')
+    assert _launch(results, "cluster.clusters=far") == 0
+    assert "SLURM_CLUSTERS=far" in (fake.folder / "environment").read_text()
+    assert _states(results) == {("train", "queued"): 3, ("certify", "queued"): 9, ("aggregate", "queued"): 1}
+    assert _launch(results) == 0
+    assert fake.calls("sbatch") == 5
+    assert run_command("cancel", cancel, ["grid=tiny", f"results={results}"]) == 0
+    assert fake.scripts == []
 
 
 def test_a_running_launch_s_earlier_aggregation_is_replaced(
@@ -422,12 +562,14 @@ def test_the_job_that_launches_leaves_no_trace_in_the_jobs(
     fake: FakeSlurm, results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "77")
-    monkeypatch.setenv("SBATCH_PARTITION", "login")
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "1")
+    monkeypatch.setenv("SBATCH_ACCOUNT", "lab")
     monkeypatch.setenv("SLURM_CONF", "/etc/elsewhere.conf")
     assert _launch(results) == 0
     environment = (fake.folder / "environment").read_text()
     assert "SLURM_JOB_ID" not in environment
-    assert "SBATCH_PARTITION" not in environment
+    assert "SBATCH_TIMELIMIT" not in environment
+    assert "SBATCH_ACCOUNT=lab" in environment  # what to charge is the user's choice
     assert "SLURM_CONF=/etc/elsewhere.conf" in environment
     assert os.environ["SLURM_JOB_ID"] == "77"
 

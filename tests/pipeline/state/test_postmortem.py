@@ -48,9 +48,35 @@ def test_the_log_tells_of_what_a_unit_died(tmp_path: Path, text: str, failure_cl
     assert death.as_failure().attempt == 1
 
 
+JOB_BEGINS = "2026-01-01 12:00:00 INFO job begins: tiny.x.train-0 task 1 on n7, job 5_1, start 0\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "failure_class"),
+    [
+        ("", "setup"),
+        ("bash: line 3: module: command not found\nx ERROR the setup ended with exit code 127\n", "setup"),
+        ("x: No module named pipeline\nsrun: error: n7: tasks 0: Exited with exit code 1\n", "setup"),
+        (STEP.format("DUE TO TIME LIMIT "), "timeout"),
+        (STEP.format("DUE TO NODE FAILURE "), "node_fail"),
+    ],
+)
+def test_a_job_that_ends_before_its_first_unit_is_a_failure_of_all_its_units(
+    tmp_path: Path, said: str, failure_class: FailureClass
+) -> None:
+    earlier = JOB_BEGINS + BEGIN.format(FIRST) + STEP.format("DUE TO PREEMPTION ")
+    deaths = _deaths(tmp_path, earlier + JOB_BEGINS + said)
+    assert [(death.unit, death.failure_class) for death in deaths] == [(FIRST, failure_class), (SECOND, failure_class)]
+    assert {(death.place.host, death.place.job) for death in deaths} == {("n7", "5_1")}
+    assert {death.log_path.name for death in deaths} == {"5_1_0_log.out"}
+    assert all(line.strip() in deaths[0].message for line in said.splitlines())
+
+
 @pytest.mark.parametrize(
     "text",
     [
+        JOB_BEGINS + STEP.format(""),  # cancelled by somebody
+        JOB_BEGINS + f"x WARNING skipped {FIRST}: there is no checkpoint\n",
         None,  # it never began
         "",
         "submitit ERROR before the first unit\n",

@@ -1,0 +1,157 @@
+"""The lines that a job writes into SLURM's log, and what they tell afterwards: writer and reader in one place."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.files.failures import Place
+
+_TAIL_BYTES = 1 << 18
+_NUM_LAST_LINES = 5
+_JOB_BEGINS = re.compile(r"INFO job begins: (?P<array>\S+) task \d+ on (?P<host>\S+), job (?P<job>\S+), start \d+")
+_BEGIN = re.compile(r"INFO begin (?P<unit>\S+) on (?P<host>\S+) gpus \[(?P<gpus>[^\]]*)\]")
+_ENDED = re.compile(r"(?P<how>INFO end|ERROR failed|WARNING interrupted) (?P<unit>[^\s:]+)")
+_PROGRESS = re.compile(r"(?P<idle>WARNING no progress since this start)|INFO (?:end|progress) ")
+_SKIPPED = re.compile(r"WARNING (?:held back|skipped) (?P<unit>[^\s:]+)")
+
+
+BEGAN_VARIABLE = "SMOOTHADV_JOB_BEGAN"
+"""The variable that tells a job's processes when it began, in seconds since the epoch."""
+
+
+def job_begins_line(array: str) -> str:
+    """A line for the batch script that says that the job begins: before anything that may end it."""
+    return (
+        f"export {BEGAN_VARIABLE}=$(date +%s); "
+        f'echo "$(date +"%F %T") INFO job begins: "{shlex.quote(array)}" task $SLURM_ARRAY_TASK_ID '
+        "on ${SLURMD_NODENAME:-$(hostname)}, job ${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}, "
+        'start ${SLURM_RESTART_COUNT:-0}"'
+    )
+
+
+def say_error(text: str) -> str:
+    """A command for the batch script that writes an error; the text may hold variables of the shell."""
+    return f'echo "$(date +"%F %T") ERROR {text}"'
+
+
+def unit_begins(unit: str, where: Place) -> None:
+    logging.info("begin %s on %s gpus [%s]", unit, where.host, where.gpus)
+
+
+def unit_ended(unit: str) -> None:
+    logging.info("end %s", unit)
+
+
+def unit_failed(unit: str, message: str) -> None:
+    logging.error("failed %s: %s", unit, message)
+
+
+def unit_interrupted(unit: str) -> None:
+    logging.warning("interrupted %s", unit)
+
+
+def unit_skipped(unit: str, reason: str) -> None:
+    logging.warning("skipped %s: %s", unit, reason)
+
+
+def start_without_progress() -> None:
+    logging.warning("no progress since this start")
+
+
+def num_idle_starts(path: Path) -> int:
+    """How many of the last starts of a job in a row ended without progress, by its log."""
+    try:
+        text = read_tail(path)
+    except OSError:
+        return 0
+    num_idle = 0
+    for match in _PROGRESS.finditer(text):
+        num_idle = num_idle + 1 if match["idle"] else 0
+    return num_idle
+
+
+@dataclass(frozen=True, kw_only=True)
+class LostUnit:
+    """A unit that began and whose end nobody wrote down.
+
+    Attributes:
+        unit: Its name.
+        where: Place it began.
+        was_interrupted: Whether it was asked to stop, and had saved its work.
+        after: What the log says after it began.
+    """
+
+    unit: str
+    where: Place
+    was_interrupted: bool
+    after: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobLog:
+    """What the log of one job says of its last start.
+
+    Attributes:
+        text: All of it, from the line with which the batch script begins (older logs have none).
+        host: The node; None where the batch script did not say.
+        lost: Units that began and did not end.
+        num_units: Units that began or were skipped.
+    """
+
+    text: str
+    host: str | None
+    lost: tuple[LostUnit, ...]
+    num_units: int
+
+    @property
+    def last_lines(self) -> str:
+        """Its last lines, without the one with which the job begins."""
+        _, _, rest = self.text.partition("\n")
+        lines = [line.strip() for line in rest.splitlines() if line.strip()]
+        return "\n".join(lines[-_NUM_LAST_LINES:])
+
+
+def read_job_log(path: Path, job: str) -> JobLog:
+    """Read the log of a job; of several starts, after requeues, the last one counts."""
+    text = read_tail(path)
+    starts = [*_JOB_BEGINS.finditer(text)]
+    if starts:
+        text = text[starts[-1].start() :]
+    begins = {begin["unit"]: begin for begin in _BEGIN.finditer(text)}
+    lost = [_lost(begin, text[begin.end() :], job) for begin in begins.values()]
+    return JobLog(
+        text=text,
+        host=starts[-1]["host"] if starts else None,
+        lost=tuple(unit for unit in lost if unit is not None),
+        num_units=len(begins) + len(_SKIPPED.findall(text)),
+    )
+
+
+def read_tail(path: Path) -> str:
+    """The last part of a log."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _TAIL_BYTES))
+        return file.read().decode(errors="replace")
+
+
+def said_by_another(log_path: Path, unit: str) -> str | None:
+    """What another task of the same job wrote of a unit that several do together; None where that is nothing."""
+    for path in sorted(log_path.parent.glob(log_path.name.replace("_0_log.out", "_*_log.out"))):
+        said = re.findall(rf"ERROR (failed {re.escape(unit)}: .*)", read_tail(path))
+        if said:
+            return f"{said[-1]} ({path})"
+    return None
+
+
+def _lost(begin: re.Match[str], after: str, job: str) -> LostUnit | None:
+    ended = [match["how"] for match in _ENDED.finditer(after) if match["unit"] == begin["unit"]]
+    if ended and ended[-1] != "WARNING interrupted":
+        return None
+    where = Place(host=begin["host"], gpus=begin["gpus"], job=job)
+    return LostUnit(unit=begin["unit"], where=where, was_interrupted=bool(ended), after=after)

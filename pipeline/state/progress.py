@@ -1,0 +1,91 @@
+"""How far a unit is, when it last got further, and how often it usually does."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from jobs.files import records
+from jobs.files.store import Store
+from jobs.specs.units import ShardUnit, TrainUnit, Unit
+
+_SLOW_FACTOR = 5.0
+"""A unit is slow when it has got no further for so many times as long as it usually takes."""
+_NEVER_SLOW_S = 60.0
+"""Results are saved from time to time only: a pause up to this long means nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """When a running unit last got further.
+
+    Attributes:
+        age_s: Seconds since then, or since it began.
+        usual_s: Seconds that one image or one epoch usually takes; None where that is unknown.
+    """
+
+    age_s: float
+    usual_s: float | None
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether it takes several times as long as usual."""
+        return self.usual_s is not None and self.age_s > max(_NEVER_SLOW_S, _SLOW_FACTOR * self.usual_s)
+
+
+def progress_of(unit: Unit, store: Store) -> int:
+    """The images or epochs of a unit that are saved."""
+    if isinstance(unit, ShardUnit):
+        num_finished = len(unit.indices) - len(store.unfinished(unit.run.place, unit.indices))
+        return num_finished + records.num_rows(store.partial_path(unit.run.place, unit.indices))
+    return max(store.saved_epochs(unit.train.key), default=0) if unit.train is not None else 0
+
+
+def pace_of(unit: Unit, store: Store, log_path: Path) -> Pace | None:
+    """The pace of a running unit, by the times of its files; None where it has written none.
+
+    Args:
+        unit: The unit.
+        store: Its results.
+        log_path: Its log, which grows when it begins and with what it saves.
+    """
+    times = [*_times([log_path, *_saved(unit, store)])]
+    if not times:
+        return None
+    age_s = max(0.0, time.time() - max(times))
+    return Pace(age_s=age_s, usual_s=_usual_s(unit, store) if age_s > _NEVER_SLOW_S else None)
+
+
+def _saved(unit: Unit, store: Store) -> list[Path]:
+    """What a unit saves as it proceeds, the oldest first."""
+    if isinstance(unit, ShardUnit):
+        return [store.partial_path(unit.run.place, unit.indices)]
+    if isinstance(unit, TrainUnit):
+        return [store.state_path(unit.train.key, epoch) for epoch in store.saved_epochs(unit.train.key)]
+    return []
+
+
+def _usual_s(unit: Unit, store: Store) -> float | None:
+    if isinstance(unit, ShardUnit):
+        finished = [store.shard_path(unit.run.place, shard) for shard in store.finished_shards(unit.run.place)]
+        for path in [store.partial_path(unit.run.place, unit.indices), *finished[-1:]]:
+            with contextlib.suppress(pa.ArrowException, OSError):
+                seconds = pc.mean(pq.read_table(path, columns=["elapsed_s"])["elapsed_s"]).as_py()
+                if seconds is not None:
+                    return float(seconds)
+        return None
+    times = [*_times(_saved(unit, store))]
+    return times[-1] - times[-2] if len(times) >= 2 else None
+
+
+def _times(paths: list[Path]) -> Iterator[float]:
+    for path in paths:
+        with contextlib.suppress(OSError):  # it is being replaced
+            yield path.stat().st_mtime
