@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-C waits for them
+    from configs.entry import run_entry
+
+    run_entry("envelope", "analysis.envelope")
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +21,6 @@ from analysis.load import load_grid
 from analysis.models import VOTE_COLUMNS
 from analysis.statistics import Levels, envelope_frame
 from analysis.tables import TableFormat, caption, envelope_table, statistics_notes, statistics_table
-from configs.entry import run_entry
 from jobs.atomic import write_atomically
 from jobs.errors import ConfigError
 from jobs.files.store import Store
@@ -109,7 +113,3 @@ def _text(comparison: Comparison, frame: pd.DataFrame, levels: Levels, table_for
         notes = [f"- {line}" for line in notes]
     tables = [table(comparison, frame, table_format) for table in (envelope_table, statistics_table)]
     return "\n\n".join([tables[0], note, tables[1], "\n".join(notes)]) + "\n"
-
-
-if __name__ == "__main__":
-    run_entry("envelope", envelope)

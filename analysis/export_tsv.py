@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-C waits for them
+    from configs.entry import run_entry
+
+    run_entry("export_tsv", "analysis.export_tsv")
+
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from functools import partial
@@ -14,7 +19,6 @@ from pydantic.dataclasses import dataclass
 from analysis.load import load_grid
 from analysis.logs.files import HEADERS
 from analysis.models import CertifiedModel
-from configs.entry import run_entry
 from jobs.atomic import write_atomically
 from jobs.errors import RecordError
 from jobs.files.folders import check_writable
@@ -103,7 +107,3 @@ def log_lines(model: CertifiedModel) -> Iterator[str]:
     ):
         time = timedelta(seconds=round(elapsed, 6))
         yield f"{index}\t{label}\t{prediction}\t{format_radius(radius, DECIMALS)}\t{int(correct)}\t{time}"
-
-
-if __name__ == "__main__":
-    run_entry("export_tsv", export_tsv)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-C waits for them
+    from configs.entry import run_entry
+
+    run_entry("import_logs", "analysis.import_logs")
+
 import csv
 import shlex
 import sys
@@ -14,7 +19,7 @@ from pydantic.dataclasses import dataclass
 
 from analysis.logs.mapping import read_mapping
 from analysis.logs.tree import LogTree, read_tree, source_folder
-from configs.entry import EXIT_FAILED, run_entry
+from configs.entry import EXIT_FAILED
 from jobs.atomic import write_atomically
 from jobs.errors import ConfigError
 from jobs.files import imported, records
@@ -105,7 +110,3 @@ def _summary(tree: LogTree) -> str:
     if len(tree.findings) > len(shown):
         lines.append(f"  and {len(tree.findings) - len(shown)} more in import-report.csv")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    run_entry("import_logs", import_logs)

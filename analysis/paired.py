@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-C waits for them
+    from configs.entry import run_entry
+
+    run_entry("paired", "analysis.paired")
+
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +19,6 @@ from tabulate import tabulate
 from analysis.compare import candidates_of
 from analysis.load import load_grid
 from analysis.models import CertifiedModel, check_comparable, image_set
-from configs.entry import run_entry
 from jobs.errors import ConfigError, RecordError
 from jobs.files.store import Store
 from jobs.validation import STRICT, build, unknown_choice
@@ -121,7 +125,3 @@ def _text(
     return "\n".join(
         [wrapped(f"A  {first[1]}", "   "), wrapped(f"B  {second[1]}", "   "), "", table, "", wrapped(result)]
     )
-
-
-if __name__ == "__main__":
-    run_entry("paired", paired)

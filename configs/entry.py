@@ -1,54 +1,58 @@
-"""What all commands share: help, configuration, exit codes."""
+"""What all commands share: help, configuration, exit codes.
+
+A command imports this first, so everything that is slow to import is imported late.
+"""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from configs.composition import CONFIG_DIR, compose_config, groups_of, options_of, to_yaml
+from configs import ctrl_c
 from jobs.errors import ConfigError, RecordError
 
-EXIT_FAILED, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 2, ctrl_c.EXIT_INTERRUPTED
 
 
-def run_entry(config_name: str, act: Callable[[dict[str, Any]], int]) -> NoReturn:
+def run_entry(config_name: str, module: str) -> NoReturn:
     """Compose the configuration of ``sys.argv``, act on it, and exit the process.
 
     Hydra's own runner is not used: it would create working directories and log files, and exit with 1
     after a mistake on the command line.
 
-    Exit codes: that of ``act``; 2 for a ConfigError, including a command line that does not compose;
+    Exit codes: that of the command; 2 for a ConfigError, including a command line that does not compose;
     130 when interrupted.
 
     Args:
         config_name: The primary configuration, a file in this folder. Its leading comment is the
             help text.
-        act: Takes the configuration as plain dictionaries and lists, and returns the exit code.
+        module: Where the command is: a function with the name of its configuration, which takes this as
+            plain dictionaries and lists, and returns the exit code. Imported when it is called.
     """
+    ctrl_c.listen()
+
+    def act(values: dict[str, Any]) -> int:
+        import importlib
+
+        exit_code: int = getattr(importlib.import_module(module), config_name)(values)
+        return exit_code
+
     sys.exit(run_command(config_name, act, sys.argv[1:]))
 
 
 def run_command(config_name: str, act: Callable[[dict[str, Any]], int], arguments: Sequence[str]) -> int:
-    """``run_entry`` for given arguments, returning the exit code."""
-    parser = argparse.ArgumentParser(add_help=False, prog=_command(config_name))
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    parser.add_argument("-h", "--help", action="store_true")
-    parser.add_argument("-c", "--cfg", choices=["job"])
-    chosen, unknown = parser.parse_known_intermixed_args(arguments)
-    if chosen.help:
-        print(help_text(config_name))
-        return 0
+    """Compose the configuration that arguments give, and act on it; returns the exit code."""
     try:
-        if unknown:
-            raise ConfigError(
-                [f"unknown option {option}; write key=value; --help lists the keys" for option in unknown]
-            )
-        values = compose_config(config_name, chosen.overrides)
-        if chosen.cfg:
+        options, overrides = _split(config_name, arguments)
+        if options.help:
+            print(help_text(config_name))
+            return 0
+        from configs.composition import compose_config, to_yaml
+
+        values = compose_config(config_name, overrides)
+        if options.cfg:
             print(to_yaml(values), end="")
             return 0
         return act(values)
@@ -63,13 +67,15 @@ def run_command(config_name: str, act: Callable[[dict[str, Any]], int], argument
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to resume", file=sys.stderr)
+        print(ctrl_c.MESSAGE, file=sys.stderr)
         return EXIT_INTERRUPTED
 
 
 def help_text(config_name: str) -> str:
     """The leading comment of a primary configuration, the options of its groups, and its keys."""
-    lines = _lines(config_name)
+    from configs.files import groups_of, lines_of, options_of
+
+    lines = lines_of(config_name)
     body_starts = next(number for number, line in enumerate(lines) if not line.startswith("#"))
     text = [line.removeprefix("#").removeprefix(" ") for line in lines[:body_starts]]
     keys = [line for line in lines[body_starts:] if line and not line.startswith(("defaults:", "  - "))]
@@ -84,15 +90,29 @@ def help_text(config_name: str) -> str:
 
 
 def _listed(label: str, options: Sequence[str]) -> list[str]:
+    import textwrap
+
     return textwrap.wrap(
         ", ".join(options), width=80, initial_indent=f"  {label}", subsequent_indent=" " * (2 + len(label))
     )
 
 
-def _command(config_name: str) -> str:
-    """The command that a primary configuration belongs to: "python -m pipeline.launch"."""
-    return " ".join(_lines(config_name)[0].split()[1:4])
+def _split(config_name: str, arguments: Sequence[str]) -> tuple[Any, list[str]]:
+    """Options and overrides.
 
+    Raises:
+        ConfigError: There are unknown options.
+    """
+    import argparse
 
-def _lines(config_name: str) -> list[str]:
-    return (CONFIG_DIR / f"{config_name}.yaml").read_text(encoding="utf-8").splitlines()
+    from configs.files import lines_of
+
+    command = " ".join(lines_of(config_name)[0].split()[1:4])  # "python -m pipeline.launch"
+    parser = argparse.ArgumentParser(add_help=False, prog=command)
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("-c", "--cfg", choices=["job"])
+    options, unknown = parser.parse_known_intermixed_args(arguments)
+    if unknown and not options.help:
+        raise ConfigError([f"unknown option {option}; write key=value; --help lists the keys" for option in unknown])
+    return options, options.overrides

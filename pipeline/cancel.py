@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-C waits for them
+    from configs.entry import run_entry
+
+    run_entry("cancel", "pipeline.cancel")
+
 import contextlib
 import sys
 import time
@@ -12,7 +17,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from configs.entry import EXIT_FAILED, run_entry
+from configs.entry import EXIT_FAILED
 from jobs.errors import RecordError
 from jobs.files.manifest import open_grid, read_manifest
 from jobs.files.store import Store
@@ -83,7 +88,3 @@ def _sharing(store: Store, grid: str, units: Collection[str]) -> Iterator[tuple[
         with contextlib.suppress(RecordError):
             if other != grid and (shared := units_of(read_manifest(store.manifest_path(other)), units)):
                 yield other, len(shared)
-
-
-if __name__ == "__main__":
-    run_entry("cancel", cancel)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-C waits for them
+    from configs.entry import run_entry
+
+    run_entry("launch", "pipeline.launch")
+
 import sys
 import time
 from dataclasses import replace
@@ -10,7 +15,7 @@ from typing import Any
 
 import filelock
 
-from configs.entry import EXIT_FAILED, run_entry
+from configs.entry import EXIT_FAILED
 from jobs.errors import ConfigError, RecordError
 from jobs.files.failures import Failure
 from jobs.files.folders import check_writable
@@ -235,7 +240,3 @@ def _resources(config: LaunchConfig) -> Resources:
         compile=cluster.compile,
         compile_training=cluster.compile_training,
     )
-
-
-if __name__ == "__main__":
-    run_entry("launch", launch)

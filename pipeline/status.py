@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-C waits for them
+    from configs.entry import run_entry
+
+    run_entry("status", "pipeline.status")
+
 import sys
 import time
 from collections import Counter
@@ -13,7 +18,6 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as strict_dataclass
 from tabulate import tabulate
 
-from configs.entry import run_entry
 from jobs.files.manifest import open_grid
 from jobs.files.store import Store
 from jobs.specs.units import ShardUnit, TrainUnit, Unit
@@ -165,7 +169,3 @@ def _progress(unit: Unit, store: Store) -> str:
     if isinstance(unit, ShardUnit):
         return f"image {done} of {len(unit.indices)}"
     return "in progress" if unit.train is None else f"epoch {done} of {unit.train.epochs}"
-
-
-if __name__ == "__main__":
-    run_entry("status", status)

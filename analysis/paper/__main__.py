@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-C waits for them
+    from configs.entry import run_entry
+
+    run_entry("paper", "analysis.paper.__main__")
+
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +22,7 @@ from analysis.paper.figures import PaperFigure, figure_frame, trace_figure
 from analysis.paper.fill import fill_table
 from analysis.paper.records import PaperRecords, from_grid, from_logs
 from analysis.paper.tables import PaperTable, table_frame, table_latex, table_markdown
-from configs.entry import EXIT_FAILED, run_entry
+from configs.entry import EXIT_FAILED
 from jobs.atomic import write_atomically
 from jobs.errors import ConfigError
 from jobs.files.folders import check_writable
@@ -158,7 +163,3 @@ def _write(folder: Path, name: str, writers: Writers) -> None:
 
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    run_entry("paper", paper)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-C waits for them
+    from configs.entry import run_entry
+
+    run_entry("report", "analysis.report.__main__")
+
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +19,6 @@ from analysis.models import REPORT_COLUMNS
 from analysis.origin import provenance_of
 from analysis.report.page import render
 from analysis.statistics import Levels, envelope_frame
-from configs.entry import run_entry
 from jobs.atomic import write_atomically
 from jobs.files.store import Store
 from jobs.validation import STRICT, build
@@ -53,7 +57,3 @@ def report(values: dict[str, Any]) -> int:
     write_atomically(path, lambda path: path.write_text(page, encoding="utf-8"))
     print(f"wrote {path} ({len(page.encode()) / 1e6:.1f} MB, {counted(len(grid.models), 'certified model')})")
     return 0
-
-
-if __name__ == "__main__":
-    run_entry("report", report)

@@ -5,7 +5,10 @@ Work asks ``stop_if_asked`` at points where nothing is half done.
 
 from __future__ import annotations
 
+import contextlib
 import signal
+from collections.abc import Collection, Iterator
+from multiprocessing import resource_tracker
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 """USR2 comes ahead of preemption and of a time limit, TERM with a cancellation."""
@@ -23,6 +26,17 @@ def listen() -> None:
     for number in SIGNALS:
         signal.signal(number, _ask)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+@contextlib.contextmanager
+def blocked_in_children(signals: Collection[signal.Signals]) -> Iterator[None]:
+    """Processes that are started in this block are born with signals blocked."""
+    resource_tracker.ensure_running()  # first, since starting it unblocks signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def was_asked() -> bool:

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from jobs.specs.units import Resources, Stage, Unit
 WARM = "jobs.warm"
 """Imports everything that any unit imports."""
 
+_SERVER = "jobs.processes.fork_server"
 _WARM_STAGE: dict[Stage, list[str]] = {
     "train": ["sklearn.datasets", "torch._dynamo"],
     "certify": ["sklearn.datasets"],
@@ -48,13 +49,10 @@ def start_fork_server(preload: Sequence[str]) -> None:
     The server is born with the signals of ``jobs.processes.interrupt`` blocked, and so are its children until
     they listen: a cluster that signals all processes of a job ends none of them by it.
     """
-    multiprocessing.get_context("forkserver").set_forkserver_preload(list(preload))
-    resource_tracker.ensure_running()  # first, since starting it unblocks signals
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, interrupt.SIGNALS)
-    try:
+    multiprocessing.get_context("forkserver").set_forkserver_preload([_SERVER, *preload])
+    os.environ["FORK_SERVER_PARENT"] = str(os.getpid())
+    with interrupt.blocked_in_children({*interrupt.SIGNALS, signal.SIGINT}):
         forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -194,7 +194,7 @@ def test_config_errors_are_printed_one_a_line_with_exit_code_2(capsys: pytest.Ca
     assert capsys.readouterr().err == "error: first\nerror: second\n"
 
 
-def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupt_says_how_to_resume(capsys: pytest.CaptureFixture[str]) -> None:
     def interrupt(_: dict[str, Any]) -> int:
         raise KeyboardInterrupt
 
@@ -202,7 +202,24 @@ def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> N
     assert "run the same command again to resume" in capsys.readouterr().err
 
 
+COMMANDS = [
+    *("pipeline.launch", "pipeline.status", "pipeline.cancel", "analysis.envelope", "analysis.paired"),
+    *("analysis.report", "analysis.paper", "analysis.import_logs", "analysis.export_tsv"),
+]
+
+
 @pytest.mark.parametrize("module", ["pipeline.launch", "pipeline.status", "analysis.envelope"])
 def test_entries_never_import_torch(module: str) -> None:
     program = f"import sys, {module}; sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_help_imports_nothing_that_takes_its_time(module: str) -> None:
+    heavy = {"pandas", "scipy", "pyarrow", "numpy", "torch", "hydra", "omegaconf", "pydantic", "matplotlib"}
+    command = [sys.executable, "-X", "importtime", "-m", module, "--help"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert f"python -m {module}" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "configs.entry" in imported
+    assert not imported & heavy

@@ -9,9 +9,8 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,28 +21,13 @@ from jobs.files.store import Store
 from pipeline.launch import launch
 from pipeline.state.activity import read_activity
 from tests.grids import finished_files, grid_records, tiny
+from tests.sessions import PATIENCE_S, await_empty, started
 
 SLOW_ENOUGH = ["train.epochs=3", "cluster=local"]
-PATIENCE_S = 120.0
 
 
-@contextlib.contextmanager
-def _launched(results: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
-    """The launch as a user starts it, in a session of its own so that its processes can be counted."""
-    command = [sys.executable, "-m", "pipeline.launch", *tiny(results, *SLOW_ENOUGH, *more)]
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # A shell's background jobs, and all that they start, ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+def _launched(results: Path, *more: str) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+    return started(["pipeline.launch", *tiny(results, *SLOW_ENOUGH, *more)])
 
 
 def _await(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
@@ -62,15 +46,6 @@ def _worker_pid(results: Path, stage: str) -> int | None:
         if begun and len(re.findall(r"INFO end|failed ", text)) < len(begun):
             return int(begun[-1])
     return None
-
-
-def _session_is_empty(session: int) -> bool:
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it ended while we looked
-            fields = stat.read_text().rpartition(")")[2].split()
-            if int(fields[3]) == session and fields[0] not in "ZX":
-                return False
-    return True
 
 
 def _finish(results: Path, expected: pa.Table) -> None:
@@ -107,15 +82,8 @@ def test_kill_9_of_the_launcher_anywhere(tmp_path: Path, undisturbed_records: pa
         time.sleep(choose.uniform(0, 2.5))  # from the first epoch to the last shard
         process.kill()
         process.wait()
-        _await_empty(process.pid)  # no worker outlives its launch
+        await_empty(process.pid)  # no worker outlives its launch
     _finish(tmp_path, undisturbed_records)
-
-
-def _await_empty(session: int) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not _session_is_empty(session):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("stage", ["train", "certify"])
@@ -166,12 +134,12 @@ def test_status_sees_the_launch_at_work(tmp_path: Path) -> None:
     assert not read_activity(Store(tmp_path), "tiny").running
 
 
-def test_ctrl_c_ends_the_workers_and_says_how_to_go_on(tmp_path: Path, undisturbed_records: pa.Table) -> None:
+def test_ctrl_c_ends_the_workers_and_says_how_to_resume(tmp_path: Path, undisturbed_records: pa.Table) -> None:
     with _launched(tmp_path) as process:
         _await(lambda: _worker_pid(tmp_path, "train"), process)
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 130
-        assert "run the same command again to resume" in errors
-        _await_empty(process.pid)
+        assert errors.endswith("interrupted; run the same command again to resume\n")
+        await_empty(process.pid)
     _finish(tmp_path, undisturbed_records)
