@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from analysis.models import CertifiedGrid, CertifiedModel
 from jobs.errors import RecordError
-from smoothing.bounds import can_certify, clopper_pearson_lower, min_samples_to_certify
+from smoothing.bounds import MIN_ALPHA, can_certify, clopper_pearson_lower, min_samples_to_certify
 from smoothing.radius import ABSTAIN, certified_radius
 
 _VOTES_STAND = {"full", "wrong_class", "abstain"}
@@ -31,6 +31,8 @@ def at_alpha(grid: CertifiedGrid, alpha: float) -> CertifiedGrid:
         RecordError: The records contain no votes, or sampling was stopped by a bound at the old alpha:
             then the number of draws depends on the old alpha.
     """
+    if alpha < MIN_ALPHA:
+        raise RecordError(f"alpha={alpha} is too small: no bound is sound below {MIN_ALPHA}")
     return replace(grid, models=tuple(_model_at_alpha(model, alpha) for model in grid.models))
 
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
+import shutil
 import socket
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from jobs.errors import DiskFullError
+
+_NO_ROOM = 1 << 20  # bytes
 
 STALE_AFTER_S = 3600.0
 """A temporary file this old belongs to a writer that was killed: no write takes as long."""
@@ -30,6 +36,9 @@ def write_atomically(
         write: Writes the content to the path it is given.
         check: Reads it back from the path it is given and raises if it is not right; None for no check.
         replace: False leaves a file alone that is there already: the first writer's stays.
+
+    Raises:
+        DiskFullError: There is no room; names the folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
@@ -43,6 +52,12 @@ def write_atomically(
         else:
             _link_unless_there(temporary, path)
         _flush_to_disk(path.parent)
+    except Exception as error:
+        if _is_for_want_of_room(error, path.parent):
+            raise DiskFullError(
+                errno.ENOSPC, f"the disk or quota is full, {path.name} was not written; make room in", str(path.parent)
+            ) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -50,6 +65,13 @@ def write_atomically(
 def write_text(path: Path, text: str, check: Callable[[Path], object] | None = None) -> None:
     """Write text atomically, in UTF-8."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), check)
+
+
+def _is_for_want_of_room(error: Exception, folder: Path) -> bool:
+    """Whether a full disk is behind an error: torch's writer raises its own, which does not say so."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+    return isinstance(error, RuntimeError) and shutil.disk_usage(folder).free < _NO_ROOM
 
 
 def write_json(path: Path, content: Any) -> None:

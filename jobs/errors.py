@@ -41,3 +41,7 @@ class FailedElsewhereError(RuntimeError):
 
 class TrainingDivergedError(RuntimeError):
     """The training loss is not finite any more."""
+
+
+class DiskFullError(OSError):
+    """Nothing more can be written to a folder: its disk or quota is full."""

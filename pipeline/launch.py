@@ -30,6 +30,7 @@ from pipeline.local.executor import LocalExecutor
 from pipeline.local.gpus import visible_gpus
 from pipeline.plan import Plan, plan
 from pipeline.request.config import LaunchConfig, parse_launch
+from pipeline.request.lengths import notes
 from pipeline.sources import bring_in, check_checkpoints, check_data
 from pipeline.state import queue
 from pipeline.state.activity import Activity, read_queue, slurm_activity, units_of
@@ -53,11 +54,9 @@ def launch(values: dict[str, Any]) -> int:
     store = Store(config.results)
     check_launchable(store, config.manifest.grid)
     try:
+        _check(config, store)
         if config.dry_run:
             return _dry_run(config, store)
-        check_data(config)
-        check_checkpoints(config, store)
-        check_writable(store.root, "results", subfolders=("runs", "grids"))
         with filelock.FileLock(store.launch_lock_path()).acquire(timeout=_LOCK_PATIENCE_S):
             exit_code = _launch_locked(config, store)
     except filelock.Timeout:
@@ -76,6 +75,20 @@ def launch(values: dict[str, Any]) -> int:
         assert config.slurm is not None
         return max(exit_code, follow(config.manifest, store, poll_s=config.slurm.poll_s))
     return exit_code
+
+
+def _check(config: LaunchConfig, store: Store) -> None:
+    """Raise ConfigError where the machine, the data or the files rule the launch out; print what is worth a note."""
+    cluster = config.cluster
+    if cluster.device == "cuda" and cluster.kind != "slurm" and not visible_gpus():
+        raise ConfigError(
+            ["cluster.device: cuda, but this machine has no GPU to use (nvidia-smi, CUDA_VISIBLE_DEVICES); take auto"]
+        )
+    check_data(config)
+    check_checkpoints(config, store)
+    check_writable(store.root, "results", subfolders=("runs", "grids"), touch=not config.dry_run)
+    for note in notes(config.manifest):
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _with_kind(config: LaunchConfig) -> LaunchConfig:

@@ -16,6 +16,10 @@ from scipy import special
 
 RELATIVE_SLACK = 1e-12
 
+MIN_ALPHA = 1e-30
+"""Smallest error probability of a bound. Far below it scipy's inverse of the incomplete beta function errs upwards
+and may be nan; nothing sensible needs less."""
+
 Counts = npt.ArrayLike
 FloatArray = npt.NDArray[np.float64]
 
@@ -28,7 +32,7 @@ def clopper_pearson_lower(
     Args:
         counts: Successes k, integers in [0, num_samples]; any shape that broadcasts.
         num_samples: Trials n, integers >= 1.
-        alpha: Error probability in (0, 1).
+        alpha: Error probability, at least MIN_ALPHA and below 1.
         total_variation: Total variation distance between a trial as drawn and the ideal one, whose
             probability is bounded; subtracted from the bound.
 
@@ -58,7 +62,7 @@ def clopper_pearson_upper(counts: Counts, num_samples: Counts, alpha: float) -> 
     Args:
         counts: Successes k, integers in [0, num_samples]; any shape that broadcasts.
         num_samples: Trials n, integers >= 1.
-        alpha: Error probability in (0, 1).
+        alpha: Error probability, at least MIN_ALPHA and below 1.
 
     Returns:
         The bound for each k, in (0, 1]; 1 where k = n. Float64, the broadcast shape.
@@ -108,7 +112,10 @@ def min_count_for(probability: float, num_samples: int, alpha: float) -> int | N
 @functools.cache  # asked once for every model of a grid, with the same arguments
 def can_certify(num_samples: int, alpha: float) -> bool:
     """Whether ``num_samples`` unanimous votes would certify anything at error ``alpha``."""
-    return min_count_for(0.5, num_samples, alpha) is not None
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must lie in (0, 1), got {alpha!r}")
+    # The lower bound of n unanimous votes, in closed form.
+    return bool(alpha ** (1 / num_samples) * (1.0 - RELATIVE_SLACK) >= 0.5)
 
 
 def min_samples_to_certify(alpha: float) -> int:
@@ -158,8 +165,8 @@ def top_class_p_value(count_top: int, count_second: int) -> float:
 
 def _checked(counts: Counts, num_samples: Counts, alpha: float) -> tuple[Any, Any]:
     count, total = np.broadcast_arrays(np.asarray(counts), np.asarray(num_samples))
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha must lie in (0, 1), got {alpha!r}")
+    if not MIN_ALPHA <= alpha < 1:
+        raise ValueError(f"alpha must lie in [{MIN_ALPHA}, 1), got {alpha!r}")
     if not (np.issubdtype(count.dtype, np.integer) and np.issubdtype(total.dtype, np.integer)):
         raise ValueError(f"counts must be integers, got {count.dtype} of {total.dtype}")
     if total.size and (total.min() < 1 or count.min() < 0 or (count > total).any()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -22,6 +23,7 @@ from jobs.specs.units import Unit
 FailureClass = Literal[
     "cuda_oom",
     "host_oom",
+    "disk_full",
     "timeout",
     "preempted",
     "stalled",
@@ -108,6 +110,8 @@ def classify(error: BaseException) -> FailureClass:
         return "node_fail"
     if isinstance(error, RuntimeError) and _LOST_PEER.search(str(error)):
         return "unknown"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "disk_full"
     if isinstance(error, (RecordError, CheckpointError, DataError, TrainingDivergedError, OSError)):
         return "data"
     if isinstance(error, ConfigError):

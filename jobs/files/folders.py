@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -13,18 +14,22 @@ from jobs.errors import ConfigError
 _WRITE_TRIAL = 1 << 16
 
 
-def check_writable(folder: Path, option: str, *, subfolders: Sequence[str] = ()) -> None:
+def check_writable(folder: Path, option: str, *, subfolders: Sequence[str] = (), touch: bool = True) -> None:
     """Make a folder, or say that nothing can be written there.
 
     Args:
         folder: The folder.
         option: How the user names it: results, output.
         subfolders: Those in it, where they are there already, that are written to as well.
+        touch: False makes and writes nothing: permissions alone are looked at.
 
     Raises:
         ConfigError: It is a file, may not be written to, or its disk is full.
     """
     try:
+        if not touch:
+            _check_permissions(folder)
+            return
         folder.mkdir(parents=True, exist_ok=True)
         for place in (folder, *(folder / name for name in subfolders)):
             if place.exists():
@@ -46,3 +51,11 @@ def is_own(path: Path) -> bool:
     """Whether a path belongs to this user, and nobody else may write it."""
     status = path.stat()
     return status.st_uid == os.getuid() and not status.st_mode & 0o022
+
+
+def _check_permissions(folder: Path) -> None:
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))

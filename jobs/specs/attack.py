@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from jobs.datasets import Split
 from jobs.specs.keys import AtLeastOne, Length, Positive, PositiveLength, Seed, decimal, digest
 from jobs.validation import STRICT
-from smoothing.bounds import top_class_p_value
+from smoothing.bounds import MIN_ALPHA, top_class_p_value
 
 TestAttack = Literal["pgd", "ddn", "vanilla", "stein", "stein_hard"]
 
@@ -33,7 +33,7 @@ class AttackSpec:
         m_test: Noise draws of the attack; 1 with vanilla, which has none.
         inverse_temperature: The factor beta of the logits in the attack's softmax.
         n: Draws of PREDICT.
-        alpha: Its error probability, in (0, 1).
+        alpha: Its error probability, in [1e-30, 1).
         precision: Arithmetic of the network.
         seed: Of all noise, together with each image's index.
     """
@@ -59,6 +59,8 @@ class AttackSpec:
             raise ValueError(f"attack=vanilla has no noise: m_test must be 1, got {self.m_test}")
         if self.attack == "stein_hard" and self.inverse_temperature != 1.0:
             raise ValueError("inverse_temperature has no effect with attack=stein_hard; leave it out")
+        if self.alpha < MIN_ALPHA:
+            raise ValueError(f"alpha={self.alpha} is too small: take at least {MIN_ALPHA}")
         if top_class_p_value(self.n, 0) > self.alpha:
             raise ValueError(
                 f"n={self.n} draws can never predict anything at alpha={self.alpha}: PREDICT abstains even from "

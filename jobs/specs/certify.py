@@ -13,9 +13,9 @@ from pydantic.dataclasses import dataclass
 from jobs.datasets import Split
 from jobs.specs.keys import AtLeastOne, Positive, PositiveLength, Seed, decimal, digest
 from jobs.validation import STRICT
-from smoothing.bounds import min_samples_to_certify
+from smoothing.bounds import MIN_ALPHA, min_samples_to_certify
 from smoothing.distributions import Noise
-from smoothing.sequential import Mode, StopRule, can_ever_certify
+from smoothing.sequential import Mode, StopRule, can_ever_certify, looks
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 
@@ -30,7 +30,7 @@ class CertifySpec:
         sigma_cert: Standard deviation of the smoothing noise, > 0.
         n0: Draws that select the class.
         n: Draws that bound its probability.
-        alpha: Error probability of each certificate, in (0, 1).
+        alpha: Error probability of each certificate, in [1e-30, 1); of each look, too.
         mode: paper is CERTIFY of Cohen et al. 2019, draw for draw; adaptive looks at fewer draws
             first, each look with its share of alpha (``smoothing.sequential``).
         stop_rule: With adaptive: grid stops when no further multiple of radius_step can be
@@ -68,6 +68,12 @@ class CertifySpec:
         return self
 
     def _problems(self) -> Iterator[str]:
+        smallest = min(look.alpha for look in looks(self.n, self.alpha, self.mode))
+        if smallest < MIN_ALPHA:
+            yield (
+                f"alpha={self.alpha} is too small: no bound is sound below {MIN_ALPHA}, and the smallest share of a "
+                f"look is {smallest:.3g}"
+            )
         if not can_ever_certify(self.n, self.alpha, self.mode):
             yield (
                 f"n={self.n} draws can never certify anything at alpha={self.alpha}: even unanimous votes "

@@ -12,6 +12,7 @@ from jobs.specs.attack import AttackSpec
 from jobs.specs.indices import IndexRange
 from jobs.specs.runs import Place, Run
 from jobs.validation import build, collect
+from pipeline.request.lengths import task_problems
 
 
 def expand_attacks(runs: Sequence[Run], attack: Mapping[str, Any], data: Mapping[str, str | None]) -> tuple[Run, ...]:
@@ -39,6 +40,7 @@ def expand_attacks(runs: Sequence[Run], attack: Mapping[str, Any], data: Mapping
             fields["sigma"] = run.task.sigma
         spec = collect(problems, AttackSpec, fields, where="attack")
         if spec is not None:
+            problems += task_problems(run.train, spec)
             indices = image_indices(run.train.dataset, spec.split, index_values, data, where="attack.indices")
             attacked = Run(train=run.train, task=spec, indices=indices)
             found.setdefault(attacked.place, attacked)

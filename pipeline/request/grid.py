@@ -17,6 +17,7 @@ from jobs.specs.train import TrainSpec
 from jobs.validation import STRICT, collect, unknown_choice
 from pipeline.request.axes import expand_attacks, image_indices, product_of
 from pipeline.request.checkpoints import sha256_of
+from pipeline.request.lengths import task_problems, train_problems
 
 _AXES = [*(field.name for field in fields(TrainSpec) if field.name != "checkpoint_sha256"), "sigma_cert", "checkpoint"]
 
@@ -150,6 +151,9 @@ def _run(
     train = collect(problems, TrainSpec, values, where="train")
     certify_values["train_key"] = train.key if train else ""
     certify = collect(problems, CertifySpec, certify_values, where="certify")
+    if train is not None:
+        problems += train_problems(train)
+        problems += task_problems(train, certify) if certify else []
     if train is None or certify is None or problems:
         raise ConfigError(problems)
     indices = image_indices(train.dataset, certify.split, index_values, data, where="certify.indices")

@@ -64,6 +64,14 @@ def test_high_probability_accuracy_gives_away_false_certificates() -> None:
     assert frame["high_probability"][0] == pytest.approx((300 - max_false_certificates(300, ALPHA, 0.005)) / 300)
 
 
+def test_the_error_of_high_probability_accuracy_is_shared_by_the_models() -> None:
+    """300 images at rho = 0.01: two false certificates for one model, three for five, of which each has a fifth."""
+    assert (max_false_certificates(300, ALPHA, 0.01), max_false_certificates(300, ALPHA, 0.01 / 5)) == (2, 3)
+    five = grid(*(voted(f"m{number}", [1000] * 300) for number in range(5)))
+    frame = envelope_frame(compare(five), [0.1], LEVELS)
+    assert frame["high_probability"][0] == pytest.approx(297 / 300)
+
+
 def test_the_band_is_for_all_models_searched() -> None:
     models = [voted(f"m{number}", [900] * 50) for number in range(5)]
     frame = envelope_frame(compare(grid(*models)), [0.0], LEVELS)
@@ -175,3 +183,8 @@ def test_nor_where_sampling_was_stopped_on_a_bound() -> None:
 def test_nor_to_one_that_n_cannot_reach() -> None:
     with pytest.raises(RecordError, match="can never certify anything at this alpha, which needs n >="):
         at_alpha(grid(voted("one", [9, 10], n=10, alpha=0.01)), 1e-5)
+
+
+def test_no_alpha_is_chosen_below_what_bounds_allow() -> None:
+    with pytest.raises(RecordError, match="no bound is sound below 1e-30"):
+        at_alpha(GRID, 1e-31)

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from jobs.atomic import STALE_AFTER_S, read_json, remove_stale_temporaries, set_aside, write_atomically, write_json
+from jobs.errors import DiskFullError
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
@@ -83,3 +87,27 @@ def test_content_is_on_the_disk_and_checked_before_it_gets_its_name(
     monkeypatch.setattr(os, "replace", watch_replace)
     write_atomically(tmp_path / "file", lambda path: path.write_text("x"), lambda path: events.append("checked"))
     assert events == ["file on disk", "checked", "named", "folder on disk"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EDQUOT, "quota")])
+def test_a_full_disk_is_named_with_its_folder(tmp_path: Path, error: OSError) -> None:
+    def full(temporary: Path) -> None:
+        temporary.write_text("ha")
+        raise error
+
+    with pytest.raises(DiskFullError, match=rf"is full, file was not written; make room in.*{tmp_path.name}"):
+        write_atomically(tmp_path / "file", full, Path.stat)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_writer_that_hides_the_full_disk_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.save raises a RuntimeError of its own. The same error on a disk with room is what it says."""
+
+    def write(temporary: Path) -> None:
+        raise RuntimeError("unexpected pos 64 vs 0")
+
+    with pytest.raises(RuntimeError, match="unexpected pos"):
+        write_atomically(tmp_path / "file", write, Path.stat)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+    with pytest.raises(DiskFullError):
+        write_atomically(tmp_path / "file", write, Path.stat)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -13,11 +14,13 @@ import torch
 
 from configs.composition import compose_config
 from jobs import attack
-from jobs.datasets import load_images
+from jobs.datasets import dataset_info, load_images
 from jobs.errors import ConfigError, RecordError
 from jobs.files import records
 from jobs.files.attack_records import ATTACK
 from jobs.files.store import Store
+from jobs.networks import checkpoint
+from jobs.networks.classifier import build_classifier
 from jobs.specs.attack import AttackSpec
 from jobs.specs.indices import IndexRange
 from jobs.specs.runs import Run
@@ -26,7 +29,8 @@ from jobs.validation import build
 from pipeline.launch import launch
 from pipeline.status import status
 from smoothing.certify import LabelledImage, predict
-from smoothing.counts import LogitsError
+from smoothing.counts import LogitsError, class_counts
+from smoothing.noise import NoiseStream
 from tests.grids import tiny
 from tests.jobs.units import PGD_RUN, RESOURCES, train_here
 
@@ -93,6 +97,42 @@ def test_records_say_what_was_done(trained: Store, change: dict[str, Any]) -> No
     assert pc.min(table["distance"]).as_py() >= 0
     assert 0 < pc.max(table["distance"]).as_py() <= 0.5
     assert table["correct"].to_pylist() == pc.equal(table["prediction"], table["label"]).to_pylist()
+
+
+def test_attack_and_predict_draw_from_streams_of_their_own() -> None:
+    """PREDICT would be asked about just the noise that the attack was made for."""
+    spec = _spec(seed=3, m_test=4)
+    image = LabelledImage(index=7, label=0, image_CHW=torch.zeros(1, 8, 8))
+    blocks = {name: NoiseStream(seed=3, index=7, stage=name).block(0, (1, 8, 8)) for name in ("attack", "prediction")}
+    assert not np.array_equal(blocks["attack"], blocks["prediction"])
+    expected = 0.25 * torch.from_numpy(blocks["attack"][:4]).unsqueeze(1)
+    assert torch.equal(attack._noise(image, spec), expected)
+
+
+def test_predict_s_votes_are_those_of_its_own_stream(tmp_path: Path) -> None:
+    """Of a classifier whose votes spread over the classes, so that other noise shows; epsilon 0 leaves images alone."""
+    store = Store(tmp_path)
+    torch.manual_seed(0)
+    classifier = build_classifier(PGD_RUN.train.architecture, dataset_info("digits")).eval()
+    last = list(classifier.parameters())[-1]
+    last.data.zero_()
+    checkpoint.save_classifier(store.checkpoint_path(PGD_RUN.train.key), classifier, PGD_RUN.train)
+    table = _attack(store, _spec(epsilon=0.0, sigma=1.0), IndexRange(start=5, stop=6))
+    image_CHW = torch.from_numpy(load_images("digits", "test").image(5))
+    expected = {
+        stage: class_counts(
+            classifier,
+            image_CHW,
+            sigma=1.0,
+            num_samples=100,
+            num_classes=10,
+            stream=NoiseStream(seed=0, index=5, stage=stage),
+            batch_size=1000,
+        ).tolist()
+        for stage in ("prediction", "attack")
+    }
+    assert expected["prediction"] != expected["attack"]
+    assert table["counts"].to_pylist() == [expected["prediction"]]
 
 
 @pytest.mark.parametrize("kind", ["pgd", "ddn", "stein", "vanilla"])

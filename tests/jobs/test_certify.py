@@ -8,9 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import torch
 
 from jobs import certify
-from jobs.datasets import dataset_info
+from jobs.datasets import dataset_info, load_images
 from jobs.errors import CheckpointError, ConfigError
 from jobs.files import records
 from jobs.files.failures import classify
@@ -18,9 +19,12 @@ from jobs.files.layouts import spec_metadata
 from jobs.files.store import Store
 from jobs.networks import checkpoint
 from jobs.networks.classifier import build_classifier
+from jobs.networks.inference import for_inference
 from jobs.specs.indices import IndexRange, partition
 from jobs.specs.runs import Run
 from smoothing.bounds import clopper_pearson_lower
+from smoothing.counts import class_counts
+from smoothing.noise import NoiseStream
 from tests.jobs.test_train import Killed
 from tests.jobs.units import GAUSSIAN_RUN, PGD_RUN, RESOURCES, certify_here
 
@@ -168,6 +172,33 @@ def test_a_finished_shard_is_not_touched(store: Store) -> None:
 def test_a_missing_checkpoint_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such checkpoint; launch again to train it"):
         certify_here(Store(tmp_path), RUN, ALL)
+
+
+def test_votes_are_those_of_the_seed_in_the_spec(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    torch.manual_seed(0)
+    classifier = build_classifier(RUN.train.architecture, dataset_info(RUN.train.dataset)).eval()
+    checkpoint.save_classifier(store.checkpoint_path(RUN.train.key), classifier, RUN.train)
+    image_CHW = torch.from_numpy(load_images("digits", "test").image(4))
+    found = []
+    for seed in (0, 1):
+        task = replace(RUN.certify, seed=seed, sigma_cert=1.0)
+        run = replace(RUN, task=task)
+        certify_here(store, run, IndexRange(start=4, stop=5))
+        (shard,) = store.finished_shards(run.place)
+        (row,) = records.read_records(store.shard_path(run.place, shard)).to_pylist()
+        expected = class_counts(
+            for_inference(classifier, "float32", torch.device("cpu")),
+            image_CHW,
+            sigma=1.0,
+            num_samples=task.n,
+            num_classes=10,
+            stream=NoiseStream(seed=seed, index=4, stage="estimation"),
+            batch_size=1000,
+        )
+        assert row["counts"] == expected.tolist()
+        found.append(row["counts"])
+    assert found[0] != found[1]
 
 
 def test_logits_that_are_not_finite_end_the_shard_and_leave_records_alone(tmp_path: Path) -> None:

@@ -43,6 +43,36 @@ def test_a_dry_run_touches_nothing(tmp_path: Path, capsys: pytest.CaptureFixture
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.dataset=imagenet", "model=resnet50"], "data.imagenet: "),
+        (["train.dataset=cifar10_images", "model=cifar_resnet20", "data.cifar10_images=nowhere"], "no folder nowhere"),
+        (["+train.checkpoint={file}"], "train.checkpoint: {file}: cannot be read"),
+        (["results={file}/sub"], "results: cannot write to {file}/sub"),
+    ],
+)
+def test_a_dry_run_checks_what_a_launch_checks(
+    tmp_path: Path, overrides: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("no checkpoint")
+    given = [override.format(file=file) for override in overrides]
+    assert _launch(tmp_path / "results", "dry_run=true", *given) == 2
+    assert message.format(file=file) in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("dry_run", ["true", "false"])
+def test_a_gpu_that_is_not_there_is_bad_configuration(
+    tmp_path: Path, dry_run: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert _launch(tmp_path / "results", "cluster.device=cuda", f"dry_run={dry_run}") == 2
+    assert "cluster.device: cuda, but this machine has no GPU to use" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
+
+
 def test_more_images_re_use_those_that_are_there(results: Path, undisturbed_records: pa.Table) -> None:
     before = finished_files(results)
     assert _launch(results, "certify.indices.stop=30") == 0

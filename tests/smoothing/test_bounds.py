@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from fractions import Fraction
 from math import comb
@@ -12,6 +13,7 @@ import pytest
 from scipy import stats
 
 from smoothing.bounds import (
+    MIN_ALPHA,
     can_certify,
     clopper_pearson_lower,
     clopper_pearson_upper,
@@ -45,7 +47,7 @@ def test_no_success_proves_nothing_and_no_failure_excludes_nothing(num_samples: 
     assert clopper_pearson_upper(num_samples, num_samples, 0.001) == 1.0
 
 
-@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("alpha", [MIN_ALPHA, *ALPHAS])
 @pytest.mark.parametrize(("count", "num_samples"), EXTREMES)
 def test_lower_bound_never_exceeds_the_exact_one_and_is_close(count: int, num_samples: int, alpha: float) -> None:
     bound = float(clopper_pearson_lower(count, num_samples, alpha))
@@ -277,3 +279,10 @@ def test_min_count_refuses_what_the_bound_refuses(num_samples: int, alpha: float
 def test_fewest_samples_refuses_an_alpha_outside_0_1(alpha: float) -> None:
     with pytest.raises(ValueError, match="alpha must lie"):
         min_samples_to_certify(alpha)
+
+
+@pytest.mark.parametrize("alpha", [9.9e-31, 1e-200, 1e-320, 0.0, 1.0, math.nan])
+def test_an_alpha_where_the_inverse_errs_is_refused(alpha: float) -> None:
+    for bound in (clopper_pearson_lower, clopper_pearson_upper):
+        with pytest.raises(ValueError, match=r"alpha must lie in \[1e-30, 1\)"):
+            bound(990, 1000, alpha)

@@ -174,3 +174,20 @@ def test_attacks_follow_the_gradient(attack: str) -> None:
 def test_gradient_free_attacks_follow_steins_estimate(attack: str, hard: bool) -> None:
     expected = SteinEstimator(sigma=0.5, hard=hard, inverse_temperature=2.0)
     assert gradient_estimator(attack, sigma=0.5, inverse_temperature=2.0) == expected
+
+
+@pytest.mark.parametrize("name", ["pgd", "stein"])
+def test_a_prediction_is_made_at_the_estimators_temperature(name: str) -> None:
+    """One draw is sure of class 0, two lean to class 1: the mean softmax says 0 at beta 1, the votes' 1 at beta 50."""
+    logits_MBK = torch.tensor([[[4.0, 0.0]], [[0.0, 0.4]], [[0.0, 0.4]]])
+    noise_MBCHW = torch.arange(3.0).view(3, 1, 1, 1, 1)
+
+    def classifier(inputs_BCHW: Tensor) -> Tensor:
+        return logits_MBK[inputs_BCHW.flatten().long(), 0]
+
+    points = torch.zeros(1, 1, 1, 1)
+    found = {}
+    for beta in (1.0, 50.0):
+        estimator = gradient_estimator(name, sigma=SIGMA, inverse_temperature=beta)
+        found[beta] = estimator.prediction(classifier, points, noise_MBCHW).tolist()
+    assert found == {1.0: [0], 50.0: [1]}

@@ -202,6 +202,19 @@ def test_curtailment_stops_at_the_first_check_after_hope_is_gone() -> None:
     assert allowed < certificate.counts.sum() <= allowed + PAPER.n // 32
 
 
+@pytest.mark.parametrize("procedure", [PAPER, GRID])
+def test_hope_is_gone_with_the_first_vote_too_many(procedure: Procedure) -> None:
+    """With exactly as many votes lost as the look at n allows, unanimous further votes still certify."""
+    rules, last = DecisionRules(procedure, SIGMA), procedure.looks[-1]
+    needed = min_count_for(0.5, last.num_samples, last.alpha)
+    assert needed is not None
+    allowed = last.num_samples - needed
+    num_samples = last.num_samples - 1
+    assert clopper_pearson_lower(last.num_samples - allowed, last.num_samples, last.alpha) >= 0.5
+    assert not rules.is_hopeless(num_samples - allowed, num_samples)
+    assert rules.is_hopeless(num_samples - allowed - 1, num_samples)
+
+
 def test_labels_are_needed_where_wrong_classes_stop() -> None:
     with pytest.raises(ValueError, match="needs to know the label"):
         Sampling(DecisionRules(replace(PAPER, stop_wrong=True), SIGMA))

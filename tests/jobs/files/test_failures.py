@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 import torch
 
-from jobs.errors import CheckpointError, ConfigError, FailedElsewhereError, RecordError, TrainingDivergedError
+from jobs.errors import (
+    CheckpointError,
+    ConfigError,
+    DiskFullError,
+    FailedElsewhereError,
+    RecordError,
+    TrainingDivergedError,
+)
 from jobs.files import failures
 from jobs.files.store import Store
 from jobs.processes import worker
@@ -32,6 +40,8 @@ UNITS: list[Unit] = [TrainUnit(train=PGD_RUN.train), SHARD, AggregateUnit(grid="
         (RuntimeError("No CUDA GPUs are available"), "node_fail"),
         (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), "bug"),
         (MemoryError(), "host_oom"),
+        (OSError(errno.ENOSPC, "No space left on device"), "disk_full"),
+        (DiskFullError(errno.ENOSPC, "the disk or quota is full"), "disk_full"),
         (OSError(28, "No space left on device"), "data"),
         (RecordError("x"), "data"),
         (CheckpointError("x"), "data"),

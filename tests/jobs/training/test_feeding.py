@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import RandomResizedCrop
 
@@ -41,6 +42,25 @@ def test_each_image_is_cut_from_its_own_place_and_mirrored() -> None:
         padded[:, PADDING : PADDING + 6, PADDING : PADDING + 5] = images[index]
         cut = padded[:, tops[index] : tops[index] + 6, lefts[index] : lefts[index] + 5]
         assert torch.equal(found[index], cut.flip(2) if flips[index] else cut)
+
+
+def test_every_offset_of_a_crop_is_drawn_and_half_of_the_images_are_mirrored() -> None:
+    """A picture whose pixels are all different tells where it was cut, and whether it was mirrored."""
+    num_images, size = 2000, 10
+    ramp = np.arange(1, size * size + 1, dtype=np.uint8).reshape(1, 1, size, size)
+    images = ArrayImages(levels=np.repeat(ramp, num_images, axis=0), labels=np.arange(num_images))
+    epoch = _epoch(MemoryLoader(images, "crop_flip", CPU), Share())
+    found_BHW = (torch.cat([inputs for _, inputs, _ in epoch])[:, 0] * 255).round().int()
+    row, column = found_BHW[:, size // 2, size // 2], found_BHW[:, size // 2, size // 2 - 1]
+    mirrored = row < column
+    tops = (row - 1) // size - size // 2 + PADDING
+    # The column in the image of the pixel at size // 2 of the cut, seen from the left or mirrored.
+    lefts = (row - 1) % size - torch.where(mirrored, size - 1 - size // 2, size // 2) + PADDING
+    for offsets in (tops, lefts):
+        counts = torch.bincount(offsets, minlength=2 * PADDING + 1)
+        assert len(counts) == 2 * PADDING + 1
+        assert counts.min() > num_images / (2 * PADDING + 1) / 2
+    assert 0.45 < mirrored.float().mean() < 0.55  # nine standard deviations of 2,000 coins are 0.1
 
 
 def _images(num_images: int = 23) -> ArrayImages:
@@ -103,6 +123,18 @@ def test_images_from_disk_are_each_a_function_of_seed_and_index(photographs: Tre
         assert torch.equal(ours[1], theirs[1])
         assert torch.equal(ours[2], theirs[2])
     assert not np.array_equal(random_resized(photographs, 0, 1), random_resized(photographs, 0, 2))
+
+
+def test_images_from_disk_are_mirrored_at_random(tmp_path: Path) -> None:
+    """Brightness grows from left to right in the file, and so in every part of it: unless it is mirrored."""
+    make_tree(tmp_path, per_class={"train": 1, "val": 1}, size=(60, 50), classes=("a",))
+    ramp = np.broadcast_to(np.linspace(0, 255, 60).astype(np.uint8)[None, :, None], (50, 60, 3))
+    Image.fromarray(np.ascontiguousarray(ramp)).save(next(tmp_path.glob("train/a/*")))
+    tree = replace(imagenet.TREE, num_classes=1, num_images=None, image_shape=(3, 32, 32))
+    images = tree.open_split("train", tmp_path)
+    found = [random_resized(images, 0, seed).astype(int)[0] for seed in range(100)]
+    mirrored = sum(int(part[:, 0].sum() > part[:, -1].sum()) for part in found)
+    assert 30 <= mirrored <= 70  # four standard deviations
 
 
 def test_shares_from_disk_make_up_the_batch_of_one_process(photographs: TreeImages) -> None:

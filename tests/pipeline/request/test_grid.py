@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from jobs.errors import ConfigError
 from jobs.specs.runs import Manifest
+from jobs.specs.train import TrainSpec
+from jobs.training.schedules import epsilon_at
+from jobs.validation import build
 from pipeline.request.grid import GridConfig, expand
+from pipeline.request.lengths import notes
 
 TRAIN: dict[str, Any] = {
     "dataset": "digits",
@@ -141,3 +146,79 @@ def test_the_problems_of_all_blocks_are_reported_at_once() -> None:
 def test_a_grid_s_name_must_be_fit_for_a_folder(name: str) -> None:
     with pytest.raises(ValueError, match="name"):
         GridConfig(name=name, blocks=[])
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"method": "gaussian", "sigma": 30.6}, "train.sigma: 30.6 is too long .* in pixels of 0 to 255 is 0.12"),
+        ({"method": "gaussian", "sigma": 0.25, "sigma_cert": 64}, "certify.sigma_cert: 64 .* of 0 to 255 is 0.251"),
+        ({**PGD, "sigma": 0.25, "epsilon": 64}, "train.epsilon: 64 .* is 0.251; the published .* eps_64 have 0.25"),
+        ({**PGD, "sigma": 0.25, "epsilon": 8.1}, "no two of digits are farther apart than 8; "),
+    ],
+)
+def test_a_length_in_other_units_is_refused_with_its_value_beside_it(block: dict[str, Any], message: str) -> None:
+    assert re.search(message, _problems(block))
+
+
+def test_lengths_of_the_field_are_taken() -> None:
+    blocks = [{**PGD, "sigma": [0.12, 1.0, 2.0], "epsilon": [0.01, 2.0, 4.0]}, {"method": "gaussian", "sigma": 8.0}]
+    assert len(_expand(*blocks).runs) == 10
+
+
+@pytest.mark.parametrize(
+    ("warmup", "warmup_epochs", "is_reached"),
+    [("paper", 0, True), ("paper", 4, True), ("paper", 5, False), ("published", 5, True), ("published", 6, False)],
+)
+def test_a_warmup_that_never_reaches_epsilon_is_refused(warmup: str, warmup_epochs: int, is_reached: bool) -> None:
+    """The last of five epochs has number 4."""
+    block = {**PGD, "sigma": 0.25, "epsilon": 0.5, "epochs": 5, "warmup_epochs": warmup_epochs, "warmup": warmup}
+    if is_reached:
+        (run,) = _expand(block).runs
+        assert epsilon_at(run.train, 4) == 0.5
+    else:
+        assert "never reaches 0.5" in _problems(block)
+
+
+def test_a_spec_that_a_launch_refuses_can_still_be_read() -> None:
+    values = {**TRAIN, **PGD, "sigma": 100.0, "epsilon": 50.0, "warmup_epochs": 10}
+    assert build(TrainSpec, values, where="train").epsilon == 50.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"alpha": 1e-31}, "certify: alpha=1e-31 is too small: no bound is sound below 1e-30"),
+        (
+            {"alpha": 2e-30, "mode": "adaptive", "stop_rule": "curve", "radius_step": 0.1, "n": 4000},
+            "share of a look is 2.5e-32",
+        ),
+    ],
+)
+def test_an_alpha_below_what_bounds_allow_is_refused(change: dict[str, Any], message: str) -> None:
+    assert re.search(message, _problems({"method": "gaussian", "sigma": 0.25}, certify=change))
+
+
+def test_what_can_be_launched_but_deserves_a_word_is_noted() -> None:
+    block = {**PGD, "sigma": 0.25, "epsilon": 127 / 255, "batch_size": 5000}
+    batch, epsilon = notes(_expand(block))
+    assert batch == "train.batch_size=5000 is more than the 1297 training images of digits: an epoch is one step"
+    assert epsilon.startswith("train.epsilon=0.498039 is 127/255; the published models called eps_127 have 127/256")
+    assert not list(notes(_expand({**PGD, "sigma": 0.25, "epsilon": [0.25, 127 / 256, 255 / 256, 1.0, 2.0]})))
+
+
+def test_attacks_in_another_precision_than_certification_are_noted() -> None:
+    grid = GridConfig(name="g", blocks=[{"method": "gaussian", "sigma": 0.25}])
+    attack: dict[str, Any] = {
+        "attack": "pgd",
+        "epsilon": 0.5,
+        "num_steps": 2,
+        "m_test": 1,
+        "n": 100,
+        "alpha": 0.001,
+        "seed": 0,
+    }
+    attack["indices"] = {"start": 0}
+    (note,) = notes(expand(grid, TRAIN, {**CERTIFY, "precision": "bfloat16"}, attack=attack))
+    assert note.startswith("attacks and their PREDICT run in float32, certification in bfloat16")
+    assert not list(notes(expand(grid, TRAIN, CERTIFY, attack=attack)))

@@ -1,0 +1,77 @@
+"""Lengths and schedules that a launch refuses or notes. No spec forbids them, since stored results may have them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from jobs.datasets import dataset_info
+from jobs.specs.attack import AttackSpec
+from jobs.specs.runs import Manifest, Task
+from jobs.specs.train import TrainSpec
+from jobs.training.schedules import epsilon_at
+
+LEVELS = 255
+LONGEST = 8.0
+"""No sigma or epsilon of this field is longer, and as a length of pixels of 0 to 255 it would be 0.03."""
+
+_PUBLISHED = {64: 64 / 256, 127: 127 / 256, 255: 255 / 256, 512: 512 / 256}
+"""What the published code makes of the epsilons in the names of its folders."""
+
+
+def train_problems(spec: TrainSpec) -> Iterator[str]:
+    """What is wrong with the lengths and the warm-up of a training that is to be launched."""
+    yield from _length_problems(spec, "train.sigma", spec.sigma)
+    yield from _length_problems(spec, "train.epsilon", spec.epsilon)
+    last = epsilon_at(spec, spec.epochs - 1)
+    if spec.checkpoint_sha256 is None and last < spec.epsilon:
+        more = "<=" if spec.warmup == "published" else "<"
+        yield (
+            f"train.warmup_epochs: {spec.warmup_epochs} with train.epochs={spec.epochs} ends at epsilon {last:g} and "
+            f"never reaches {spec.epsilon:g}; take warmup_epochs {more} epochs"
+        )
+
+
+def task_problems(train: TrainSpec, task: Task) -> Iterator[str]:
+    """What is wrong with the lengths of a certification or an attack."""
+    if isinstance(task, AttackSpec):
+        yield from _length_problems(train, "attack.sigma", task.sigma)
+        yield from _length_problems(train, "attack.epsilon", task.epsilon)
+    else:
+        yield from _length_problems(train, "certify.sigma_cert", task.sigma_cert)
+
+
+def notes(manifest: Manifest) -> Iterator[str]:
+    """What a person should see of a grid that can be launched."""
+    for spec in manifest.models.values():
+        info = dataset_info(spec.dataset)
+        size = info.num_images["train"]
+        if spec.checkpoint_sha256 is None and not info.any_size and spec.batch_size > size:
+            yield (
+                f"train.batch_size={spec.batch_size} is more than the {size} training images of {spec.dataset}: "
+                "an epoch is one step"
+            )
+        for published, value in _PUBLISHED.items():
+            if spec.epsilon not in (value, 1.0, 2.0) and math.isclose(spec.epsilon, published / LEVELS, abs_tol=5e-4):
+                yield (
+                    f"train.epsilon={spec.epsilon:g} is {published}/255; the published models called eps_{published} "
+                    f"have {published}/256 = {value:g}"
+                )
+    certified = {run.certify.precision for run in manifest.of("certify")}
+    attacked = {run.task.precision for run in manifest.of("attack")}
+    if attacked and certified != attacked:
+        yield (
+            f"attacks and their PREDICT run in {', '.join(sorted(attacked))}, certification in "
+            f"{', '.join(sorted(certified))}: these are two base classifiers, and each result holds for its own"
+        )
+
+
+def _length_problems(train: TrainSpec, name: str, value: float) -> Iterator[str]:
+    diameter = math.sqrt(math.prod(dataset_info(train.dataset).image_shape))
+    if value > min(LONGEST, diameter):
+        published = _PUBLISHED.get(round(value)) if name.endswith("epsilon") and value == round(value) else None
+        other = f"; the published models called eps_{value:g} have {published:g}" if published else ""
+        yield (
+            f"{name}: {value:g} is too long for images in [0, 1], of which no two of {train.dataset} are farther apart "
+            f"than {diameter:.3g}; a length of {value:g} in pixels of 0 to 255 is {value / LEVELS:.4g}{other}"
+        )
