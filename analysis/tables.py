@@ -98,7 +98,9 @@ def caption(comparison: Comparison, frame: pd.DataFrame, levels: Levels) -> str:
         f"{frame['single_model'][0]}.",
     ]
     if frame["n_limited"].any():
-        sentences.append(f"An asterisk ({N_LIMITED}) marks what the number of noise draws limits, not the model.")
+        sentences.append(
+            f"An asterisk ({N_LIMITED}) marks accuracies limited by the number of noise draws, not by the model."
+        )
     if frame["printed"].notna().any():
         sentences.append(
             "Paper: the envelope (and the baseline) as printed by Salman et al. 2019, on their 500 images."

@@ -1,4 +1,4 @@
-"""Certified accuracy as the exact step function it is, and the upper envelope of many."""
+"""Certified accuracy as an exact step function, and the upper envelope of several."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class AccuracyCurve:
-    """Certified accuracy of one model: r -> share of images certified correct at radius >= r.
+    """Certified accuracy of one certified model: r -> share of images certified correct at radius >= r.
 
-    Non-increasing and continuous from the left; steps down just above each of its radii.
+    Non-increasing and continuous from the left: it steps down just above each of its radii.
 
     Attributes:
         radii: The radii of the correctly certified images, ascending, float64, shape (C,).
-        num_images: All test images, N >= 1, certified or not.
+        num_images: Number of test images, certified or not, N >= 1.
     """
 
     radii: FloatArray
@@ -31,10 +31,10 @@ class AccuracyCurve:
 
     @classmethod
     def from_records(cls, correct: npt.ArrayLike, radii: npt.ArrayLike) -> AccuracyCurve:
-        """The curve of one model.
+        """The curve of one certified model.
 
         Args:
-            correct: Whether each prediction is right (an abstention is not), bool, shape (N,).
+            correct: Whether each prediction is correct (an abstention is not), bool, shape (N,).
             radii: Certified radii >= 0, shape (N,).
 
         Raises:
@@ -49,7 +49,7 @@ class AccuracyCurve:
         return cls(radii=np.sort(radius[is_correct]), num_images=radius.size)
 
     def num_certified(self, at: npt.ArrayLike) -> IntArray:
-        """How many images are certified correct at radius >= ``at``; int64, the shape of ``at``."""
+        """Number of images certified correct at radius >= ``at``; int64, the shape of ``at``."""
         below = np.searchsorted(self.radii, np.asarray(at, dtype=np.float64), side="left")
         return np.asarray(self.radii.size - below, dtype=np.int64)
 
@@ -59,15 +59,15 @@ class AccuracyCurve:
 
 
 def abstention_rate(predictions: npt.ArrayLike, stops: Sequence[str]) -> float:
-    """Share of images on which the smoothed classifier made no claim.
+    """Share of images on which the smoothed classifier abstained.
 
     Args:
-        predictions: Predicted classes, ABSTAIN for none, shape (N,), N >= 1.
-        stops: Why each image's sampling ended, length N.
+        predictions: Predicted classes or ABSTAIN, shape (N,), N >= 1.
+        stops: Why the sampling of each image ended, length N.
 
     Raises:
-        ValueError: Sampling of some images stopped early. What they would have ended as is not
-            known, whereas their certified accuracy is: early stops leave that alone.
+        ValueError: Sampling of some images stopped early, so whether they would have been abstentions is
+            unknown. (Certified accuracy is known: early stops do not change it.)
     """
     predicted = np.asarray(predictions, dtype=np.int64)
     if predicted.ndim != 1 or predicted.size == 0 or predicted.size != len(stops):
@@ -76,7 +76,7 @@ def abstention_rate(predictions: npt.ArrayLike, stops: Sequence[str]) -> float:
     if early:
         listing = ", ".join(f"{count} {stop}" for stop, count in sorted(early.items()))
         raise ValueError(
-            f"the abstention rate cannot be had from records that stopped early ({listing} of {len(stops)}); "
+            f"the abstention rate is unknown if sampling stopped early ({listing} of {len(stops)}); "
             "certify with mode=paper, stop_wrong=false and curtail=false"
         )
     return float(np.mean(predicted == ABSTAIN))
@@ -88,14 +88,14 @@ class Envelope:
 
     On the interval (breakpoints[j - 1], breakpoints[j]], with breakpoints[-1] read as -inf, the
     model ``models[winners[j]]`` certifies ``num_certified[j]`` images, the most of all models.
-    Above the last breakpoint nobody certifies anything.
+    Above the last breakpoint no model certifies anything.
 
     Attributes:
-        models: Names, in the order given; ties go to the earlier one.
+        models: Names, in the order given; ties go to the earlier model.
         breakpoints: Radii at which the count or the winner changes, ascending, shape (J,).
         num_certified: int64, shape (J,).
         winners: Indices into ``models``, int64, shape (J,).
-        num_images: Test images N, the same for all.
+        num_images: Number of test images N, the same for all models.
     """
 
     models: tuple[str, ...]
@@ -105,7 +105,7 @@ class Envelope:
     num_images: int
 
     def num_certified_at(self, at: npt.ArrayLike) -> IntArray:
-        """The envelope's count at each radius of ``at``; 0 above the last breakpoint."""
+        """The number of images certified at each radius of ``at``; 0 above the last breakpoint."""
         step = np.searchsorted(self.breakpoints, np.asarray(at, dtype=np.float64), side="left")
         return np.asarray(np.append(self.num_certified, 0)[step], dtype=np.int64)
 
@@ -114,7 +114,7 @@ class Envelope:
         return np.asarray(self.num_certified_at(at) / self.num_images, dtype=np.float64)
 
     def winner_at(self, at: float) -> str | None:
-        """The model that attains the envelope at one radius; None where nothing is certified."""
+        """The model that attains the envelope at a radius; None where nothing is certified."""
         step = int(np.searchsorted(self.breakpoints, at, side="left"))
         return self.models[int(self.winners[step])] if step < self.breakpoints.size else None
 
@@ -123,10 +123,10 @@ def upper_envelope(curves: Mapping[str, AccuracyCurve]) -> Envelope:
     """The maximum over models of certified accuracy, with its arg-max.
 
     Args:
-        curves: At least one curve by name, all over the same number of images.
+        curves: At least one curve, by name, all over the same number of images.
 
     Returns:
-        The exact envelope. Ties go to the model that comes first.
+        The exact envelope. Ties go to the earlier model.
 
     Raises:
         ValueError: No curve, or curves over different numbers of images.
@@ -137,18 +137,18 @@ def upper_envelope(curves: Mapping[str, AccuracyCurve]) -> Envelope:
     if not curves:
         raise ValueError("an envelope needs at least one curve")
     num_images = _common_num_images(list(curves.values()))
-    # In terms of counts instead of radii: the largest radius at which anyone certifies k images is
-    # the maximum over models of their k-th largest radii. That costs models x images, where looking
-    # every model up at every radius that occurs would cost models^2 x images.
+    # Computed by counts instead of radii: the largest radius at which some model certifies k images is
+    # the maximum over models of their k-th largest radii. This costs models x images; evaluating every
+    # model at every radius would cost models^2 x images.
     num_counts = max(curve.radii.size for curve in curves.values())
-    reach = np.full((len(curves), num_counts), -np.inf)  # [model, k - 1]: where it still certifies k
+    reach = np.full((len(curves), num_counts), -np.inf)  # [model, k - 1]: largest radius at which it certifies k
     for model_nr, curve in enumerate(curves.values()):
         reach[model_nr, : curve.radii.size] = curve.radii[::-1]
     best_before = np.full(num_counts, -np.inf)
-    count_ends = np.append(reach.max(axis=0)[1:], -np.inf)  # to its left someone certifies k + 1
+    count_ends = np.append(reach.max(axis=0)[1:], -np.inf)  # up to here some model certifies k + 1
     breakpoints, num_certified, winners = [], [], []
     for model_nr, reached in enumerate(reach):
-        # Of those who certify k images at a radius the first wins: it takes over where all before it end.
+        # Of the models that certify k images at a radius the first wins: a model wins beyond all before it.
         steps = np.flatnonzero((reached > best_before) & (reached > count_ends))
         breakpoints.append(reached[steps])
         num_certified.append(steps + 1)

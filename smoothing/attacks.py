@@ -1,4 +1,4 @@
-"""SmoothAdv-PGD, the vanilla PGD it is measured against, and what all attacks share.
+"""SmoothAdv-PGD, vanilla PGD, and what all attacks share.
 
 Shapes: B images, M noise draws, C H W image.
 """
@@ -19,8 +19,8 @@ PAPER_ESTIMATOR = PlugInEstimator()
 """Equation (6) by automatic differentiation, inverse temperature 1."""
 
 PROJECTION_SLACK = 1e-6
-"""Projection aims this share inside the ball, so that float32 rounding of the shortened vector
-cannot put it outside."""
+"""Projection aims inside the ball by this relative margin, so that float32 rounding of the shortened
+vector cannot put it outside."""
 
 
 def smoothadv_pgd(
@@ -38,18 +38,18 @@ def smoothadv_pgd(
 
     Starts at the inputs and takes ``num_steps`` steps of length 2 * epsilon / num_steps along the
     unit gradient of ``smoothed_cross_entropy``; after each, pixels are clamped to [0, 1] and the
-    perturbation is projected on the ball.
+    perturbation is projected onto the ball.
 
     Args:
-        base_classifier: In evaluation mode, its parameters not requiring gradients.
+        base_classifier: In evaluation mode, with parameters that do not require gradients.
         inputs_BCHW: Clean images in [0, 1].
         labels_B: True classes, int64.
-        noise_MBCHW: The M noise draws for each image, scaled by sigma; the same in every step.
+        noise_MBCHW: M noise draws for each image, scaled by sigma; the same in every step.
         epsilon: Radius of the l2 ball, >= 0.
         num_steps: T >= 0.
         generator: Supplies the direction for an image whose gradient vanishes.
-        estimator: Finds the direction of ascent; ``PlugInEstimator`` is the paper's, and
-            ``SteinEstimator`` makes the attack free of gradients.
+        estimator: Estimates the direction of ascent: ``PlugInEstimator`` is the paper's,
+            ``SteinEstimator`` makes the attack gradient-free.
 
     Returns:
         Adversarial images, same shape, detached: pixels in [0, 1], within epsilon of the inputs.
@@ -79,9 +79,9 @@ def vanilla_pgd(
     generator: torch.Generator,
     estimator: GradientEstimator = PAPER_ESTIMATOR,
 ) -> Tensor:
-    """Adversarial examples for the base classifier itself: ``smoothadv_pgd`` with one draw of no noise.
+    """Adversarial examples for the base classifier: ``smoothadv_pgd`` with one draw of zero noise.
 
-    Args and returns as there.
+    Arguments and result as for ``smoothadv_pgd``.
 
     Source:
         Madry et al. 2018 without random start; Salman et al. 2019, Appendix C.1 (vanilla PGD).
@@ -99,10 +99,10 @@ def vanilla_pgd(
 
 
 def unit_direction(vectors_BCHW: Tensor, fallback_BCHW: Tensor) -> Tensor:
-    """Each image's vector scaled to length 1, or its fallback's direction where the vector is 0."""
+    """Each image's vector scaled to length 1; the direction of its fallback if the vector is 0."""
     zero_B = vectors_BCHW.flatten(1).abs().amax(dim=1) == 0
     chosen_BCHW = torch.where(per_image(zero_B), fallback_BCHW, vectors_BCHW)
-    # Dividing by the largest entry first keeps tiny gradients from underflowing when squared.
+    # Dividing by the largest entry first prevents tiny gradients from underflowing when squared.
     scaled_BCHW = chosen_BCHW / per_image(chosen_BCHW.flatten(1).abs().amax(dim=1))
     return scaled_BCHW / per_image(scaled_BCHW.flatten(1).norm(dim=1))
 
@@ -116,18 +116,18 @@ def project_l2(delta_BCHW: Tensor, epsilon: float) -> Tensor:
 
 
 def perturbed(inputs_BCHW: Tensor, delta_BCHW: Tensor, epsilon: float) -> Tensor:
-    """Images plus perturbations, moved as little as puts them in [0, 1] and within ``epsilon``.
+    """Images plus perturbations, projected into [0, 1] and into the ball of radius ``epsilon``.
 
     Guarantee:
-        The exact distance of what comes back from the inputs is at most ``epsilon``: what the sum
-        may round, half a unit in the last place of numbers below 1 for each pixel, is taken off the
-        radius beforehand.
+        The exact distance of the result from the inputs is at most ``epsilon``: the radius is first
+        reduced by a bound on the rounding of the sum, half a unit in the last place of numbers below
+        1 for each pixel.
     """
     rounding = torch.finfo(inputs_BCHW.dtype).eps / 4 * math.sqrt(inputs_BCHW[0].numel())
-    # x + (x' - x) may miss [0, 1] by a rounding error.
+    # Rounding may put x + (x' - x) outside [0, 1].
     return (inputs_BCHW + project_l2(delta_BCHW, max(0.0, epsilon - rounding))).clamp(0, 1)
 
 
 def per_image(values_B: Tensor) -> Tensor:
-    """One value for each image, shaped to be broadcast over its pixels."""
+    """One value per image, shaped to broadcast over its pixels."""
     return values_B[:, None, None, None]

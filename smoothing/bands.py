@@ -10,7 +10,7 @@ def simultaneous_half_width(num_images: int, num_models: int, error: float) -> f
 
     Args:
         num_images: Independent test images N >= 1.
-        num_models: Curves M >= 1, all over those images, also those that lost.
+        num_models: Curves M >= 1, all over those images, including those that were not selected.
         error: Probability that the band fails anywhere, in (0, 1).
 
     Returns:
@@ -22,9 +22,9 @@ def simultaneous_half_width(num_images: int, num_models: int, error: float) -> f
     Guarantee:
         A curve is one minus the distribution function of an image's certified radius (minus infinity
         where it is not certified correct). The Dvoretzky-Kiefer-Wolfowitz inequality with Massart's
-        constant bounds its largest error over all radii; the union bound takes in all M models. So
+        constant bounds its largest error over all radii; the union bound covers all M models. So
         the band also holds for whichever model is chosen at whichever radius, and the best accuracy
-        measured is within it of the best true one.
+        measured is within the half-width of the best true one.
 
     Source:
         Massart 1990, The tight constant in the Dvoretzky-Kiefer-Wolfowitz inequality.

@@ -1,8 +1,8 @@
 """Exact binomial confidence bounds (Clopper and Pearson 1934), their inverse, and PREDICT's test.
 
-Every bound here errs, if at all, to the safe side: scipy's inverse of the incomplete beta function
-is accurate to a few units in the last place, and each bound gives away ``RELATIVE_SLACK``, which
-is orders of magnitude more than that and orders of magnitude less than anyone can measure.
+Every bound errs, if at all, on the safe side: scipy's inverse of the incomplete beta function is
+accurate to a few units in the last place, and each bound is loosened by ``RELATIVE_SLACK``, which is
+orders of magnitude more than that and orders of magnitude less than any measurement resolves.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def clopper_pearson_lower(
         Cohen et al. 2019, CERTIFY's LowerConfBound: the alpha quantile of Beta(k, n - k + 1).
     """
     count, total = _checked(counts, num_samples, alpha)
-    # betaincinv is undefined at k = 0, where the bound is 0; any k >= 1 stands in for it.
+    # betaincinv is undefined at k = 0, where the bound is 0; any k >= 1 can be evaluated instead.
     quantile = special.betaincinv(np.maximum(count, 1), total - np.maximum(count, 1) + 1, alpha)
     bound: FloatArray = np.where(count == 0, 0.0, quantile * (1.0 - RELATIVE_SLACK))
     return np.maximum(bound - total_variation, 0.0)
@@ -75,7 +75,7 @@ def clopper_pearson_upper(counts: Counts, num_samples: Counts, alpha: float) -> 
         Numerical error raises the bound.
     """
     count, total = _checked(counts, num_samples, alpha)
-    # Near 1 the slack of a tiny lower bound is lost in the subtraction's rounding: hence one step up.
+    # Near 1 the subtraction rounds away the slack of a tiny lower bound: hence one step up.
     upper: FloatArray = np.nextafter(1.0 - clopper_pearson_lower(total - count, total, alpha), 1.0)
     return upper
 
@@ -89,8 +89,8 @@ def min_count_for(probability: float, num_samples: int, alpha: float) -> int | N
         alpha: Error probability in (0, 1).
 
     Returns:
-        The smallest k with ``clopper_pearson_lower(k, n, alpha) >= probability``, or None where
-        not even k = n reaches it.
+        The smallest k with ``clopper_pearson_lower(k, n, alpha) >= probability``, or None if
+        even k = n does not reach it.
 
     Raises:
         ValueError: An argument is outside its range.
@@ -109,7 +109,7 @@ def min_count_for(probability: float, num_samples: int, alpha: float) -> int | N
     return reached
 
 
-@functools.cache  # asked once for every model of a grid, with the same arguments
+@functools.cache  # called once per model of a grid, with the same arguments
 def can_certify(num_samples: int, alpha: float) -> bool:
     """Whether ``num_samples`` unanimous votes would certify anything at error ``alpha``."""
     if not 0 < alpha < 1:
@@ -157,8 +157,8 @@ def top_class_p_value(count_top: int, count_second: int) -> float:
     total = count_top + count_second
     if total == 0:
         return 1.0
-    # The binomial with probability 1/2 is symmetric: both tails are twice the larger count's. (The
-    # same number as scipy.stats.binomtest; scipy.stats alone takes most of a second to import.)
+    # The binomial with probability 1/2 is symmetric, so both tails are twice the tail of the larger count.
+    # (The same number as scipy.stats.binomtest, without importing scipy.stats, which takes most of a second.)
     larger = max(count_top, count_second)
     return min(1.0, 2.0 * float(special.betainc(larger, total - larger + 1, 0.5)))
 

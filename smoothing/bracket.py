@@ -1,4 +1,4 @@
-"""What the finite number of noise draws leaves open about certified accuracy."""
+"""How far certified accuracy is limited by the finite number of noise draws."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def min_possible_count(
 ) -> npt.NDArray[np.int64]:
     """The fewest votes of n that do not rule out a radius.
 
-    With as many votes for a class, the upper confidence bound on its probability still reaches what
-    the radius takes; with fewer it does not.
+    With at least as many votes for a class, the upper confidence bound on its probability reaches the
+    probability that the radius requires; with fewer votes it does not.
 
     Args:
         radii: l2 radii r >= 0, any shape.
@@ -34,8 +34,8 @@ def min_possible_count(
 
     Guarantee:
         An image whose true radius is at least r has fewer votes with probability at most ``alpha``.
-        Numerical error lowers the result. Draws that an early stop left out must be counted as votes
-        for the class: that can only raise the count.
+        Numerical error lowers the result. If sampling stopped early, the remaining draws must be counted
+        as votes for the class: that can only raise the count.
     """
     needed = special.ndtr(np.asarray(radii, dtype=np.float64) / sigma) * (1.0 - RELATIVE_SLACK) - total_variation
     low, high = np.zeros(needed.shape, dtype=np.int64), np.full(needed.shape, n, dtype=np.int64)
@@ -47,16 +47,16 @@ def min_possible_count(
 
 
 def n_limited_radius(sigma: float, n: int | None, alpha: float | None) -> float:
-    """Beyond this radius it is the number of draws that limits certified accuracy, not the model.
+    """The radius beyond which the number of draws limits certified accuracy, not the model.
 
     Args:
         sigma: Standard deviation of the noise, > 0.
-        n: Draws; None where it is not known.
-        alpha: Error probability; None where it is not known.
+        n: Draws; None if unknown.
+        alpha: Error probability; None if unknown.
 
     Returns:
-        3 sigma at the papers' n = 100000 and alpha = 0.001 (or where they are not known); for other
-        n and alpha the same share of the radius that unanimous votes certify.
+        3 sigma at the papers' n = 100000 and alpha = 0.001 (or if they are unknown); for other n and
+        alpha, the same share of the radius that unanimous votes certify.
     """
     if n is None or alpha is None:
         return PAPER_LIMIT_IN_SIGMA * sigma

@@ -1,4 +1,4 @@
-"""What votes prove: certificates and predictions from counts alone, without sampling."""
+"""Certificates and predictions computed from vote counts, without sampling."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from smoothing.bounds import clopper_pearson_lower, top_class_p_value
 from smoothing.radius import ABSTAIN, certified_radius
 
 StopReason = Literal["full", "wrong_class", "abstain", "decided"]
-"""Why sampling ended: all n votes were drawn; selection chose another class than the label; even
-unanimous further votes could not certify anything; no votes to come could be expected to matter."""
+"""Why sampling ended. full: all n votes were drawn. wrong_class: selection chose another class than the
+label. abstain: even unanimous further votes could not certify anything. decided: further votes were
+not expected to matter."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Certificate:
-    """What smoothing proves about one image.
+    """The certificate of one image.
 
     Attributes:
-        prediction: The class, or ABSTAIN.
+        prediction: Predicted class, or ABSTAIN.
         radius: Certified l2 radius, >= 0; 0 when abstaining.
         p_lower: Lower confidence bound on the selected class's probability.
         count_top: Votes k of the selected class among the estimation draws.
         counts0: Votes per class in selection, int64, shape (K,).
         counts: Votes per class in estimation, int64, shape (K,).
-        stop: Why there are not more of them.
+        stop: Why sampling ended.
     """
 
     prediction: int
@@ -42,11 +43,11 @@ class Certificate:
 def certificate_from_counts(
     counts0: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], *, sigma: float, alpha: float
 ) -> Certificate:
-    """The certificate that two independent vectors of votes give.
+    """The certificate from two independent vectors of votes.
 
     Args:
-        counts0: Votes per class in selection, int64, shape (K,); the most voted is selected,
-            the lowest class number among equals.
+        counts0: Votes per class in selection, int64, shape (K,); the class with most votes is selected,
+            the lowest class number among ties.
         counts: Votes per class in estimation, int64, shape (K,).
         sigma: Standard deviation of the noise, > 0.
         alpha: Error probability in (0, 1).
@@ -63,12 +64,12 @@ def certificate_from_bound(
     sigma: float,
     stop: StopReason = "full",
 ) -> Certificate:
-    """The certificate that a bound on the selected class's probability gives.
+    """The certificate from a bound on the selected class's probability.
 
     Args:
         p_lower: Lower confidence bound on the probability of the class most voted in selection.
         counts0: Votes per class in selection, int64, shape (K,).
-        counts: Votes per class in estimation, int64, shape (K,); all 0 where none were drawn.
+        counts: Votes per class in estimation, int64, shape (K,); all 0 if none were drawn.
         sigma: Standard deviation of the noise, > 0.
         stop: Why sampling ended.
     """
@@ -86,7 +87,7 @@ def certificate_from_bound(
 
 
 def prediction_from_counts(counts: npt.NDArray[np.int64], *, alpha: float) -> int:
-    """PREDICT's answer to votes per class, int64, shape (K,) with K >= 2: a class or ABSTAIN."""
+    """PREDICT's answer, a class or ABSTAIN, from votes per class, int64, shape (K,) with K >= 2."""
     second, top = np.argsort(counts, kind="stable")[-2:]
     p_value = top_class_p_value(int(counts[top]), int(counts[second]))
     return int(top) if p_value <= alpha else ABSTAIN

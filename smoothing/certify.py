@@ -48,25 +48,25 @@ def certify_images(
     batch_size: int,
     device: torch.device | None = None,
 ) -> Iterator[tuple[LabelledImage, Certificate]]:
-    """Certify images, rows of several of them in each batch.
+    """Certify images; a batch holds noisy copies of several images.
 
     Args:
         base_classifier: Maps inputs_BCHW to logits_BK, in evaluation mode.
-        images: All of one shape; taken one by one as there is room in a batch.
+        images: All of one shape; taken one by one when there is room in a batch.
         procedure: How many votes to draw, and when to stop.
         distribution: Distribution of the noise.
         num_classes: K.
         seed: Seed of the run; the noise depends on (seed, index) alone.
-        batch_size: Rows handed to the device at a time; does not change the result on a CPU.
-        device: Where the classifier is; None where the images are there too. On a GPU, images are
-            better left on the host: their noise is made there, and nothing has to be copied back.
+        batch_size: Rows per batch on the device; does not change the result on a CPU.
+        device: The classifier's device; None: that of the images. Images for a GPU are best left on
+            the host: their noise is drawn there, and nothing has to be copied back.
 
     Yields:
-        Each image with its certificate as soon as that is known, not always in the order given.
+        Each image with its certificate as soon as it is known, not always in the order given.
 
     Raises:
         LogitsError: Logits are not finite, or not one for each class; nothing is certified from them.
-        OffGridError: The distribution of the noise does not suit an image.
+        OffGridError: An image is not on the grid of the noise.
 
     Guarantee:
         For each image, with probability at least 1 - alpha over its noise: either it abstains, or
@@ -120,10 +120,10 @@ def certify(
         num_classes: K.
         seed: Seed of the run; the noise depends on (seed, index) alone.
         index: Dataset index of the image.
-        batch_size: Rows handed to the device at a time; does not change the result on a CPU.
+        batch_size: Rows per batch on the device; does not change the result on a CPU.
 
     Returns:
-        The certificate, with all votes, so that any other bound can be had without sampling.
+        The certificate with all votes, so that other bounds can be computed without sampling.
 
     Guarantee:
         With probability at least 1 - alpha over the noise: either it abstains, or the smoothed
@@ -155,7 +155,7 @@ def predict(
 ) -> int:
     """The smoothed classifier's class at an image, or ABSTAIN.
 
-    Args: as for ``certify``; all n draws serve one test.
+    Arguments as for ``certify``; all n draws serve one test.
 
     Guarantee:
         The class returned differs from the smoothed classifier's with probability at most alpha.
@@ -177,7 +177,7 @@ def predict(
 
 @dataclass(eq=False)
 class _InProgress:
-    """An image in a slot; draws up to ``num_asked`` of its present stage are under way."""
+    """An image in a slot; the first ``num_asked`` draws of its current stage have been submitted."""
 
     image: LabelledImage
     sampling: Sampling
@@ -191,7 +191,7 @@ class _InProgress:
 
 
 class _Queue:
-    """Images on their way: fills batches with what they want, and takes in new ones as there is room."""
+    """Images being certified: fills batches with the draws they need, and takes new images when there is room."""
 
     def __init__(self, source: Iterator[LabelledImage], rules: DecisionRules, counter: VoteCounter, seed: int) -> None:
         self._source, self._rules, self._counter, self._seed = source, rules, counter, seed
@@ -199,7 +199,7 @@ class _Queue:
         self._free = deque(range(counter.blocks_per_batch))
 
     def batches(self) -> Iterator[list[Draws]]:
-        """Full batches as long as there are images; ``settle`` must have been called for the last one."""
+        """Batches, full while there are images; ``settle`` must be called on each before the next is taken."""
         while True:
             batch: list[Draws] = []
             for item in self._in_progress.values():
@@ -215,7 +215,7 @@ class _Queue:
             yield batch
 
     def settle(self, batch: Sequence[Draws]) -> Iterator[tuple[LabelledImage, Certificate]]:
-        """Decide about the images of a batch that have all the votes they wanted."""
+        """Decide on the images of a batch that have all the votes they need."""
         slots = dict.fromkeys(draws.slot for draws in batch)
         ready = [slot for slot in slots if self._in_progress[slot].has_all_votes]
         if not ready:
@@ -247,7 +247,7 @@ class _Queue:
         return item
 
     def _ask(self, item: _InProgress, batch: list[Draws]) -> None:
-        """Add what the image wants to the batch, as far as there is room."""
+        """Add the image's draws to the batch, as far as there is room."""
         stream = NoiseStream(seed=self._seed, index=item.image.index, stage=item.sampling.stage)
         room = self._counter.blocks_per_batch - len(batch)
         draws = draws_between(item.slot, stream, item.num_asked, item.sampling.num_wanted)

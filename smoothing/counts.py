@@ -3,7 +3,7 @@
 On a CPU the host draws the noise, and each thread runs the network on small pieces. A GPU runs it on
 whole batches, and draws the noise too where its distribution allows.
 
-Shapes: B rows of a batch, S slots (images at work), C H W image, K classes.
+Shapes: B rows of a batch, S slots (images in progress), C H W image, K classes.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ BaseClassifier = Callable[[Tensor], Tensor]
 T = TypeVar("T")
 R = TypeVar("R")
 
-_CPU_PIXELS = 65_536  # values of a piece: its activations should stay in a core's cache
+_CPU_PIXELS = 65_536  # values per piece: its activations should stay in a core's cache
 _MIN_CPU_ROWS = 4
-_MAX_AHEAD = 3  # batches on a GPU or waiting for it: it goes on while the host draws the next one's noise
+_MAX_AHEAD = 3  # batches submitted to a GPU: it works while the host draws the next batch's noise
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
-    """Rows of one noise block of one image that are to be counted.
+    """Rows of one noise block of one image to count.
 
     Attributes:
-        slot: Where the image's center and votes are kept.
-        stream: Where the noise comes from.
-        block_nr: Of the stream.
-        num_rows: How many of the block's rows count, the first ones.
+        slot: Slot that holds the image's center and votes.
+        stream: Stream of the noise.
+        block_nr: Block of the stream.
+        num_rows: Number of the block's first rows to count.
     """
 
     slot: int
@@ -54,18 +54,18 @@ class Draws:
 
 
 class LogitsError(ValueError):
-    """A base classifier gave logits that are no vote: not finite, or not one for each class."""
+    """A base classifier returned invalid logits: not finite, or not one per class."""
 
 
 class VoteCounter:
-    """Counts votes on the device; nothing is copied back until somebody asks for an image's votes.
+    """Counts votes on the device; nothing is copied back until an image's votes are requested.
 
     Guarantee:
-        Votes are independent draws of argmax f(x + noise). On a CPU the network is always given
-        the same pieces, each of one image and run by one thread, so that votes depend on nothing but
-        image and stream. A GPU is given whole batches of one shape, and there a vote whose two best
-        logits agree to within rounding may change with its place. The network's inputs are the same
-        on both, bit for bit, where a GPU draws the noise (``smoothing.device_noise``).
+        Votes are independent draws of argmax f(x + noise). On a CPU the network always receives the
+        same pieces, each of one image and run by one thread, so that votes depend only on image and
+        stream. A GPU receives whole batches of one shape, and a vote whose two best logits agree to
+        within rounding may change with its place in the batch. If a GPU draws the noise
+        (``smoothing.device_noise``), the network's inputs are the same on both, bit for bit.
     """
 
     def __init__(
@@ -82,17 +82,17 @@ class VoteCounter:
 
         Args:
             base_classifier: In evaluation mode; a row's logits may not depend on the other rows.
-            distribution: Of the noise.
+            distribution: Distribution of the noise.
             num_classes: K; logits must have as many columns.
             image_shape: (C, H, W).
-            batch_size: Rows handed to the device at a time, rounded down to a multiple of
-                BLOCK_ROWS (but not to 0).
-            device: Where the classifier is. On a CPU as many pieces run at a time as torch has threads.
+            batch_size: Rows per batch on the device, rounded down to a multiple of BLOCK_ROWS (but not
+                to 0).
+            device: The classifier's device. On a CPU as many pieces run at a time as torch has threads.
         """
         self.blocks_per_batch = max(1, batch_size // BLOCK_ROWS)
         self._classifier, self._distribution, self._device = base_classifier, distribution, device
         self._num_classes, self._image_shape = num_classes, image_shape
-        num_slots = self.blocks_per_batch + 1  # the last one belongs to nobody: it fills up batches
+        num_slots = self.blocks_per_batch + 1  # the last one belongs to no image: it fills incomplete batches
         self._centers_SCHW = torch.zeros((num_slots, *image_shape), device=device)
         # The column behind the classes counts the rows whose logits are not finite: they vote for nothing.
         self._counts_SK = torch.zeros((num_slots, num_classes + 1), dtype=torch.int64, device=device)
@@ -105,17 +105,17 @@ class VoteCounter:
         )
 
     def assign(self, slot: int, image_CHW: Tensor) -> None:
-        """Give a slot to an image, pixels in [0, 1], float32, with no votes yet.
+        """Assign a slot to an image, pixels in [0, 1], float32, and set its votes to 0.
 
         Raises:
-            OffGridError: The distribution of the noise does not suit the image.
+            OffGridError: The image is not on the grid of the noise.
         """
         center = self._distribution.center(image_CHW.detach().cpu().numpy())
         self._centers_SCHW[slot] = self._sent(torch.from_numpy(center))
         self.clear([slot])
 
     def clear(self, slots: Sequence[int]) -> None:
-        """Forget the votes of some slots."""
+        """Set the votes of some slots to 0."""
         if slots:
             self._counts_SK[self._on_device(slots)] = 0
 
@@ -133,9 +133,9 @@ class VoteCounter:
         return counts[:, :-1]
 
     def count(self, batches: Iterable[Sequence[Draws]]) -> Iterator[Sequence[Draws]]:
-        """Count batches of at most ``blocks_per_batch`` draws each, yielding each once it is under way."""
+        """Count batches of at most ``blocks_per_batch`` draws each, yielding each once it is submitted."""
         for batch in batches:
-            with torch.inference_mode():  # not around the yield: whoever takes the batch is none of its business
+            with torch.inference_mode():  # not around the yield: the caller must not inherit it
                 self._pace.await_room()
                 votes_B = self.row_votes(batch)
                 self._add(batch, votes_B)
@@ -146,7 +146,7 @@ class VoteCounter:
     def row_votes(self, batch: Sequence[Draws]) -> Tensor:
         """The votes of a batch's rows, int64, shape (blocks_per_batch * BLOCK_ROWS,), on the device; K is no vote.
 
-        Only the first ``num_rows`` of the BLOCK_ROWS votes of each draws mean anything.
+        Of the BLOCK_ROWS votes of each draws, only the first ``num_rows`` are meaningful.
         """
         return self._votes_in_pieces(batch) if self._device.type == "cpu" else self._votes_at_once(batch)
 
@@ -169,13 +169,13 @@ class VoteCounter:
         return torch.where(logits_BK.isfinite().all(dim=1), logits_BK.argmax(dim=1), self._num_classes)
 
     def _votes_in_pieces(self, batch: Sequence[Draws]) -> Tensor:
-        """Of as many blocks at a time as there are threads, each of which does whole pieces by itself."""
+        """Votes of several blocks at a time, one per thread; each thread runs whole pieces."""
         votes_B = torch.zeros(self.blocks_per_batch * BLOCK_ROWS, dtype=torch.int64)
         size = cpu_rows(self._image_shape)
         for first in range(0, len(batch), self._num_threads):
             some = batch[first : first + self._num_threads]
-            # CPU kernels choose their blocking, and so their rounding, by the shape of what they
-            # are given and by their threads. Pieces of fixed shape keep every vote the same, and stay in the cache.
+            # CPU kernels choose their blocking, and so their rounding, by the shape of their input and by
+            # their threads. Pieces of fixed shape make votes reproducible, and stay in the cache.
             pieces = [
                 (votes_B[(first + nr) * BLOCK_ROWS + row :], inputs_BCHW[row : row + size])
                 for nr, (draws, inputs_BCHW) in enumerate(zip(some, self._map(self._inputs, some), strict=True))
@@ -193,7 +193,7 @@ class VoteCounter:
 
     def _vote(self, piece: tuple[Tensor, Tensor]) -> None:
         votes_B, inputs_BCHW = piece
-        with torch.inference_mode():  # which each thread has by itself
+        with torch.inference_mode():  # set separately for each thread
             votes_B[: len(inputs_BCHW)] = self._votes_of(inputs_BCHW)
 
     def _map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
@@ -222,7 +222,7 @@ class VoteCounter:
         return inputs_BCHW.contiguous(memory_format=torch.channels_last)
 
     def _blocks(self, batch: Sequence[Draws]) -> Tensor:
-        """The noise of a whole batch on the host, zeros where there are no draws."""
+        """The noise of a whole batch on the host; zeros where there are no draws."""
         shape = (self.blocks_per_batch, BLOCK_ROWS, *self._image_shape)
         noise = torch.zeros(shape, pin_memory=self._device.type == "cuda")
         blocks = noise.numpy()
@@ -230,14 +230,14 @@ class VoteCounter:
         def draw(block_nr: int) -> None:
             blocks[block_nr] = self._block(batch[block_nr])
 
-        list(self._pool.map(draw, range(len(batch))))  # numpy draws without holding the interpreter's lock
+        list(self._pool.map(draw, range(len(batch))))  # numpy releases the interpreter's lock while drawing
         return noise.flatten(0, 1)
 
     def _block(self, draws: Draws) -> npt.NDArray[Any]:
         return self._distribution.block(draws.stream, draws.block_nr, self._image_shape)
 
     def _slots(self, batch: Sequence[Draws]) -> Tensor:
-        """The slot of each row of a whole batch; rows without draws have that of nobody."""
+        """The slot of each row of a whole batch; rows without draws have the slot of no image."""
         slots = [draws.slot for draws in batch]
         slots += [self.blocks_per_batch] * (self.blocks_per_batch - len(batch))
         return self._sent(torch.tensor(slots).repeat_interleave(BLOCK_ROWS))
@@ -255,7 +255,7 @@ def num_cpus() -> int:
 
 
 def cpu_rows(image_shape: tuple[int, ...]) -> int:
-    """Rows that a CPU is given at a time: a divisor of BLOCK_ROWS, by the size of the image alone."""
+    """Rows per piece on a CPU: a divisor of BLOCK_ROWS that depends only on the size of the image."""
     most = max(_MIN_CPU_ROWS, _CPU_PIXELS // int(np.prod(image_shape)))
     return max(rows for rows in range(1, BLOCK_ROWS + 1) if BLOCK_ROWS % rows == 0 and rows <= most)
 
@@ -278,8 +278,8 @@ def class_counts(
         sigma: Standard deviation of the noise, > 0, in pixels of [0, 1].
         num_samples: Draws n >= 1.
         num_classes: K; logits must have as many columns.
-        stream: Where the noise comes from. The first n vectors of the stream are used.
-        batch_size: Rows handed to the device at a time; see ``VoteCounter``.
+        stream: Stream of the noise; its first n vectors are used.
+        batch_size: Rows per batch on the device; see ``VoteCounter``.
 
     Returns:
         Votes per class, int64, shape (K,), summing to ``num_samples``.
@@ -311,7 +311,7 @@ def class_counts(
 
 
 def draws_between(slot: int, stream: NoiseStream, first: int, stop: int) -> Iterator[Draws]:
-    """The draws number ``first`` (a multiple of BLOCK_ROWS) to ``stop`` of a stream, block by block."""
+    """The draws from number ``first`` (a multiple of BLOCK_ROWS) to below ``stop``, block by block."""
     assert first % BLOCK_ROWS == 0, "a block is never used twice"
     for start in range(first, stop, BLOCK_ROWS):
         num_rows = min(BLOCK_ROWS, stop - start)

@@ -1,4 +1,4 @@
-"""SmoothAdv-DDN: the direction and the length of a perturbation, decoupled.
+"""SmoothAdv-DDN, which decouples the direction and the length of a perturbation.
 
 Shapes: B images, M noise draws, C H W image.
 """
@@ -16,10 +16,10 @@ from smoothing.counts import BaseClassifier
 from smoothing.gradients import GradientEstimator
 
 GAMMA = 0.05
-"""Rony et al.'s factor by which the length changes in each step; the paper keeps it."""
+"""Relative change of the length in each step, as in Rony et al. and in the paper."""
 
 LEVELS = 256
-"""Rony et al.'s quantisation of the images they try: that of 8-bit pixels."""
+"""Levels to which Rony et al. round the images they try: those of 8-bit pixels."""
 
 
 def smoothadv_ddn(
@@ -36,38 +36,38 @@ def smoothadv_ddn(
     num_levels: int | None = LEVELS,
     estimator: GradientEstimator = PAPER_ESTIMATOR,
 ) -> Tensor:
-    """Adversarial examples for the smoothed classifier: of those seen, the nearest that fools it.
+    """Adversarial examples for the smoothed classifier: the nearest one found.
 
     Each step adds ``step_size`` times the unit gradient of the loss to the perturbation and gives
     it a new length: shorter by the factor 1 - gamma where the smoothed classifier is fooled, longer
-    by 1 + gamma where it is not. The smallest perturbation that fooled it, the last one included,
-    is projected on the ball in the end.
+    by 1 + gamma where it is not. At the end, the smallest perturbation that fooled it, including the
+    last one, is projected onto the ball.
 
     Args:
-        base_classifier: In evaluation mode, its parameters not requiring gradients.
+        base_classifier: In evaluation mode, with parameters that do not require gradients.
         inputs_BCHW: Clean images in [0, 1].
         labels_B: True classes, int64.
-        noise_MBCHW: The M noise draws for each image, scaled by sigma; the same in every step.
-            No noise and M = 1 attack the base classifier.
+        noise_MBCHW: M noise draws for each image, scaled by sigma; the same in every step. Zero noise
+            and M = 1 attack the base classifier.
         epsilon: Radius of the l2 ball, >= 0.
         num_steps: T >= 0.
         generator: Supplies the direction for an image whose gradient vanishes.
-        gamma: In (0, 1).
+        gamma: Relative change of the length in each step, in (0, 1).
         initial_norm: The first length, > 0; ``"epsilon"`` is what the published code does in
             training.
-        num_levels: The images tried are rounded to this many levels; None for no rounding.
-        estimator: Finds the direction of ascent.
+        num_levels: Number of levels to which the images tried are rounded; None: no rounding.
+        estimator: Estimates the direction of ascent.
 
     Returns:
         Adversarial images, same shape, detached: pixels in [0, 1], within epsilon of the inputs.
-        An image for which nothing adversarial was found comes back as it is; so does one that is
-        misclassified without any perturbation.
+        An image is returned unchanged if no adversarial example was found, or if it is misclassified
+        without a perturbation.
 
     Source:
         Rony et al. 2019, Algorithm 1, with the objective of Salman et al. 2019, equation (6), and
-        their projection. Step sizes as ``step_size``, since the published code's depend on the
-        version of torch; projection after rounding, since the other way round the norm may exceed
-        epsilon.
+        their projection. Two differences: step sizes follow ``step_size``, because the published code's
+        depend on the version of torch; and projection comes after rounding, because otherwise the
+        norm may exceed epsilon.
     """
     if epsilon == 0 or num_steps == 0:
         return inputs_BCHW.detach().clone()
@@ -99,7 +99,7 @@ def step_size(step_nr: int, num_steps: int) -> float:
 
 
 def _smaller_of(best_BCHW: Tensor, best_norm_B: Tensor, delta_BCHW: Tensor, fooled_B: Tensor) -> tuple[Tensor, Tensor]:
-    """The best perturbations and their lengths, with those that fool and are smaller put in."""
+    """The best perturbations and their lengths, updated with smaller ones that fool the classifier."""
     norm_B = delta_BCHW.flatten(1).norm(dim=1)
     better_B = fooled_B & (norm_B < best_norm_B)
     return torch.where(per_image(better_B), delta_BCHW, best_BCHW), torch.where(better_B, norm_B, best_norm_B)

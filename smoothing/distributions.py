@@ -1,4 +1,4 @@
-"""Distributions of the noise that is added to an image: the Gaussian in float32, and its exact counterpart.
+"""Distributions of the noise added to an image: the Gaussian in float32, and its exact counterpart.
 
 Shapes: B rows of a batch, C H W image.
 """
@@ -19,12 +19,12 @@ Noise = Literal["gaussian", "exact_grid"]
 T = TypeVar("T")
 
 UNIFORM_BITS = 62
-_GUIDE_BITS = 16  # a table over the uniform's leading bits settles all but a few per cent of draws
-_PART = 1 << 15  # draws at a time: what is done with them stays in a core's cache
+_GUIDE_BITS = 16  # a table over the uniform's leading bits decides all but a few percent of draws
+_PART = 1 << 15  # draws at a time: their intermediate values stay in a core's cache
 
 
 class OffGridError(ValueError):
-    """An image whose pixels are not on the grid that exact noise lives on."""
+    """An image whose pixels are not on the grid of exact noise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class GridTable:
 
 
 class NoiseDistribution(Protocol):
-    """How noise is drawn, and how it is added.
+    """How noise is drawn and added to an image.
 
     Attributes:
         sigma: Standard deviation, > 0, in pixels of [0, 1].
@@ -56,15 +56,15 @@ class NoiseDistribution(Protocol):
         ...
 
     def center(self, image_CHW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """What noise is added to: the image, in the units of the noise.
+        """The image in the units of the noise; noise is added to it.
 
         Raises:
-            OffGridError: The distribution cannot be had at this image.
+            OffGridError: The image is not on the grid of the noise.
         """
         ...
 
     def block(self, stream: NoiseStream, block_nr: int, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        """Noise, shape (smoothing.noise.BLOCK_ROWS, *shape): a function of its arguments."""
+        """Noise, shape (smoothing.noise.BLOCK_ROWS, *shape); depends only on the arguments."""
         ...
 
     def inputs(self, center: T, noise: T) -> T:
@@ -81,15 +81,14 @@ class GaussianNoise:
     """N(0, sigma^2) for each pixel, drawn and added in float32.
 
     Guarantee:
-        Certificates hold modulo floating point: rounding of the sum depends on the image, and an
-        adversary who knows it might use that (Voracek and Hein 2023). ``ExactGridNoise`` has no
-        such gap.
+        Certificates hold up to floating-point rounding: the rounding of the sum depends on the image,
+        and an adversary might exploit it (Voracek and Hein 2023). ``ExactGridNoise`` has no such gap.
     """
 
     sigma: float
 
     def total_variation(self, num_pixels: int) -> float:
-        del num_pixels  # not known: see above
+        del num_pixels  # rounding is not accounted for: see the guarantee
         return 0.0
 
     def center(self, image_CHW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -107,27 +106,27 @@ class GaussianNoise:
 
 @dataclass(frozen=True)
 class ExactGridNoise:
-    """The Gaussian rounded to the grid of the image's levels: integers, added without any rounding.
+    """The Gaussian rounded to the grid of the image's levels: integers, added without rounding.
 
     An image of X / num_levels with integers X is smoothed by N = round(Z), Z ~ N(0, (sigma *
     num_levels)^2), and the classifier is given (X + N) / num_levels, which is a function of the
-    integer X + N = round(X + Z) alone. So it is ordinary Gaussian smoothing of the classifier that
-    rounds its input first, and what is certified holds without regard to floating point for every
-    image on the same grid.
+    integer X + N = round(X + Z) alone. This is ordinary Gaussian smoothing of the classifier that
+    rounds its input first, and certificates hold exactly, despite floating point, for every image on
+    the same grid.
 
     Attributes:
         sigma: Standard deviation of Z / num_levels.
-        num_levels: Pixels are the integers 0 to this over this: 255 for 8-bit images.
+        num_levels: L, where pixels are the integers 0 to L divided by L; 255 for 8-bit images.
 
     Source:
-        Voracek and Hein 2023, for the gap and the remedy.
+        Voracek and Hein 2023, for the gap and its remedy.
     """
 
     sigma: float
     num_levels: int
 
     def total_variation(self, num_pixels: int) -> float:
-        """At most num_pixels * 2 m * 2^-62, where noise lies in -m to m.
+        """At most num_pixels * 2 m * 2^-62, where the noise is between -m and m.
 
         Each of the 2 m thresholds is off by at most half of 2^-62, which moves the distribution of a pixel
         by at most m * 2^-62 in total variation, and the two tails beyond m together have less than
@@ -164,12 +163,12 @@ class ExactGridNoise:
 
 
 def noise_distribution(noise: Noise, sigma: float, num_levels: int) -> NoiseDistribution:
-    """The distribution of a name.
+    """The distribution with a given name.
 
     Args:
         noise: Its name.
         sigma: Standard deviation, > 0, in pixels of [0, 1].
-        num_levels: The images' pixels are the integers 0 to this over this.
+        num_levels: L, where pixels are the integers 0 to L divided by L.
     """
     return ExactGridNoise(sigma, num_levels) if noise == "exact_grid" else GaussianNoise(sigma)
 
@@ -178,9 +177,9 @@ def noise_distribution(noise: Noise, sigma: float, num_levels: int) -> NoiseDist
 def _thresholds(scale: float) -> npt.NDArray[np.uint64]:
     """round(2^62 * Phi((j + 1/2) / scale)) for j = -m .. m - 1: all that are neither 0 nor 2^62.
 
-    Computed to 50 digits; the upper half mirrors the lower exactly.
+    Computed to 50 digits; the upper half mirrors the lower half exactly.
     """
-    import mpmath  # type: ignore[import-untyped]  # only whoever wants exact noise pays for it
+    import mpmath  # type: ignore[import-untyped]  # imported only for exact noise
 
     context = mpmath.mp.clone()
     context.dps = 50
@@ -198,7 +197,7 @@ def _thresholds(scale: float) -> npt.NDArray[np.uint64]:
 
 @functools.lru_cache(maxsize=64)
 def _guide(scale: float) -> npt.NDArray[np.float32]:
-    """For each value of the leading bits the noise j, or nan where that depends on the bits behind them."""
+    """The noise j for each value of the leading bits, or nan if it depends on the remaining bits."""
     thresholds = _thresholds(scale)
     width = np.uint64(1 << (UNIFORM_BITS - _GUIDE_BITS))
     firsts = np.arange(1 << _GUIDE_BITS, dtype=np.uint64) * width
@@ -208,8 +207,8 @@ def _guide(scale: float) -> npt.NDArray[np.float32]:
 
 
 def _bucketed(uniform: npt.NDArray[np.uint64], scale: float) -> npt.NDArray[np.float32]:
-    """The noise j for each uniform integer below 2^62: how many thresholds are not above it, minus m."""
-    leading = (uniform >> np.uint64(UNIFORM_BITS - _GUIDE_BITS)).view(np.int64)  # below 2^16, so the sign is free
+    """The noise j for each uniform integer below 2^62: the number of thresholds at or below it, minus m."""
+    leading = (uniform >> np.uint64(UNIFORM_BITS - _GUIDE_BITS)).view(np.int64)  # below 2^16, so the sign bit is 0
     found = _guide(scale).take(leading)
     open_ones = np.flatnonzero(np.isnan(found))
     thresholds = _thresholds(scale)

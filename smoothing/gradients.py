@@ -1,4 +1,4 @@
-"""Which way an attack goes: estimators of the gradient of the smoothed classifier's loss.
+"""Estimators of the gradient of the smoothed classifier's loss, which attacks follow.
 
 Shapes: B images, M noise draws, C H W image, K classes, R = M * B rows of one batch.
 """
@@ -16,7 +16,7 @@ from smoothing.counts import BaseClassifier
 
 
 class GradientEstimator(Protocol):
-    """Tells an attack where to go, and whether it has arrived."""
+    """Gives an attack its direction, and the smoothed classifier's prediction."""
 
     def gradient(
         self, base_classifier: BaseClassifier, points_BCHW: Tensor, labels_B: Tensor, noise_MBCHW: Tensor
@@ -25,7 +25,7 @@ class GradientEstimator(Protocol):
         ...
 
     def prediction(self, base_classifier: BaseClassifier, points_BCHW: Tensor, noise_MBCHW: Tensor) -> Tensor:
-        """The smoothed classifier's predictions_B alone, which costs one forward pass."""
+        """Only the smoothed classifier's predictions_B, at the cost of one forward pass."""
         ...
 
 
@@ -37,8 +37,8 @@ def smoothed_cross_entropy(logits_MBK: Tensor, labels_B: Tensor) -> Tensor:
         labels_B: True classes, int64.
 
     Returns:
-        -log((1 / M) * sum_m softmax(logits_m)[label]), shape (B,), >= 0. For M = 1 it is the
-        ordinary cross-entropy.
+        -log((1 / M) * sum_m softmax(logits_m)[label]), shape (B,), >= 0. For M = 1 this is
+        the ordinary cross-entropy.
 
     Source:
         Salman et al. 2019, equation (6): the plug-in estimate of -log E[F(x + noise)_y]. Computed
@@ -62,11 +62,11 @@ def plug_in_gradient(
 
     Args:
         base_classifier: Maps inputs_BCHW to logits_BK.
-        points_BCHW: Where to differentiate.
+        points_BCHW: Points at which to differentiate.
         labels_B: True classes, int64.
-        noise_MBCHW: The M noise draws for each image, scaled by sigma.
-        inverse_temperature: The logits' factor beta > 0 inside the softmax; 1 is the paper's
-            choice, and a large one makes the softmax as hard as the vote.
+        noise_MBCHW: M noise draws for each image, scaled by sigma.
+        inverse_temperature: Factor beta > 0 of the logits inside the softmax; 1 is the paper's
+            choice, and a large factor brings the softmax close to the vote.
 
     Returns:
         The gradient, shape (B, C, H, W), and the smoothed classifier's predictions, shape (B,).
@@ -91,24 +91,24 @@ def stein_gradient(
     hard: bool = False,
     inverse_temperature: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """The gradient of minus the smoothed classifier's probability, from function values alone.
+    """The gradient of minus the smoothed classifier's probability, from function values only.
 
     By Stein's lemma the gradient of E[F(x + noise)_y] is E[F(x + noise)_y * noise] / sigma ** 2,
-    whether F can be differentiated or not. The mean over M draws estimates it without bias, but
-    with a variance that grows with the number of pixels.
+    whether or not F is differentiable. The mean over M draws is an unbiased estimate whose variance
+    grows with the number of pixels.
 
     Args:
         base_classifier: Maps inputs_BCHW to logits_BK.
-        points_BCHW: Where to differentiate.
+        points_BCHW: Points at which to differentiate.
         labels_B: True classes, int64.
-        noise_MBCHW: The M noise draws for each image, scaled by sigma.
+        noise_MBCHW: M noise draws for each image, scaled by sigma.
         sigma: Standard deviation of the noise, > 0.
-        hard: F is the vote (1 for the class of the largest logit, 0 for others), not the softmax.
-        inverse_temperature: Of the softmax, > 0.
+        hard: Whether F is the vote (1 for the class of the largest logit, 0 for others) or the softmax.
+        inverse_temperature: Inverse temperature of the softmax, > 0.
 
     Returns:
         mean_i(-F(x + noise_i)_y * noise_i) / sigma ** 2, shape (B, C, H, W), and the smoothed
-        classifier's predictions, shape (B,). It is the direction of the loss's gradient too: the
+        classifier's predictions, shape (B,). The gradient of the loss has the same direction: the
         logarithm only scales it.
 
     Raises:
@@ -146,7 +146,7 @@ class PlugInEstimator:
 
 @dataclass(frozen=True, kw_only=True)
 class SteinEstimator:
-    """``stein_gradient`` for noise of one sigma, of soft outputs or of hard ones."""
+    """``stein_gradient`` for noise of one sigma, with soft or hard outputs."""
 
     sigma: float
     hard: bool = False

@@ -18,8 +18,8 @@ Stage = Literal["selection", "estimation", "prediction", "attack"]
 _STAGE_COUNTER: dict[Stage, int] = {"selection": 0, "estimation": 1, "prediction": 2, "attack": 3}
 
 BLOCK_ROWS = 100
-"""Noise vectors per block: CERTIFY's n0, and a divisor of every n in common use. Part of what a
-seed means: another value gives other counts for the same seed."""
+"""Noise vectors per block: CERTIFY's n0, and a divisor of every n in common use. Another value would
+give other counts for the same seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class NoiseStream:
     Attributes:
         seed: Seed of the run, 0 <= seed < 2**64.
         index: Dataset index of the image, 0 <= index < 2**64.
-        stage: What the noise is for; stages are independent of each other.
+        stage: Use of the noise; stages are independent of each other.
     """
 
     seed: int
@@ -37,12 +37,12 @@ class NoiseStream:
     stage: Stage
 
     def block(self, block_nr: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-        """Standard normal noise, float32, shape (BLOCK_ROWS, *shape): a function of its arguments."""
+        """Standard normal noise, float32, shape (BLOCK_ROWS, *shape); depends only on the arguments."""
         generator = np.random.Generator(self._philox(block_nr))
         return generator.standard_normal((BLOCK_ROWS, *shape), dtype=np.float32)
 
     def bits(self, block_nr: int, num_values: int, num_at_once: int) -> Iterator[npt.NDArray[np.uint64]]:
-        """Uniform 64-bit integers, in arrays of at most ``num_at_once``, which is all that it changes."""
+        """Uniform 64-bit integers, in arrays of at most ``num_at_once``; the numbers do not depend on it."""
         philox = self._philox(block_nr)
         for start in range(0, num_values, num_at_once):
             yield philox.random_raw(min(num_at_once, num_values - start))
@@ -60,6 +60,6 @@ class NoiseStream:
 
     def _philox(self, block_nr: int) -> np.random.Philox:
         counter = (0, 0, block_nr, _STAGE_COUNTER[self.stage])
-        # numpy would read a pair with one value >= 2**63 as floats, which drops its low bits.
+        # numpy would convert a pair with a value >= 2**63 to floats, which loses the low bits.
         key = np.array((self.seed, self.index), dtype=np.uint64)
         return np.random.Philox(counter=counter, key=key)

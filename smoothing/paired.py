@@ -1,4 +1,4 @@
-"""Two classifiers on the same images: which certifies more, by McNemar's exact test."""
+"""McNemar's exact test: which of two classifiers certifies more of the same images."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class PairedComparison:
 
     Attributes:
         both: Images on which both succeed.
-        only_first: Those on which the first alone does.
-        only_second: Those on which the second alone does.
-        neither: The rest.
+        only_first: Images on which only the first succeeds.
+        only_second: Images on which only the second succeeds.
+        neither: Images on which neither succeeds.
     """
 
     both: int
@@ -28,7 +28,7 @@ class PairedComparison:
 
     @property
     def num_images(self) -> int:
-        """All images, N."""
+        """Number of images, N."""
         return self.both + self.only_first + self.only_second + self.neither
 
     @property
@@ -38,10 +38,10 @@ class PairedComparison:
 
     @property
     def p_value(self) -> float:
-        """Two-sided exact p-value for "both are equally accurate"; 1 where they never differ.
+        """Two-sided exact p-value for "both are equally accurate"; 1 if they never differ.
 
-        Given that they differ on an image, either is as likely to be right under the null hypothesis:
-        the same binomial test as PREDICT's between two classes.
+        Under the null hypothesis, if they differ on an image, each is equally likely to be right: the
+        same binomial test as PREDICT's between two classes.
 
         Source:
             McNemar 1947, with the binomial distribution instead of its normal approximation.

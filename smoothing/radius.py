@@ -1,4 +1,4 @@
-"""Certified l2 radii of a Gaussian-smoothed classifier, and how to write them down.
+"""Certified l2 radii of a Gaussian-smoothed classifier, and their text form.
 
 Radii and sigma are l2 lengths in pixels scaled to [0, 1].
 """
@@ -14,7 +14,7 @@ from scipy import special
 from smoothing.bounds import RELATIVE_SLACK, clopper_pearson_lower
 
 ABSTAIN = -1
-"""The prediction that makes no claim."""
+"""The prediction of an abstention."""
 
 
 def certified_radius(p_lower: npt.ArrayLike, sigma: float) -> npt.NDArray[np.float64]:
@@ -31,8 +31,8 @@ def certified_radius(p_lower: npt.ArrayLike, sigma: float) -> npt.NDArray[np.flo
         ValueError: An argument is outside its range.
 
     Guarantee:
-        Where p_lower is a true lower bound, the smoothed prediction is constant on the ball.
-        Numerical error shrinks the radius.
+        If p_lower is a true lower bound, the smoothed prediction is constant on the ball. Numerical
+        error shrinks the radius.
 
     Source:
         Cohen et al. 2019, Theorem 1 with p_B = 1 - p_A.
@@ -63,9 +63,9 @@ def two_class_radius(
         raise ValueError(f"sigma must be positive, got {sigma!r}")
     if not (np.all((top >= 0) & (top <= 1)) and np.all((second >= 0) & (second <= 1))):
         raise ValueError("probabilities must lie in [0, 1]")
-    # Where the top class has no majority the difference is no promise (and may be inf - inf).
+    # If the top class does not lead, the difference certifies nothing (and may be inf - inf).
     wins = top > second
-    # Each quantile gives its slack away by itself: their difference may cancel, their errors do not.
+    # Each quantile is loosened separately: the quantiles may cancel in the difference, their errors do not.
     high, low = special.ndtri(np.where(wins, top, 0.5)), special.ndtri(np.where(wins, second, 0.5))
     high = high * (1.0 - np.copysign(RELATIVE_SLACK, high))
     low = low * (1.0 + np.copysign(RELATIVE_SLACK, low))
@@ -73,12 +73,12 @@ def two_class_radius(
 
 
 def max_radius(num_samples: int, alpha: float, sigma: float) -> float:
-    """The radius that ``num_samples`` unanimous votes certify; no run can report a larger one."""
+    """The radius that ``num_samples`` unanimous votes certify: the largest radius possible."""
     return float(certified_radius(clopper_pearson_lower(num_samples, num_samples, alpha), sigma))
 
 
 def format_radius(radius: float, decimals: int | None = None) -> str:
-    """The radius as text with ``decimals`` digits, rounded towards zero, never up; None for all that it has."""
+    """The radius as text with ``decimals`` decimals, rounded towards zero; None: all its decimals."""
     exact = Decimal(repr(float(radius)))
     if decimals is None:
         return f"{exact.normalize():f}"

@@ -1,8 +1,8 @@
-"""When enough votes are counted: looks that share one error probability, and stops that cost none.
+"""When to stop counting votes: looks that share one error probability, and stops that cost none.
 
-The plain procedure (Cohen et al. 2019) looks once, at n votes. Looking at the same bound again and
-again is wrong: its error grows with every look. Here the looks are fixed beforehand and each has
-its own share of alpha.
+The plain procedure (Cohen et al. 2019) looks once, at n votes. Computing the same bound repeatedly is
+wrong, because its error grows with every look. Here the looks are fixed in advance, and each has its
+own share of alpha.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ FIRST_LOOK = 1000
 """Votes at the first look; each look has twice the votes of the one before, the last has n."""
 
 EARLY_WEIGHT = 0.0125
-"""Share of alpha that each look but the last takes: the last keeps .9125 at n = 100 000, so that an
-image that needs all votes loses next to nothing."""
+"""Share of alpha of each look except the last, which keeps .9125 at n = 100 000: an image that needs all
+votes loses next to nothing."""
 
-_CHECKS = 32  # curtailment is looked for about so often in n votes: more would make a GPU wait
+_CHECKS = 32  # curtailment is checked about this often in n votes; more checks would make a GPU wait
 
 
 @dataclass(frozen=True)
 class Look:
-    """One bound that is computed if sampling gets this far.
+    """One bound, computed if sampling gets this far.
 
     Attributes:
-        num_samples: Votes that it is computed from, fixed beforehand.
-        alpha: Its own error probability.
+        num_samples: Number of votes that it is computed from, fixed in advance.
+        alpha: Its error probability.
     """
 
     num_samples: int
@@ -48,12 +48,12 @@ class Look:
 
 
 def looks(n: int, alpha: float, mode: Mode) -> tuple[Look, ...]:
-    """The looks of a procedure: one at n, or for ``adaptive`` 1000, 2000, 4000, ... and n.
+    """The looks of a procedure: one at n; for ``adaptive``, at 1000, 2000, 4000, ... and n.
 
     Guarantee:
         The error probabilities sum to at most ``alpha``. By the union bound the running maximum of
         the looks' lower bounds exceeds the true probability with at most that probability,
-        whatever rule stops the sampling: every look's number of votes is a constant.
+        whatever rule stops the sampling: the number of votes of every look is a constant.
     """
     early = [] if mode == "paper" else _doubling(n)
     left = 1.0 - EARLY_WEIGHT * len(early)
@@ -72,13 +72,13 @@ class Procedure:
 
     Attributes:
         n0: Draws for choosing the class, >= 1.
-        n: Most draws for bounding its probability, >= 1.
+        n: Largest number of draws for bounding its probability, >= 1.
         alpha: Probability that the certificate is wrong, in (0, 1).
-        mode: paper bounds once, from all n votes; adaptive bounds at every look.
-        stop_rule: With adaptive, when to stop: grid, when no further multiple of ``radius_step``
-            can still be certified; curve, when the radius can grow by less than ``radius_step``.
-        radius_step: Of the stop rule, > 0, an l2 length.
-        stop_wrong: Draw nothing more when selection chose another class than the label.
+        mode: paper: one bound from all n votes; adaptive: a bound at every look.
+        stop_rule: With adaptive, when to stop. grid: when no further multiple of ``radius_step`` can
+            be certified; curve: when the radius can grow by less than ``radius_step``.
+        radius_step: Step of the stop rule, an l2 length > 0.
+        stop_wrong: Draw nothing more if selection chose another class than the label.
         curtail: Abstain as soon as even unanimous further votes could not certify anything.
     """
 
@@ -93,7 +93,7 @@ class Procedure:
 
     @functools.cached_property
     def looks(self) -> tuple[Look, ...]:
-        """The looks, in order of their votes."""
+        """The looks, ordered by number of votes."""
         return looks(self.n, self.alpha, self.mode)
 
 
@@ -114,7 +114,7 @@ class DecisionRules:
 
     @functools.cached_property
     def checkpoints(self) -> tuple[int, ...]:
-        """Votes at which something may be decided, ascending, n the last. The same for all images."""
+        """Numbers of votes at which sampling may be stopped, ascending, ending with n. The same for all images."""
         counts, n = {look.num_samples for look in self.procedure.looks}, self.procedure.n
         if self.procedure.curtail:
             every = BLOCK_ROWS * max(1, n // (_CHECKS * BLOCK_ROWS))
@@ -124,19 +124,19 @@ class DecisionRules:
         return tuple(sorted(counts))
 
     def is_hopeless(self, count_top: int, num_samples: int) -> bool:
-        """Whether no look from here on can reach 1/2, whatever the votes to come."""
+        """Whether no later look can reach 1/2, whatever the remaining votes are."""
         lost = num_samples - count_top
         return all(lost > self._votes_to_lose(look) for look in self._looks_from(num_samples))
 
     def lower_bound(self, count_top: int, num_samples: int) -> float:
-        """The bound of the look at just so many votes; 0 where there is no look."""
+        """The bound of the look at exactly ``num_samples`` votes; 0 if there is no such look."""
         for look in self.procedure.looks:
             if look.num_samples == num_samples:
                 return self._bound(count_top, look)
         return 0.0
 
     def is_enough(self, p_lower: float, count_top: int, num_samples: int) -> bool:
-        """Whether the stop rule ends sampling; decides about cost alone, never about soundness."""
+        """Whether the stop rule ends sampling; affects only cost, never soundness."""
         stop_rule, radius_step = self.procedure.stop_rule, self.procedure.radius_step
         if stop_rule is None or radius_step is None:
             return False
@@ -147,12 +147,12 @@ class DecisionRules:
         radius = float(certified_radius(p_lower, self.sigma)) if p_lower >= 0.5 else None
         if stop_rule == "curve":
             return reachable - (radius or 0.0) < radius_step
-        # The smallest radius of the table is 0: not to abstain.
+        # The smallest radius of a table is 0: it only needs no abstention.
         following = 0.0 if radius is None else (math.floor(radius / radius_step) + 1) * radius_step
         return reachable < following
 
     def _prospects(self, count_top: int, num_samples: int) -> Iterator[float]:
-        """Bounds of the looks to come, were the votes to come as good as can be believed."""
+        """The bounds of later looks if the remaining votes are as good as is plausible."""
         p_upper = float(clopper_pearson_upper(count_top, num_samples, self.procedure.alpha))
         for look in self._looks_from(num_samples + 1):
             to_come = look.num_samples - num_samples
@@ -166,7 +166,7 @@ class DecisionRules:
         return float(clopper_pearson_lower(count_top, look.num_samples, look.alpha, total_variation=distance))
 
     def _votes_to_lose(self, look: Look) -> int:
-        """Votes for other classes with which the look still certifies; -1 where it never does."""
+        """The most votes for other classes with which the look still certifies; -1 if it never does."""
         return self._losses[look]
 
     @functools.cached_property
@@ -177,12 +177,12 @@ class DecisionRules:
 
 
 class Sampling:
-    """One image on its way to a certificate: says how many votes are wanted, and takes them.
+    """The sampling of one image: says how many votes are needed, and decides from them.
 
     Attributes:
-        stage: What the votes wanted are for.
-        num_wanted: Votes of this stage, from its first, that are wanted before the next decision.
-        certificate: What they prove, once nothing more is wanted; else None.
+        stage: Stage of the votes needed.
+        num_wanted: Number of votes of this stage, from its first, needed before the next decision.
+        certificate: The certificate once sampling has ended; before that None.
     """
 
     def __init__(self, rules: DecisionRules, label: int | None = None) -> None:
@@ -196,7 +196,7 @@ class Sampling:
         self._p_lower = 0.0
 
     def take(self, counts: npt.NDArray[np.int64]) -> None:
-        """Decide from the votes per class of the first ``num_wanted`` draws of the stage, shape (K,)."""
+        """Decide from the votes per class, shape (K,), of the first ``num_wanted`` draws of the stage."""
         assert self.certificate is None
         assert counts.sum() == self.num_wanted
         if self.stage == "selection":
