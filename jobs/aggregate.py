@@ -29,7 +29,7 @@ def run(unit: AggregateUnit, store: Store, resources: Resources) -> None:
 
     Raises:
         RecordError: Something is missing, there twice, damaged or of other parameters; names all
-            of it. Damaged and foreign shards are set aside, so that the next launch makes them anew.
+            of it. Damaged and foreign shards are set aside, so that the next launch redoes them.
     """
     del resources  # reading and writing files needs none
     manifest = read_manifest(store.manifest_path(unit.grid))
@@ -108,7 +108,7 @@ def collect_run(
             parts.append((path, *_checked_shard(path, indices, layout)))
         except RecordError as error:
             moved = f"; moved to {set_aside(path).name}" if set_aside_damaged else ""
-            problems.append(f"{error}{moved}; launch again to certify its images anew")
+            problems.append(f"{error}{moved}; launch again to certify its images again")
     problems += _origin_problems(parts) + _overlap_problems(parts, set_aside_some=set_aside_damaged)
     problems += [] if problems or allow_gaps else _gap_problems(grid_run, parts)
     if problems:
@@ -156,7 +156,7 @@ def _overlap_problems(parts: list[tuple[Path, pa.Table, dict[str, str]]], *, set
         return []  # as nearly always: what follows compares every file with all others
     by_size = sorted(images, key=lambda path: (len(images[path]), path))
     problems = []
-    # First, the largest first, what others hold altogether: so as little as possible is to be done again.
+    # First, the largest first, files whose images others hold altogether: as little as possible is redone.
     for paths, goes in ((by_size[::-1], set.issubset), (by_size, lambda own, others: not own.isdisjoint(others))):
         for path in [path for path in paths if path in images]:
             own, others = images[path], set[int]().union(*(theirs for key, theirs in images.items() if key != path))

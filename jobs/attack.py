@@ -27,14 +27,14 @@ from smoothing.noise import BLOCK_ROWS, NoiseStream
 
 
 def run(unit: ShardUnit, store: Store, resources: Resources) -> None:
-    """Attack the images of a shard, or the rest of them, until its file is there.
+    """Attack the images of a shard, or the rest of them, until its file exists.
 
     All randomness is each image's own, by (seed, index), so that no record depends on shard
     layout or interruption.
 
     Raises:
         CheckpointError: There is no sound checkpoint of the run. A damaged or foreign one is set
-            aside, so that the next launch trains anew.
+            aside, so that the next launch retrains it.
 
     Source:
         Salman et al. 2019, section 4.2 and Figures 3, 7 and 8.

@@ -2,8 +2,8 @@
 
 Downloads what can be downloaded and checks what is there: that a tree has the same classes in both
 splits, and that every image can be decoded. What was checked is written down below the results
-folder, so that it is not done twice. The launch does this by itself where it is not done yet;
-workers never do. On a cluster whose login node ends long processes, run it as a job of its own.
+folder, so that it is not done twice. A launch does this automatically when needed;
+workers never do. On a cluster whose login node ends long processes, run it as a separate job.
 
 Exit codes: 0 ready, 2 the data are missing, broken or cannot be had.
 """

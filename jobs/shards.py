@@ -1,4 +1,4 @@
-"""One shard of images, saved image by image, so that it can be ended and gone on with at any moment."""
+"""One shard of images, saved image by image, so that it can be interrupted and resumed at any moment."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def one_by_one(do: Callable[[TrainedClassifier, LabelledImage], dict[str, Any]])
 def run_shard(unit: ShardUnit, store: Store, resources: Resources, work: ShardWork) -> None:
     """Do the images of a shard, or the rest of them, until finished files hold them all.
 
-    Images that other writers finish meanwhile, whichever way they cut their shards, are left to them.
+    Images that other processes finish meanwhile are left to them, however their shards are cut.
 
     Raises:
         CheckpointError: There is no sound checkpoint of the run. A damaged or foreign one is set
-            aside, so that the next launch trains anew. Or its logits are not finite.
+            aside, so that the next launch retrains it. Or its logits are not finite.
     """
     missing = _missing(unit, store)
     if not missing:
@@ -81,7 +81,7 @@ def run_shard(unit: ShardUnit, store: Store, resources: Resources, work: ShardWo
         own_columns = {"index": labelled.index, "label": labelled.label, **own, "elapsed_s": elapsed_s}
         rows[labelled.index] = {**layout.columns, **own_columns}
         if interrupt.was_asked() or time.monotonic() - saved_at >= resources.save_every_s:
-            if not _missing(unit, store):  # a lost node's copy of this unit was faster
+            if not _missing(unit, store):  # another process finished the shard first
                 break
             _write(store.partial_path(unit.run.place, unit.indices), layout, rows, metadata)
             saved_at = time.monotonic()
@@ -114,7 +114,7 @@ def _missing(unit: ShardUnit, store: Store) -> list[int]:
 
 
 def _unclaimed(unit: ShardUnit, rows: Mapping[int, Row], store: Store) -> list[IndexRange]:
-    """Shards of the images that we have and nobody has published: an image in two files would stop the aggregation."""
+    """Shards of our images that no finished file holds yet: an image in two files would stop the aggregation."""
     ours = [index for index in _missing(unit, store) if index in rows]
     return [unit.indices] if len(ours) == len(unit.indices) else partition(ours, len(unit.indices))
 
@@ -132,14 +132,14 @@ def _load_or_set_aside(unit: ShardUnit, store: Store, device: torch.device) -> T
         if not path.exists():
             raise
         moved = set_aside(path)
-        raise CheckpointError(f"{error}; moved to {moved.name}: launch again to train this run anew") from error
+        raise CheckpointError(f"{error}; moved to {moved.name}: launch again to retrain this model") from error
 
 
 def _saved_rows(unit: ShardUnit, store: Store, layout: Layout, metadata: Mapping[str, str]) -> dict[int, Row]:
     """Rows of this shard's images in any unfinished file of the run, by index.
 
-    Other shards of the run may be under way: their files come and go, and hold nothing of ours
-    unless the layout has changed.
+    Other shards of the run may be in progress: their files appear and disappear, and hold none of our
+    images unless the shards were cut differently.
     """
     rows: dict[int, Row] = {}
     for indices in store.partial_shards(unit.run.place):
@@ -155,11 +155,11 @@ def _saved_rows(unit: ShardUnit, store: Store, layout: Layout, metadata: Mapping
         except FileNotFoundError:  # its owner has finished meanwhile
             continue
         except RecordError as error:
-            logging.warning("%s; moved to %s, its images are done again", error, set_aside(path).name)
+            logging.warning("%s; moved to %s, its images will be done again", error, set_aside(path).name)
             continue
         rows |= {row["index"]: row for row in table.to_pylist() if row["index"] in unit.indices}
     if rows:
-        logging.info("going on with %d of %d images done before", len(rows), len(unit.indices))
+        logging.info("resuming with %d of %d images done", len(rows), len(unit.indices))
     return rows
 
 

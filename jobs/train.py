@@ -1,4 +1,4 @@
-"""Training of one base classifier, resumable after every epoch with the same bits."""
+"""Training of one base classifier; resumes from its last epoch, bit for bit."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _STATES_KEPT = 2  # should the newest be unreadable, the one before it still ser
 
 
 def run(unit: TrainUnit, store: Store, resources: Resources) -> None:
-    """Train a classifier, or go on with it, until its checkpoint is there.
+    """Train a classifier, or resume its training, until its checkpoint exists.
 
-    With ``num_processes`` above 1 the tasks of a SLURM job do it together, and elsewhere processes
-    that are started for it here.
+    With ``num_processes`` above 1 the tasks of a SLURM job train it together; elsewhere, processes
+    started here do.
 
     Raises:
         TrainingDivergedError: The loss became nan or infinite. The states before that epoch stay.
@@ -80,11 +80,11 @@ def train_as(group: Group, spec: TrainSpec, store: Store, resources: Resources) 
         if group.is_first:
             try:
                 _save_state(trainer, store)
-            except FileNotFoundError:  # another copy has just finished and removed the folder
+            except FileNotFoundError:  # another process has just finished and removed the folder
                 if not store.is_trained(spec.key):
                     raise
         if group.any(store.is_trained(spec.key), device):
-            logging.info("another copy of this unit was faster, its checkpoint stays")
+            logging.info("another process finished first; keeping its checkpoint")
             break
     else:
         if group.is_first:
@@ -132,14 +132,14 @@ def _begin_or_resume(group: Group, spec: TrainSpec, store: Store, device: torch.
             state = checkpoint.load(path)
             checkpoint.check_spec(path, state.get("spec"), spec)
         except CheckpointError as error:
-            logging.warning("%s; trying the state before it", error)
+            logging.warning("%s; trying the previous state", error)
             continue
         classifier.load_state_dict(state["state_dict"])
         optimizer.load_state_dict(state["optimizer"])
         next_epoch, history = epoch, state["history"]
-        logging.info("going on after epoch %d", epoch)
+        logging.info("resuming after epoch %d", epoch)
         break
-    group.wait_for_all()  # nobody writes a state before everybody has read the same one
+    group.wait_for_all()  # no process writes a state before all have read the same one
     stepper = Stepper(
         spec=spec,
         classifier=classifier,

@@ -22,6 +22,7 @@ from jobs.errors import RecordError
 from jobs.files.manifest import open_grid, read_manifest
 from jobs.files.store import Store
 from jobs.validation import STRICT, build
+from jobs.wording import counted
 from pipeline.state import queue
 from pipeline.state.activity import read_queue, slurm_activity, tasks_of_grid, units_of
 from pipeline.state.commands import SchedulerError
@@ -50,11 +51,11 @@ def cancel(values: Mapping[str, Any]) -> int:
     try:
         found = tasks_of_grid(store, grid, read_queue(store))
         tasks = [task for task in found if task.is_own]
-        units = slurm_activity(store, grid, tasks).under_way
+        units = slurm_activity(store, grid, tasks).in_progress
         queue.cancel(tasks, whole_arrays=True)
         left = _left(store, tasks)
     except SchedulerError as error:
-        print(f"error: {error}; nothing is known to be cancelled, try again", file=sys.stderr)
+        print(f"error: {error}; it is unknown whether anything was cancelled; try again", file=sys.stderr)
         return EXIT_FAILED
     if others := {task.user for task in found if not task.is_own}:
         print(f"note: {len(found) - len(tasks)} more jobs belong to {', '.join(map(queue.user_name, sorted(others)))}")
@@ -64,7 +65,7 @@ def cancel(values: Mapping[str, Any]) -> int:
         )
         return EXIT_FAILED
     num_running = sum(task.is_running for task in tasks)
-    print(f"grid {grid}: cancelled {len(tasks)} jobs, {num_running} of them running")
+    print(f"grid {grid}: cancelled {counted(len(tasks), 'job')}, {num_running} of them running")
     for other, number in _sharing(store, grid, units):
         print(f"note: grid {other} needs {number} of the cancelled units too; launch it again")
     return 0

@@ -32,7 +32,7 @@ class Estimate:
     left_h: Mapping[Stage, float | None]
 
     def minutes_left(self, num_parallel: int) -> float | None:
-        """Until everything is done with so many devices at work; None if that cannot be said."""
+        """Minutes until everything is done with that many devices; None if unknown."""
         hours = list(self.left_h.values())
         if not num_parallel or any(value is None for value in hours):
             return None

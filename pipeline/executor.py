@@ -13,20 +13,20 @@ from pipeline.plan import Plan
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How the units of a plan stand when an executor returns.
+    """The state of a plan's units when an executor returns.
 
     Attributes:
         failures: One for each unit that failed.
-        held_back: Units that were not started because one they need failed.
-        num_queued: Units handed to a scheduler, which goes on by itself.
-        jobs: What the scheduler calls them.
-        left: Units that the scheduler does not take for now; the next launch hands them over.
-        limit: Which limit it is that they are beyond; None where nothing is left for that reason.
-        problem: Why nothing, or not everything, could be handed over.
+        skipped: Units that were not started because a dependency failed.
+        num_queued: Units submitted to a scheduler, which runs them after the launch returns.
+        jobs: The scheduler's ids for them.
+        left: Units not submitted yet; the next launch submits them.
+        limit: The limit that they would exceed; None if none was in the way.
+        problem: Why not everything could be submitted.
     """
 
     failures: tuple[Failure, ...]
-    held_back: tuple[Unit, ...]
+    skipped: tuple[Unit, ...]
     num_queued: int = 0
     jobs: tuple[str, ...] = ()
     left: tuple[Unit, ...] = ()
@@ -37,7 +37,7 @@ class Outcome:
 class Executor(Protocol):
     """Runs or submits the units of a plan.
 
-    A unit that fails takes down nothing but what needs it: siblings go on. Failures are written
+    A unit that fails affects only those that depend on it; others continue. Failures are written
     to the store before they are returned.
     """
 

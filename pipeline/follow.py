@@ -11,7 +11,7 @@ from configs.entry import EXIT_FAILED
 from jobs.files.store import Store
 from jobs.specs.runs import SHARD_STAGES, Manifest
 from pipeline import text
-from pipeline.state.look import Status, is_under_way, look
+from pipeline.state.look import Status, is_in_progress, look
 from pipeline.state.units import State
 
 _IDLE_SHARE = 0.1
@@ -29,9 +29,9 @@ def next_wait_s(poll_s: float, idle_s: float) -> float:
 
 
 def follow(manifest: Manifest, store: Store, *, poll_s: float) -> int:
-    """Print a line whenever something has changed; 0 if the grid is complete at the end, else 1.
+    """Print a line whenever something changes; 0 if the grid is complete at the end, else 1.
 
-    While SLURM does not answer, it waits: what is unknown is not over.
+    While SLURM does not answer, it keeps waiting: an unknown state is not an end.
     """
     said, changed_at = "", time.monotonic()
     while True:
@@ -40,7 +40,7 @@ def follow(manifest: Manifest, store: Store, *, poll_s: float) -> int:
         if line != said:
             print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
             said, changed_at = line, time.monotonic()
-        if not is_under_way(current.found.activity):
+        if not is_in_progress(current.found.activity):
             break
         time.sleep(next_wait_s(poll_s, time.monotonic() - changed_at))
     for failure in text.failure_texts([unit.failure for unit in current.states.units if unit.failure]):
@@ -50,7 +50,7 @@ def follow(manifest: Manifest, store: Store, *, poll_s: float) -> int:
     if current.states.aggregate.state == "done":
         print("complete")
         return 0
-    print("not complete, and nothing is running or can run: launch again to do what is missing", file=sys.stderr)
+    print("not complete, and nothing is running or can run: launch again to resume", file=sys.stderr)
     return EXIT_FAILED
 
 

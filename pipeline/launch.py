@@ -1,4 +1,4 @@
-"""python -m pipeline.launch grid=NAME: do what is missing of a grid, and nothing else."""
+"""python -m pipeline.launch grid=NAME: run the missing parts of a grid, and nothing else."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from jobs.files.manifest import check_launchable, read_manifest, write_manifest
 from jobs.files.store import Store
 from jobs.specs.runs import Manifest
 from jobs.specs.units import Resources
+from jobs.wording import counted
 from pipeline import text
 from pipeline.executor import Executor
 from pipeline.local.debug import DebugExecutor
@@ -31,7 +32,7 @@ from pipeline.local.gpus import visible_gpus
 from pipeline.plan import Plan, plan
 from pipeline.request.config import LaunchConfig, parse_launch
 from pipeline.request.lengths import notes
-from pipeline.sources import bring_in, check_checkpoints, check_data
+from pipeline.sources import check_checkpoints, check_data, stage_inputs
 from pipeline.state import queue
 from pipeline.state.activity import Activity, read_queue, slurm_activity, units_of
 from pipeline.state.commands import SchedulerError
@@ -39,7 +40,7 @@ from pipeline.state.ledger import ArrayName, asked_for
 from pipeline.state.postmortem import record_deaths
 from pipeline.state.survey import Survey, survey, survey_slurm
 
-# A status that looks whether somebody holds the lock holds it itself for a moment.
+# A status command that tests the lock holds it for a moment itself.
 _LOCK_PATIENCE_S = 1.0
 
 
@@ -47,8 +48,8 @@ def launch(values: dict[str, Any]) -> int:
     """Launch the grid of a composed configuration; returns the exit code.
 
     Raises:
-        ConfigError: The configuration cannot be run; nothing was written. Or a dataset cannot be had or is
-            broken; then what stood in the results folder still does.
+        ConfigError: The configuration cannot be run; nothing was written. Or a dataset is not available or is
+            broken; the results folder is unchanged.
     """
     config = _with_kind(parse_launch(values))
     store = Store(config.results)
@@ -64,8 +65,8 @@ def launch(values: dict[str, Any]) -> int:
         return EXIT_FAILED
     except SchedulerError as error:
         print(
-            f"error: {error}; without an answer of SLURM nobody knows what is queued, so nothing was submitted. "
-            "Launch again when it answers",
+            f"error: {error}. SLURM did not answer, so the queue state is unknown and nothing was submitted; "
+            "launch again when squeue works",
             file=sys.stderr,
         )
         return EXIT_FAILED
@@ -92,10 +93,10 @@ def _check(config: LaunchConfig, store: Store) -> None:
 
 
 def _with_kind(config: LaunchConfig) -> LaunchConfig:
-    """The configuration with auto made up its mind."""
+    """The configuration with cluster.kind=auto resolved."""
     kind = config.cluster.kind
     if kind == "slurm" and not queue.is_installed():
-        raise ConfigError(["cluster: slurm is not installed here (no sbatch); take cluster=local, or a login node"])
+        raise ConfigError(["cluster: slurm is not installed here (no sbatch); use cluster=local, or a login node"])
     if kind == "auto":
         kind = "slurm" if queue.is_installed() and queue.is_configured() else "local"
     if kind == "slurm" and not {":", "%"}.isdisjoint(str(config.results.resolve())):
@@ -108,7 +109,7 @@ def _dry_run(config: LaunchConfig, store: Store) -> int:
     manifest = config.manifest
     found = _survey(config, store)
     todo = _plan(config, found)
-    print(f"grid {manifest.grid}: {len(manifest.models)} models, results in {store.root} (dry run)")
+    print(f"grid {manifest.grid}: {counted(len(manifest.models), 'model')}, results in {store.root} (dry run)")
     print(text.plan_table(manifest, found.observed, todo, found.activity))
     if cost := text.cost_text(todo, config.slurm):
         print(cost)
@@ -119,15 +120,16 @@ def _dry_run(config: LaunchConfig, store: Store) -> int:
 
 def _launch_locked(config: LaunchConfig, store: Store) -> int:
     manifest, began = config.manifest, time.monotonic()
-    for leftover in store.activity_paths():  # of launches that were killed: we hold the lock, so none is at work
+    for leftover in store.activity_paths():  # of launches that were killed: we hold the lock, so none is running
         leftover.unlink(missing_ok=True)
     found = _survey(config, store)
     if config.cluster.kind != "slurm":
         if found.activity.problem:
             print(
-                f"note: {found.activity.problem}; what it may still have of {store.root} is not known", file=sys.stderr
+                f"note: {found.activity.problem}; whether it still runs units of {store.root} is unknown",
+                file=sys.stderr,
             )
-        elsewhere = units_of(manifest, found.activity.under_way)
+        elsewhere = units_of(manifest, found.activity.in_progress)
         if elsewhere:
             print(text.elsewhere_text(config, elsewhere), file=sys.stderr)
             return EXIT_FAILED
@@ -136,7 +138,7 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
         print("\n".join(text.failure_texts(new_failures)), file=sys.stderr)
         found = survey(manifest, store, found.activity)
     todo = _plan(config, found)
-    print(f"grid {manifest.grid}: {len(manifest.models)} models, results in {store.root}")
+    print(f"grid {manifest.grid}: {counted(len(manifest.models), 'model')}, results in {store.root}")
     print(text.plan_table(manifest, found.observed, todo, found.activity))
     if todo.waiting:
         print(text.waiting_text(todo, found.history), file=sys.stderr)
@@ -146,10 +148,10 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
     if not todo.units:
         if needs_person:
             return EXIT_FAILED
-        write_manifest(store.manifest_path(manifest.grid), manifest)  # should it have been lost or damaged
+        write_manifest(store.manifest_path(manifest.grid), manifest)  # it may have been lost or damaged
         print(text.nothing_to_do(config, found.activity))
         return 0
-    bring_in(todo, config, store)
+    stage_inputs(todo, config, store)
     _note_changed_grid(manifest, store)
     write_manifest(store.manifest_path(manifest.grid), manifest)
     if found.activity.stuck:
@@ -163,8 +165,8 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
         return EXIT_FAILED
     if outcome.limit and not outcome.num_queued:
         print(text.limit_text(outcome, found.activity), file=sys.stderr)
-        # What is under way is queued, and makes room when it ends; without it nothing is.
-        return EXIT_FAILED if needs_person or not found.activity.under_way else 0
+        # Units in progress make room in the queue when they end; without any, nothing will.
+        return EXIT_FAILED if needs_person or not found.activity.in_progress else 0
     if outcome.num_queued:
         print(text.queued_text(config, store, outcome, time.monotonic() - began))
     elif not todo.waiting:
@@ -179,7 +181,7 @@ def _survey(config: LaunchConfig, store: Store) -> Survey:
         return survey(config.manifest, store, Activity())
     if queue.is_installed() and queue.is_configured():
         return survey_slurm(config.manifest, store, read_queue(store))
-    return survey(config.manifest, store, Activity(problem="there is no SLURM here to ask"))
+    return survey(config.manifest, store, Activity(problem="SLURM is not available here"))
 
 
 def _survey_slurm(config: LaunchConfig, store: Store) -> Survey:
@@ -203,7 +205,7 @@ def _plan(config: LaunchConfig, found: Survey) -> Plan:
         found.observed,
         num_shards=config.cluster.num_shards,
         history=found.history,
-        under_way=found.activity.under_way,
+        in_progress=found.activity.in_progress,
         retry=config.retry,
     )
 
@@ -216,8 +218,8 @@ def _note_changed_grid(manifest: Manifest, store: Store) -> None:
         changed = True
     if changed:
         print(
-            f"note: grid {manifest.grid} was launched with other settings before; those runs stay, and its "
-            "records are made anew (grid.name=NAME keeps both)"
+            f"note: grid {manifest.grid} was launched with other settings before; its runs are kept, and its "
+            "records will be rebuilt (to keep both, set grid.name=NAME)"
         )
 
 
@@ -228,7 +230,7 @@ def _executor(config: LaunchConfig, found: Survey, todo: Plan) -> Executor:
         cluster = config.cluster
         gpus = () if cluster.device == "cpu" else visible_gpus()
         return LocalExecutor(num_workers=cluster.num_workers(len(gpus)), gpus=gpus, runs_per_gpu=cluster.runs_per_gpu)
-    from pipeline.slurm.executor import SlurmExecutor  # submitit takes its time to import
+    from pipeline.slurm.executor import SlurmExecutor  # submitit is slow to import
 
     assert config.slurm is not None
     failures: list[Failure] = [own[-1] for own in found.history if own[-1].unit not in todo.waiting]

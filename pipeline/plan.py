@@ -1,4 +1,4 @@
-"""What is to be done: a pure function of what a grid wants and what is there."""
+"""What to run: a pure function of what a grid wants and what exists."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jobs.files.failures import FailureClass
 from jobs.specs.indices import IndexRange, missing_from, partition
 from jobs.specs.runs import SHARD_STAGES, Manifest, Run, ShardStage
 from jobs.specs.units import AggregateUnit, ShardUnit, TrainUnit, Unit, shards_by_run
-from pipeline.retry import Retry, waits_for_person
+from pipeline.retry import Retry, gave_up
 from pipeline.state.files import Observation
 from pipeline.state.history import NO_HISTORY, History
 
@@ -25,7 +25,7 @@ class Plan:
         train: Base classifiers without a checkpoint.
         shards: Shards of missing images by stage; each needs its run's checkpoint.
         aggregate: The last unit, which needs all others; None where the records file is current.
-        waiting: Units that failed too often to be tried again unasked, and the class of failure.
+        waiting: Units that failed too often to be retried automatically, and the class of failure.
     """
 
     train: tuple[TrainUnit, ...]
@@ -46,42 +46,42 @@ def plan(
     *,
     num_shards: int,
     history: History = NO_HISTORY,
-    under_way: AbstractSet[str] = frozenset(),
+    in_progress: AbstractSet[str] = frozenset(),
     retry: Retry | None = None,
 ) -> Plan:
-    """What is missing of a grid.
+    """The missing units of a grid.
 
     Args:
         manifest: What is wanted.
-        observed: What is there.
+        observed: What exists.
         num_shards: The shard size is a run's number of images divided by this, rounded up; what is
             missing is cut into shards of at most that size.
-        history: What failed before.
-        under_way: Names of units that a scheduler has queued or runs; they are left to it.
-        retry: Failures to try again however often they occurred.
+        history: Earlier failures.
+        in_progress: Names of units that a scheduler has queued or runs; they are left to it.
+        retry: Failures to retry however often they occurred.
     """
     waiting: dict[str, FailureClass] = {}
     train: dict[str, TrainUnit] = {}
     for key, spec in manifest.models.items():
         unit = TrainUnit(train=spec)
-        if key in observed.trained or unit.name in under_way:
+        if key in observed.trained or unit.name in in_progress:
             continue
-        failure_class = waits_for_person(history.train.get(key, ()), retry)
+        failure_class = gave_up(history.train.get(key, ()), retry)
         if failure_class:
             waiting[unit.name] = failure_class
         else:
             train[key] = unit
     shards: list[ShardUnit] = []
-    queued = shards_by_run(under_way)
+    queued = shards_by_run(in_progress)
     for run in manifest.runs:
         if f"train/{run.train.key}" not in waiting:
             shards += _shards(run, observed, num_shards, history, queued.get(run.name, []), retry, waiting)
     aggregate = None if waiting else AggregateUnit(grid=manifest.grid)
     if not train and not shards:
-        # Over new files it may well succeed; over the same ones it fails again.
-        failure_class = waits_for_person(history.aggregate, retry)
+        # It may succeed on new files; on the same ones it would fail again.
+        failure_class = gave_up(history.aggregate, retry)
         is_complete = observed.aggregated and observed.is_complete(manifest)
-        if is_complete or "aggregate" in under_way:
+        if is_complete or "aggregate" in in_progress:
             aggregate = None
         elif failure_class and aggregate is not None:
             aggregate, waiting["aggregate"] = None, failure_class
@@ -102,15 +102,15 @@ def _shards(
     retry: Retry | None,
     waiting: dict[str, FailureClass],
 ) -> list[ShardUnit]:
-    """The missing images, cut into shards; adds those that are not tried again to ``waiting``."""
+    """The missing images, cut into shards; adds those that are not retried to ``waiting``."""
     missing = missing_from(run.indices, [*observed.finished(run), *queued])
     max_size = -(-len(run.indices) // num_shards)
     given_up: dict[FailureClass, list[int]] = defaultdict(list)
     failed = history.shards.get(run.name, {})
     for index in missing if failed else ():
-        # Shards may be cut anew between two failures: it is the image that counts.
+        # Shards may be cut differently between two failures, so failures are counted per image.
         failures = [failure for shard, those in failed.items() if index in shard for failure in those]
-        failure_class = waits_for_person(failures, retry)
+        failure_class = gave_up(failures, retry)
         if failure_class:
             given_up[failure_class].append(index)
     for failure_class, indices in given_up.items():

@@ -1,4 +1,4 @@
-"""Which units that failed are tried again without being asked: a pure function."""
+"""Which failed units are retried automatically: a pure function."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from jobs.files.failures import Failure, FailureClass
 
 Retry = Literal["all", FailureClass]
 TRANSIENT: frozenset[FailureClass] = frozenset({"preempted", "timeout", "node_fail"})
-"""Not the unit's fault: it may well succeed elsewhere or the next time."""
+"""Not the unit's fault: it may succeed elsewhere or next time."""
 
 _PATIENCE = 2
 _NODE_AT_FAULT: frozenset[FailureClass] = frozenset({"node_fail", "setup", "unknown"})
 
 
-def waits_for_person(failures: Iterable[Failure], retry: Retry | None) -> FailureClass | None:
-    """The class for which a unit is not tried again: it failed twice for the same reason.
+def gave_up(failures: Iterable[Failure], retry: Retry | None) -> FailureClass | None:
+    """The class for which a unit is no longer retried: it failed twice for the same reason.
 
     Args:
         failures: All of the unit's.
-        retry: The class that is to be tried again all the same, or all.
+        retry: The class to retry anyway, or all.
     """
     counts = Counter(failure.failure_class for failure in failures if failure.failure_class not in TRANSIENT)
     for failure_class, count in counts.most_common():
@@ -31,5 +31,5 @@ def waits_for_person(failures: Iterable[Failure], retry: Retry | None) -> Failur
 
 
 def bad_nodes(failures: Iterable[Failure]) -> set[str]:
-    """The nodes at fault in failures, to be avoided when their units are tried again."""
+    """The nodes at fault in failures, to be avoided when their units are retried."""
     return {failure.host for failure in failures if failure.job and failure.failure_class in _NODE_AT_FAULT}

@@ -1,4 +1,4 @@
-"""What a launch brings in from outside: datasets, and published checkpoints.
+"""The inputs of a launch: datasets and published checkpoints.
 
 Both are got ready here, on the machine that launches, and never by workers, of which there are
 many, and which may have no network.
@@ -53,7 +53,7 @@ def check_checkpoints(config: LaunchConfig, store: Store) -> None:
         _run_module("jobs.networks.pretrained", arguments, failed="reading the published checkpoints failed")
 
 
-def bring_in(plan: Plan, config: LaunchConfig, store: Store) -> None:
+def stage_inputs(plan: Plan, config: LaunchConfig, store: Store) -> None:
     """Get ready whatever the units of a plan need from outside.
 
     Raises:

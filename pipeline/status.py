@@ -22,10 +22,11 @@ from jobs.files.manifest import open_grid
 from jobs.files.store import Store
 from jobs.specs.units import ShardUnit, TrainUnit, Unit
 from jobs.validation import STRICT, build
+from jobs.wording import counted
 from pipeline import text
 from pipeline.estimate import estimate
 from pipeline.follow import next_wait_s
-from pipeline.state.look import Status, is_under_way, look
+from pipeline.state.look import Status, is_in_progress, look
 from pipeline.state.progress import Pace, pace_of, progress_of
 from pipeline.state.queue import user_name
 from pipeline.state.units import STATES, RunStates, UnitState
@@ -62,7 +63,7 @@ def status(values: Mapping[str, Any]) -> int:
         print(lines, flush=True)
         if lines != said:
             said, changed_at = lines, time.monotonic()
-        if not config.watch or not is_under_way(current.found.activity):
+        if not config.watch or not is_in_progress(current.found.activity):
             return 0
         try:
             time.sleep(next_wait_s(config.interval_s, time.monotonic() - changed_at))
@@ -72,9 +73,9 @@ def status(values: Mapping[str, Any]) -> int:
 
 def _lines(current: Status, *, verbose: bool) -> Iterator[str]:
     manifest, activity = current.manifest, current.found.activity
-    yield f"grid {manifest.grid}: {len(manifest.models)} models, results in {current.store.root}"
+    yield f"grid {manifest.grid}: {counted(len(manifest.models), 'model')}, results in {current.store.root}"
     if activity.problem:
-        yield f"note: {activity.problem}; of what was handed to SLURM it is unknown how it stands"
+        yield f"note: {activity.problem}; the state of submitted jobs is unknown"
     yield _stage_table(current)
     yield _estimate_line(current)
     if activity.waiting:
@@ -117,11 +118,15 @@ def _estimate_line(current: Status) -> str:
     num_running = current.found.activity.num_running_jobs
     minutes = hours.minutes_left(num_running + _num_helpers(current))
     line = f"device hours: {_hours(hours.spent_h)} spent, {_hours(hours.left_h)} left"
-    return line if not minutes else f"{line}: about {_duration(minutes)} with the {num_running} jobs that run now"
+    return (
+        line
+        if not minutes
+        else f"{line}: about {_duration(minutes)} with the {counted(num_running, 'job')} running now"
+    )
 
 
 def _num_helpers(current: Status) -> int:
-    """Processes at work beside the first one of their training, each on a device of its own."""
+    """Further processes of running trainings, each on its own device."""
     units = [TrainUnit(train=train) for train in current.manifest.models.values()]
     return sum(unit.num_processes - 1 for unit in units if unit.name in current.found.activity.running)
 

@@ -1,4 +1,4 @@
-"""Tables for the terminal: what a launch is going to do, and how it ended."""
+"""What commands print: what a launch is going to do, and how it ended."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tabulate import tabulate
 from jobs.files.failures import Failure
 from jobs.files.store import Store, command_arguments
 from jobs.specs.runs import SHARD_STAGES, Manifest, Run
+from jobs.wording import counted
 from pipeline.cost import gpu_hours
 from pipeline.executor import Outcome
 from pipeline.plan import Plan
@@ -27,7 +28,7 @@ _NUM_SHOWN = 5
 
 
 def plan_table(manifest: Manifest, observed: Observation, plan: Plan, activity: Activity) -> str:
-    """Per stage: how much there is, how much is done, what is under way, and what will run."""
+    """Per stage: the total, what is done, and the units to run; then what is already in progress."""
     models = manifest.models.keys()
     is_aggregated = observed.aggregated and observed.is_complete(manifest)
     rows = [
@@ -37,8 +38,8 @@ def plan_table(manifest: Manifest, observed: Observation, plan: Plan, activity: 
     ]
     shown = [row for row in rows if row[2]]  # few grids have attacks
     table = tabulate(shown, headers=["stage", "of", "total", "done", "units to run"], intfmt=",")
-    if activity.under_way:
-        table += f"\nunder way already: {len(activity.running)} units running, {len(activity.queued)} queued"
+    if activity.in_progress:
+        table += f"\nin progress: {counted(len(activity.running), 'unit')} running, {len(activity.queued):,} queued"
     return table
 
 
@@ -65,24 +66,24 @@ def _rounded(hours: float) -> str:
 
 def nothing_to_do(config: LaunchConfig, activity: Activity) -> str:
     """Why there is nothing to do."""
-    if activity.under_way:
-        return f"nothing to submit: the rest is under way\n{follow_step(config)}"
+    if activity.in_progress:
+        return f"nothing to submit: the rest is in progress\n{follow_step(config)}"
     return f"nothing to do: the grid is complete\n{next_step(config)}"
 
 
 def waiting_text(plan: Plan, history: History) -> str:
-    """The units that are not tried again unasked, and how to ask."""
+    """The units that will not be retried automatically, and how to retry them."""
     lines = failure_texts([history.last[name] for name in plan.waiting if name in history.last])
     classes = ", ".join(f"retry={failure_class}" for failure_class in sorted(set(plan.waiting.values())))
     lines.append(
-        f"{len(plan.waiting)} units failed twice for the same reason and wait for you, and what needs them waits too. "
-        f"When the reason is removed, launch with {classes} or retry=all."
+        f"{counted(len(plan.waiting), 'unit')} failed twice for the same reason and will not be retried "
+        f"automatically, nor will what depends on them. Once the cause is fixed, launch with {classes} or retry=all."
     )
     return "\n".join(lines)
 
 
 def stuck_text(stuck: Sequence[QueuedTask]) -> str:
-    """What was withdrawn from the queue, since it would have stayed there for ever."""
+    """What was cancelled because it would have stayed in the queue for ever."""
     return f"{stuck_reasons(stuck)}; they were cancelled, and their units are submitted again"
 
 
@@ -137,13 +138,14 @@ def _counted(number: int, noun: str) -> str:
 def queued_text(config: LaunchConfig, store: Store, outcome: Outcome, elapsed_s: float) -> str:
     """What SLURM has now, and how to follow it."""
     lines = [
-        f"submitted {outcome.num_queued:,} units in {len(outcome.jobs)} arrays (jobs {_few(outcome.jobs)}) "
+        f"submitted {counted(outcome.num_queued, 'unit')} in {counted(len(outcome.jobs), 'array')} "
+        f"(jobs {_few(outcome.jobs)}) "
         f"after {elapsed_s:.1f} s"
     ]
     if outcome.left:
         lines.append(
-            f"{len(outcome.left):,} units are beyond the limit of jobs in your queue: launch again when there is room "
-            f"({outcome.limit})"
+            f"{counted(len(outcome.left), 'unit')} not submitted, to stay within the limit on queued jobs "
+            f"({outcome.limit}); launch again when the queue has room"
         )
     logs = shlex.quote(str(store.log_path(config.manifest.grid, "x").parent))
     lines += [follow_step(config), f"logs:   tail -F {logs}/train/MODEL.log   or   {logs}/certify/MODEL/RUN/SHARD.log"]
@@ -151,10 +153,10 @@ def queued_text(config: LaunchConfig, store: Store, outcome: Outcome, elapsed_s:
 
 
 def elsewhere_text(config: LaunchConfig, names: Sequence[str]) -> str:
-    """Why nothing is run here: SLURM would do the same at the same time."""
+    """Why nothing runs here: SLURM has the same units."""
     grid = config.manifest.grid
     return (
-        f"error: SLURM has {len(names):,} units of grid {grid} queued or running; nothing was started here. "
+        f"error: SLURM has {counted(len(names), 'unit')} of grid {grid} queued or running; nothing was started here. "
         "Wait for them, launch with cluster=slurm, or cancel them first: "
         f"python -m pipeline.cancel {command_arguments(grid, config.results)}\n"
         f"{follow_step(config)}"
@@ -162,27 +164,27 @@ def elsewhere_text(config: LaunchConfig, names: Sequence[str]) -> str:
 
 
 def limit_text(outcome: Outcome, activity: Activity) -> str:
-    """Why nothing was submitted though much is to be done."""
+    """Why nothing was submitted although units are missing."""
     text = (
-        f"nothing was submitted: {len(outcome.left):,} units are beyond the limit of jobs in your queue "
-        f"({outcome.limit}); launch again when there is room"
+        f"nothing was submitted: {counted(len(outcome.left), 'unit')} would exceed the limit on queued jobs "
+        f"({outcome.limit}); launch again when the queue has room"
     )
-    return text if activity.under_way else f"{text}, or with a higher limit"
+    return text if activity.in_progress else f"{text}, or with a higher limit"
 
 
 def occupied_text(config: LaunchConfig, store: Store) -> str:
-    """Why nothing is done: a launch of this or another grid is at it."""
-    grids = [path.parent.name for path in store.activity_paths()]  # none while it still observes
+    """Why nothing is done: another launch holds the results folder."""
+    grids = [path.parent.name for path in store.activity_paths()]  # none while it is still planning
     return "\n".join(
         [
-            f"error: another launch is at work in {store.root}; wait for it (one works in a results folder at a time)",
+            f"error: another launch is running in {store.root}; wait for it (one launch at a time per results folder)",
             *(follow_step(config, grid) for grid in grids),
         ]
     )
 
 
 def follow_step(config: LaunchConfig, grid: str | None = None) -> str:
-    """The command that follows what is under way, of this grid or another."""
+    """The command that follows what is in progress, of this grid or another."""
     arguments = command_arguments(grid or config.manifest.grid, config.results)
     return f"follow: python -m pipeline.status {arguments} watch=true"
 
@@ -193,16 +195,18 @@ def outcome_text(outcome: Outcome) -> str:
     if outcome.problem:
         lines.append(f"error: {outcome.problem}")
         if outcome.num_queued:
-            lines.append(f"{outcome.num_queued} units are queued; launch again for the other {len(outcome.left)}")
-    if outcome.held_back:
-        lines.append(f"held back, since something they need failed: {len(outcome.held_back)} units")
+            lines.append(
+                f"{counted(outcome.num_queued, 'unit')} queued; launch again for the other {len(outcome.left):,}"
+            )
+    if outcome.skipped:
+        lines.append(f"{counted(len(outcome.skipped), 'unit')} skipped because a dependency failed")
     if outcome.failures:
-        lines.append(f"{len(outcome.failures)} failed; all else is kept. Launch again to do what is missing.")
+        lines.append(f"{counted(len(outcome.failures), 'unit')} failed; finished work is kept. Launch again to retry.")
     return "\n".join(lines)
 
 
 def failure_texts(failures: Sequence[Failure]) -> list[str]:
-    """Failures, of those for the same reason the first and how many more there are: one mistake may end all units."""
+    """Failures; of those with the same reason, the first and a count: one mistake may fail every unit."""
     alike: dict[tuple[str, str], list[Failure]] = {}
     for failure in failures:
         reason = re.sub(r"\d+", "#", failure.message)  # job, process and node numbers differ
@@ -216,7 +220,7 @@ def _failures_text(alike: Sequence[Failure]) -> str:
 
 
 def failure_text(failure: Failure) -> str:
-    """One failure in two lines: what, and where to read on."""
+    """One failure: the unit, the reason, and the log."""
     message = "\n         ".join(failure.message.splitlines())
     where = f", node {failure.host}" if failure.job else ""
     return (
@@ -226,7 +230,7 @@ def failure_text(failure: Failure) -> str:
 
 
 def next_step(config: LaunchConfig) -> str:
-    """The command that makes something of a complete grid."""
+    """The command to run on a complete grid."""
     return f"next: python -m analysis.envelope {command_arguments(config.manifest.grid, config.results)}"
 
 

@@ -1,4 +1,4 @@
-"""What went wrong with a unit, written down where the next launch and the status find it."""
+"""Failures of units, recorded where the next launch and the status command find them."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def classify(error: BaseException) -> FailureClass:
 
 
 def record_exception(store: Store, unit: Unit, error: BaseException, log_path: Path) -> Failure:
-    """Write down that a unit ended with an exception."""
+    """Record that a unit ended with an exception."""
     message, failure_class = f"{type(error).__name__}: {error}", classify(error)
     if failure_class == "cuda_oom":
         message = f"{message.rstrip()}\n{_smaller(unit)}"
@@ -161,7 +161,7 @@ def failures_of(store: Store, unit: Unit) -> list[Failure]:
 
 
 def forget(store: Store, unit: Unit) -> None:
-    """Remove the records of a unit that has succeeded: should it have to be done anew, it starts from none."""
+    """Remove the failure records of a unit that succeeded: if it must run again, it starts with none."""
     if is_first_task():
         for path in _paths(store, unit):
             with contextlib.suppress(OSError):
@@ -193,7 +193,7 @@ def _recorded(store: Store, unit: Unit, failure: Failure) -> Failure:
     try:
         write_json(_folder(store, unit) / f"{_stem(unit)}-attempt-{failure.attempt:04d}.json", asdict(failure))
     except OSError:  # a full disk, say, which may be the very failure
-        logging.exception("cannot write down the failure of %s", unit.name)
+        logging.exception("cannot record the failure of %s", unit.name)
     return failure
 
 

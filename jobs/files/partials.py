@@ -1,4 +1,4 @@
-"""Files of unfinished shards that nobody needs any more."""
+"""Files of unfinished shards that are no longer needed."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ def write_records(
 
     def check(temporary: Path) -> None:
         if not read_records(temporary, kind).equals(cast):
-            raise RecordError(f"{path}: the disk gave back other rows than were written; check the file system")
+            raise RecordError(f"{path}: read-back differs from what was written; check the file system")
 
     write_atomically(path, write, check, replace=replace)
 
@@ -166,7 +166,7 @@ def read_records(path: Path, kind: RecordKind = CERTIFICATION, columns: Sequence
 
     Raises:
         RecordError: The file cannot be read, is of another kind or schema version, lacks a column, has
-            one of another type, or a null where none may be. Names file and column.
+            one of another type, or a null where none is allowed. Names file and column.
     """
     strings = [name for name in columns or () if kind.schema.field(name).type == pa.string()]
     with _parquet(path, read_dictionary=strings) as file:
@@ -175,7 +175,7 @@ def read_records(path: Path, kind: RecordKind = CERTIFICATION, columns: Sequence
         table = file.read(columns=list(kind.schema.names if columns is None else columns))
     for name in table.column_names:
         if not kind.schema.field(name).nullable and table[name].null_count:
-            raise RecordError(f"{path}: column {name!r} has nulls where none may be")
+            raise RecordError(f"{path}: column {name!r} has nulls where none are allowed")
     if columns is None:
         return table.select(kind.schema.names).cast(kind.schema).replace_schema_metadata(None)
     return table.select(list(columns)).replace_schema_metadata(None)

@@ -1,6 +1,6 @@
 """Where everything lies under the results folder, and what a folder listing says is done.
 
-Nobody else composes a path. ``results/README.md`` shows the tree.
+No other module composes a path. ``results/README.md`` shows the tree.
 """
 
 from __future__ import annotations
@@ -117,10 +117,10 @@ class Store:
         return self.grid_dir(grid) / "logs" / f"{unit_name}.log"
 
     def activity_path(self, grid: str) -> Path:
-        """What a running launch says of itself: units running and waiting."""
+        """What a running launch reports: its running and waiting units."""
         return self.grid_dir(grid) / "activity.json"
 
-    # SLURM: what was handed over, launch by launch. An array's folder holds its script and its logs.
+    # SLURM: what was submitted, by launch. An array's folder holds its script and its logs.
 
     def launches_dir(self, grid: str) -> Path:
         return self.grid_dir(grid) / "slurm"
@@ -140,7 +140,7 @@ class Store:
         return self.root / "code" / digest
 
     def has_slurm_launches(self) -> bool:
-        """Whether any grid was ever handed to SLURM."""
+        """Whether any grid was ever submitted to SLURM."""
         return any(self.root.glob("grids/*/slurm"))
 
     def code_copies(self) -> list[Path]:
@@ -176,7 +176,7 @@ class Store:
         return sorted(set(_ranges(self.failures_dir(place.train_key), pattern)))
 
     def saved_epochs(self, train_key: str) -> list[int]:
-        """Epochs after which an unfinished training can go on, ascending."""
+        """Epochs after which an unfinished training can resume, ascending."""
         return sorted(int(match[1]) for match in _matches(self.state_dir(train_key), _STATE_NAME))
 
     def grid_names(self) -> list[str]:

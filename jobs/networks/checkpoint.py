@@ -1,4 +1,4 @@
-"""Self-describing checkpoints: trained classifiers, and the state from which training goes on."""
+"""Self-describing checkpoints: trained classifiers, and the state from which training resumes."""
 
 from __future__ import annotations
 

@@ -18,11 +18,11 @@ _asked = False
 
 
 class Interrupted(BaseException):
-    """Work has stopped where it was asked to, and goes on from there when it is run again."""
+    """Work stopped on request; it resumes from there when it runs again."""
 
 
 def listen() -> None:
-    """Take the signals of this process for requests from now on, those that were held back too."""
+    """From now on, treat this process's signals as requests, including those blocked until now."""
     for number in SIGNALS:
         signal.signal(number, _ask)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

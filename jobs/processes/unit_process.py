@@ -1,4 +1,4 @@
-"""One unit in one process, whose death is written down whatever it died of.
+"""One unit in one process, whose end is recorded whatever its cause.
 
 Processes come from a fork server that has imported torch once, so that starting one takes
 milliseconds. Each holds a lifeline to its parent and ends when the parent does, however that ends.
@@ -39,7 +39,7 @@ _EXIT_ORPHANED, _EXIT_INTERRUPTED, _EXIT_FAILED_ELSEWHERE = 75, 76, 77
 
 
 def modules_for(stage: Stage, num_units: int) -> list[str]:
-    """What to import for units of one stage: its module, and for several what each would import by itself."""
+    """What to import for units of one stage: its module, and for several units what each would import."""
     return [worker.STAGE_MODULES[stage], *(_WARM_STAGE[stage] if num_units > 1 else [])]
 
 
@@ -89,7 +89,7 @@ class UnitProcess:
         self.lifeline.close()
 
     def ended(self, store: Store) -> Failure | None:
-        """Reap the process; its failure, if it failed, written down in its stead if need be."""
+        """Reap the process; its failure, if it failed, recorded on its behalf if necessary."""
         self.process.join()
         self.lifeline.close()
         if self.process.exitcode == 0:

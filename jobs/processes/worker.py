@@ -1,7 +1,7 @@
-"""Runs one unit in this process: the boundary at which failures are written down.
+"""Runs one unit in this process: the boundary at which failures are recorded.
 
-Imports the stage's module by name, when its time comes: whoever only schedules units (and the
-stages that need no torch) never pays for torch.
+Imports the stage's module by name, only when it runs: code that schedules units, and stages that need
+no torch, never import torch.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class TrainSpec:
         epochs: Passes over the training set.
         batch_size: Images per optimizer step, over all processes.
         learning_rate: Of the first epoch.
-        lr_step_epochs: The learning rate is multiplied by lr_gamma every so many epochs.
+        lr_step_epochs: Number of epochs after which the learning rate is multiplied by lr_gamma.
         lr_gamma: In (0, 1].
         momentum: Of SGD, in [0, 1).
         weight_decay: Of SGD.
@@ -161,8 +161,8 @@ class TrainSpec:
 def train_fields(spec: TrainSpec) -> dict[str, Any]:
     """All fields of a training, as keys and files have them.
 
-    A field that came after the first results is left out where it says what was done before there was
-    such a field: so the keys and files of then go on to mean the same.
+    A field added later is left out at the value that describes what was done before it existed, so that
+    earlier keys and files keep their meaning.
     """
     return {name: value for name, value in asdict(spec).items() if (name, value) not in _ADDED_LATER.items()}
 

@@ -106,7 +106,7 @@ class Resources:
     Attributes:
         device: A torch device; auto is cuda where there is one, else cpu.
         threads: CPU threads of the process.
-        batch_size: Rows handed to the device at a time when certifying.
+        batch_size: Rows given to the device at a time when certifying.
         compile: Let torch.compile fuse the network's operations when certifying; rounds otherwise, so
             that a vote on the edge may change, on a CPU too.
         compile_training: The same for the attack of a training, whose weights then round otherwise.

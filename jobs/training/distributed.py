@@ -154,7 +154,7 @@ def run_in_processes(act: Callable[..., None], num_processes: int, device_type: 
                 interrupt.stop_if_asked()
                 _raise_reason(folder)  # not all may end by themselves: with NCCL they wait for the one that failed
         except ProcessException:
-            interrupt.stop_if_asked()  # whoever asks us may have ended them
+            interrupt.stop_if_asked()  # the process that asked us may have ended them
             _raise_reason(folder)
             raise
         finally:

@@ -62,7 +62,7 @@ class Stepper:
 
     def __post_init__(self) -> None:
         self.classifier.train().to(memory_format=torch.channels_last)
-        # Weights in bfloat16 at once: autocast would make them anew from float32 in each pass of the attack.
+        # Weights in bfloat16 at once: autocast would convert them from float32 in each pass of the attack.
         self.attacked = FoldedClassifier(self.classifier, torch.bfloat16 if self._is_mixed else None)
         self._attacked_fast = compiled(self.attacked, self.compile)
 

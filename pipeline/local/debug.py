@@ -25,7 +25,7 @@ class DebugExecutor:
                 log_path = store.log_path(grid, unit.name)
                 try:
                     worker.execute(unit, store, resources, log_path)
-                except Exception:  # written down by the worker; the units beside it go on
+                except Exception:  # recorded by the worker; other units continue
                     failures.append(failures_of(store, unit)[-1])
                     succeeded = False
                 else:
@@ -33,7 +33,7 @@ class DebugExecutor:
                 schedule.finish(unit, succeeded=succeeded)
                 progress.finish(unit, succeeded=succeeded)
         store.activity_path(grid).unlink(missing_ok=True)
-        return Outcome(failures=tuple(failures), held_back=schedule.left)
+        return Outcome(failures=tuple(failures), skipped=schedule.left)
 
     def preview(self, plan: Plan, *, grid: str, store: Store) -> str:
         return ""

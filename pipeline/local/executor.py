@@ -1,4 +1,4 @@
-"""A bounded pool of processes on this machine: one process for each unit, on a GPU of its own or on a shared one."""
+"""A bounded pool of processes on this machine: one process per unit, on its own GPU or a shared one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class LocalExecutor:
     runs_per_gpu: int = 1
 
     def run(self, plan: Plan, *, grid: str, store: Store, resources: Resources) -> Outcome:
-        write_activity(store, grid, running=(), queued=plan.units)  # before the import of torch, which takes its time
+        write_activity(store, grid, running=(), queued=plan.units)  # before the import of torch, which is slow
         unit_process.start_fork_server(_PRELOAD)
         schedule, failures, running = Schedule(plan), list[Failure](), list[UnitProcess]()
         first: Unit | None = None  # in line for a GPU
@@ -67,7 +67,7 @@ class LocalExecutor:
                     schedule.finish(item.unit, succeeded=failure is None)
                     progress.finish(item.unit, succeeded=failure is None)
         store.activity_path(grid).unlink(missing_ok=True)
-        return Outcome(failures=tuple(failures), held_back=schedule.left)
+        return Outcome(failures=tuple(failures), skipped=schedule.left)
 
     def preview(self, plan: Plan, *, grid: str, store: Store) -> str:
         return ""

@@ -44,17 +44,17 @@ def choose_gpus(
 
     Args:
         gpus: All there are.
-        in_use: For each unit under way, those it was given.
+        in_use: For each running unit, the GPUs it was given.
         num_needed: One is shared, the least used first; several are not shared with anybody. A unit that
             needs more than there are is given all: it knows better what to say of it.
-        runs_per_gpu: At most so many units on one GPU.
+        runs_per_gpu: Maximum number of units on one GPU.
     """
-    under_way = [tuple(own) for own in in_use]
-    num_users = {gpu: sum(gpu in own for own in under_way) for gpu in gpus}
+    in_progress = [tuple(own) for own in in_use]
+    num_users = {gpu: sum(gpu in own for own in in_progress) for gpu in gpus}
     if num_needed != 1:
         idle = [gpu for gpu in gpus if num_users[gpu] == 0]
         num_given = min(num_needed, len(gpus))
         return tuple(idle[:num_given]) if len(idle) >= num_given else None
-    kept = {gpu for own in under_way if len(own) > 1 for gpu in own}
+    kept = {gpu for own in in_progress if len(own) > 1 for gpu in own}
     free = [gpu for gpu in gpus if num_users[gpu] < runs_per_gpu and gpu not in kept]
     return (min(free, key=lambda gpu: num_users[gpu]),) if free else None

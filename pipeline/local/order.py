@@ -26,7 +26,7 @@ class Schedule:
         return None
 
     def finish(self, unit: Unit, *, succeeded: bool) -> None:
-        """Say how a unit that was taken has ended."""
+        """Record how a unit that was taken ended."""
         self._any_failed |= not succeeded
         if unit.stage == "train" and unit.train is not None:
             self._pending_train.discard(unit.train.key)
@@ -35,7 +35,7 @@ class Schedule:
 
     @property
     def left(self) -> tuple[Unit, ...]:
-        """Units not taken; at the end, those that a failure holds back."""
+        """Units not taken; at the end, those skipped because a dependency failed."""
         return tuple(self._waiting)
 
     def _is_ready(self, unit: Unit, *, is_last: bool) -> bool:

@@ -1,4 +1,4 @@
-"""Progress of a launch: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of a launch: a bar on a terminal, otherwise a line every few seconds."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Progress:
         self.tick()
 
     def tick(self) -> None:
-        """Let the clock go on while no unit ends: on the bar, or with a line now and then."""
+        """Update the clock while no unit ends: on the bar, or with a line every few seconds."""
         self._bar.refresh()
         if self._bar.disable and time.monotonic() - self._said >= _LINE_EVERY_S:
             self._said = time.monotonic()

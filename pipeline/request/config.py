@@ -63,14 +63,14 @@ class ClusterConfig:
             slurm where its sbatch is found, else local.
         max_workers: Processes at a time; None is as many as the GPUs take, or without any one for each
             CPU, divided by ``threads``.
-        runs_per_gpu: Units that are on a GPU at a time, each in a process of its own.
+        runs_per_gpu: Units that share a GPU, each in its own process.
         num_shards: Shards into which the images of a model are cut.
         device: Of the workers.
         threads: CPU threads of a worker.
-        batch_size: Rows handed to the device at a time when certifying.
+        batch_size: Rows given to the device at a time when certifying.
         compile: Whether workers let torch.compile fuse the network when certifying, or in which mode.
         compile_training: The same for the attacks of training.
-        save_every_s: Seconds between saves of a shard under way.
+        save_every_s: Seconds between saves of an unfinished shard.
     """
 
     kind: Literal["auto", "local", "debug", "slurm"]
@@ -85,7 +85,7 @@ class ClusterConfig:
     save_every_s: Annotated[float, Field(gt=0)]
 
     def num_workers(self, num_gpus: int) -> int:
-        """Processes at a time on a machine with so many GPUs."""
+        """Processes at a time on a machine with that many GPUs."""
         return self.max_workers or num_gpus * self.runs_per_gpu or max(1, num_cpus() // self.threads)
 
 
@@ -128,7 +128,7 @@ class StageConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SlurmConfig:
-    """How units are handed to SLURM. Nothing in here is part of any key.
+    """How units are submitted to SLURM. Nothing in here is part of any key.
 
     Attributes:
         partition: sbatch option of that name, as are the next six.
@@ -226,8 +226,8 @@ class LaunchConfig:
         data: Folders of the datasets that are read from disk.
         sources: Files of published checkpoints, by the hash that specs name them by.
         dry_run: Say what would be done, touch nothing.
-        wait: Follow what was handed to SLURM until it has ended.
-        retry: Failures to try again that otherwise wait for somebody.
+        wait: Follow the submitted jobs until they have ended.
+        retry: Failures to retry that are otherwise not retried automatically.
     """
 
     manifest: Manifest
@@ -298,7 +298,7 @@ def _extra_problems(slurm: SlurmConfig) -> Iterator[str]:
         if option in _OWN_OPTIONS:
             yield f"{where}.{given}: write cluster.{_OWN_OPTIONS[option]} instead"
         if option in _TAKEN_OPTIONS:
-            yield f"{where}.{given}: the launch sets or needs it otherwise; leave it out"
+            yield f"{where}.{given}: set by the launcher; remove it"
 
 
 def _signal_problems(slurm: SlurmConfig) -> Iterator[str]:
@@ -322,7 +322,7 @@ def _sharing_problems(cluster: ClusterConfig, slurm: SlurmConfig | None, manifes
     if cluster.device == "cpu":
         yield f"{option}: there is no GPU to share with cluster.device=cpu; leave it out, or set cluster.max_workers"
     if max(train.num_processes for train in manifest.models.values()) > 1:
-        yield f"{option}: a model with num_processes above 1 has its GPUs to itself; launch it in a grid of its own"
+        yield f"{option}: a model with num_processes above 1 has its GPUs to itself; launch it in a separate grid"
     on_gpus: tuple[Stage, ...] = ("train", "certify", "attack")
     for stage, num_gpus in [] if slurm is None else [(stage, slurm.stage(stage).gpus) for stage in on_gpus]:
         if num_gpus != 1:

@@ -34,7 +34,7 @@ class SlurmExecutor:
     Attributes:
         config: sbatch options and limits.
         manifest: The grid that is launched.
-        activity: What is under way already.
+        activity: What is already in progress.
         failures: Of the units that may be submitted again; the nodes at fault are avoided.
         runs_per_gpu: Units that a job runs at a time: it has so many times ``units_per_job``.
     """
@@ -51,7 +51,7 @@ class SlurmExecutor:
             plan,
             units_per_job=self.config.units_per_job * self.runs_per_gpu,
             max_array_size=self.config.max_array_size or queue.max_array_size(self.cluster),
-            in_training={name.partition("/")[2] for name in self.activity.under_way if name.startswith("train/")},
+            in_training={name.partition("/")[2] for name in self.activity.in_progress if name.startswith("train/")},
         )
         launch_id, copies = ledger.new_launch_id(store, grid), set(store.code_copies())
         code = take_snapshot(store)
@@ -166,7 +166,7 @@ class _Submission:
         done = {unit.name for unit in self.handed_over}
         return Outcome(
             failures=(),
-            held_back=(),
+            skipped=(),
             num_queued=len(self.handed_over),
             jobs=tuple(self.jobs),
             left=tuple(unit for unit in plan.units if unit.name not in done),
@@ -189,7 +189,7 @@ class _Submission:
     def _fitting(self, block: Block, waiting: list[Block]) -> list[Block]:
         """Submit a block, or as much of it as there is room for; what is still to be submitted."""
         width = block.width if self.room is None else block.width_within(self.room)
-        if not width and not self.jobs and not self.executor.activity.under_way:
+        if not width and not self.jobs and not self.executor.activity.in_progress:
             width = 1  # at least its training, or no launch would ever get anywhere
         if not width:
             raise SubmitLimitError(self._limit())

@@ -24,7 +24,7 @@ from jobs.processes import unit_process, worker
 from jobs.processes.unit_process import UnitProcess
 from jobs.rank import is_first_task
 from jobs.specs.units import ShardUnit, TrainUnit, Unit
-from pipeline.retry import waits_for_person
+from pipeline.retry import gave_up
 from pipeline.slurm.signals import requeue, run_interruptible
 from pipeline.slurm.stalls import Stalls
 from pipeline.state import joblog
@@ -67,7 +67,7 @@ class ArrayTask:
     launch: Launch
     time_limit_min: int
     log_path: Path | None = None
-    _under_way: list[UnitProcess] = field(default_factory=list, init=False)
+    _in_progress: list[UnitProcess] = field(default_factory=list, init=False)
     _progress: dict[str, object] = field(default_factory=dict, init=False)
     _is_interrupted: bool = field(default=False, init=False)
     _num_failed: int = field(default=0, init=False)
@@ -85,18 +85,20 @@ class ArrayTask:
         unit_process.start_fork_server(unit_process.modules_for(self.units[0].stage, len(self.units)))
         waiting, num_done = deque(self.units), 0
         try:
-            while waiting or self._under_way:
-                while waiting and len(self._under_way) < self.launch.runs_per_gpu and not self._is_interrupted:
+            while waiting or self._in_progress:
+                while waiting and len(self._in_progress) < self.launch.runs_per_gpu and not self._is_interrupted:
                     num_done += self._begin(waiting.popleft())
                 # Short waits, so that a signal is acted on at once.
-                ended = wait([item.sentinel for item in self._under_way], timeout=_POLL_S) if self._under_way else []
+                ended = (
+                    wait([item.sentinel for item in self._in_progress], timeout=_POLL_S) if self._in_progress else []
+                )
                 if self._is_interrupted:
                     self._leave()
-                num_done += sum([self._finish(item) for item in [*self._under_way] if item.sentinel in ended])
-                if stalled := self._stalls.among(self._under_way):
+                num_done += sum([self._finish(item) for item in [*self._in_progress] if item.sentinel in ended])
+                if stalled := self._stalls.among(self._in_progress):
                     self._end_stalled(stalled)
         finally:
-            for item in self._under_way:
+            for item in self._in_progress:
                 item.lifeline.close()
         if not num_done:
             if not is_first_task():
@@ -130,9 +132,9 @@ class ArrayTask:
             message = f"no progress for {self.launch.stall_min:g} min (cluster.stall_min); its process was ended"
             record_death(self.store, item.unit, "stalled", message, item.log_path)
             joblog.unit_failed(item.unit.name, message)
-        self._under_way = [item for item in self._under_way if item not in items]
+        self._in_progress = [item for item in self._in_progress if item not in items]
         self._stop()
-        is_hopeless = all(waits_for_person(failures_of(self.store, item.unit), None) for item in items)
+        is_hopeless = all(gave_up(failures_of(self.store, item.unit), None) for item in items)
         if is_first_task() and not is_hopeless:
             requeue()
         self._leave()
@@ -147,7 +149,7 @@ class ArrayTask:
         joblog.unit_begins(unit.name, Place.here())
         log_path = self.store.log_path(self.grid, unit.name)
         self._progress[unit.name] = progress_of(unit, self.store)
-        self._under_way.append(unit_process.start(unit, self.store, self.launch.resources, log_path))
+        self._in_progress.append(unit_process.start(unit, self.store, self.launch.resources, log_path))
         return False
 
     def _finish(self, item: UnitProcess) -> bool:
@@ -157,7 +159,7 @@ class ArrayTask:
         if item.was_interrupted:  # by a signal to all processes of the job
             self._stop()
             self._leave()
-        self._under_way.remove(item)
+        self._in_progress.remove(item)
         failure = item.ended(self.store)
         if failure is not None and not is_done(unit, self.store):
             joblog.unit_failed(unit.name, failure.message)
@@ -167,9 +169,9 @@ class ArrayTask:
         return True
 
     def _stop(self) -> list[UnitProcess]:
-        """Have the units under way save and stop, and start no more; those that were under way."""
+        """Have the running units save and stop, and start no more; returns those that were running."""
         self._is_interrupted = True
-        stopped = [*self._under_way]
+        stopped = [*self._in_progress]
         unit_process.interrupt_all(stopped, self.launch.grace_s)
         for item in stopped:
             joblog.unit_interrupted(item.unit.name)

@@ -1,4 +1,4 @@
-"""Which units are under way: in the queue of a scheduler, or in the hands of a launch on this machine."""
+"""Which units are in progress: in the queue of a scheduler, or in a launch on this machine."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Activity:
         running: Units of jobs that run (of a job with several, those it has yet to come to, too).
         queued: Units that wait.
         tasks: The array task of each of them that SLURM has.
-        stuck: Tasks that SLURM keeps but will never run, with what waits for them; their units are not under way.
+        stuck: Tasks that SLURM keeps but will never run, with what waits for them; their units are not in progress.
         refused: Stuck tasks that stay in the queue, since new ones would ask for the same; their units are queued.
         num_tasks: All tasks of this user in the queue, whatever they belong to, without the stuck ones.
-        problem: Why it is not known what is under way; None where it is known.
+        problem: Why it is unknown what is in progress; None if it is known.
     """
 
     running: frozenset[str] = frozenset()
@@ -47,7 +47,7 @@ class Activity:
     problem: str | None = None
 
     @cached_property
-    def under_way(self) -> frozenset[str]:
+    def in_progress(self) -> frozenset[str]:
         return self.running | self.queued
 
     @property

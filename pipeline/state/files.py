@@ -1,4 +1,4 @@
-"""What is done, as the files say: one or two folder listings for each run; of files only records.parquet is opened."""
+"""What is done, according to the files: one or two folder listings per run; only records.parquet is opened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What failed of the units that are not done, as their records say."""
+"""Recorded failures of the units that are not done."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NO_HISTORY = History()
 
 
 def read_history(manifest: Manifest, observed: Observation, store: Store) -> History:
-    """The failures of what is not done: a listing for each unfinished run, and the records it names."""
+    """The failures of what is not done: one listing per unfinished run, and the records it names."""
     train = {
         key: tuple(failures_of(store, TrainUnit(train=train)))
         for key, train in manifest.models.items()

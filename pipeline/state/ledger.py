@@ -1,4 +1,4 @@
-"""What was handed to SLURM, written down before it is: which task of which array runs which units.
+"""What was submitted to SLURM, recorded before it is: which task of which array runs which units.
 
 An array is found in the queue by its name, which leads to its folder. So nothing is lost when a
 launch dies between handing an array over and hearing its number.

@@ -1,4 +1,4 @@
-"""How a grid stands just now: one question to SLURM, its files, and a state for each unit."""
+"""The state of a grid now: one question to SLURM, its files, and the state of each unit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.state.units import GridStates, grid_states
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """A grid as it stands."""
+    """The state of a grid."""
 
     manifest: Manifest
     store: Store
@@ -24,21 +24,21 @@ class Status:
 
 
 def look(manifest: Manifest, store: Store) -> Status:
-    """How a grid stands just now; one squeue call, or none where nothing was ever handed to SLURM."""
+    """The state of a grid now; one squeue call, or none if nothing was ever submitted to SLURM."""
     found = survey(manifest, store, _activity(store, manifest.grid))
     times = submission_times(store, manifest.grid) if found.activity.problem else {}
     return Status(manifest=manifest, store=store, found=found, states=grid_states(manifest, found, times))
 
 
-def is_under_way(activity: Activity) -> bool:
+def is_in_progress(activity: Activity) -> bool:
     """Whether anything is running or queued, or may be."""
-    return bool(activity.under_way) or activity.problem is not None
+    return bool(activity.in_progress) or activity.problem is not None
 
 
 def _activity(store: Store, grid: str) -> Activity:
-    """The queue comes before the files: what ends in between is then found done, and not lost."""
+    """The queue is read before the files: a unit that ends in between is then found done, not lost."""
     here = read_activity(store, grid)
-    if here.under_way or not store.has_slurm_launches():
+    if here.in_progress or not store.has_slurm_launches():
         return here
     try:
         return slurm_activity(store, grid, read_queue(store))

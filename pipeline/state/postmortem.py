@@ -77,7 +77,7 @@ def find_deaths(
     Args:
         manifest: The grid.
         store: Its results.
-        is_pending: Whether the unit of a name is neither done nor under way.
+        is_pending: Whether the unit of a name is neither done nor in progress.
         recorded: The last failure of units that have one.
     """
     deaths, seen = [], set[str]()
@@ -100,7 +100,7 @@ def find_deaths(
 
 
 def submission_times(store: Store, grid: str) -> dict[str, float]:
-    """When each unit was last handed to SLURM for a grid, in seconds since the epoch."""
+    """When each unit was last submitted to SLURM for a grid, in seconds since the epoch."""
     times: dict[str, float] = {}
     for name in arrays_of(store, grid):  # the latest first
         path = store.tasks_path(name.grid, name.launch, name.array)

@@ -1,4 +1,4 @@
-"""How a grid stands: files, the queue, and what failed. Changes nothing."""
+"""The state of a grid: its files, the queue, and what failed. Changes nothing."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from pipeline.state.queue import QueuedTask
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """How a grid stands.
+    """The state of a grid.
 
     Attributes:
-        activity: What is under way.
+        activity: What is in progress.
         observed: What is done.
-        history: What failed of the rest, as it was written down.
-        deaths: What ended without being written down.
+        history: Recorded failures of what is not done.
+        deaths: Units that ended without a record.
     """
 
     activity: Activity
@@ -38,7 +38,7 @@ def survey(manifest: Manifest, store: Store, activity: Activity) -> Survey:
     Args:
         manifest: The grid.
         store: Its results.
-        activity: What is under way. It must have been looked up *before* this call: a unit that ends
+        activity: What is in progress. It must have been looked up *before* this call: a unit that ends
             in between is then found to be done, and not taken for lost.
     """
     observed = observe(manifest, store)
@@ -56,14 +56,14 @@ def survey_slurm(manifest: Manifest, store: Store, queue: Sequence[QueuedTask]) 
 
 
 def pending_units(manifest: Manifest, observed: Observation, activity: Activity) -> Callable[[str], bool]:
-    """Says of a unit's name whether the unit is neither done nor under way. Units of other grids are not."""
+    """Says of a unit's name whether the unit is neither done nor in progress. Units of other grids are not."""
     missing: dict[str, set[int]] = {}
     for run in manifest.runs:
         missing.setdefault(run.name, set()).update(observed.missing(run))
     untrained = manifest.models.keys() - observed.trained
 
     def is_pending(name: str) -> bool:
-        if name in activity.under_way:
+        if name in activity.in_progress:
             return False
         stage, _, rest = name.partition("/")
         if stage == "train":

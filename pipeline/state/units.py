@@ -15,7 +15,7 @@ from pipeline.state.survey import Survey
 State = Literal["done", "running", "queued", "failed", "missing", "unknown"]
 STATES: tuple[State, ...] = ("done", "running", "queued", "failed", "missing", "unknown")
 _ShardsByRun = Mapping[str, list[IndexRange]]
-# What a model is said to be that has units in several states.
+# The state shown for a model whose units are in several states.
 _FOREMOST: tuple[State, ...] = ("running", "queued", "unknown", "failed", "missing", "done")
 
 
@@ -74,8 +74,8 @@ def grid_states(manifest: Manifest, found: Survey, submitted_at: Mapping[str, fl
 
     Args:
         manifest: The grid.
-        found: What there is, is under way, and failed.
-        submitted_at: When each unit was last handed to SLURM; matters where SLURM does not answer.
+        found: What is done, in progress, and failed.
+        submitted_at: When each unit was last submitted to SLURM; used when SLURM does not answer.
     """
     failures = {**found.history.last, **{death.unit: death.as_failure() for death in found.deaths}}
 
@@ -88,7 +88,7 @@ def grid_states(manifest: Manifest, found: Survey, submitted_at: Mapping[str, fl
             return UnitState(unit=unit, state="unknown")
         return UnitState(unit=unit, state="missing" if failure is None else "failed", failure=failure)
 
-    named = shards_by_run([*found.activity.under_way, *(submitted_at if found.activity.problem else ())])
+    named = shards_by_run([*found.activity.in_progress, *(submitted_at if found.activity.problem else ())])
     dead = shards_by_run(death.unit for death in found.deaths)
     runs = []
     for run in manifest.runs:
@@ -112,7 +112,7 @@ def grid_states(manifest: Manifest, found: Survey, submitted_at: Mapping[str, fl
 def _shards(
     run: Run, found: Survey, state_of: Callable[[Unit], UnitState], named: _ShardsByRun, dead: _ShardsByRun
 ) -> Iterator[UnitState]:
-    """Shards as files, queue, and failures name them; what nobody names is missing."""
+    """Shards named by files, queue and failures; images in none of them are missing."""
     for indices in found.observed.finished(run):
         if any(index in run.indices for index in indices):
             yield UnitState(unit=ShardUnit(run=run, indices=indices), state="done")

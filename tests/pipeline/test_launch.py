@@ -153,7 +153,7 @@ def test_bad_input_exits_2_and_writes_nothing(
     ("override", "message"),
     [
         ("retry=foo", "launch.retry: 'foo' is not valid; valid: 'all', 'cuda_oom', "),
-        ("+cluster.extra.job_name=mine", "cluster.extra.job_name: the launch sets or needs it otherwise; leave it out"),
+        ("+cluster.extra.job_name=mine", "cluster.extra.job_name: set by the launcher; remove it"),
         ("+cluster.extra.cpus_per_task=3", "cluster.extra.cpus_per_task: write cluster.STAGE.cpus instead"),
         ("+certify.train_key=mine", "certify.train_key: the launch fills that in; leave it out"),
     ],
@@ -213,7 +213,7 @@ def test_a_second_launch_at_the_same_time_is_refused(results: Path, capsys: pyte
     with filelock.FileLock(store.launch_lock_path()):
         assert _launch(results, "grid.name=mine") == 1
     error = capsys.readouterr().err
-    assert "another launch is at work" in error
+    assert "another launch is running" in error
     assert f"follow: python -m pipeline.status grid=tiny results={results} watch=true" in error
 
 
@@ -230,8 +230,8 @@ def test_one_diverging_model_does_not_stop_the_others(
         patch.setattr(steps, "smoothadv_pgd", diverge)  # the two SmoothAdv models
         assert _launch(tmp_path) == 1
     error = capsys.readouterr().err
-    assert "2 failed; all else is kept. Launch again" in error
-    assert "held back, since something they need failed: 7 units" in error
+    assert "2 units failed; finished work is kept. Launch again" in error
+    assert "7 units skipped because a dependency failed" in error
     gaussian = read_manifest(Store(tmp_path).manifest_path("tiny")).runs[0]
     assert len(Store(tmp_path).finished_shards(gaussian.place)) == 3
     before = finished_files(tmp_path)
@@ -260,7 +260,7 @@ def test_many_failures_for_one_reason_are_told_once(tmp_path: Path, capsys: pyte
     error = capsys.readouterr().err
     assert error.count("ConfigError: resnet50 takes images of 3 channels, digits has 1") == 1
     assert "and 2 more for the same reason" in error
-    assert "3 failed; all else is kept" in error
+    assert "3 units failed; finished work is kept" in error
 
 
 def test_damage_is_mended_as_often_as_it_comes(results: Path, undisturbed_records: pa.Table) -> None:
@@ -288,7 +288,7 @@ def test_a_damaged_checkpoint_fails_once_and_is_trained_anew(
         shutil.copy(store.checkpoint_path(other.train.key), path)
     finished = finished_files(store.run_dir(third.train.key))
     assert _launch(results) == 1
-    assert "moved to checkpoint.pt.rejected-1: launch again to train this run anew" in capsys.readouterr().err
+    assert "moved to checkpoint.pt.rejected-1: launch again to retrain this model" in capsys.readouterr().err
     assert _launch(results) == 0
     assert grid_records(results).equals(undisturbed_records)
     assert finished_files(store.run_dir(third.train.key)) == finished

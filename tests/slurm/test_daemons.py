@@ -24,7 +24,7 @@ def test_kill_9_of_slurmctld_and_of_slurmdbd(site: Site, undisturbed: pa.Table, 
     time.sleep(6)  # it saves its state every five seconds, and what it has not saved it forgets
     kill_daemon("slurmctld")
     text = site.status("verbose=true")
-    assert "it is unknown how it stands" in text
+    assert "the state of submitted jobs is unknown" in text
     assert sum(line.startswith("unknown  ") for line in text.splitlines()) == 3  # two shards and the aggregation
     assert "nothing was submitted" in site.launch(expect=1)
     start_cluster()

@@ -84,7 +84,7 @@ def test_two_launches_at_the_same_moment(site: Site, undisturbed: pa.Table, undi
     texts = ["".join(process.communicate(timeout=60)) for process in launches]
     codes = sorted(process.returncode for process in launches)
     # The second is refused, or comes late enough to find everything queued.
-    assert codes == [0, 0] or (codes == [0, 1] and any("another launch is at work" in text for text in texts))
+    assert codes == [0, 0] or (codes == [0, 1] and any("another launch is running" in text for text in texts))
     _assert_each_once(site.store, LITTLE_UNITS)
     release()
     site.finish()
@@ -160,7 +160,7 @@ def submit_limit(cluster: None) -> Iterator[int]:
 
 def test_submit_limits_are_respected_in_waves_that_the_next_launch_continues(site: Site, submit_limit: int) -> None:
     text = site.launch(*HELD)
-    assert "are beyond the limit of jobs in your queue: launch again when there is room" in text
+    assert "not submitted, to stay within the limit on queued jobs" in text
     first = _queued_units(site.store)
     assert 0 < first.total() <= submit_limit
     site.launch(*HELD)  # there is room for what is left of the limit, and no more

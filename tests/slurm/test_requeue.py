@@ -89,7 +89,7 @@ def test_two_tasks_of_one_training_are_preempted_without_grace_and_fail(
     site.order_faults()
     _finish(site, epoch, grid_records(local_results, "faults"), before, *TWO)
     log = site.log_of(f"train/{key}.log")
-    assert [log.count(f"rank {rank} INFO going on after epoch {epoch}") for rank in range(2)] == [1, 1]
+    assert [log.count(f"rank {rank} INFO resuming after epoch {epoch}") for rank in range(2)] == [1, 1]
     assert not list(site.store.failures_dir(key).iterdir())  # it has succeeded since
     ours, theirs = _weights(site), _weights(Site(local_results.parent))
     assert all((ours[name] == theirs[name]).all() for name in theirs)
@@ -124,7 +124,7 @@ def _await_requeue(site: Site) -> int:
 def _finish(site: Site, epoch: int, undisturbed: pa.Table, before: dict[str, tuple[int, int]], *more: str) -> None:
     site.finish("cluster.num_shards=1", *more)
     key = site.manifest.runs[0].train.key
-    assert f"going on after epoch {epoch}" in site.log_of(f"train/{key}.log")
-    assert re.search("going on with [1-8] of 8 images done before", site.log_of("certify/*s0.50*/**/*.log"))
+    assert f"resuming after epoch {epoch}" in site.log_of(f"train/{key}.log")
+    assert re.search("resuming with [1-8] of 8 images done", site.log_of("certify/*s0.50*/**/*.log"))
     assert "failed" not in site.log_of("**/*.log")
     site.assert_complete(undisturbed, before)

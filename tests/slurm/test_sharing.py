@@ -27,7 +27,7 @@ def test_models_that_share_a_gpu_are_preempted_together_and_go_on(site: Site, un
     assert len(re.findall(r"WARNING interrupted train/", log)) == 2
     gpus = set(re.findall(r"INFO begin train/\S+ on \S+ gpus \[(\d)\]", log.partition("interrupted")[0]))
     assert len(gpus) == 1
-    assert site.log_of("train/*.log").count("going on after epoch") == 2
+    assert site.log_of("train/*.log").count("resuming after epoch") == 2
     site.assert_complete(undisturbed, {})
 
 

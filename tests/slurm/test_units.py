@@ -20,7 +20,7 @@ def test_an_undisturbed_launch_returns_at_once_and_is_followed_to_its_end(site: 
     assert "submitted 7 units in 7 arrays" in text
     states = set(site.states().values())
     assert states <= {"queued", "running", "done"}
-    assert "nothing to submit: the rest is under way" in site.launch(*SINGLY)
+    assert "nothing to submit: the rest is in progress" in site.launch(*SINGLY)
     watch = subprocess.Popen(site.status_command("watch=true", "interval_s=1"), stdout=subprocess.PIPE, text=True)
     site.finish()
     said, _ = watch.communicate(timeout=60)

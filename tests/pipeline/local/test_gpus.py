@@ -159,9 +159,9 @@ def test_a_job_runs_two_units_at_a_time(tmp_path: Path, caplog: pytest.LogCaptur
         _task(store, [*TRAININGS])()
     assert all(store.is_trained(unit.train.key) for unit in TRAININGS)
     words = [record.getMessage().split()[0] for record in caplog.records if record.name == "root"]
-    num_under_way = [words[:stop].count("begin") - words[:stop].count("end") for stop in range(1, len(words) + 1)]
-    assert max(num_under_way) == 2
-    assert num_under_way[-1] == 0
+    num_in_progress = [words[:stop].count("begin") - words[:stop].count("end") for stop in range(1, len(words) + 1)]
+    assert max(num_in_progress) == 2
+    assert num_in_progress[-1] == 0
 
 
 def test_one_that_fails_leaves_the_other_alone(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_warning_interrupts_both_and_the_next_start_goes_on(tmp_path: Path) ->
     assert all(store.is_trained(key) for key in keys)
     for unit in units[:2]:
         log = store.log_path("tiny", unit.name).read_text()
-        assert "going on after epoch" in log
+        assert "resuming after epoch" in log
 
 
 @pytest.mark.parametrize("has_progress", [False, True])
@@ -261,7 +261,7 @@ def test_slurm_s_jobs_hold_so_many_units(tmp_path: Path, monkeypatch: pytest.Mon
     assert fake.option("array") == [*["0-0%1"] * 4, "0-0%1"]  # two at a time, two after each other
 
 
-def test_of_a_job_that_is_gone_every_unit_under_way_has_died(tmp_path: Path) -> None:
+def test_of_a_job_that_is_gone_every_unit_in_progress_has_died(tmp_path: Path) -> None:
     store, name = Store(tmp_path), ArrayName(grid="tiny", launch="20260101-120000-abcdef", array="train-0")
     first, second, third = (unit.name for unit in TRAININGS)
     folder = ledger.write_tasks(store, name, [[first, second, third]])

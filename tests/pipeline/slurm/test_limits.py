@@ -24,9 +24,9 @@ def _launch(results: Path, *more: str) -> int:
     return run_command("launch", launch, tiny(results, "cluster=slurm", *more))
 
 
-def _under_way(results: Path) -> Counter[str]:
+def _in_progress(results: Path) -> Counter[str]:
     """How many units of each stage are in the queue."""
-    return Counter(name.partition("/")[0] for name in slurm_activity(Store(results), "tiny", read_queue()).under_way)
+    return Counter(name.partition("/")[0] for name in slurm_activity(Store(results), "tiny", read_queue()).in_progress)
 
 
 def test_waves_of_several_units_in_one_job_stay_within_the_limit(fake: FakeSlurm, results: Path) -> None:
@@ -38,7 +38,7 @@ def test_waves_of_several_units_in_one_job_stay_within_the_limit(fake: FakeSlurm
     assert _launch(results, *options, "cluster.max_queued=12") == 0
     assert len(read_queue()) == 12
     assert _launch(results, *options, "cluster.max_queued=13") == 0
-    assert _under_way(results) == {"train": 9, "certify": 27, "aggregate": 1}
+    assert _in_progress(results) == {"train": 9, "certify": 27, "aggregate": 1}
 
 
 @pytest.mark.parametrize("limit", [1, 5, 12])
@@ -52,7 +52,7 @@ def test_a_limit_below_what_is_queued_already_takes_nothing_more(fake: FakeSlurm
 def test_jobs_of_others_count_too(fake: FakeSlurm, results: Path) -> None:
     fake.answer("squeue", f"seq 0 6 | sed 's/.*/900|&|R|notebook|n1|{os.getuid()}||N\\/A|None/'")
     assert _launch(results, "cluster.max_queued=11") == 0
-    assert _under_way(results) == {"train": 1, "certify": 3}
+    assert _in_progress(results) == {"train": 1, "certify": 3}
 
 
 def test_models_with_more_shards_than_others_count_in_full(fake: FakeSlurm, results: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_limit_below_one_model_with_its_shards_gets_on_all_the_same(
 ) -> None:
     assert _launch(results, f"cluster.max_queued={limit}") == 0
     assert len(read_queue()) <= limit
-    assert _under_way(results)["train"] == 1
+    assert _in_progress(results)["train"] == 1
 
 
 def test_a_launch_that_finds_no_room_says_so(
@@ -77,11 +77,11 @@ def test_a_launch_that_finds_no_room_says_so(
     assert _launch(results, *options) == 0
     out = capsys.readouterr().out
     assert "submitted 4 units in 4 arrays" in out
-    assert "9 units are beyond the limit of jobs in your queue: launch again when there is room" in out
+    assert "9 units not submitted, to stay within the limit on queued jobs" in out
     folders = set(Store(results).launches_dir("tiny").iterdir())
     assert _launch(results, *options) == 0
     captured = capsys.readouterr()
-    assert "nothing was submitted: 9 units are beyond the limit" in captured.err
+    assert "nothing was submitted: 9 units would exceed the limit" in captured.err
     assert "cluster.max_queued=4 and 4 tasks in your queue before this launch" in captured.err
     assert "complete" not in captured.out
     assert set(Store(results).launches_dir("tiny").iterdir()) == folders
@@ -96,7 +96,7 @@ def test_a_launch_that_the_site_s_limit_leaves_no_room_says_so(
     capsys.readouterr()
     assert _launch(results) == 0
     captured = capsys.readouterr()
-    assert "nothing was submitted: 10 units are beyond the limit" in captured.err
+    assert "nothing was submitted: 10 units would exceed the limit" in captured.err
     assert "QOSMaxSubmitJobPerUserLimit" in captured.err
     assert "complete" not in captured.out
 
@@ -107,7 +107,7 @@ def test_where_nothing_is_queued_for_lack_of_room_the_launch_has_failed(
     fake.answer("squeue", f"seq 0 6 | sed 's/.*/900|&|R|notebook|n1|{os.getuid()}||N\\/A|None/'")
     assert _launch(results, "cluster.max_queued=7") == 1
     error = capsys.readouterr().err
-    assert "nothing was submitted: 13 units are beyond the limit" in error
+    assert "nothing was submitted: 13 units would exceed the limit" in error
     assert "SLURM" not in error
 
 
@@ -133,7 +133,7 @@ def test_no_more_jobs_of_a_stage_run_at_a_time_than_may(
 ) -> None:
     (fake.folder / "max_array_size").write_text(str(max_array_size))
     assert _launch(results, NINE, f"cluster.max_parallel={limit}") == 0
-    assert _under_way(results) == {"train": 9, "certify": 27, "aggregate": 1}
+    assert _in_progress(results) == {"train": 9, "certify": 27, "aggregate": 1}
     for stage in ("train", "certify"):
         assert 1 <= _at_a_time(fake, stage) <= limit
 

@@ -61,7 +61,7 @@ def test_what_is_queued_is_not_submitted_again(
 ) -> None:
     assert _launch(results) == 0
     assert _launch(results) == 0
-    assert "nothing to submit: the rest is under way" in capsys.readouterr().out
+    assert "nothing to submit: the rest is in progress" in capsys.readouterr().out
     assert fake.calls("sbatch") == 5
 
 
@@ -152,7 +152,7 @@ def test_beyond_a_submit_limit_the_next_launch_goes_on(
     for call in range(2, 9):
         fake.answer(f"sbatch.{call}", f"echo 'sbatch: error: {limit}' >&2; exit 1")
     assert _launch(results) == 0
-    assert "10 units are beyond the limit of jobs in your queue: launch again" in capsys.readouterr().out
+    assert "10 units not submitted, to stay within the limit on queued jobs" in capsys.readouterr().out
     for call in range(2, 9):
         (fake.folder / f"sbatch.{call}").unlink()
     assert _launch(results) == 0
@@ -298,7 +298,7 @@ def test_a_unit_that_failed_twice_for_one_reason_waits_to_be_asked_for(
     assert _launch(results) == 1
     error = capsys.readouterr().err
     assert f"failed   {unit.name} (bug, attempt 5, node n7)" in error
-    assert "1 units failed twice for the same reason and wait for you" in error
+    assert "1 unit failed twice for the same reason and will not be retried automatically" in error
     assert fake.option("array") == ["0-1%2"] * 4  # the other two models, and no aggregation
     fake.clear()
     assert _launch(results, "retry=data") == 1
@@ -610,7 +610,7 @@ def test_cancel_names_only_its_own_arrays(fake: FakeSlurm, results: Path, capsys
     assert "grid tiny: cancelled 13 jobs, 0 of them running" in capsys.readouterr().out
     assert len(fake.scripts) == 2
     activity = slurm_activity(Store(results), "other", read_queue())
-    assert all("n100" in name or name == "aggregate" for name in activity.under_way)
+    assert all("n100" in name or name == "aggregate" for name in activity.in_progress)
 
 
 def test_attacks_are_submitted_as_certifications_are(
@@ -622,7 +622,7 @@ def test_attacks_are_submitted_as_certifications_are(
     queued = {("train", "queued"): 3, ("certify", "queued"): 9, ("attack", "queued"): 9, ("aggregate", "queued"): 1}
     assert _states(results) == queued
     assert _launch(results, *attack) == 0
-    assert "nothing to submit: the rest is under way" in capsys.readouterr().out
+    assert "nothing to submit: the rest is in progress" in capsys.readouterr().out
     unit = (
         look(read_manifest(Store(results).manifest_path("tiny")), Store(results)).states.of("attack")[0].shards[0].unit
     )

@@ -77,7 +77,7 @@ def test_short_starts_without_progress_come_to_an_end(tmp_path: Path, monkeypatc
         log.write_text(lines)
         job = ArrayTask(store=store, grid="tiny", units=[unit], launch=launch, time_limit_min=60, log_path=log)
         item = Mock(unit=unit, log_path=log)
-        monkeypatch.setattr(job, "_under_way", [item])
+        monkeypatch.setattr(job, "_in_progress", [item])
         monkeypatch.setattr(job, "_progress", {unit.name: 0})
         again.append(job.interrupt())
     assert again == [True, True, True, True, False, True]
