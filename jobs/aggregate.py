@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.atomic import remove_stale_temporaries, set_aside
+from jobs.datasets import differ
 from jobs.errors import RecordError
 from jobs.files import records
 from jobs.files.layouts import Layout, kind_of, layout_of
@@ -137,7 +139,7 @@ def _origin_problems(parts: list[tuple[Path, pa.Table, dict[str, str]]]) -> list
         by_origin: dict[str, Path] = {}
         for path, _, metadata in parts:
             by_origin.setdefault(metadata.get(name, ""), path)
-        if len(by_origin) > 1:
+        if any(differ(one, other) for one, other in itertools.combinations(by_origin, 2)):
             listing = ", ".join(f"{path} ({origin[:12]})" for origin, path in by_origin.items())
             problems.append(
                 f"shards of one run were certified with different {what}: {listing}; remove those of the old {what}"

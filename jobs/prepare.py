@@ -17,10 +17,13 @@ from pathlib import Path
 
 import filelock
 
-from jobs.datasets import data_folder, dataset_module
+from jobs.datasets import Split, data_folder, dataset_module
 from jobs.errors import ConfigError, DataError
 from jobs.files.folders import check_writable
 from jobs.files.store import Store
+
+_NEEDED: tuple[Split, ...] = ("test",)
+"""What to certify takes; a launch that trains asks for the training images before."""
 
 
 def is_prepared(name: str, data: Mapping[str, str | None], store: Store) -> bool:
@@ -33,7 +36,7 @@ def is_prepared(name: str, data: Mapping[str, str | None], store: Store) -> bool
     if folder is None:
         return True
     module = dataset_module(name)
-    module.check(folder)
+    module.check(folder, _NEEDED)
     return bool(module.is_prepared(folder, store.data_dir()))
 
 
@@ -47,7 +50,7 @@ def prepare(name: str, data: Mapping[str, str | None], store: Store) -> None:
     folder = data_folder(name, data)
     if folder is None:
         return
-    dataset_module(name).check(folder)
+    dataset_module(name).check(folder, _NEEDED)
     store.data_dir().mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(store.data_dir() / f".{name}.lock"):
         if not is_prepared(name, data, store):

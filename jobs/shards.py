@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from jobs.atomic import remove_stale_temporaries, set_aside
-from jobs.datasets import Images, load_images
+from jobs.datasets import Images, differ, load_images
 from jobs.errors import CheckpointError, RecordError
 from jobs.files import records
 from jobs.files.layouts import Layout, layout_of
@@ -148,9 +148,10 @@ def _saved_rows(unit: ShardUnit, store: Store, layout: Layout, metadata: Mapping
         path = store.partial_path(unit.run.place, indices)
         try:
             found = records.check_metadata(path, layout.specs)
-            for name, what in (("checkpoint_sha256", "weights"), ("images", "images")):
-                if found.get(name) != metadata[name]:
-                    raise RecordError(f"{path}: made with other {what}")
+            if found.get("checkpoint_sha256") != metadata["checkpoint_sha256"]:
+                raise RecordError(f"{path}: made with other weights")
+            if differ(found.get("images", ""), metadata["images"]):
+                raise RecordError(f"{path}: made with other images")
             table = records.read_records(path, layout.kind)
         except FileNotFoundError:  # its owner has finished meanwhile
             continue

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jobs.atomic import write_atomically
-from jobs.datasets import data_folder, dataset_module
+from jobs.datasets import Split, data_folder, dataset_module
 from jobs.errors import ConfigError
 from jobs.files.store import Store
 from jobs.prepare import is_prepared
@@ -25,11 +25,17 @@ from pipeline.request.config import LaunchConfig
 def check_data(config: LaunchConfig) -> None:
     """Raise ConfigError, with all problems, unless every dataset of the grid has a sound folder."""
     problems: list[str] = []
-    for name in sorted({train.dataset for train in config.manifest.models.values()}):
+    needed: dict[str, set[Split]] = {}
+    for run in config.manifest.runs:
+        splits = needed.setdefault(run.train.dataset, set())
+        splits.add(run.task.split)
+        if run.train.checkpoint_sha256 is None:
+            splits.add("train")
+    for name in sorted(needed):
         try:
             folder = data_folder(name, config.data)
             if folder is not None:
-                dataset_module(name).check(folder)
+                dataset_module(name).check(folder, sorted(needed[name]))
         except ConfigError as error:
             problems += error.problems
     if problems:

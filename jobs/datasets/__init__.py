@@ -3,7 +3,7 @@
 A module defines ``INFO``, a ``DatasetInfo``, and ``open_split(split, folder) -> Images``. It must
 import cheaply (no torch; heavy libraries inside functions), since the login node reads ``INFO`` to
 check a grid. A dataset with files of its own (``INFO.from_folder``) also defines
-``check(folder)``, ``is_prepared(folder, marks)`` and ``prepare(folder, marks)``; see
+``check(folder, needed)`` (the splits), ``is_prepared(folder, marks)`` and ``prepare(folder, marks)``; see
 ``jobs.prepare``. An image tree with one folder for each class needs no code but its ``INFO`` and
 ``TREE`` (``cifar10_images`` and ``imagenet`` are examples). A module whose name begins with an
 underscore is shared code, not a dataset.
@@ -14,16 +14,17 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
+import numpy.typing as npt
 
-from jobs.datasets._images import ArrayImages, Images, Split
-from jobs.errors import ConfigError
+from jobs.datasets._images import ArrayImages, Images, Split, differ
+from jobs.errors import ConfigError, DataError
 from jobs.validation import unknown_choice
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "dataset_info",
     "dataset_module",
     "dataset_names",
+    "differ",
     "load_images",
 ]
 
@@ -134,15 +136,44 @@ def load_images(name: str, split: Split, data: Mapping[str, str | None] | None =
 
     Raises:
         ConfigError: Unknown name, or the folder is not there or not right.
+        DataError: What was read is not bytes of the shape and range of its entry, or labels are out of range.
     """
     info = dataset_info(name)
     images = cast(Images, dataset_module(name).open_split(split, data_folder(name, data or {})))
     expected = info.num_images[split]
     if not info.any_size and len(images.labels) != expected:
         raise ConfigError([f"data.{name}: {len(images.labels)} {split} images, expected {expected}"])
-    assert images.labels.dtype == np.int64
-    assert images.num_levels == info.num_levels
+    _check_content(images, info, split)
     return images
+
+
+def _check_content(images: Images, info: DatasetInfo, split: Split) -> None:
+    """Raise DataError unless images are what ``Images`` promises: wrong ones would be certified all the same."""
+    where, labels = f"{info.name}, {split} split", images.labels
+    problems = []
+    if labels.ndim != 1 or labels.dtype != np.int64:
+        problems.append(f"labels must be int64 of shape (N,), they are {labels.dtype} of shape {labels.shape}")
+    elif labels.size and not (labels.min() >= 0 and labels.max() < info.num_classes):
+        problems.append(
+            f"labels must lie in 0 to {info.num_classes - 1}, they reach from {labels.min()} to {labels.max()}"
+        )
+    if images.num_levels != info.num_levels:
+        problems.append(f"num_levels is {images.num_levels}, its entry says {info.num_levels}")
+    if isinstance(images, ArrayImages):
+        problems += _level_problems(images.levels, len(labels), info)
+    if problems:
+        raise DataError("\n".join(f"{where}: {problem}" for problem in problems))
+
+
+def _level_problems(levels: npt.NDArray[Any], num_images: int, info: DatasetInfo) -> Iterator[str]:
+    if levels.shape != (num_images, *info.image_shape):
+        yield f"pixels have shape {levels.shape}, expected {(num_images, *info.image_shape)} as (N, C, H, W)"
+    if levels.dtype != np.uint8:
+        looks = np.issubdtype(levels.dtype, np.floating) and levels.size and levels.min() >= 0 and levels.max() <= 1
+        scaled = f": they look like pixels in [0, 1]; multiply by {info.num_levels} and round" if looks else ""
+        yield f"pixels must be uint8 from 0 to {info.num_levels}, they are {levels.dtype}{scaled}"
+    elif levels.size and levels.max() > info.num_levels:
+        yield f"pixels must lie in 0 to {info.num_levels}, the largest is {levels.max()}"
 
 
 @functools.cache

@@ -1,19 +1,25 @@
 """CIFAR-10: 60,000 colour images of 32 x 32 pixels in ten classes, by torchvision.
 
-Prepared once by downloading it to ``data.cifar10`` (torchvision checks its checksums), or by
-putting the archive there by hand. Images keep the order of the dataset's own files, so that "every
-20th test image" means the same 500 images as in the papers.
+Prepared once by downloading it to ``data.cifar10`` (torchvision checks its checksums), or by putting
+the archive or the unpacked ``cifar-10-batches-py`` there; that folder itself can be named as well.
+Images keep the order of the dataset's own files, so that "every 20th test image" means the same 500
+images as in the papers.
 
 Source: Krizhevsky 2009. Normalisation and augmentation: Cohen et al. 2019.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import filelock
 import numpy as np
 
+from jobs.atomic import read_json, write_json
 from jobs.datasets import ArrayImages, DatasetInfo, Split
 from jobs.errors import ConfigError, DataError
 
@@ -31,41 +37,44 @@ INFO = DatasetInfo(
 _FILES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"]
 
 
-def check(folder: Path) -> None:
+def check(folder: Path, needed: Sequence[Split] = ("train", "test")) -> None:
     """What is not there is downloaded by ``prepare``, for which there must be room for a folder.
 
     Raises:
         ConfigError: A file is in its place.
     """
+    del needed  # there are all or none
     nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not nearest.is_dir():
         raise ConfigError([f"data.cifar10: {nearest} is not a folder; data.cifar10=PATH names one, there or not yet"])
 
 
 def is_prepared(folder: Path, marks: Path) -> bool:
-    """Whether the dataset's files are there."""
-    del marks
-    return all((folder / "cifar-10-batches-py" / name).is_file() for name in _FILES)
+    """Whether just these files were verified once: by sizes and times, so that a truncated one is found for a stat."""
+    mark = marks / f"{INFO.name}.json"
+    try:
+        return bool(read_json(mark) == _listing(folder))
+    except (OSError, ValueError):
+        return False
 
 
 def prepare(folder: Path, marks: Path) -> None:
-    """Download what is missing, under a lock, and verify checksums.
+    """Download what is missing or damaged, under a lock, verify checksums, and write down that it was done.
 
     Raises:
         DataError: It cannot be downloaded, or what is there is damaged.
     """
-    del marks
-    from torchvision.datasets import CIFAR10
-
+    root, cifar = _opened(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder / ".cifar10.lock"):
+    with filelock.FileLock(folder / ".cifar10.lock") if os.access(folder, os.W_OK) else contextlib.nullcontext():
         try:
-            CIFAR10(str(folder), download=True)
+            cifar(str(root), download=True)
         except (OSError, RuntimeError) as error:
             raise DataError(
                 f"{folder}: CIFAR-10 cannot be downloaded or is damaged ({error}); on a machine without a network "
                 f"put cifar-10-python.tar.gz into {folder} and launch again"
             ) from error
+    write_json(marks / f"{INFO.name}.json", _listing(folder))
 
 
 def open_split(split: Split, folder: Path | None) -> ArrayImages:
@@ -74,10 +83,10 @@ def open_split(split: Split, folder: Path | None) -> ArrayImages:
     Raises:
         DataError: They are not there or damaged.
     """
-    from torchvision.datasets import CIFAR10
-
+    assert folder is not None
+    root, cifar = _opened(folder)
     try:
-        dataset = CIFAR10(str(folder), train=split == "train", download=False)
+        dataset = cifar(str(root), train=split == "train", download=False)
     except (OSError, RuntimeError) as error:
         raise DataError(
             f"{folder}: CIFAR-10 is not there or damaged; python -m jobs.prepare cifar10 {folder}"
@@ -86,3 +95,22 @@ def open_split(split: Split, folder: Path | None) -> ArrayImages:
         levels=np.ascontiguousarray(dataset.data.transpose(0, 3, 1, 2)),
         labels=np.asarray(dataset.targets, dtype=np.int64),
     )
+
+
+def _files_in(folder: Path) -> Path:
+    """Where the dataset's files are: in the folder itself, should it be the unpacked one."""
+    return folder if (folder / _FILES[0]).is_file() else folder / "cifar-10-batches-py"
+
+
+def _opened(folder: Path) -> tuple[Path, Any]:
+    """What torchvision is to be given: a folder, and its class for the files in there."""
+    from torchvision.datasets import CIFAR10
+
+    files = _files_in(folder)
+    return files.parent, type("CIFAR10", (CIFAR10,), {"base_folder": files.name})
+
+
+def _listing(folder: Path) -> dict[str, Any]:
+    files = _files_in(folder).resolve()
+    status = {name: (files / name).stat() for name in _FILES}
+    return {"folder": str(files), "files": {name: [own.st_size, own.st_mtime_ns] for name, own in status.items()}}

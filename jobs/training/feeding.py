@@ -196,7 +196,7 @@ def random_resized(images: TreeImages, index: int, seed: int) -> npt.NDArray[np.
     random = np.random.default_rng((seed, index))
     image = images.decoded(index)
     left, top, width, height = _random_box(random, image.width, image.height)
-    _, out_height, out_width = images.tree.image_shape
+    _, out_height, out_width = images.image_shape
     box = (left, top, left + width, top + height)
     resized = image.crop(box).resize((out_width, out_height), Resampling.BILINEAR)
     if random.random() < 0.5:

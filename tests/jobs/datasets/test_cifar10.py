@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import pickle
+import shutil
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -94,6 +95,29 @@ def test_damage_after_preparation_is_an_error_of_the_worker(archive: Path, tmp_p
     (folder / FOLDER / "data_batch_3").write_bytes(b"")
     with pytest.raises(DataError, match="not there or damaged"):
         cifar10.open_split("train", folder)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "lost"])
+def test_damage_is_found_by_the_launch_for_a_stat_and_mended(archive: Path, tmp_path: Path, damage: str) -> None:
+    folder, store = tmp_path / "data", Store(tmp_path / "results")
+    data: dict[str, str | None] = {"cifar10": str(folder)}
+    prepare.prepare("cifar10", data, store)
+    path = folder / FOLDER / "data_batch_3"
+    sound = path.read_bytes()
+    path.unlink() if damage == "lost" else path.write_bytes(sound[:100])
+    assert not prepare.is_prepared("cifar10", data, store)
+    prepare.prepare("cifar10", data, store)
+    assert path.read_bytes() == sound
+    assert prepare.is_prepared("cifar10", data, store)
+
+
+@pytest.mark.parametrize("name", [FOLDER, "batches of mine"])
+def test_the_unpacked_folder_itself_can_be_named(archive: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    shutil.copytree(tmp_path / "source" / FOLDER, folder)
+    archive.unlink()
+    prepare.prepare("cifar10", {"cifar10": str(folder)}, Store(tmp_path / "results"))
+    assert len(cifar10.open_split("train", folder).labels) == 50
 
 
 def test_no_network_says_what_to_do(archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

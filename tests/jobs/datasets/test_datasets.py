@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from jobs.datasets import dataset_info, dataset_names, load_images
-from jobs.errors import ConfigError
+from jobs.datasets import ArrayImages, dataset_info, dataset_module, dataset_names, load_images
+from jobs.errors import ConfigError, DataError
 
 
 def test_digits_is_registered() -> None:
@@ -67,3 +69,38 @@ def test_all_classes_are_in_both_splits() -> None:
 def test_an_unknown_dataset_names_the_valid_ones() -> None:
     with pytest.raises(ConfigError, match=r"unknown dataset 'digit' \(did you mean 'digits'\?\)"):
         dataset_info("digit")
+
+
+def _split(**change: Any) -> ArrayImages:
+    values = {"levels": np.zeros((500, 1, 8, 8), np.uint8), "labels": np.zeros(500, np.int64), "num_levels": 16}
+    return ArrayImages(**{**values, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"levels": np.full((500, 1, 8, 8), 0.5)},
+            r"they are float64: they look like pixels in \[0, 1\]; multiply by 16",
+        ),
+        ({"levels": np.full((500, 1, 8, 8), 7.0, np.float32)}, "pixels must be uint8 from 0 to 16, they are float32$"),
+        ({"levels": np.full((500, 1, 8, 8), 17, np.uint8)}, "pixels must lie in 0 to 16, the largest is 17"),
+        ({"levels": np.zeros((500, 8, 8, 1), np.uint8)}, r"shape \(500, 8, 8, 1\), expected \(500, 1, 8, 8\)"),
+        ({"levels": np.zeros((499, 1, 8, 8), np.uint8)}, r"shape \(499, 1, 8, 8\), expected \(500, 1, 8, 8\)"),
+        ({"labels": np.full(500, 10)}, "labels must lie in 0 to 9, they reach from 10 to 10"),
+        ({"labels": np.full(500, -1)}, "labels must lie in 0 to 9, they reach from -1 to -1"),
+        ({"labels": np.zeros(500, np.int32)}, r"labels must be int64 of shape \(N,\), they are int32"),
+        ({"num_levels": 255}, "num_levels is 255, its entry says 16"),
+    ],
+)
+def test_what_a_dataset_must_give_is_checked_when_it_is_loaded(
+    change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset_module("digits"), "open_split", lambda split, folder: _split(**change))
+    with pytest.raises(DataError, match=f"digits, test split: .*{message}"):
+        load_images("digits", "test")
+
+
+def test_sound_images_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset_module("digits"), "open_split", lambda split, folder: _split())
+    assert len(load_images("digits", "test").labels) == 500

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from torchvision.datasets import ImageFolder
 
 from configs.composition import compose_config
 from jobs import prepare
-from jobs.datasets import cifar10_images, count_images, dataset_info, imagenet, load_images
+from jobs.datasets import cifar10_images, count_images, dataset_info, differ, imagenet, load_images
+from jobs.datasets._images import CONTENT
 from jobs.datasets._tree import Tree, TreeImages
 from jobs.errors import ConfigError, DataError
 from jobs.files.store import Store
@@ -62,6 +64,54 @@ def test_other_files_are_other_images(tree: Path) -> None:
     before = load_images(NAME, "test", _data(tree)).fingerprint
     shutil.copy(tree / "test" / "cat" / "0000.png", tree / "test" / "cat" / "0001.png")
     assert load_images(NAME, "test", _data(tree)).fingerprint != before
+
+
+def test_the_fingerprint_is_over_pixels_and_labels_whatever_the_files_are_called(tree: Path, tmp_path: Path) -> None:
+    """Two trees with the same names are not the same images, and one with other names or another format may be."""
+    renamed, other, relabelled = (Path(shutil.copytree(tree, tmp_path / name)) for name in ("a", "b", "c"))
+    path = renamed / "test" / "cat" / "0000.png"
+    with Image.open(path) as image:
+        image.convert("RGB").save(path.with_name("first.bmp"))
+    path.unlink()
+    Image.new("RGB", (32, 32)).save(other / "test" / "cat" / "0000.png")
+    for one, two in (("cat", "swap"), ("dog", "cat"), ("swap", "dog")):
+        (relabelled / "test" / one).rename(relabelled / "test" / two)
+    own, same, *others = (
+        load_images(NAME, "test", _data(folder)).fingerprint for folder in (tree, renamed, other, relabelled)
+    )
+    assert own.startswith(CONTENT)
+    assert same == own
+    assert len({own, *others}) == 3
+
+
+def test_the_fingerprint_is_kept_beside_the_tree_until_a_file_changes(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare.prepare(NAME, _data(tree), Store(tmp_path / "results"))
+    own = load_images(NAME, "test", _data(tree)).fingerprint
+    with monkeypatch.context() as patch:
+        patch.setattr(TreeImages, "levels", None)  # nothing is decoded
+        assert load_images(NAME, "test", _data(tree)).fingerprint == own
+    path = tree / "test" / "cat" / "0000.png"
+    Image.new("RGB", (32, 32)).save(path)
+    assert load_images(NAME, "test", _data(tree)).fingerprint != own
+
+
+def test_a_tree_that_cannot_be_written_keeps_its_fingerprint_with_the_user(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tree / ".test.images.json").mkdir()  # root may write anywhere, but not replace a folder
+    own = load_images(NAME, "test", _data(tree)).fingerprint
+    monkeypatch.setattr(TreeImages, "levels", None)
+    assert load_images(NAME, "test", _data(tree)).fingerprint == own
+
+
+def test_fingerprints_made_in_different_ways_are_not_compared() -> None:
+    assert differ("content:a", "content:b")
+    assert differ("a", "b")
+    assert not differ("content:a", "a")
+    assert not differ("content:a", "content:a")
 
 
 def _problem(folder: Path) -> str:
@@ -164,3 +214,81 @@ def test_cifar10_that_is_not_there_is_an_error_of_the_worker(tmp_path: Path) -> 
     with pytest.raises(DataError, match=r"not there or damaged; python -m jobs\.prepare cifar10"):
         load_images("cifar10", "test", {"cifar10": str(tmp_path)})
     assert not prepare.is_prepared("cifar10", {"cifar10": str(tmp_path)}, Store(tmp_path))
+
+
+def _of_imagenets_form(folder: Path) -> Tree:
+    make_tree(folder, per_class={"train": 1, "val": 1}, size=(300, 260), classes=("n1", "n2"))
+    return replace(imagenet.TREE, num_classes=2, num_images=None)
+
+
+def test_certification_needs_the_test_images_only(tmp_path: Path) -> None:
+    tree = _of_imagenets_form(tmp_path / "tree")
+    shutil.rmtree(tmp_path / "tree" / "train")
+    tree.check(tmp_path / "tree", ("test",))
+    tree.prepare(tmp_path / "tree", tmp_path / "marks")
+    assert tree.is_prepared(tmp_path / "tree", tmp_path / "marks")
+    assert len(tree.open_split("test", tmp_path / "tree").labels) == 2
+    with pytest.raises(ConfigError, match=f"no folder {tmp_path / 'tree' / 'train'}"):
+        tree.check(tmp_path / "tree", ("test", "train"))
+
+
+def test_a_launch_that_certifies_only_needs_no_training_images(tmp_path: Path) -> None:
+    """The data are looked at first: what is wrong is the checkpoint, as it would be with a complete tree."""
+    tree = make_tree(tmp_path / "tree", per_class={"test": 1})
+    (tmp_path / "checkpoint.pt").write_text("no checkpoint")
+    command = ["grid=pretrained", f"train.checkpoint={tmp_path / 'checkpoint.pt'}", "model=cifar_resnet20"]
+    command += [f"train.dataset={NAME}", f"data.{NAME}={tree}", "train.sigma=0.5", "train.method=gaussian"]
+    with pytest.raises(ConfigError, match="is a text file"):
+        launch(compose_config("launch", [*command, f"results={tmp_path / 'results'}", "certify.indices.step=1"]))
+
+
+def _flatten(root: Path) -> None:
+    for number, path in enumerate(sorted(root.glob("val/*/*"))):
+        path.rename(root / "val" / f"{number}.png")
+    for folder in root.glob("val/*/"):
+        folder.rmdir()
+
+
+def _number(root: Path) -> None:
+    for split in ("train", "val"):
+        (root / split / "n1").rename(root / split / "9")
+        (root / split / "n2").rename(root / split / "10")
+
+
+@pytest.mark.parametrize(
+    ("change", "given", "message"),
+    [
+        (_flatten, "", r"val is flat: 2 images and no class folders"),
+        (_number, "", r"numbers of different lengths \(10, 9, \.\.\.\), which sort as text"),
+        (lambda root: (root / "val").rename(root / "validation"), "", "there is .*validation: rename it"),
+        (lambda root: None, "val", r"This is one of them: write data\.imagenet=.*tree$"),
+        (lambda root: None, "..", "They are in .*tree$"),
+    ],
+)
+def test_a_tree_of_another_layout_is_named_for_what_it_is(
+    tmp_path: Path, change: Callable[[Path], object], given: str, message: str
+) -> None:
+    folder = tmp_path / "data" / "tree"
+    tree = _of_imagenets_form(folder)
+    change(folder)
+    with pytest.raises(ConfigError, match=message):
+        tree.check((folder / given).resolve())
+
+
+def test_grey_of_16_bits_is_scaled_to_8(tree: Path) -> None:
+    levels = np.array([0, 128, 129, 257, 32768, 65535, 65407, 65406] * 128, dtype=np.uint16).reshape(32, 32)
+    Image.fromarray(levels).save(tree / "test" / "airplane" / "0000.png")
+    found = load_images(NAME, "test", _data(tree)).pixels()[0]
+    assert found[:, 0, :8].tolist() == [[0, 0, 1, 1, 128, 255, 255, 254]] * 3
+
+
+def test_pixels_of_unknown_range_are_refused(tree: Path) -> None:
+    path = tree / "test" / "airplane" / "0000.png"
+    path.unlink()
+    Image.fromarray(np.zeros((32, 32), dtype=np.float32)).save(path.with_suffix(".tif"))
+    assert "pixels of 32 bits, whose range is not known" in _problem(tree)
+
+
+def test_a_decompression_bomb_is_an_error(tree: Path) -> None:
+    Image.new("1", (10_000, 9_000)).save(tree / "train" / "frog" / "0001.png")
+    assert "10000 x 9000 pixels, a decompression bomb or no photograph" in _problem(tree)

@@ -1,0 +1,206 @@
+"""One split of a tree of image files: decoding, and the fingerprint of what comes out."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from jobs.atomic import read_json, write_json
+from jobs.datasets._images import CONTENT
+from jobs.errors import DataError
+from jobs.processes.cpus import num_cpus
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+T = TypeVar("T")
+
+View = Literal["exact", "centre"]
+"""How a file becomes an image of the dataset's size. exact: it has that size already. centre: the
+shorter side is resized to 256/224 of it and the centre is cut out."""
+
+_MAX_PIXELS = 89_478_485
+"""Of a file; where Pillow begins to warn of decompression bombs."""
+
+_NAMED = 5  # how many files a message names
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TreeImages:
+    """One split of a tree; images are decoded when they are asked for.
+
+    Attributes:
+        name: The dataset.
+        image_shape: (C, H, W) of the images it gives.
+        view: How files become images of that shape.
+        root: The split's folder.
+        paths: Files below it.
+        labels: Classes, int64, shape (N,).
+    """
+
+    name: str
+    image_shape: tuple[int, int, int]
+    view: View
+    root: Path
+    paths: tuple[str, ...]
+    labels: npt.NDArray[np.int64]
+    num_levels: int = 255
+
+    @property
+    def names_sha256(self) -> str:
+        """Stands for which files these are, whatever is in them."""
+        return hashlib.sha256("\n".join(self.paths).encode()).hexdigest()[:16]
+
+    @property
+    def has_fingerprint(self) -> bool:
+        """Whether ``fingerprint`` is known without reading the images."""
+        return self._kept() is not None
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Over pixels as certified and labels; kept beside the tree, until a file's size or time changes."""
+        kept = self._kept()
+        if kept is not None:
+            return kept
+        logging.info("reading %d images for their fingerprint: %s", len(self.paths), self.root)
+        return self._remember(self._each(self._digest))
+
+    @property
+    def inputs(self) -> npt.NDArray[np.float32]:
+        scaled: npt.NDArray[np.float32] = self.pixels().astype(np.float32) / np.float32(self.num_levels)
+        return scaled
+
+    def image(self, index: int) -> npt.NDArray[np.float32]:
+        image: npt.NDArray[np.float32] = self.levels(index).astype(np.float32) / np.float32(self.num_levels)
+        return image
+
+    def pixels(self) -> npt.NDArray[np.uint8]:
+        found = np.empty((len(self.paths), *self.image_shape), dtype=np.uint8)
+
+        def decode(index: int) -> None:
+            found[index] = self.levels(index)
+
+        self._each(decode)
+        return found
+
+    def check_all(self) -> None:
+        """Decode every image, and keep their fingerprint. Raises DataError naming those that cannot be."""
+        self._remember(self._each(self._digest))
+
+    def levels(self, index: int) -> npt.NDArray[np.uint8]:
+        """One image as it is certified, uint8, shape (C, H, W). Raises DataError naming the file."""
+        image = self.decoded(index)
+        _, height, width = self.image_shape
+        if self.view == "centre":
+            image = _centre(image, height, width)
+        if image.size != (width, height):
+            raise DataError(f"{self.path(index)}: {image.width} x {image.height} pixels, expected {width} x {height}")
+        return np.asarray(image).transpose(2, 0, 1)
+
+    def decoded(self, index: int) -> Image:
+        """The file as an RGB image of 8 bits. Raises DataError naming it."""
+        from PIL import Image, UnidentifiedImageError
+
+        Image.MAX_IMAGE_PIXELS = None  # the limit here is an error, not a warning that threads may lose
+        try:
+            with Image.open(self.path(index)) as file:
+                if file.width * file.height > _MAX_PIXELS:
+                    raise DataError(
+                        f"{self.path(index)}: {file.width} x {file.height} pixels, a decompression bomb or no "
+                        f"photograph (at most {_MAX_PIXELS:,} are decoded); shrink or remove it"
+                    )
+                if file.mode.startswith("I;16"):
+                    levels = (np.asarray(file).astype(np.uint32) + 128) // 257  # 65535 becomes 255
+                    return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
+                if file.mode in ("I", "F"):
+                    raise DataError(
+                        f"{self.path(index)}: pixels of 32 bits, whose range is not known; convert it to 8 bits"
+                    )
+                return file.convert("RGB")
+        except FileNotFoundError as error:
+            raise DataError(f"{self.path(index)}: not there any more") from error
+        except (OSError, SyntaxError, UnidentifiedImageError) as error:  # SyntaxError: Pillow's for broken PNG
+            raise DataError(f"{self.path(index)}: broken image, cannot be decoded ({error})") from error
+
+    def path(self, index: int) -> Path:
+        """The file of an image."""
+        return self.root / self.paths[index]
+
+    def _digest(self, index: int) -> bytes:
+        return hashlib.sha256(self.levels(index).tobytes()).digest()
+
+    @functools.cached_property
+    def _files(self) -> str:
+        """Stands for names, sizes and times of all files: what changes when one of them does."""
+        digest = hashlib.sha256()
+        for path in self.paths:
+            status = (self.root / path).stat()
+            digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
+
+    def _kept(self) -> str | None:
+        for cache in self._caches():
+            try:
+                found = read_json(cache)
+                if found["files"] == self._files:
+                    return str(found["fingerprint"])
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+        return None
+
+    def _remember(self, digests: list[bytes]) -> str:
+        digest = hashlib.sha256(b"".join(digests))
+        digest.update(self.labels.tobytes())
+        fingerprint = f"{CONTENT}{digest.hexdigest()[:16]}"
+        for cache in self._caches():
+            try:
+                write_json(cache, {"files": self._files, "fingerprint": fingerprint})
+                break
+            except OSError:  # a tree that others own
+                continue
+        return fingerprint
+
+    def _caches(self) -> list[Path]:
+        """Where the fingerprint is kept: beside the split's folder, else with this user's caches."""
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        root = hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()[:16]
+        return [self.root.parent / f".{self.root.name}.images.json", home / "smoothadv" / f"{root}.images.json"]
+
+    def _each(self, act: Callable[[int], T]) -> list[T]:
+        """Act on every index in threads (decoding leaves Python's lock), gathering the errors."""
+
+        def attempt(index: int) -> T | DataError:
+            try:
+                return act(index)
+            except DataError as error:
+                return error
+
+        with ThreadPoolExecutor(max_workers=num_cpus()) as pool:
+            done = list(pool.map(attempt, range(len(self.paths)), chunksize=64))
+        problems = [str(result) for result in done if isinstance(result, DataError)]
+        if problems:
+            more = [f"and {len(problems) - _NAMED} more"] if len(problems) > _NAMED else []
+            raise DataError("\n".join([*problems[:_NAMED], *more]))
+        return [result for result in done if not isinstance(result, DataError)]
+
+
+def _centre(image: Image, height: int, width: int) -> Image:
+    from PIL.Image import Resampling
+
+    # The paper's transform: Resize(256), then CenterCrop(224), here for any size in that ratio.
+    shorter, longer = max(height, width) * 256 // 224, max(image.size) / min(image.size)
+    other = int(shorter * longer)
+    size = (shorter, other) if image.width <= image.height else (other, shorter)
+    resized = image.resize(size, Resampling.BILINEAR)
+    left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
+    return resized.crop((left, top, left + width, top + height))
