@@ -3,64 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-
-from analysis.models import CertifiedGrid, CertifiedModel
-from jobs.errors import ConfigError, RecordError
-from jobs.wording import counted
-from smoothing.accuracy import AccuracyCurve, Envelope, upper_envelope
+from analysis.candidates import Candidates, SeedMode, SelectionMode, candidates_of
+from analysis.exact import exact_radii, exact_step
+from analysis.models import CertifiedGrid
+from jobs.errors import ConfigError
 
 BASELINE_METHOD = "gaussian"
-SELECTION_STEP = 20
-"""selection=split selects on every 20th image: the images that the papers certify."""
-
-SelectionMode = Literal["same", "split"]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Candidates:
-    """Certified models of one kind, and the envelope that selects among them.
-
-    Attributes:
-        name: Their name in tables and legends.
-        models: All certified models searched, by label.
-        selection_curves: By label, over the images used for selection.
-        curves: By label, over the images that are reported.
-        is_reported: Whether an image is reported, bool, one per row of a model.
-        envelope: The envelope of ``selection_curves``.
-    """
-
-    name: str
-    models: dict[str, CertifiedModel]
-    selection_curves: dict[str, AccuracyCurve]
-    curves: dict[str, AccuracyCurve]
-    is_reported: npt.NDArray[np.bool_]
-    envelope: Envelope
-
-    @property
-    def num_images(self) -> int:
-        """Number of images reported, N."""
-        return next(iter(self.curves.values())).num_images
-
-    def winner_at(self, radius: float) -> CertifiedModel | None:
-        """The model selected at a radius; None where none certifies anything."""
-        label = self.envelope.winner_at(radius)
-        return None if label is None else self.models[label]
-
-    def num_certified_at(self, radii: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """Images that the model selected at each radius certifies there, shape (R,)."""
-        at = np.atleast_1d(np.asarray(radii, dtype=np.float64))
-        labels = [self.envelope.winner_at(float(radius)) for radius in at]
-        counts = [
-            0 if label is None else int(self.curves[label].num_certified(radius))
-            for label, radius in zip(labels, at, strict=True)
-        ]
-        return np.array(counts, dtype=np.int64)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,15 +24,23 @@ class Comparison:
         baseline: The models trained with Gaussian augmentation; None if there are none, or no others.
         selection: same: selected and reported on all images. split: selected on every 20th image,
             reported on the others.
+        seeds: mean: seeds of one recipe are one candidate. best: each is one.
     """
 
     grid: CertifiedGrid
     candidates: Candidates
     baseline: Candidates | None
     selection: SelectionMode
+    seeds: SeedMode = "mean"
+
+    @property
+    def exact_step(self) -> float | None:
+        """The step whose multiples are exact for all models compared; None where every radius is."""
+        compared = [self.candidates, *([self.baseline] if self.baseline else [])]
+        return exact_step(model.parameters for one in compared for model in one.models)
 
 
-def compare(grid: CertifiedGrid, selection: SelectionMode = "same") -> Comparison:
+def compare(grid: CertifiedGrid, selection: SelectionMode = "same", seeds: SeedMode = "mean") -> Comparison:
     """Split a grid's models into candidates and baseline, and compute both envelopes.
 
     Raises:
@@ -93,56 +51,32 @@ def compare(grid: CertifiedGrid, selection: SelectionMode = "same") -> Compariso
     # Vanilla adversarial training is a baseline too: it is no substitute for SmoothAdv.
     others = smoothadv or [model for model in grid.models if model.parameters.method != BASELINE_METHOD]
     chosen = others or baseline
-    methods = {model.parameters.method for model in chosen}
-    name = _METHOD_NAMES.get(methods.pop() or "", "Adversarial") if len(methods) == 1 else "Adversarial"
+    methods = sorted({model.parameters.method or "unknown method" for model in chosen})
+    name = _METHOD_NAMES.get(methods[0], methods[0]) if len(methods) == 1 else f"{len(methods)} methods"
     return Comparison(
         grid=grid,
-        candidates=candidates_of(chosen, name, selection),
-        baseline=candidates_of(baseline, "Gaussian", selection) if others and baseline else None,
+        candidates=candidates_of(chosen, name, selection, seeds),
+        baseline=candidates_of(baseline, "Gaussian", selection, seeds) if others and baseline else None,
         selection=selection,
-    )
-
-
-def candidates_of(models: Sequence[CertifiedModel], name: str, selection: SelectionMode = "same") -> Candidates:
-    """Some models as candidates, with their envelope.
-
-    Args:
-        models: At least one, all certified on the same images.
-        name: Their common name.
-        selection: As for ``compare``.
-
-    Raises:
-        RecordError: As for ``compare``.
-    """
-    by_label = {model.label: model for model in models}
-    everything = np.ones(models[0].indices.size, dtype=bool)
-    is_for_selection = models[0].indices % SELECTION_STEP == 0 if selection == "split" else everything
-    is_reported = ~is_for_selection if selection == "split" else everything
-    if not is_for_selection.any() or not is_reported.any():
-        certified = counted(is_for_selection.size, "certified image")
-        raise RecordError(
-            f"selection=split selects models on the images whose index is a multiple of {SELECTION_STEP} and reports "
-            f"on the others, but {int(is_for_selection.sum())} of the {certified} have such an index; "
-            "use selection=same"
-        )
-    selection_curves = {label: _curve(model, is_for_selection) for label, model in by_label.items()}
-    return Candidates(
-        name=name,
-        models=by_label,
-        selection_curves=selection_curves,
-        curves={label: _curve(model, is_reported) for label, model in by_label.items()},
-        is_reported=is_reported,
-        envelope=upper_envelope(selection_curves),
+        seeds=seeds,
     )
 
 
 def default_radii(comparison: Comparison) -> list[float]:
-    """About ten even steps from 0 to the largest certified radius."""
-    return round_radii(largest_radius(comparison))
+    """About ten even steps from 0 to the largest certified radius, all exact."""
+    return round_radii(largest_radius(comparison), comparison.exact_step)
 
 
-def round_radii(largest: float) -> list[float]:
-    """About ten even steps from 0 to ``largest``: paper-like 0, 0.25, 0.5, ..."""
+def round_radii(largest: float, exact: float | None = None) -> list[float]:
+    """About ten even steps from 0 to ``largest``: paper-like 0, 0.25, 0.5, ...
+
+    Args:
+        largest: The last is at most this.
+        exact: Take multiples of this step only; None for any.
+    """
+    if exact is not None:
+        every = math.ceil(largest / (_MAX_ROWS * exact)) or 1
+        return [float(radius) for radius in exact_radii(largest, exact)[::every]]
     step = next((step for step in _STEPS if largest / step <= _MAX_ROWS), math.ceil(largest / _MAX_ROWS))
     return even_radii(largest, step)
 
@@ -180,9 +114,3 @@ MAX_RADII = 1000
 
 _STEPS = (0.0625, 0.125, 0.25, 0.5, 1.0)
 _MAX_ROWS = 12
-
-
-def _curve(model: CertifiedModel, among: npt.NDArray[np.bool_]) -> AccuracyCurve:
-    if among.all():
-        return model.curve
-    return AccuracyCurve.from_records(model.column("correct")[among], model.column("radius")[among])

@@ -16,7 +16,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from analysis.alpha import at_alpha
-from analysis.compare import Comparison, SelectionMode, compare, default_radii, even_radii, largest_radius
+from analysis.candidates import SeedMode, SelectionMode
+from analysis.compare import Comparison, compare, default_radii, even_radii, largest_radius
 from analysis.load import load_grid
 from analysis.models import VOTE_COLUMNS
 from analysis.statistics import Levels, envelope_frame
@@ -41,6 +42,7 @@ class EnvelopeConfig:
     step: Annotated[float, Field(gt=0)] | None
     alpha: _Open | None
     selection: SelectionMode
+    seeds: SeedMode
     confidence: _Open
     rho: _Open
     allow_partial: bool
@@ -74,7 +76,7 @@ def load_comparison(store: Store, config: EnvelopeConfig) -> Comparison:
     """
     votes = () if config.alpha is None else VOTE_COLUMNS
     grid = load_grid(store, config.grid, where=config.where, allow_partial=config.allow_partial, more=votes)
-    return compare(grid if config.alpha is None else at_alpha(grid, config.alpha), config.selection)
+    return compare(grid if config.alpha is None else at_alpha(grid, config.alpha), config.selection, config.seeds)
 
 
 def write_envelope(comparison: Comparison, frame: pd.DataFrame, folder: Path, levels: Levels) -> list[Path]:

@@ -14,10 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from analysis.candidates import Candidates
 from analysis.compare import Comparison
+from analysis.exact import exact_radii, exact_step
 from analysis.models import CertifiedModel
 from analysis.tables import partial_note
-from smoothing.accuracy import Envelope
 
 # The palette of Okabe and Ito, distinct for every kind of colour vision, from dark to light. In grey,
 # dashes and markers distinguish the curves.
@@ -40,6 +41,7 @@ class Curve:
         is_step: Whether it is an exact step function, continuous from the left, or points joined by lines.
         color_nr: Position in the palette; a dashed curve may share the colour of a solid one.
         dashed: Whether the line is dashed.
+        is_certified: Whether it is certified accuracy, and not accuracy under attack.
     """
 
     label: str
@@ -48,21 +50,20 @@ class Curve:
     is_step: bool
     color_nr: int
     dashed: bool = False
+    is_certified: bool = True
 
 
 def envelope_figure(comparison: Comparison) -> Figure:
     """Envelope and baseline as exact step functions, over faint curves of all certified models."""
-    curves = [
-        envelope_curve(comparison.candidates.envelope, label=f"{comparison.candidates.name}, envelope", color_nr=1)
-    ]
+    curves = [envelope_curve(comparison.candidates, label=f"{comparison.candidates.name}, envelope", color_nr=1)]
     if comparison.baseline is not None:
-        curves.append(envelope_curve(comparison.baseline.envelope, label="Gaussian", color_nr=2, dashed=True))
+        curves.append(envelope_curve(comparison.baseline, label="Gaussian", color_nr=2, dashed=True))
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH_INCHES, 2.6), layout="constrained")
         axes = figure.subplots()
         _draw_models(axes, comparison.grid.models)
         for curve in curves[::-1]:
-            _draw(axes, curve)
+            _draw(axes, curve, marker=None if curve.is_step else "o")
         _finish(axes, "certified accuracy", max_radius=None)
         axes.legend(frameon=False, loc="upper right")
         if comparison.grid.num_missing:
@@ -83,14 +84,22 @@ def curves_figure(curves: Sequence[Curve], *, max_radius: float | None) -> Figur
         axes = figure.subplots()
         for number, curve in enumerate(curves):
             _draw(axes, curve, marker=_MARKERS[curve.color_nr % len(_MARKERS)], shift=number / len(curves))
-        is_certified = all(curve.is_step for curve in curves)
+        is_certified = all(curve.is_certified for curve in curves)
         _finish(axes, "certified accuracy" if is_certified else "accuracy", max_radius)
         figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=7)
         return figure
 
 
-def envelope_curve(envelope: Envelope, *, label: str, color_nr: int, dashed: bool = False) -> Curve:
-    """An envelope as a curve that drops to zero at its end."""
+def envelope_curve(candidates: Candidates, *, label: str, color_nr: int, dashed: bool = False) -> Curve:
+    """An envelope as a curve, down to zero at its end; where it is exact at some radii only, as points at these."""
+    envelope, step = candidates.envelope, candidates.exact_step
+    if step is not None:
+        largest = float(envelope.breakpoints[-1]) if envelope.breakpoints.size else 0.0
+        radii = exact_radii(largest + step, step)
+        label = f"{label} (at multiples of {step:g})"
+        return Curve(
+            label=label, radii=radii, accuracies=envelope(radii), is_step=False, color_nr=color_nr, dashed=dashed
+        )
     radii = np.concatenate([[0.0], envelope.breakpoints, envelope.breakpoints[-1:]])
     accuracies = envelope(radii)
     accuracies[-1:] = 0.0  # drops to zero above the last radius
@@ -111,7 +120,9 @@ def _draw(axes: Axes, curve: Curve, *, marker: str | None = None, shift: float =
         "label": curve.label,
         "linestyle": (0, (4, 2)) if curve.dashed else "-",
     }
-    if marker is not None:
+    if marker is not None and not curve.is_step and len(curve.radii) < _MODEL_POINTS:
+        style |= {"marker": marker, "markersize": 3}
+    elif marker is not None:
         # Markers of different curves are shifted so that they do not cover each other.
         style |= {"marker": marker, "markersize": 3, "markevery": (0.1 * shift, 0.1), "markeredgewidth": 0.6}
         style["markerfacecolor"] = "white" if curve.dashed else style["color"]
@@ -127,6 +138,7 @@ def _finish(axes: Axes, ylabel: str, max_radius: float | None) -> None:
 
 def _draw_models(axes: Axes, models: Sequence[CertifiedModel]) -> None:
     largest = max((float(model.curve.radii[-1]) for model in models if model.curve.radii.size), default=0.0)
-    radii = np.linspace(0.0, largest, _MODEL_POINTS)
+    step = exact_step(model.parameters for model in models)
+    radii = np.linspace(0.0, largest, _MODEL_POINTS) if step is None else exact_radii(largest + step, step)
     lines = [np.column_stack([radii, model.curve(radii)]) for model in models]
     axes.add_collection(LineCollection(lines, colors=_GREY, linewidths=0.4, alpha=0.7, label="certified models"))

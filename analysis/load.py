@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow as pa
@@ -17,13 +19,15 @@ from analysis.models import (
 )
 from analysis.runs import split_runs
 from analysis.selection import Parameters, Where, check_where, matches, no_match
-from jobs.aggregate import collect_run, is_current
+from jobs.aggregate import collect_run, is_current, known_images
 from jobs.errors import ConfigError, RecordError
 from jobs.files import records
 from jobs.files.layouts import layout_of
 from jobs.files.manifest import open_grid
 from jobs.files.store import Store, command_arguments
-from jobs.specs.runs import Manifest, Run
+from jobs.specs.keys import digest
+from jobs.specs.runs import Manifest, Place, Run
+from jobs.specs.train import train_fields
 from jobs.wording import counted
 
 _REMEDY = "launch it again with the same settings (python -m pipeline.launch {name} ...)"
@@ -65,8 +69,10 @@ def load_grid(
     complete = [run for run in runs if run.place not in missing]
     if not complete:
         raise RecordError(f"grid {grid}: no certified model is complete yet; see python -m pipeline.status {name}")
-    tables = _tables(manifest, complete, store, columns)
-    models = label_models([known for run, known in chosen if run.place not in missing], tables)
+    tables, images = _tables(manifest, complete, store, columns)
+    known_images = [replace(known, images=images[run.place]) for run, known in chosen if run.place not in missing]
+    check_comparable(known_images, [str(run.indices) for run in complete])
+    models = label_models(known_images, tables)
     return CertifiedGrid(name=manifest.grid, models=models, missing=tuple(missing.values()))
 
 
@@ -80,7 +86,16 @@ def _open_launched(store: Store, grid: object) -> Manifest:
 
 
 def _parameters(run: Run) -> Parameters:
-    return Parameters.from_columns({**layout_of(run).columns, "mode": run.certify.mode})
+    task = run.certify
+    told = {**layout_of(run).columns, "mode": task.mode, "stop_rule": task.stop_rule, "radius_step": task.radius_step}
+    return Parameters.from_columns({**told, "seed": run.train.seed, "recipe": _recipe(run)})
+
+
+def _recipe(run: Run) -> str:
+    """All fields of both specs but the seeds, and the key of the training, which holds one."""
+    train = {name: value for name, value in train_fields(run.train).items() if name != "seed"}
+    certify = {name: value for name, value in asdict(run.certify).items() if name not in ("seed", "train_key")}
+    return digest("recipe", {"train": train, "certify": certify})
 
 
 def _gap(run: Run, store: Store) -> str | None:
@@ -93,11 +108,19 @@ def _gap(run: Run, store: Store) -> str | None:
     return f"{run.train.key}: {len(missing)} of {counted(len(run.indices), 'image')} not certified"
 
 
-def _tables(manifest: Manifest, runs: Sequence[Run], store: Store, columns: Sequence[str]) -> list[pa.Table]:
+def _tables(
+    manifest: Manifest, runs: Sequence[Run], store: Store, columns: Sequence[str]
+) -> tuple[list[pa.Table], dict[Place, str]]:
+    """The rows of each run, and by place the fingerprint of its images; empty where it is not known."""
     path = store.records_path(manifest.grid)
     if not is_current(path, manifest):
-        return [collect_run(run, store)[0].select(list(columns)) for run in runs]
+        collected = [collect_run(run, store) for run in runs]
+        found = zip(runs, collected, strict=True)
+        return [table.select(list(columns)) for table, _ in collected], {
+            run.place: known_images(metadata) for run, (_, metadata) in found
+        }
     by_key = split_runs(path, records.CERTIFICATION, columns)
+    origins = json.loads(records.read_metadata(path).get("runs", "{}"))
     tables = []
     for run in runs:
         table = by_key.get((run.train.key, run.key))
@@ -108,4 +131,4 @@ def _tables(manifest: Manifest, runs: Sequence[Run], store: Store, columns: Sequ
                 f"remove {path.name} and launch the grid again"
             )
         tables.append(table)
-    return tables
+    return tables, {run.place: known_images(origins.get(f"{run.train.key}/{run.key}", {})) for run in runs}

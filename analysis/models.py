@@ -42,16 +42,29 @@ class CertifiedModel:
         parameters: What is known about it.
         rows: ROW_COLUMNS and the further columns asked for, one row per image, indices ascending. A column
             that is null in the records is null here.
+        shared_label: The label that it shares with models of other seeds; empty if there are none.
     """
 
     label: str
     parameters: Parameters
     rows: pa.Table
+    shared_label: str = ""
+
+    @property
+    def recipe_label(self) -> str:
+        """What models that differ only in their seed are called."""
+        return self.shared_label or self.label
 
     @cached_property
     def curve(self) -> AccuracyCurve:
         """Certified accuracy over radius."""
         return AccuracyCurve.from_records(self.column("correct"), self.column("radius"))
+
+    def curve_among(self, among: npt.NDArray[np.bool_]) -> AccuracyCurve:
+        """Its certified accuracy on some of its images, bool, shape (N,), at least one."""
+        if among.all():
+            return self.curve
+        return AccuracyCurve.from_records(self.column("correct")[among], self.column("radius")[among])
 
     @cached_property
     def indices(self) -> npt.NDArray[np.int32]:
@@ -119,7 +132,9 @@ def check_comparable(models: Sequence[Parameters], images: Sequence[str]) -> Non
             ("with different n", ("n",), first.n, other.n),
             ("with different alpha", ("alpha",), first.alpha, other.alpha),
         ):
-            if ours != theirs:
+            if ours != theirs and not (
+                what == "on different images" and _may_be_same(first, other, first_images == other_images)
+            ):
                 told = [name for name in names if getattr(first, name) != getattr(other, name)] or ["dataset"]
                 raise RecordError(
                     f"models certified {what} cannot be compared: {first.train_key} has {ours}, "
@@ -129,7 +144,14 @@ def check_comparable(models: Sequence[Parameters], images: Sequence[str]) -> Non
 
 
 def _images_of(known: Parameters, indices: str) -> str:
-    return " ".join(text for text in (known.dataset, known.split, indices, known.images) if text)
+    images = f"({known.images[:12]})" if known.images else ""
+    return " ".join(text for text in (known.dataset, known.split, indices, images) if text)
+
+
+def _may_be_same(first: Parameters, other: Parameters, have_same_indices: bool) -> bool:
+    """Whether two sets of images differ in nothing but that the contents of one are not known."""
+    same = (first.dataset, first.split) == (other.dataset, other.split)
+    return same and have_same_indices and not (first.images and other.images)
 
 
 def image_set(indices: npt.NDArray[np.int32]) -> str:
@@ -140,11 +162,24 @@ def image_set(indices: npt.NDArray[np.int32]) -> str:
 
 
 def label_models(parameters: Sequence[Parameters], tables: Sequence[pa.Table]) -> tuple[CertifiedModel, ...]:
-    """The certified models, with unique labels."""
-    return tuple(
-        CertifiedModel(label=label, parameters=known, rows=table)
-        for label, known, table in zip(_labels(parameters), parameters, tables, strict=True)
-    )
+    """Models with labels that are unique among them; those of one recipe share a label but for the seed."""
+    recipes: dict[object, list[int]] = {}
+    for number, known in enumerate(parameters):
+        recipes.setdefault(known.recipe or number, []).append(number)
+    shared = dict(zip(recipes, _labels([parameters[group[0]] for group in recipes.values()]), strict=True))
+    models: dict[int, CertifiedModel] = {}
+    for recipe, group in recipes.items():
+        label = shared[recipe]
+        if len(group) == 1:
+            models[group[0]] = CertifiedModel(label=label, parameters=parameters[group[0]], rows=tables[group[0]])
+            continue
+        seeds = Counter(parameters[number].seed for number in group)
+        for number in group:
+            known = parameters[number]
+            more = f" {known.certify_key.rpartition('-')[2]}" if seeds[known.seed] > 1 else ""
+            own = f"{label} seed {known.seed}{more}"
+            models[number] = CertifiedModel(label=own, parameters=known, rows=tables[number], shared_label=label)
+    return tuple(models[number] for number in range(len(parameters)))
 
 
 def incomplete_message(grid: str, num_models: int, gaps: list[str], remedy: str) -> str:

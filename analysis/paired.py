@@ -7,6 +7,7 @@ if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-
 
     run_entry("paired", "analysis.paired")
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from tabulate import tabulate
 
-from analysis.compare import candidates_of
+from analysis.candidates import candidates_of
+from analysis.exact import are_exact, exact_step
 from analysis.load import load_grid
 from analysis.models import CertifiedModel, check_comparable, image_set
 from jobs.errors import ConfigError, RecordError
@@ -51,6 +53,8 @@ def paired(values: dict[str, Any]) -> int:
         ConfigError: The configuration is wrong, or there is no such grid or model.
     """
     config = build(PairedConfig, values, where="paired")
+    if all(value is None for value in (config.grid_b, config.model_a, config.model_b, config.where_b)):
+        raise ConfigError(["paired: say which two: model_a and model_b, where and where_b, or grid_b"])
     store = Store(Path(config.results))
     first = _selected(store, "model_a", config.grid, config.model_a, config.where, config)
     second = _selected(
@@ -70,13 +74,35 @@ def compare_models(first: CertifiedModel, second: CertifiedModel, radius: float)
     """Which of two models certifies more images at a radius.
 
     Raises:
-        RecordError: They are not certified on the same images with the same n and alpha; names both.
+        RecordError: They are not certified on the same images with the same n and alpha, are the same model, or not
+            comparable at this radius; names both.
     """
     models = (first, second)
+    if first.parameters == second.parameters:
+        raise RecordError(f"A and B are the same model, {first.label}; name another with model_a, model_b or where_b")
     check_comparable([model.parameters for model in models], [image_set(model.indices) for model in models])
     if not np.array_equal(first.indices, second.indices):
         raise RecordError(f"{first.label} and {second.label} are certified on different images and cannot be compared")
+    _check_radius(models, radius)
     return compare_paired(certified(first, radius), certified(second, radius))
+
+
+def _check_radius(models: Sequence[CertifiedModel], radius: float) -> None:
+    """Raise RecordError where what a model certifies at a radius is only a lower bound, or stops differ."""
+    known = [model.parameters for model in models]
+    names = " and ".join(f"{one.label} (mode={one.parameters.mode})" for one in models)
+    step = exact_step(known)
+    if step is not None and not are_exact(radius, step):
+        raise RecordError(
+            f"radius {radius:g} cannot be compared: sampling stopped for multiples of {step:g}, and between them "
+            f"accuracy is a lower bound only ({names}); take radius={max(1, round(radius / step)) * step:g}"
+        )
+    rules = {(model.stop_rule, model.radius_step) for model in known if model.stop_rule != "grid"}
+    if len(rules | {(None, None)} if step is not None else rules) > 1:
+        raise RecordError(
+            f"{names} stopped sampling by different rules, one of them short of its radius (stop_rule=curve); "
+            "certify both in the same way"
+        )
 
 
 def certified(model: CertifiedModel, radius: float) -> npt.NDArray[np.bool_]:
@@ -95,11 +121,18 @@ def _selected(
             choice = unknown_choice(f"certified model in grid {grid.name}:", label, sorted(by_label))
             raise ConfigError([f"{key}: {choice}"])
         return by_label[label], f"{grid.name}: {label}"
-    winner = candidates_of(grid.models, grid.name).winner_at(config.radius)
+    candidates = candidates_of(grid.models, grid.name)
+    winner = candidates.winner_at(config.radius)
     if winner is None:
         raise RecordError(f"grid {grid.name}: no certified model certifies anything at radius {config.radius}")
-    searched = counted(len(grid.models), "certified model")
-    return winner, f"{grid.name}: {winner.label}, {_BEST_OF} {searched} at this radius"
+    if len(winner.replicates) > 1:
+        names = ", ".join(model.label for model in winner.replicates)
+        raise RecordError(
+            f"grid {grid.name}: the best at radius {config.radius:g} is {winner.name}, and images are paired "
+            f"between two models; name one with model_a or model_b: {names}"
+        )
+    searched = counted(len(candidates.by_label), "certified model")
+    return winner.replicates[0], f"{grid.name}: {winner.label}, {_BEST_OF} {searched} at this radius"
 
 
 def _text(
@@ -116,7 +149,7 @@ def _text(
     )
     result = (
         f"A - B at radius {format_radius(radius)}: {100 * counts.difference:+.2f} percentage points on "
-        f"{counted(counts.num_images, 'image')}; exact McNemar p = {counts.p_value:.3g}."
+        f"{counted(counts.num_images, 'image')}; exact McNemar p {_p_text(counts.p_value)}."
     )
     selected = [letter for letter, (_, how) in (("A", first), ("B", second)) if _BEST_OF in how]
     if selected:
@@ -125,3 +158,11 @@ def _text(
     return "\n".join(
         [wrapped(f"A  {first[1]}", "   "), wrapped(f"B  {second[1]}", "   "), "", table, "", wrapped(result)]
     )
+
+
+def _p_text(p_value: float) -> str:
+    """Never 0: below what floats can tell apart, p is only known to be smaller."""
+    return f"= {p_value:.3g}" if p_value >= _SMALLEST_P else f"< {_SMALLEST_P:g}"
+
+
+_SMALLEST_P = 1e-300

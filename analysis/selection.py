@@ -15,8 +15,12 @@ from smoothing.distributions import Noise
 class Parameters:
     """What is known about a certified model; None if a log does not say. Names as in the records.
 
-    ``images`` tells lists of images apart that have the same indices: a fingerprint of their contents, of logs the
-    name of the list, or nothing where neither is known.
+    Attributes:
+        stop_rule, radius_step: With mode adaptive: what sampling stopped for.
+        seed: Of the training.
+        images: Tells lists of images apart that have the same indices: a fingerprint of their contents, for logs the
+            name of the list; empty where neither is known.
+        recipe: The same for models that differ only in their seeds; empty where there is nothing to go by.
     """
 
     train_key: str
@@ -35,10 +39,14 @@ class Parameters:
     n: int | None = None
     alpha: float | None = None
     mode: str | None = None
+    stop_rule: str | None = None
+    radius_step: float | None = None
     noise: Noise | None = None
     precision: str | None = None
+    seed: int | None = None
     variant: str = ""
     images: str = ""
+    recipe: str = ""
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Any]) -> Parameters:

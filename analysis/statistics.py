@@ -11,9 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.compare import Candidates, Comparison
+from analysis.candidates import Candidate, Candidates
+from analysis.compare import Comparison
+from analysis.exact import are_exact
 from analysis.models import CertifiedModel
 from analysis.printed import printed_envelope
+from analysis.selection import Parameters
 from smoothing.accuracy import abstention_rate
 from smoothing.bands import simultaneous_half_width
 from smoothing.bounds import two_sided_interval
@@ -45,14 +48,17 @@ def envelope_frame(comparison: Comparison, radii: Sequence[float], levels: Level
 
     Returns:
         Columns radius, num_images; then, for the candidates and, with the prefix ``baseline_``, for the
-        baseline: num_models, the certified models searched; num_certified; accuracy; lower, upper: exact
-        interval for this cell alone, over test images; monte_carlo_upper: the accuracy if every image
-        were as robust as its votes allow (the lower end of that bracket is the accuracy itself);
-        band_lower, band_upper: simultaneous over models and radii; high_probability: lower bound on the
-        share of these images that is truly certified despite false certificates; n_limited;
-        average_radius, abstention_rate and model: of the model that attains the cell; printed: the
-        paper's number for the same dataset. Then single_accuracy: of the best single model; gain over
-        the baseline. What the records do not allow, or the paper does not print, is nan.
+        baseline: num_models, the certified models searched; num_certified, a mean if the winner has several
+        seeds; accuracy; is_lower_bound: the accuracy is not exact there (see ``analysis.exact``); num_seeds
+        of the winner, and seed_sd, the standard deviation of their accuracies; lower, upper: exact interval
+        for this cell alone, over test images (of several seeds, the mean of their intervals, each at a
+        share of the error); monte_carlo_upper: the accuracy if every image were as robust as its votes
+        allow (the lower end of that bracket is the accuracy itself); band_lower, band_upper: simultaneous
+        over models and radii; high_probability: lower bound on the share of these images that is truly
+        certified despite false certificates; n_limited; average_radius, abstention_rate and model: of the
+        candidate that attains the cell; printed: the paper's number for the same dataset. Then
+        single_accuracy: of the best single candidate; gain over the baseline. What the records do not
+        allow, or the paper does not print, is nan, as is whatever a lower bound would enter.
     """
     at = np.asarray(radii, dtype=np.float64)
     frame = pd.DataFrame({"radius": at, "num_images": comparison.candidates.num_images})
@@ -60,24 +66,34 @@ def envelope_frame(comparison: Comparison, radii: Sequence[float], levels: Level
     if comparison.baseline is not None:
         _add(frame, comparison, comparison.baseline, levels, "baseline_")
     best = best_single(comparison.candidates, radii)
-    frame["single_model"] = best.label
-    frame["single_accuracy"] = comparison.candidates.curves[best.label](at)
+    frame["single_model"] = best.name
+    single = comparison.candidates.curves[best.label](at)
+    frame["single_accuracy"] = np.where(frame["is_lower_bound"], np.nan, single)
     if comparison.baseline is not None:
-        frame["gain"] = frame["accuracy"] - frame["baseline_accuracy"]
+        is_bound = frame["is_lower_bound"] | frame["baseline_is_lower_bound"]
+        frame["gain"] = (frame["accuracy"] - frame["baseline_accuracy"]).mask(is_bound)
     return frame
 
 
-def best_single(candidates: Candidates, radii: Sequence[float]) -> CertifiedModel:
-    """The model with the largest mean accuracy over the radii: the nearest to the envelope.
+def best_single(candidates: Candidates, radii: Sequence[float]) -> Candidate:
+    """The candidate with the largest mean accuracy over the exact radii: the nearest to the envelope.
 
-    Selected on the same images as the envelope; ties go to the earlier model.
+    Selected on the same images as the envelope; ties go to the earlier one.
     """
-    scores = {label: float(curve(radii).mean()) for label, curve in candidates.selection_curves.items()}
-    return candidates.models[max(scores, key=lambda label: scores[label])]
+    exact = np.asarray(radii)[are_exact(radii, candidates.exact_step)]
+    at = exact if exact.size else np.zeros(1)
+    scores = {label: float(curve(at).mean()) for label, curve in candidates.selection_curves.items()}
+    return candidates.by_label[max(scores, key=lambda label: scores[label])]
 
 
 def average_radius(model: CertifiedModel) -> float:
-    """Average certified radius: the area under the model's curve of certified accuracy."""
+    """Average certified radius: the area under the model's curve of certified accuracy.
+
+    Returns:
+        nan where sampling stopped for a grid of radii: between its multiples the curve is a lower bound only.
+    """
+    if model.parameters.stop_rule == "grid":
+        return math.nan
     return float(np.where(model.column("correct"), model.column("radius"), 0.0).mean())
 
 
@@ -131,47 +147,62 @@ def monte_carlo_upper(
 def _add(frame: pd.DataFrame, comparison: Comparison, candidates: Candidates, levels: Levels, prefix: str) -> None:
     radii, num_images = frame["radius"].to_numpy(), candidates.num_images
     winners = [candidates.winner_at(float(radius)) for radius in radii]
-    counts = candidates.num_certified_at(radii)
-    accuracy = counts / num_images
+    accuracy = candidates.accuracy_at(radii)
     num_models = len(candidates.models)
     # If models are selected on other images, only the winners count as searched on the images reported.
-    among = num_models if comparison.selection == "same" else max(1, len({id(model) for model in winners if model}))
-    lower, upper = two_sided_interval(counts, num_images, 1 - levels.confidence)
+    chosen = {id(model): model for winner in winners if winner for model in winner.replicates}
+    among = num_models if comparison.selection == "same" else max(1, len(chosen))
     half_width = simultaneous_half_width(num_images, among, 1 - levels.confidence)
+    cells = [
+        _cell_of(candidates, winner, float(radius), levels, among)
+        for winner, radius in zip(winners, radii, strict=True)
+    ]
+    is_bound = ~are_exact(radii, candidates.exact_step)
     columns: dict[str, Any] = {
         "num_models": num_models,
-        "num_certified": counts,
+        "num_certified": [cell["num_certified"] for cell in cells],
         "accuracy": accuracy,
-        "lower": lower,
-        "upper": upper,
-        "monte_carlo_upper": _monte_carlo(candidates, winners, radii),
+        "is_lower_bound": is_bound,
+        "num_seeds": [0 if winner is None else len(winner.replicates) for winner in winners],
+        **{name: [cell[name] for cell in cells] for name in ("seed_sd", "lower", "upper", "monte_carlo_upper")},
         "band_lower": np.maximum(accuracy - half_width, 0.0),
         "band_upper": np.minimum(accuracy + half_width, 1.0),
-        "high_probability": _high_probability(counts, num_images, candidates, levels.rho / among),
+        "high_probability": [cell["high_probability"] for cell in cells],
         "n_limited": _n_limited(candidates, winners, radii),
         "average_radius": _of_winners(winners, average_radius),
         "abstention_rate": _of_winners(winners, abstention),
         "printed": _printed(candidates, radii),
-        "model": ["" if model is None else model.label for model in winners],
+        "model": ["" if winner is None else winner.name for winner in winners],
     }
+    for name in ("seed_sd", "lower", "upper", "monte_carlo_upper", "band_lower", "band_upper"):
+        columns[name] = np.where(is_bound, np.nan, columns[name])
     for name, values in columns.items():
         frame[f"{prefix}{name}"] = values
 
 
-def _monte_carlo(
-    candidates: Candidates, winners: Sequence[CertifiedModel | None], radii: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    labels = np.array(["" if model is None else model.label for model in winners])
-    upper = np.full(radii.shape, np.nan)
-    for label in set(labels) - {""}:
-        cells = labels == label
-        upper[cells] = monte_carlo_upper(candidates.models[str(label)], radii[cells], candidates.is_reported)
-    return upper
+def _cell_of(
+    candidates: Candidates, winner: Candidate | None, radius: float, levels: Levels, among: int
+) -> dict[str, float]:
+    """What a cell is worth; of several seeds each number is the mean of theirs, and its error their sum."""
+    num_images, models = candidates.num_images, winner.replicates if winner else ()
+    counts = np.array([int(model.curve_among(candidates.is_reported).num_certified(radius)) for model in models] or [0])
+    lower, upper = two_sided_interval(counts, num_images, (1 - levels.confidence) / counts.size)
+    possible = [monte_carlo_upper(model, np.array([radius]), candidates.is_reported)[0] for model in models]
+    alpha = candidates.models[0].parameters.alpha
+    num_false = math.nan if alpha is None else max_false_certificates(num_images, alpha, levels.rho / among)
+    return {
+        "num_certified": int(counts[0]) if counts.size == 1 else float(counts.mean()),
+        "seed_sd": float(np.std(counts / num_images, ddof=1)) if counts.size > 1 else math.nan,
+        "lower": float(np.mean(lower)),
+        "upper": float(np.mean(upper)),
+        "monte_carlo_upper": float(np.mean(possible)) if possible else math.nan,
+        "high_probability": float(np.mean(np.maximum(counts - num_false, 0))) / num_images,
+    }
 
 
 def _printed(candidates: Candidates, radii: npt.NDArray[np.float64]) -> list[float]:
     """The paper's envelope for the same method and dataset; nan where it prints none."""
-    known = [model.parameters for model in candidates.models.values()]
+    known = [model.parameters for model in candidates.models]
     methods = {parameters.method for parameters in known}
     row = printed_envelope(known[0].dataset, methods.pop() or "") if len(methods) == 1 else None
     if row is None:
@@ -181,32 +212,21 @@ def _printed(candidates: Candidates, radii: npt.NDArray[np.float64]) -> list[flo
     return [math.nan if percent is None else percent / 100 for percent in percents]
 
 
-def _of_winners(winners: Sequence[CertifiedModel | None], value_of: Callable[[CertifiedModel], float]) -> list[float]:
-    by_label = {model.label: value_of(model) for model in {id(one): one for one in winners if one}.values()}
-    return [math.nan if model is None else by_label[model.label] for model in winners]
-
-
-def _high_probability(
-    counts: npt.NDArray[np.int64], num_images: int, candidates: Candidates, rho: float
-) -> npt.NDArray[np.float64]:
-    alpha = next(iter(candidates.models.values())).parameters.alpha
-    if alpha is None:
-        return np.full(counts.size, np.nan)
-    num_false = max_false_certificates(num_images, alpha, rho)
-    return np.maximum(counts - num_false, 0) / num_images
+def _of_winners(winners: Sequence[Candidate | None], value_of: Callable[[CertifiedModel], float]) -> list[float]:
+    by_label = {winner.label: winner.mean(value_of) for winner in {id(one): one for one in winners if one}.values()}
+    return [math.nan if winner is None else by_label[winner.label] for winner in winners]
 
 
 def _n_limited(
-    candidates: Candidates, winners: Sequence[CertifiedModel | None], radii: npt.NDArray[np.float64]
+    candidates: Candidates, winners: Sequence[Candidate | None], radii: npt.NDArray[np.float64]
 ) -> list[bool]:
-    limits = {label: _n_limit(model) for label, model in candidates.models.items()}
+    limits = {label: _n_limit(candidate.parameters) for label, candidate in candidates.by_label.items()}
     farthest = max(limits.values())  # applies where no model certifies anything
     return [
-        bool(radius > (farthest if model is None else limits[model.label]))
-        for model, radius in zip(winners, radii, strict=True)
+        bool(radius > (farthest if winner is None else limits[winner.label]))
+        for winner, radius in zip(winners, radii, strict=True)
     ]
 
 
-def _n_limit(model: CertifiedModel) -> float:
-    known = model.parameters
+def _n_limit(known: Parameters) -> float:
     return n_limited_radius(known.sigma_cert, known.n, known.alpha)

@@ -10,12 +10,16 @@ from typing import Literal
 import pandas as pd
 from tabulate import tabulate
 
-from analysis.compare import SELECTION_STEP, Comparison
+from analysis.candidates import SELECTION_STEP
+from analysis.compare import Comparison
 from analysis.statistics import Levels
 from jobs.wording import counted
 from smoothing.radius import format_radius
 
 TableFormat = Literal["simple", "pipe", "latex_booktabs"]
+
+LOWER_BOUND = ">="
+"""Before an accuracy that is a lower bound only, since sampling stopped for other radii."""
 
 N_LIMITED = "*"
 """Follows an accuracy that the number of draws limits, not the model."""
@@ -44,7 +48,7 @@ def envelope_table(comparison: Comparison, frame: pd.DataFrame, table_format: Ta
             columns += [accuracies, labels]
     if comparison.baseline is not None:
         headers.append("gain")
-        columns.append([f"{100 * gain:+.1f}" for gain in frame["gain"]])
+        columns.append(["" if math.isnan(gain) else f"{100 * gain:+.1f}" for gain in frame["gain"]])
     if frame["printed"].notna().any():
         headers.append("paper")
         columns.append(_printed_cells(frame))
@@ -68,11 +72,11 @@ def statistics_table(comparison: Comparison, frame: pd.DataFrame, table_format: 
     rows = [
         [
             format_radius(row["radius"]),
-            f"{100 * row['accuracy']:.1f}",
+            f"{LOWER_BOUND if row['is_lower_bound'] else ''}{100 * row['accuracy']:.1f}",
             _percent(row["monte_carlo_upper"], _up),
-            f"[{_down(row['band_lower']):.1f}, {_up(row['band_upper']):.1f}]",
+            "-" if row["is_lower_bound"] else f"[{_down(row['band_lower']):.1f}, {_up(row['band_upper']):.1f}]",
             _percent(row["high_probability"], _down),
-            f"{100 * row['single_accuracy']:.1f}",
+            "-" if math.isnan(row["single_accuracy"]) else f"{100 * row['single_accuracy']:.1f}",
             "-" if math.isnan(row["average_radius"]) else format_radius(row["average_radius"], 3),
             "-" if math.isnan(row["abstention_rate"]) else f"{100 * row['abstention_rate']:.1f}",
         ]
@@ -93,10 +97,19 @@ def caption(comparison: Comparison, frame: pd.DataFrame, levels: Levels) -> str:
     sentences = [
         f"Certified accuracy in percent on {counted(candidates.num_images, f'{first.split} image')} of {first.dataset} "
         f"({settings}), with {levels.confidence:.0%} intervals over images.",
-        f"Each row shows the best of {counted(len(candidates.models), 'certified model')} at that radius, "
+        f"Each row shows the best of {counted(len(candidates.by_label), 'certified model')} at that radius, "
         f"{_selection(comparison)}. The envelope is not a classifier of its own; the best single model is "
         f"{frame['single_model'][0]}.",
     ]
+    if frame["is_lower_bound"].any() or (comparison.baseline and frame["baseline_is_lower_bound"].any()):
+        sentences.append(
+            f"{LOWER_BOUND} is a lower bound only: sampling stopped for multiples of {comparison.exact_step:g}; "
+            "intervals and gains are computed only there."
+        )
+    if frame["seed_sd"].notna().any():
+        sentences.append("Models that differ only in their seed are one candidate, shown as mean ± SD over seeds.")
+    elif comparison.seeds == "best" and len({one.recipe_label for one in grid.models}) < len(grid.models):
+        sentences.append("Each row takes the best single seed (seeds=best): its accuracy rises with their number.")
     if frame["n_limited"].any():
         sentences.append(
             f"An asterisk ({N_LIMITED}) marks accuracies limited by the number of noise draws, not by the model."
@@ -135,7 +148,7 @@ def partial_note(comparison: Comparison) -> str:
 def _selection(comparison: Comparison) -> str:
     if comparison.selection == "same":
         return "selected on these same images, so its accuracy is optimistic"
-    others = counted(comparison.candidates.envelope.num_images, "other certified image")
+    others = counted(int(comparison.candidates.is_for_selection.sum()), "other certified image")
     split = comparison.grid.models[0].parameters.split
     return f"selected on {others} (every {SELECTION_STEP}th of the {split} split)"
 
@@ -159,12 +172,15 @@ def _label(text: str) -> str:
 
 
 def _accuracies(frame: pd.DataFrame, prefix: str) -> list[str]:
-    return [
-        f"{100 * value:.1f}{N_LIMITED if is_limited else ''} [{_down(lower):.1f}, {_up(upper):.1f}]"
-        for value, is_limited, lower, upper in zip(
-            *(frame[f"{prefix}{name}"] for name in ("accuracy", "n_limited", "lower", "upper")), strict=True
-        )
-    ]
+    names = ("accuracy", "seed_sd", "n_limited", "is_lower_bound", "lower", "upper")
+    return [_accuracy_cell(*values) for values in zip(*(frame[f"{prefix}{name}"] for name in names), strict=True)]
+
+
+def _accuracy_cell(value: float, seed_sd: float, is_limited: bool, is_bound: bool, lower: float, upper: float) -> str:
+    if is_bound:
+        return f"{LOWER_BOUND}{_down(value):.1f}"
+    spread = "" if math.isnan(seed_sd) else f" ± {100 * seed_sd:.1f}"
+    return f"{100 * value:.1f}{spread}{N_LIMITED if is_limited else ''} [{_down(lower):.1f}, {_up(upper):.1f}]"
 
 
 def _printed_cells(frame: pd.DataFrame) -> list[str]:

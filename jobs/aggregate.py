@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,25 @@ def run(unit: AggregateUnit, store: Store, resources: Resources) -> None:
     """
     del resources  # reading and writing files needs none
     manifest = read_manifest(store.manifest_path(unit.grid))
-    problems = [problem for stage in LISTS for problem in _aggregate(stage, manifest, store)]
+    images: dict[tuple[str, str], tuple[str, str]] = {}
+    problems = [problem for stage in LISTS for problem in _aggregate(stage, manifest, store, images)]
     if problems:
         raise RecordError("\n".join(problems))
     for grid_run in manifest.runs:  # of shards that were killed after their last image
         remove_served_partials(grid_run, store)
 
 
-def _aggregate(stage: ShardStage, manifest: Manifest, store: Store) -> list[str]:
-    """Write the records of a stage's runs into one file, or return what stands against it."""
+def _aggregate(
+    stage: ShardStage, manifest: Manifest, store: Store, images: dict[tuple[str, str], tuple[str, str]]
+) -> list[str]:
+    """Write the records of a stage's runs into one file, or return what stands against it.
+
+    Args:
+        stage: Whose records.
+        manifest: The grid.
+        store: The results folder.
+        images: By data set and split the fingerprint of the images seen so far, and on whose; added to.
+    """
     runs, path = manifest.of(stage), store.records_path(manifest.grid, stage)
     if not runs:
         return []
@@ -57,7 +68,14 @@ def _aggregate(stage: ShardStage, manifest: Manifest, store: Store) -> list[str]
             problems.append(str(error))
             continue
         tables.append(table)
-        provenance[f"{grid_run.train.key}/{grid_run.key}"] = metadata
+        name, found = f"{grid_run.train.key}/{grid_run.key}", known_images(metadata)
+        provenance[name] = metadata
+        first, other = images.setdefault((grid_run.train.dataset, grid_run.task.split), (found, name))
+        if found and first and found != first:
+            problems.append(
+                f"different images: {other} is on those with fingerprint {first[:12]}, {name} on {found[:12]}; "
+                "remove the shards of one of the two and launch again with the other images"
+            )
     if problems:
         return problems
     remove_stale_temporaries(path.parent)
@@ -182,6 +200,12 @@ def _gap_problems(grid_run: Run, parts: list[tuple[Path, pa.Table, dict[str, str
         f"{grid_run.train.key}/{grid_run.key}: {len(missing)} of {len(grid_run.indices)} images are "
         f"not {verb} (first: {missing[0]}); launch the grid again"
     ]
+
+
+def known_images(metadata: Mapping[str, str]) -> str:
+    """The fingerprint of the images in what a run's shards say of their origin; empty where they do not say it."""
+    found = metadata.get("images", "unknown")
+    return "" if found == "unknown" else found
 
 
 def _common_origin(metadata: list[dict[str, str]]) -> dict[str, str]:

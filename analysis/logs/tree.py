@@ -90,7 +90,12 @@ class _Entry:
     def identity(self) -> str:
         """What it says of itself; two logs of one identity are the same log twice."""
         told = {"kind": self.parsed.kind, "variant": self.parsed.variant, **self.parsed.fields}
-        return canonical_json(told | ({"images": self.images} if self.images else {}))
+        return canonical_json(told | ({"images": self.images} if self.is_on_others else {}))
+
+    @property
+    def is_on_others(self) -> bool:
+        """Whether it is on other images than most logs."""
+        return self.images not in ("", "list 1")
 
     def finding(self, verdict: Verdict, reason: str) -> Finding:
         return Finding(
@@ -126,7 +131,7 @@ def read_tree(root: Path, mapping: LogMapping | None = None) -> LogTree:
     models = [_run_columns(entry) for entry in certifications]
     return LogTree(
         models=tuple(
-            {**model, "images": entry.images, "num_rows": len(entry.indices)}
+            {**model, "images": entry.images, "recipe": _recipe(entry), "num_rows": len(entry.indices)}
             for model, entry in zip(models, certifications, strict=True)
         ),
         records=_table(IMPORTED, models, [entry.log for entry in certifications]),
@@ -207,8 +212,9 @@ def _joined(parts: Sequence[_Entry], findings: list[Finding]) -> list[_Entry]:
 def _on_their_images(entries: Sequence[_Entry], findings: list[Finding]) -> list[_Entry]:
     """The entries, each told which list of images it is on: an image has one label all over a list.
 
-    The list of most logs has no name. A log that contradicts it in a few labels is left out; one that contradicts it
-    in most is on other images, or on the same in another order, and never compared with it.
+    Where there is one list only it has no name; of several, that of most logs is list 1. A log that contradicts list 1
+    in a few labels is left out; one that contradicts it in most is on other images, or on the same in another order,
+    and never compared with it.
     """
     lists: dict[str, list[tuple[dict[int, int], list[_Entry]]]] = {}
     for entry in entries:
@@ -236,7 +242,10 @@ def _on_their_images(entries: Sequence[_Entry], findings: list[Finding]) -> list
                     continue
                 entry.images = f"list {number}"
                 findings.append(entry.finding("kept", f"{reason}; {entry.images} of {name}, not compared with others"))
-            number += any(entry.images for entry in group)
+            number += any(entry.is_on_others for entry in group)
+        if number > 2:
+            for entry in usual[1]:
+                entry.images = "list 1"
     return [entry for entry in entries if id(entry) not in left_out]
 
 
@@ -317,13 +326,21 @@ def _run_columns(entry: _Entry) -> dict[str, Any]:
         if field in fields and (name != "none" or field == "sigma_train"):
             value = fields[field]
             slug += f"-{letter}{value:.2f}" if isinstance(value, float) else f"-{letter}{value}"
-    images = f"-{entry.images.replace(' ', '')}" if entry.images else ""
+    images = f"-{entry.images.replace(' ', '')}" if entry.is_on_others else ""
     certify_key = f"s{decimal(fields['sigma_cert'])}-{fields['split']}-log{images}"
     keys = {"train_key": f"{slug}-{digest}", "certify_key": certify_key}
     return {**keys, **fields, **_origin(entry, IMPORTED)}
 
 
-_OF_CERTIFICATION = ("sigma_cert", "split", "n0", "n", "alpha", "noise", "precision", "seed")
+def _recipe(entry: _Entry) -> str:
+    """The same for logs that differ in their seed alone; empty where none gives one."""
+    fields = dict(entry.parsed.fields)
+    if fields.pop("seed", None) is None:
+        return ""
+    return hashlib.sha256(canonical_json({"variant": entry.parsed.variant, **fields}).encode()).hexdigest()[:8]
+
+
+_OF_CERTIFICATION = ("sigma_cert", "split", "n0", "n", "alpha", "noise", "precision")
 _OF_THE_PAPER = ("unknown", "smoothadv", "vanilla", "vanilla_noise")  # whose attack says more than the method
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.compare import candidates_of
+from analysis.candidates import candidates_of
 from analysis.figures import Curve, envelope_curve
 from analysis.paper.declarations import CurveDeclaration, FigureDeclaration
 from analysis.paper.predictions import CLASSIFIER, select
@@ -93,7 +93,7 @@ def _certified(declared: CurveDeclaration, dataset: str, records: PaperRecords, 
         groups.setdefault(None if declared.by is None else as_printed(declared.by, key), []).append(model)
     return [
         envelope_curve(
-            candidates_of(group, declared.label).envelope,
+            candidates_of(group, declared.label),
             label=_label(declared, asdict(group[0].parameters)),
             color_nr=first_color + number,
             dashed=declared.dashed,
@@ -127,6 +127,7 @@ def _attacked(declared: CurveDeclaration, rows: pd.DataFrame, color_nr: int) -> 
         radii=np.asarray(accuracies.index, dtype=np.float64),
         accuracies=accuracies.to_numpy(dtype=np.float64),
         is_step=False,
+        is_certified=False,
         color_nr=color_nr,
         dashed=declared.dashed,
     )

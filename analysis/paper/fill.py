@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from analysis.compare import candidates_of, even_radii, round_radii
+from analysis.candidates import candidates_of
+from analysis.compare import even_radii, round_radii
+from analysis.exact import are_exact, exact_step
 from analysis.models import CertifiedModel
 from analysis.paper.declarations import RowsDeclaration, TableDeclaration
 from analysis.paper.records import PaperRecords, whole_models
@@ -48,10 +50,11 @@ def fill_table(declaration: TableDeclaration, dataset: str, records: PaperRecord
 
 def _radii(declaration: TableDeclaration, dataset: str, groups: Sequence[Sequence[CertifiedModel]]) -> list[float]:
     if dataset in declaration.radii:
-        first, last, step = declaration.radii[dataset]
-        return even_radii(last, step, first=first)
+        first, last, by = declaration.radii[dataset]
+        return even_radii(last, by, first=first)
     every = [model.curve.radii[-1] for models in groups for model in models if model.curve.radii.size]
-    return round_radii(float(max(every, default=0.0)))
+    step = exact_step(model.parameters for models in groups for model in models)
+    return round_radii(float(max(every, default=0.0)), step)
 
 
 def _envelope_row(
@@ -62,22 +65,24 @@ def _envelope_row(
         return []
     candidates = candidates_of(whole, declared.label)
     printed = printed_envelope(dataset, str(declared.where.get("method")))
-    searched = counted(len(whole), "certified model")
+    searched = counted(len(candidates.by_label), "certified model")
     notes.append(f"{declared.label}: the best of {searched} at each radius, selected on these same images.")
     if len(whole) < len(models):
         others = counted(len(models) - len(whole), "model certified", "models certified")
         notes.append(f"{declared.label}: without {others} on other images.")
     cells = []
-    for radius, count in zip(radii, candidates.num_certified_at(radii), strict=True):
+    is_exact = are_exact(radii, candidates.exact_step)
+    for position, (radius, accuracy) in enumerate(zip(radii, candidates.accuracy_at(radii), strict=True)):
         winner = candidates.winner_at(radius)
         cells.append(
             Cell(
-                num_certified=int(count),
+                num_certified=round(float(accuracy) * candidates.num_images, 9),
                 num_images=candidates.num_images,
-                model="" if winner is None else winner.label,
+                model="" if winner is None else winner.name,
                 printed=printed.percent_at(radius) if printed else None,
                 is_best=False,
                 decimals=0,
+                is_exact=bool(is_exact[position]),
             )
         )
     return [("", declared.label, cells)]
@@ -102,8 +107,11 @@ def _model_rows(
                 printed=printed.percent_at(radius) if printed else None,
                 is_best=len(model.indices) == usual,  # only a candidate until all rows are compared
                 decimals=2,
+                is_exact=bool(exact),
             )
-            for radius, count in zip(radii, counts, strict=True)
+            for radius, count, exact in zip(
+                radii, counts, are_exact(radii, exact_step([model.parameters])), strict=True
+            )
         ]
         rows.append((declared.label, label, cells))
     return rows + _rows_without_records(declared, dataset, models, radii, notes)

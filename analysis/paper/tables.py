@@ -20,20 +20,22 @@ class Cell:
     """One number.
 
     Attributes:
-        num_certified: Images certified; None if there are no records.
+        num_certified: Images certified, of several seeds their mean; None if there are no records.
         num_images: All images, N; 0 if there are no records.
         model: Label of the certified model that attains the number.
         printed: The paper's number in percent; None if it prints none.
         is_best: Whether the number is the best of its column.
         decimals: Decimals that the paper prints of a share.
+        is_exact: Whether it is more than a lower bound, as between the radii that sampling stopped for.
     """
 
-    num_certified: int | None
+    num_certified: float | None
     num_images: int
     model: str
     printed: float | None
     is_best: bool
     decimals: int
+    is_exact: bool = True
 
     @property
     def text(self) -> str:
@@ -41,7 +43,10 @@ class Cell:
         if self.num_certified is None:
             return NOT_RECORDED
         share = self.num_certified / self.num_images
-        return f"{100 * share:.0f}" if self.decimals == 0 else f"{share:.{self.decimals}f}"
+        value, mark = 100 * share if self.decimals == 0 else share, ""
+        if not self.is_exact:  # rounded to where it still is a bound
+            value, mark = math.floor(value * 10**self.decimals + 1e-9) / 10**self.decimals, ">="
+        return f"{mark}{value:.{self.decimals}f}"
 
     @property
     def printed_text(self) -> str | None:
@@ -53,7 +58,7 @@ class Cell:
     @property
     def differs(self) -> bool:
         """Whether both numbers exist and differ."""
-        both = self.printed_text is not None and self.num_certified is not None
+        both = self.printed_text is not None and self.num_certified is not None and self.is_exact
         return both and self.text != self.printed_text
 
 
@@ -78,7 +83,9 @@ class PaperTable:
     @property
     def num_compared(self) -> int:
         """Number of cells that have records and a number in the paper."""
-        return sum(cell.printed_text is not None and cell.num_certified is not None for cell in self._cells())
+        return sum(
+            cell.printed_text is not None and cell.num_certified is not None and cell.is_exact for cell in self._cells()
+        )
 
     @property
     def num_different(self) -> int:
@@ -105,6 +112,7 @@ def table_frame(table: PaperTable) -> pd.DataFrame:
                 "accuracy": None if cell.num_certified is None else cell.num_certified / cell.num_images,
                 "num_certified": cell.num_certified,
                 "num_images": cell.num_images,
+                "is_lower_bound": not cell.is_exact,
                 "model": cell.model,
                 "paper": None if cell.printed is None else cell.printed / 100,
                 "differs": cell.differs,
@@ -150,7 +158,13 @@ def _headers(table: PaperTable) -> list[str]:
 
 
 def _notes(table: PaperTable) -> list[str]:
-    return [*([f"{table.comparison}."] if table.num_compared else []), *table.notes]
+    bounds = [">= is a lower bound only: sampling stopped for other radii."]
+    has_bounds = any(not cell.is_exact for _, _, cells in table.rows for cell in cells)
+    return [
+        *([f"{table.comparison}."] if table.num_compared else []),
+        *(bounds if has_bounds else []),
+        *table.notes,
+    ]
 
 
 def _marked(cell: Cell, bold: str, different: str) -> str:

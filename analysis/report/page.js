@@ -2,7 +2,7 @@
 // Draws the figures, and recomputes the envelope over the selected models whenever a box changes.
 const data = JSON.parse(document.getElementById("data").textContent);
 const bytes = Uint8Array.from(atob(data.counts), (letter) => letter.charCodeAt(0));
-const counts = new Uint32Array(bytes.buffer);
+const counts = new Float32Array(bytes.buffer);
 const numRadii = data.radii.length;
 const axes = [["method", "method"], ["attack", "attack"], ["sigma_cert", "σ"], ["epsilon", "ε"], ["m_train", "m"], ["num_steps", "T"]];
 const isBaseline = (model) => model.method === data.baseline && data.has_others;
@@ -64,8 +64,8 @@ function envelopeOf(numbers) {
 function line(name, numbers, color, dash) {
   const { accuracy, winner } = envelopeOf(numbers);
   return {
-    x: data.radii, y: accuracy, customdata: winner, name: `${name} (best of ${numbers.length})`, mode: "lines",
-    line: { color, dash, width: 2.5, shape: "vh" },
+    x: data.radii, y: accuracy, customdata: winner, name: `${name} (best of ${numbers.length})`, mode: data.is_step ? "lines" : "lines+markers",
+    line: { color, dash, width: 2.5, shape: data.is_step ? "vh" : "linear" },
     // All digits of data.radii: nothing was counted at a radius rounded up.
     hovertemplate: "r = %{x:.6~f}: %{y:.1f} %<br>%{customdata}<extra></extra>",
   };
@@ -90,7 +90,7 @@ function singles(numbers) {
     }
     x.push(null); y.push(null);
   }
-  return { x, y, mode: "lines", line: { color: "#bbbbbb", width: 0.6 }, hoverinfo: "skip", name: "single models" };
+  return { x, y, mode: "lines", line: { color: "#bbbbbb", width: 0.6, shape: data.is_step ? "vh" : "linear" }, hoverinfo: "skip", name: "single models" };
 }
 
 const layout = (x, y) => ({

@@ -16,7 +16,9 @@ import numpy as np
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
+from analysis.candidates import candidates_of
 from analysis.compare import BASELINE_METHOD, Comparison, largest_radius
+from analysis.exact import exact_radii
 from analysis.models import CertifiedModel
 from analysis.statistics import Levels, abstention, average_radius
 from analysis.tables import caption, partial_note, statistics_notes
@@ -67,26 +69,30 @@ def render(comparison: Comparison, frame: pd.DataFrame, levels: Levels, provenan
 
 
 def page_data(comparison: Comparison, levels: Levels) -> dict[str, Any]:
-    """The data of the page's script: each model's parameters, and its counts at common radii."""
+    """The data of the page's script: each candidate's parameters, and its (mean) counts at common radii."""
     models = comparison.grid.models
+    everyone = candidates_of(models, comparison.grid.name, seeds=comparison.seeds)
     largest = largest_radius(comparison)
     if comparison.baseline is not None and comparison.baseline.envelope.breakpoints.size:
         largest = max(largest, float(comparison.baseline.envelope.breakpoints[-1]))
     # Radii are rounded before images are counted, so that a count holds at the radius shown.
     radii = np.round(np.linspace(0.0, largest, _NUM_POINTS + 1), 6) if largest else np.zeros(1)
-    counts = np.stack([model.curve.num_certified(radii) for model in models]).astype("<u4")
+    if everyone.exact_step is not None:
+        radii = exact_radii(largest + everyone.exact_step, everyone.exact_step)
+    counts = np.stack([curve(radii) * everyone.num_images for curve in everyone.curves.values()]).astype("<f4")
     names = ("method", "attack", "sigma_cert", "epsilon", "m_train", "num_steps")
     return {
         "name": comparison.candidates.name,
         "baseline": BASELINE_METHOD,
         "has_others": comparison.baseline is not None,
         "apart": _methods_apart(comparison),
-        "num_images": int(models[0].indices.size),
+        "num_images": everyone.num_images,
+        "is_step": everyone.exact_step is None,
         "error": round(1 - levels.confidence, 12),
         "radii": radii.tolist(),
         "models": [
-            {"label": model.label, **{name: _short(getattr(model.parameters, name)) for name in names}}
-            for model in models
+            {"label": one.name, **{name: _short(getattr(one.parameters, name)) for name in names}}
+            for one in everyone.by_label.values()
         ],
         "counts": base64.b64encode(counts.tobytes()).decode(),
         "bins": [round((number + 0.5) / _NUM_BINS, 4) for number in range(_NUM_BINS)],
@@ -96,7 +102,7 @@ def page_data(comparison: Comparison, levels: Levels) -> dict[str, Any]:
 
 def _methods_apart(comparison: Comparison) -> list[str]:
     """Methods in the grid that belong neither to the candidates nor to the baseline."""
-    compared = {model.parameters.method for model in comparison.candidates.models.values()} | {BASELINE_METHOD}
+    compared = {model.parameters.method for model in comparison.candidates.models} | {BASELINE_METHOD}
     return sorted({model.parameters.method or "unknown" for model in comparison.grid.models} - compared)
 
 

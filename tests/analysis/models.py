@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,14 @@ def parameters(label: str, **known: Any) -> Parameters:
         "mode": "paper",
     }
     return Parameters(**{**values, **known})
+
+
+def seeds(label: str, *radii: Sequence[float], **known: Any) -> list[CertifiedModel]:
+    """Models that differ only in their seed, by the radii of each."""
+    return [
+        replace(model(f"{label} seed {seed}", values, seed=seed, recipe=label, **known), shared_label=label)
+        for seed, values in enumerate(radii)
+    ]
 
 
 def model(label: str, radii: Sequence[float], indices: Sequence[int] | None = None, **known: Any) -> CertifiedModel:

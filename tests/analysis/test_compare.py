@@ -11,7 +11,7 @@ from analysis.statistics import Levels, envelope_frame
 from analysis.tables import caption, envelope_table, statistics_table
 from jobs.errors import RecordError
 from smoothing.bounds import two_sided_interval
-from tests.analysis.models import grid, model
+from tests.analysis.models import grid, model, parameters
 
 LEVELS = Levels(confidence=0.95, rho=0.001)
 GRID = grid(
@@ -36,7 +36,7 @@ def test_vanilla_adversarial_training_does_not_stand_in_for_smoothadv() -> None:
             model("gaussian", [0.1]), model("smooth", [0.2]), model("vanilla", [0.9], method="vanilla", sigma_train=0.0)
         )
     )
-    assert list(comparison.candidates.models) == ["smooth"]
+    assert list(comparison.candidates.by_label) == ["smooth"]
     assert comparison.candidates.name == "SmoothAdv"
     assert len(comparison.grid.models) == 3
 
@@ -168,6 +168,17 @@ def test_models_that_cannot_be_compared_are_named(what: str) -> None:
     assert first.parameters.train_key in str(raised.value)
     assert second.parameters.train_key in str(raised.value)
     assert str(changed) in str(raised.value)
+
+
+def test_the_same_indices_of_other_images_are_never_compared() -> None:
+    first, second, unknown = (
+        parameters(name, images=images) for name, images in (("one", 64 * "a"), ("two", 64 * "b"), ("old", ""))
+    )
+    with pytest.raises(RecordError, match=f"different images cannot.*{12 * 'a'}.*{12 * 'b'}"):
+        check_comparable([first, second], ["2 images"] * 2)
+    check_comparable([first, unknown], ["2 images"] * 2)  # of results that do not say
+    with pytest.raises(RecordError, match="different images cannot be compared"):
+        check_comparable([first, unknown], ["2 images", "3 images"])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from analysis.load import load_grid
 from configs.entry import run_command
 from jobs.errors import RecordError
 from jobs.files import records
+from jobs.files.layouts import layout_of
 from jobs.files.manifest import read_manifest, write_manifest
 from jobs.files.store import Store
 from jobs.specs.runs import Manifest, Run
@@ -116,6 +119,52 @@ def test_a_mixed_grid_is_refused(store: Store, what: str, different: str, capsys
     assert f"models certified {different} cannot be compared" in error
     assert first.train.key in error
     assert third.train.key in error
+
+
+@pytest.mark.parametrize("is_aggregated", [True, False])
+def test_models_on_different_images_are_refused_with_both_fingerprints(
+    store: Store, is_aggregated: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The indices are the same, the contents are not: two trees of images with the same names."""
+    run, path = _runs(store)[1], store.records_path("tiny")
+    if is_aggregated:
+        metadata = records.read_metadata(path)
+        origins = json.loads(metadata["runs"])
+        origins[f"{run.train.key}/{run.key}"]["images"] = "b" * 64
+        records.write_records(path, records.read_records(path), {**metadata, "runs": json.dumps(origins)})
+    else:
+        path.unlink()
+        for indices in store.finished_shards(run.place):
+            shard = store.shard_path(run.place, indices)
+            told = {**records.read_metadata(shard), "images": "b" * 64}
+            records.write_records(shard, records.read_records(shard), told)
+    assert _envelope(store) == 1
+    error = capsys.readouterr().err
+    assert "certified on different images cannot be compared" in error
+    assert "(bbbbbbbbbbbb)" in error
+    assert len(re.findall(r"\([0-9a-f]{12}\)", error)) == 2
+
+
+def test_seeds_of_the_training_are_one_candidate(store: Store) -> None:
+    first, second, third = _runs(store)
+    other = replace(first.train, seed=first.train.seed + 1)
+    twin = Run(train=other, task=replace(first.task, train_key=other.key), indices=first.indices)
+    for indices in store.finished_shards(first.place):
+        path = store.shard_path(twin.place, indices)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = records.read_records(store.shard_path(first.place, indices))
+        for name, value in (("train_key", twin.train.key), ("certify_key", twin.key)):
+            table = table.set_column(
+                table.schema.get_field_index(name), table.schema.field(name), [[value] * len(table)]
+            )
+        told = records.read_metadata(store.shard_path(first.place, indices))
+        records.write_records(path, table, {**told, **layout_of(twin).specs})
+    write_manifest(store.manifest_path("tiny"), Manifest(grid="tiny", runs=(first, twin, second, third)))
+    models = load_grid(store, "tiny").models
+    assert len({model.label for model in models}) == 4
+    assert len({model.recipe_label for model in models}) == 3
+    assert models[0].label == f"{models[0].recipe_label} seed {first.train.seed}"
+    assert models[1].parameters.recipe == models[0].parameters.recipe
 
 
 def test_a_damaged_records_file_is_named(store: Store) -> None:

@@ -157,6 +157,23 @@ def test_shards_of_different_weights_are_an_error(store: Store) -> None:
         _aggregate(store)
 
 
+def test_runs_on_different_images_are_an_error(store: Store) -> None:
+    """With the same indices, as two trees of images have them; results that do not say are left alone."""
+    first = read_manifest(store.manifest_path("tiny")).runs[0]
+    for images in ("", "b" * 64):
+        for path in _shards(store):
+            _rewrite(path, records.read_records(path), images=images or "unknown")
+        if not images:
+            _aggregate(store)
+            continue
+        with pytest.raises(
+            RecordError, match=f"different images: {first.train.key}/.* fingerprint bbbbbbbbbbbb|bbbbbbb"
+        ):
+            _aggregate(store)
+        with pytest.raises(RecordError, match="different images"):
+            _aggregate(store)
+
+
 def test_all_problems_of_all_runs_are_reported(store: Store) -> None:
     _shards(store)[1].unlink()
     run = read_manifest(store.manifest_path("tiny")).runs[0]

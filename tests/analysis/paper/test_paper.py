@@ -13,7 +13,7 @@ from analysis.paper.declarations import parse_declarations
 from analysis.printed import printed_envelope, printed_models
 from configs.composition import compose_config
 from configs.entry import run_command
-from jobs.errors import ConfigError
+from jobs.errors import ConfigError, RecordError
 from tests.analysis.models import cifar_path, cohen_path, write_log, write_predictions, write_text
 
 PUBLISHED_LOGS = os.environ.get("PUBLISHED_LOGS", "")
@@ -232,14 +232,12 @@ def test_bad_configuration(tmp_path: Path, arguments: list[str]) -> None:
     assert _paper(tmp_path, *arguments) == 2
 
 
-def test_a_point_that_stands_for_several_attacks_is_refused(
-    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_point_that_stands_for_several_attacks_is_refused(tmp_path: Path, source: Path) -> None:
     values = compose_config("paper", [f"source={source}", f"results={tmp_path}/results"])
     curve = {"kind": "empirical", "label": "all of them", "where": {"method": "gaussian"}}
     values["figures"] = [{"name": "own", "title": "Own", "needs": "empirical", "curves": [curve]}]
-    assert paper(values) == 1
-    assert "curve 'all of them': several predictions of one model" in capsys.readouterr().err
+    with pytest.raises(RecordError, match="curve 'all of them': several predictions of one model"):
+        paper(values)
 
 
 def test_printed_numbers_are_those_of_the_paper() -> None:

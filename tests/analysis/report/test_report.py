@@ -68,7 +68,7 @@ def test_no_bound_is_rounded_to_the_wrong_side() -> None:
 
 def test_the_data_are_the_models_curves() -> None:
     data = page_data(compare(GRID), LEVELS)
-    counts = np.frombuffer(b64decode(data["counts"]), "<u4").reshape(3, -1)
+    counts = np.frombuffer(b64decode(data["counts"]), "<f4").reshape(3, -1)
     for row, one in zip(counts, GRID.models, strict=True):
         assert row.tolist() == one.curve.num_certified(data["radii"]).tolist()
     assert data["models"][1] == {

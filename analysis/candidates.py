@@ -1,0 +1,161 @@
+"""What an envelope chooses among: models, where those that differ only in their seed are one candidate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from analysis.exact import exact_step
+from analysis.models import CertifiedModel
+from analysis.selection import Parameters
+from jobs.errors import RecordError
+from jobs.wording import counted
+from smoothing.accuracy import AccuracyCurve, Envelope, upper_envelope
+
+SELECTION_STEP = 20
+"""selection=split selects on every 20th image: the images that the papers certify."""
+
+SelectionMode = Literal["same", "split"]
+SeedMode = Literal["mean", "best"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Candidate:
+    """One recipe: a model, or several that differ only in their seed.
+
+    Attributes:
+        label: Short and unique among the candidates.
+        replicates: Its models, at least one, all on the same images.
+    """
+
+    label: str
+    replicates: tuple[CertifiedModel, ...]
+
+    @property
+    def parameters(self) -> Parameters:
+        """What is known of the first replicate; all but the seed holds for the others."""
+        return self.replicates[0].parameters
+
+    @property
+    def name(self) -> str:
+        """The label, and the number of seeds where there are several."""
+        count = len(self.replicates)
+        return self.label if count == 1 else f"{self.label} ({count} seeds)"
+
+    def mean(self, value_of: Callable[[CertifiedModel], float]) -> float:
+        """The mean over the replicates of a number."""
+        return float(np.mean([value_of(model) for model in self.replicates]))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Candidates:
+    """Candidates of one kind and the envelope that chooses among them.
+
+    Attributes:
+        name: What they are called in tables and legends.
+        by_label: All candidates searched.
+        is_for_selection: Which images the choice is made on, bool, one per row of a model.
+        is_reported: Which images are reported, likewise.
+    """
+
+    name: str
+    by_label: dict[str, Candidate]
+    is_for_selection: npt.NDArray[np.bool_]
+    is_reported: npt.NDArray[np.bool_]
+
+    @property
+    def models(self) -> list[CertifiedModel]:
+        """All models searched, replicates included."""
+        return [model for candidate in self.by_label.values() for model in candidate.replicates]
+
+    @property
+    def num_images(self) -> int:
+        """Images that are reported, N."""
+        return int(np.count_nonzero(self.is_reported))
+
+    @cached_property
+    def exact_step(self) -> float | None:
+        """The step whose multiples are exact for all of them; None where every radius is."""
+        return exact_step(model.parameters for model in self.models)
+
+    @cached_property
+    def envelope(self) -> Envelope:
+        """Of the mean curves over the images that the choice is made on."""
+        return upper_envelope(self.selection_curves)
+
+    @cached_property
+    def selection_curves(self) -> dict[str, AccuracyCurve]:
+        """Per label the mean curve over the images that the choice is made on."""
+        return self._mean_curves(self.is_for_selection)
+
+    @cached_property
+    def curves(self) -> dict[str, AccuracyCurve]:
+        """Per label the mean curve over the images that are reported."""
+        return self._mean_curves(self.is_reported)
+
+    def winner_at(self, radius: float) -> Candidate | None:
+        """The candidate chosen at a radius; None where none certifies anything there."""
+        label = self.envelope.winner_at(radius)
+        return None if label is None else self.by_label[label]
+
+    def accuracy_at(self, radii: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Accuracy, on the images reported, of the candidate chosen at each radius; shape (R,)."""
+        at = np.atleast_1d(np.asarray(radii, dtype=np.float64))
+        labels = [self.envelope.winner_at(float(radius)) for radius in at]
+        return np.array(
+            [
+                0.0 if label is None else float(self.curves[label](radius))
+                for label, radius in zip(labels, at, strict=True)
+            ]
+        )
+
+    def _mean_curves(self, among: npt.NDArray[np.bool_]) -> dict[str, AccuracyCurve]:
+        """Means over replicates as curves over as many images for every candidate, however many seeds it has."""
+        common = math.lcm(*(len(candidate.replicates) for candidate in self.by_label.values()))
+        curves = {}
+        for label, candidate in self.by_label.items():
+            radii = [model.curve_among(among).radii for model in candidate.replicates]
+            pooled = np.sort(np.repeat(np.concatenate(radii), common // len(radii)))
+            curves[label] = AccuracyCurve(radii=pooled, num_images=common * int(np.count_nonzero(among)))
+        return curves
+
+
+def candidates_of(
+    models: Sequence[CertifiedModel], name: str, selection: SelectionMode = "same", seeds: SeedMode = "mean"
+) -> Candidates:
+    """The candidates among some models.
+
+    Args:
+        models: At least one, all on the same images.
+        name: What they are called together.
+        selection: same: chosen and reported on all images. split: chosen on every 20th image, reported on the others.
+        seeds: mean: models that differ only in their seed are one candidate. best: each is one by itself.
+
+    Raises:
+        RecordError: selection is split, and one of the two halves holds no image.
+    """
+    everything = np.ones(models[0].indices.size, dtype=bool)
+    is_for_selection = models[0].indices % SELECTION_STEP == 0 if selection == "split" else everything
+    is_reported = ~is_for_selection if selection == "split" else everything
+    if not is_for_selection.any() or not is_reported.any():
+        certified = counted(is_for_selection.size, "certified image")
+        raise RecordError(
+            f"selection=split selects models on the images whose index is a multiple of {SELECTION_STEP} and reports "
+            f"on the others, but {int(is_for_selection.sum())} of the {certified} have such an index; "
+            "use selection=same"
+        )
+    groups: dict[str, list[CertifiedModel]] = {}
+    for model in models:
+        groups.setdefault(model.label if seeds == "best" else model.recipe_label, []).append(model)
+    return Candidates(
+        name=name,
+        by_label={label: Candidate(label=label, replicates=tuple(group)) for label, group in groups.items()},
+        is_for_selection=is_for_selection,
+        is_reported=is_reported,
+    )
