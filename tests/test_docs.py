@@ -7,19 +7,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pytest
 import yaml
 
 from jobs.files.attack_records import ATTACK
+from jobs.files.failures import FailureClass
 from jobs.files.imported import PREDICTIONS
 from jobs.files.records import CERTIFICATION
 from jobs.specs.attack import AttackSpec
 from jobs.specs.certify import CertifySpec
 from jobs.specs.train import TrainSpec
 from jobs.specs.units import STAGES
+from pipeline.retry import TRANSIENT
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
@@ -162,6 +164,14 @@ def short(column_type: pa.DataType) -> str:
     if pa.types.is_list(column_type):
         return f"list of {short(column_type.value_type)}"
     return str(column_type)
+
+
+def test_every_class_of_failures_is_documented() -> None:
+    text = (ROOT / "docs/cluster-behaviour.md").read_text(encoding="utf-8")
+    listed = text.partition("\nClasses of failures: ")[2].partition(".")[0]
+    assert set(re.findall(r"`(\w+)`", listed)) == set(get_args(FailureClass))
+    retry = (CONFIGS / "launch.yaml").read_text(encoding="utf-8").partition("a class of failures (")[2].partition(")")[0]
+    assert set(re.findall(r"\w+", retry)) == set(get_args(FailureClass)) - TRANSIENT
 
 
 @cache

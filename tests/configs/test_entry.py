@@ -166,7 +166,7 @@ def test_help_lists_commands_groups_and_keys(capsys: pytest.CaptureFixture[str])
     text = capsys.readouterr().out
     for expected in ("python -m pipeline.launch grid=NAME", "Exit codes:", "cluster   auto, debug, local", "dry_run"):
         assert expected in text
-    assert "twice for this reason" in text  # a comment that continues on another line
+    assert "failed twice for" in text  # a comment that continues on another line
     assert "cifar10_images: ${oc.env:" in text  # a key of a key
     assert "defaults" not in text.replace("their defaults", "")
 
