@@ -170,7 +170,8 @@ def test_every_class_of_failures_is_documented() -> None:
     text = (ROOT / "docs/cluster-behaviour.md").read_text(encoding="utf-8")
     listed = text.partition("\nClasses of failures: ")[2].partition(".")[0]
     assert set(re.findall(r"`(\w+)`", listed)) == set(get_args(FailureClass))
-    retry = (CONFIGS / "launch.yaml").read_text(encoding="utf-8").partition("a class of failures (")[2].partition(")")[0]
+    launch = (CONFIGS / "launch.yaml").read_text(encoding="utf-8")
+    retry = launch.partition("a class of failures (")[2].partition(")")[0]
     assert set(re.findall(r"\w+", retry)) == set(get_args(FailureClass)) - TRANSIENT
 
 
