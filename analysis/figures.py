@@ -25,6 +25,7 @@ from analysis.tables import partial_note
 PALETTE = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#999999")
 _MARKERS = "osD^vPX*"
 _GREY = "#BBBBBB"
+PNG_DPI = 300
 _STYLE: dict[Any, Any] = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42}
 _WIDTH_INCHES = 3.5  # width of a column
 _MODEL_POINTS = 200  # points per faint curve of one model: finer than its line is wide
@@ -110,7 +111,7 @@ def save_figure(figure: Figure, path: Path, file_format: Literal["png", "pdf"]) 
     """Write a figure in a given format. PDF files embed their fonts; the same figure gives the same bytes."""
     metadata = {"CreationDate": None} if file_format == "pdf" else None
     with mpl.rc_context(_STYLE):
-        figure.savefig(path, format=file_format, dpi=300, metadata=metadata)
+        figure.savefig(path, format=file_format, dpi=PNG_DPI, metadata=metadata)
 
 
 def _draw(axes: Axes, curve: Curve, *, marker: str | None = None, shift: float = 0.0) -> None:

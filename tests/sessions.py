@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-PATIENCE_S = 120.0
+PATIENCE_S = 600.0
+"""Only a process that hangs takes so long, whatever else the machine does."""
 
 
 @contextlib.contextmanager
