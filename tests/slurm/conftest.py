@@ -27,7 +27,7 @@ def cluster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", str(conf))
         try:
-            subprocess.run(["sinfo"], capture_output=True, timeout=20, check=True)
+            subprocess.run(["sinfo"], capture_output=True, timeout=60, check=True)
         except (OSError, subprocess.SubprocessError):
             give_up = pytest.fail if "SLURM_TEST_DIR" in os.environ else pytest.skip
             give_up("the SLURM test cluster does not answer: make slurm-up")

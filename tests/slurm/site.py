@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ from tests.grids import finished_files, grid_records
 
 HERE = Path(__file__).parent
 CLUSTER = HERE / "cluster"
-PATIENCE_S = 150.0
+PATIENCE_S = 300.0
+"""How long nothing at all may change, in queue or files, before a wait is given up: on a busy machine all is slow."""
+_LOOK_EVERY_S = 2.0
 
 GRID = [
     "grid=digits",
@@ -102,16 +105,9 @@ class Site:
 
     def launch(self, *more: str, expect: int = 0, **environment: str) -> str:
         """Launch, and what it printed."""
-        done = subprocess.run(
-            self.command(*more),
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=False,
-        )
-        text = done.stdout + done.stderr
-        assert done.returncode == expect, text + self.logs()
+        process = self.start(self.command(*more), **environment)
+        text = "".join(self.end(process))
+        assert process.returncode == expect, text + self.logs()
         return text
 
     def finish(self, *more: str) -> str:
@@ -122,11 +118,10 @@ class Site:
         return [sys.executable, "-m", "pipeline.status", "grid=faults", f"results={self.results}", *more]
 
     def status(self, *more: str) -> str:
-        command = self.status_command(*more)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
-        return done.stdout
+        process = self.start(self.status_command(*more))
+        output, errors = self.end(process)
+        assert (process.returncode, errors) == (0, "")
+        return output
 
     def look(self) -> Status:
         return look(self.manifest, self.store)
@@ -157,11 +152,44 @@ class Site:
         return "\n".join(f"--- {path}\n{path.read_text(errors='replace')[-3000:]}" for path in paths)
 
     def await_(self, condition: Callable[[], object], what: str) -> None:
-        """Wait until something is so."""
-        deadline = time.monotonic() + PATIENCE_S
+        """Wait until something is so, for as long as anything changes."""
+        seen, changed = "", time.monotonic()
+        looked = changed - _LOOK_EVERY_S
         while not condition():
-            assert time.monotonic() < deadline, f"{what} did not come\n{self.logs()}"
+            if time.monotonic() - looked >= _LOOK_EVERY_S:
+                now, looked = self._visible(), time.monotonic()
+                if now != seen:
+                    seen, changed = now, looked
+                assert looked - changed < PATIENCE_S, f"{what} did not come\n{self.logs()}"
             time.sleep(0.2)
+
+    def _visible(self) -> str:
+        """Queue and files: what changes while anything gets on."""
+        command = ["squeue", "--noheader", "--array", "--format=%i %T %N %r"]
+        queue = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, check=False)
+        find = ["find", str(self.folder), "-printf", "%p %T@ %s\\n"]
+        files = subprocess.run(find, capture_output=True, text=True, check=False)  # some vanish meanwhile
+        return queue.stdout + files.stdout
+
+    def start(self, command: Sequence[str], **environment: str) -> subprocess.Popen[str]:
+        """Start a command, to be waited for by ``end``."""
+        variables = {**os.environ, **environment}
+        return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def end(self, process: subprocess.Popen[str]) -> tuple[str, str]:
+        """What a command printed, on standard output and standard error, once it has ended."""
+        printed: list[tuple[str, str]] = []
+
+        def has_ended() -> bool:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                printed.append(process.communicate(timeout=0.1))
+            return bool(printed)
+
+        try:
+            self.await_(has_ended, "the end of a command")
+        finally:
+            process.kill()
+        return printed[0]
 
     def await_idle(self) -> None:
         """Wait until the queue is empty."""

@@ -21,7 +21,9 @@ def test_kill_9_of_slurmctld_and_of_slurmdbd(site: Site, undisturbed: pa.Table, 
     kill_daemon("slurmdbd")  # stays down to the end
     site.launch("+cluster.extra.hold=true")
     queued = {task.job for task in site.queue()}
-    time.sleep(6)  # it saves its state every five seconds, and what it has not saved it forgets
+    launched = time.time()
+    saved = Path(os.environ["SLURM_CONF"]).parent.parent / "state" / "job_state"
+    site.await_(lambda: saved.exists() and saved.stat().st_mtime > launched, "slurmctld's saved state")
     kill_daemon("slurmctld")
     text = site.status("verbose=true")
     assert "the state of submitted jobs is unknown" in text
@@ -73,7 +75,6 @@ def test_a_squeue_that_fails_hangs_or_talks_nonsense(
     num_arrays = len(list(site.results.glob("grids/faults/slurm/*/*-*")))
     with monkeypatch.context() as patch:
         patch.setenv("PATH", f"{squeue.parent}:{os.environ['PATH']}")
-        patch.setattr(commands, "TIMEOUT_S", 1.0)
         for shell, message in (
             ("echo slurm_load_jobs error >&2; exit 1", "squeue failed with code 1: slurm_load_jobs error"),
             ("exec sleep 60", "squeue did not answer within 1 s"),
@@ -81,6 +82,7 @@ def test_a_squeue_that_fails_hangs_or_talks_nonsense(
         ):
             squeue.write_text(f"#!/bin/sh\n{shell}\n")
             squeue.chmod(squeue.stat().st_mode | stat.S_IXUSR)
+            patch.setattr(commands, "TIMEOUT_S", 1.0 if "sleep" in shell else 60.0)
             assert run_command("status", status, ["grid=faults", f"results={site.results}"]) == 0
             assert message in capsys.readouterr().out
             # What was done before is known to be; of the rest nothing is, but for what has ended meanwhile.

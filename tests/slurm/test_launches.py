@@ -77,11 +77,8 @@ def test_kill_9_of_the_launch_before_between_and_after_its_sbatch_calls(
 
 def test_two_launches_at_the_same_moment(site: Site, undisturbed: pa.Table, undisturbed_site_results: Path) -> None:
     before = site.copy_from(undisturbed_site_results, *LITTLE)
-    launches = [
-        subprocess.Popen(site.command(*HELD), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    texts = ["".join(process.communicate(timeout=60)) for process in launches]
+    launches = [site.start(site.command(*HELD)) for _ in range(2)]
+    texts = ["".join(site.end(process)) for process in launches]
     codes = sorted(process.returncode for process in launches)
     # The second is refused, or comes late enough to find everything queued.
     assert codes == [0, 0] or (codes == [0, 1] and any("another launch is running" in text for text in texts))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,9 +20,9 @@ def test_an_undisturbed_launch_returns_at_once_and_is_followed_to_its_end(site: 
     states = set(site.states().values())
     assert states <= {"queued", "running", "done"}
     assert "nothing to submit: the rest is in progress" in site.launch(*SINGLY)
-    watch = subprocess.Popen(site.status_command("watch=true", "interval_s=1"), stdout=subprocess.PIPE, text=True)
+    watch = site.start(site.status_command("watch=true", "interval_s=1"))
     site.finish()
-    said, _ = watch.communicate(timeout=60)
+    said, _ = site.end(watch)
     assert watch.returncode == 0
     first, *_, last = said.split("grid faults: ")[1:]
     assert "images certified: 0 of 16" in first

@@ -100,7 +100,8 @@ def test_without_an_answer_of_squeue_nothing_is_submitted_and_status_says_unknow
 ) -> None:
     assert _launch(results) == 0
     fake.answer("squeue", shell)
-    monkeypatch.setattr(commands, "TIMEOUT_S", 1.0)
+    if "sleep" in shell:  # the others answer, however slow the machine is
+        monkeypatch.setattr(commands, "TIMEOUT_S", 1.0)
     assert _launch(results) == 1
     error = capsys.readouterr().err
     assert message in error

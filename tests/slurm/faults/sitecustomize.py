@@ -19,7 +19,7 @@ from typing import Any
 
 def _hold_memory() -> None:
     held = bytearray(os.urandom(1)) * (4 << 30)  # above any --mem of these tests
-    time.sleep(60)
+    time.sleep(600)  # until SLURM sees it
     del held
 
 
