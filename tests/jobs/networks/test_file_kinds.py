@@ -45,7 +45,7 @@ def _array() -> bytes:
         (b"<!DOCTYPE html><html><title>Quota\n exceeded</title>", r"is a web page \('Quota exceeded'\): the download"),
         (b"\n <?xml version='1.0'?><html>", "is a web page: the download failed"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\n", "is a git-lfs pointer"),
-        (gzip.compress(b"x"), "is compressed by gzip; unpack it first"),
+        (gzip.compress(b"x", mtime=0), "is compressed by gzip; unpack it first"),
         (b"\xfd7zXZ\0rest", "is compressed"),
         (_tar("s/a.pth.tar", "s/b.pth.tar"), r"is a tar archive, .* \(holds s/a\.pth\.tar, s/b\.pth\.tar\); unpack"),
         (_zip("a", "b", "c", "d"), r"is a zip archive, not a checkpoint \(holds a, b, c and 1 more\)"),
