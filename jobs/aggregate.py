@@ -86,9 +86,9 @@ def _aggregate(
 
 
 def is_aggregated(manifest: Manifest, store: Store) -> bool:
-    """Whether all aggregated files of a grid are there, made for just this grid."""
-    stages = {run.stage for run in manifest.runs}
-    return all(is_current(store.records_path(manifest.grid, stage), manifest) for stage in stages)
+    """Whether all aggregated files of a grid are there, sound, and made for just this grid."""
+    paths = {stage: store.records_path(manifest.grid, stage) for stage in {run.stage for run in manifest.runs}}
+    return all(is_current(path, manifest) and records.is_sound(path, kind_of(stage)) for stage, path in paths.items())
 
 
 def is_current(path: Path, manifest: Manifest) -> bool:
@@ -125,7 +125,7 @@ def collect_run(
     for indices in store.finished_shards(grid_run.place):
         path = store.shard_path(grid_run.place, indices)
         try:
-            parts.append((path, *_checked_shard(path, indices, layout)))
+            parts.append((path, *checked_shard(path, indices, layout)))
         except RecordError as error:
             moved = f"; moved to {set_aside(path).name}" if set_aside_damaged else ""
             problems.append(f"{error}{moved}; launch again to certify its images again")
@@ -138,7 +138,12 @@ def collect_run(
     return table.filter(wanted).sort_by("index"), _common_origin([metadata for _, _, metadata in parts])
 
 
-def _checked_shard(path: Path, indices: IndexRange, layout: Layout) -> tuple[pa.Table, dict[str, str]]:
+def checked_shard(path: Path, indices: IndexRange, layout: Layout) -> tuple[pa.Table, dict[str, str]]:
+    """The rows and the metadata of a shard, all of it read.
+
+    Raises:
+        RecordError: It is damaged, or of other specs, images or parameters than its place says.
+    """
     metadata = records.check_metadata(path, layout.specs)
     table = records.read_records(path, layout.kind)
     found = table["index"].to_pylist()

@@ -119,6 +119,9 @@ def _link_unless_there(temporary: Path, path: Path) -> None:
     try:
         os.link(temporary, path)
     except FileExistsError:
+        if not path.stat().st_size:  # what a lost node or a full disk may leave: not a file that counts
+            os.replace(temporary, path)
+            return
         logging.info("another writer was first, its file stays: %s", path)
     except OSError:  # a file system without hard links
         if not path.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,9 +89,11 @@ def _seconds_per_cost(samples: Iterable[tuple[float | None, float]]) -> float | 
 def _elapsed_s(path: Path) -> float | None:
     """The sum of a file's column elapsed_s; None if it cannot be read, which is for others to report."""
     try:
-        return float(sum(pq.read_table(path, columns=["elapsed_s"], partitioning=None)["elapsed_s"].to_pylist()))
+        table = pq.read_table(path, columns=["elapsed_s"], partitioning=None, page_checksum_verification=True)
     except (OSError, ValueError):  # pyarrow's errors are ValueErrors
         return None
+    seconds = table["elapsed_s"].to_pylist()
+    return float(sum(seconds)) if all(second is not None and 0 <= second < math.inf for second in seconds) else None
 
 
 def _spread(items: list[T]) -> list[T]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -170,7 +171,7 @@ def read_records(path: Path, kind: RecordKind = CERTIFICATION, columns: Sequence
     """
     strings = [name for name in columns or () if kind.schema.field(name).type == pa.string()]
     with _parquet(path, read_dictionary=strings) as file:
-        _check_stamp(path, _own_metadata(file), kind)
+        _check_stamp(path, _own_metadata(file), kind.name)
         _check_columns(path, file.schema_arrow, kind, encoded=strings)
         table = file.read(columns=list(kind.schema.names if columns is None else columns))
     for name in table.column_names:
@@ -189,6 +190,28 @@ def read_metadata(path: Path) -> dict[str, str]:
     """
     with _parquet(path) as file:
         return _own_metadata(file)
+
+
+def is_sound(path: Path, kind: RecordKind = CERTIFICATION) -> bool:
+    """Whether all of a records file can be read, every page's checksum verified; read again when it has changed."""
+    try:
+        status = path.stat()
+        return _is_sound(path, kind.name, status.st_size, status.st_mtime_ns)
+    except OSError:
+        return False
+
+
+@functools.lru_cache(maxsize=64)  # status watches
+def _is_sound(path: Path, kind: str, size: int, mtime_ns: int) -> bool:
+    del size, mtime_ns
+    try:
+        with _parquet(path) as file:
+            _check_stamp(path, _own_metadata(file), kind)
+            for _ in file.iter_batches():
+                pass
+    except RecordError:
+        return False
+    return True
 
 
 def num_rows(path: Path) -> int:
@@ -236,17 +259,17 @@ def _own_metadata(file: pq.ParquetFile) -> dict[str, str]:
     return {key.decode(errors="replace"): value.decode(errors="replace") for key, value in raw.items()}
 
 
-def _check_stamp(path: Path, metadata: Mapping[str, str], kind: RecordKind) -> None:
+def _check_stamp(path: Path, metadata: Mapping[str, str], kind: str) -> None:
     version, found = metadata.get(_VERSION_KEY), metadata.get(_KIND_KEY, CERTIFICATION.name)
     if version is None:
-        raise RecordError(f"{path}: a Parquet file, but not one of {kind.name} records (no {_VERSION_KEY})")
+        raise RecordError(f"{path}: a Parquet file, but not one of {kind} records (no {_VERSION_KEY})")
     if version != str(SCHEMA_VERSION):
         raise RecordError(
             f"{path}: schema version {version}, this version of the package reads {SCHEMA_VERSION}; "
             "read it with the version that wrote it, or certify again"
         )
-    if found != kind.name:
-        raise RecordError(f"{path}: holds records of kind {found!r}, expected {kind.name!r}")
+    if found != kind:
+        raise RecordError(f"{path}: holds records of kind {found!r}, expected {kind!r}")
 
 
 def _check_columns(path: Path, found: pa.Schema, kind: RecordKind, *, encoded: Sequence[str]) -> None:

@@ -153,14 +153,15 @@ class Store:
     def launch_lock_path(self) -> Path:
         return self.root / ".launch.lock"
 
-    # What is there. Each of these is one folder listing and opens no file.
+    # What is there. Each of these is one folder listing, and a stat for what must have content; no file is opened.
 
     def is_trained(self, train_key: str) -> bool:
-        return self.checkpoint_path(train_key).exists()
+        return _has_content(self.checkpoint_path(train_key))
 
     def finished_shards(self, place: Place) -> list[IndexRange]:
-        """The index ranges that finished shard files vouch for, sorted."""
-        return _ranges(self.shards_dir(place), _SHARD_NAME)
+        """The index ranges that finished shard files vouch for, sorted; an empty file vouches for nothing."""
+        named = _ranges(self.shards_dir(place), _SHARD_NAME)
+        return [indices for indices in named if _has_content(self.shard_path(place, indices))]
 
     def unfinished(self, place: Place, indices: IndexRange) -> list[int]:
         """The indices among some that no finished shard holds, whichever way shards were cut; ascending."""
@@ -186,6 +187,13 @@ class Store:
     def imported_names(self) -> list[str]:
         """Grids that were imported from logs, sorted."""
         return sorted(path.parent.name for path in self.root.glob("grids/*/import.json"))
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _ranges(folder: Path, pattern: re.Pattern[str]) -> list[IndexRange]:

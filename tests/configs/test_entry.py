@@ -203,8 +203,8 @@ def test_an_interrupt_says_how_to_resume(capsys: pytest.CaptureFixture[str]) -> 
 
 
 COMMANDS = [
-    *("pipeline.launch", "pipeline.status", "pipeline.cancel", "analysis.envelope", "analysis.paired"),
-    *("analysis.report", "analysis.paper", "analysis.import_logs", "analysis.export_tsv"),
+    *("pipeline.launch", "pipeline.status", "pipeline.cancel", "pipeline.verify", "analysis.envelope"),
+    *("analysis.paired", "analysis.report", "analysis.paper", "analysis.import_logs", "analysis.export_tsv"),
 ]
 
 

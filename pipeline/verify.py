@@ -1,0 +1,156 @@
+"""python -m pipeline.verify grid=NAME: read every file of a grid again, and name all that is damaged."""
+
+from __future__ import annotations
+
+if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-C waits for them
+    from configs.entry import run_entry
+
+    run_entry("verify", "pipeline.verify")
+
+import hashlib
+import json
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+from pydantic.dataclasses import dataclass as strict_dataclass
+
+from configs.entry import EXIT_FAILED
+from jobs.aggregate import checked_shard, collect_run, is_current
+from jobs.atomic import read_json, set_aside
+from jobs.errors import RecordError
+from jobs.files import records
+from jobs.files.layouts import kind_of, layout_of
+from jobs.files.manifest import open_grid
+from jobs.files.store import Store
+from jobs.processes.cpus import num_cpus
+from jobs.specs.indices import IndexRange
+from jobs.specs.keys import differences
+from jobs.specs.runs import Manifest, Run, ShardStage
+from jobs.specs.train import TrainSpec, train_fields
+from jobs.validation import STRICT, build
+from jobs.wording import counted
+
+
+@strict_dataclass(frozen=True, kw_only=True, config=STRICT)
+class VerifyConfig:
+    """What to verify; see configs/verify.yaml."""
+
+    grid: str | None
+    results: Annotated[str, Field(min_length=1)]
+    set_aside: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Damage:
+    """A file that is not what it should be, and why. ``path`` is None where no single file is to blame."""
+
+    path: Path | None
+    problem: str
+
+
+def verify(values: Mapping[str, Any]) -> int:
+    """Read everything that a grid has; returns the exit code.
+
+    Raises:
+        ConfigError: No such grid was launched into the results folder.
+    """
+    config = build(VerifyConfig, values, where="verify")
+    store = Store(Path(config.results))
+    manifest = open_grid(store, config.grid)
+    runs = {run.place: run for run in manifest.runs}
+    shards = [(run, indices) for run in runs.values() for indices in store.finished_shards(run.place)]
+    trained = [spec for key, spec in manifest.models.items() if store.is_trained(key)]
+    damages = list(_damages(manifest, store, shards, trained))
+    for damage in damages:
+        moved = f"; moved to {set_aside(damage.path).name}" if config.set_aside and damage.path is not None else ""
+        print(f"error: {damage.problem}{moved}", file=sys.stderr)
+    print(f"grid {manifest.grid}: read {counted(len(trained), 'model')} and {counted(len(shards), 'shard')}")
+    if not damages:
+        print("everything that is there is sound")
+        return 0
+    step = "launch again to make them again" if config.set_aside else "set_aside=true renames damaged files"
+    print(f"{counted(len(damages), 'problem')}; {step}")
+    return EXIT_FAILED
+
+
+def _damages(
+    manifest: Manifest, store: Store, shards: list[tuple[Run, IndexRange]], trained: list[TrainSpec]
+) -> Iterator[Damage]:
+    with ThreadPoolExecutor(max_workers=num_cpus()) as pool:
+        for found in pool.map(lambda spec: list(_model_damages(spec, store)), trained):
+            yield from found
+        broken = [found for found in pool.map(lambda shard: _shard_damage(shard[0], shard[1], store), shards) if found]
+    yield from broken
+    for stage in {run.stage for run in manifest.runs}:
+        # Joined records cannot be compared with shards that cannot be read.
+        yield from _records_damages(stage, manifest, store, compare=not broken)
+
+
+def _model_damages(spec: TrainSpec, store: Store) -> Iterator[Damage]:
+    """What is wrong with a model's files. Its checkpoint is a zip file with a checksum for each tensor."""
+    path = store.checkpoint_path(spec.key)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken is not None:
+            yield Damage(path=path, problem=f"{path}: damaged, the checksum of {broken} is not that of its content")
+    except (OSError, zipfile.BadZipFile) as error:
+        yield Damage(path=path, problem=f"{path}: cannot be read, truncated or damaged ({error})")
+    path = store.spec_path(spec.key)
+    try:
+        found = read_json(path)
+        if problem := differences(found, {"key": spec.key, **train_fields(spec)}):
+            yield Damage(path=path, problem=f"{path}: of another spec ({problem})")
+    except (OSError, ValueError, AttributeError) as error:
+        yield Damage(path=path, problem=f"{path}: cannot be read ({error})")
+    path = store.epochs_path(spec.key)
+    try:
+        if path.exists():
+            pq.read_table(path, partitioning=None, page_checksum_verification=True)
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+        yield Damage(path=path, problem=f"{path}: cannot be read as Parquet, truncated or damaged ({reason})")
+    sha256 = spec.checkpoint_sha256
+    source = None if sha256 is None else store.source_path(sha256)
+    if source is not None and source.exists():
+        with source.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                yield Damage(path=source, problem=f"{source}: damaged, it does not hash to its name")
+
+
+def _shard_damage(run: Run, indices: IndexRange, store: Store) -> Damage | None:
+    path = store.shard_path(run.place, indices)
+    try:
+        checked_shard(path, indices, layout_of(run))
+    except (RecordError, OSError) as error:
+        return Damage(path=path, problem=str(error))
+    return None
+
+
+def _records_damages(stage: ShardStage, manifest: Manifest, store: Store, *, compare: bool) -> Iterator[Damage]:
+    path, kind = store.records_path(manifest.grid, stage), kind_of(stage)
+    if not path.exists():
+        return
+    try:
+        table = records.read_records(path, kind)
+        json.loads(records.read_metadata(path).get("runs", "{}"))
+    except (RecordError, ValueError) as error:
+        yield Damage(path=path, problem=f"{path}: {error}" if str(path) not in str(error) else str(error))
+        return
+    if not compare or not is_current(path, manifest):
+        return
+    try:
+        parts = [collect_run(run, store)[0] for run in manifest.of(stage)]
+    except RecordError as error:
+        yield Damage(path=None, problem=str(error))
+        return
+    if not pa.concat_tables(parts).equals(table):
+        yield Damage(path=path, problem=f"{path}: holds other rows than the shards that it was made of")
