@@ -104,7 +104,7 @@ def _summary(tree: LogTree) -> str:
         wrapped("findings: " + (", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"), "  "),
     ]
     for finding in shown:
-        verdict = f"{counted(finding.num_rows, 'row')} {finding.verdict}; {finding.reason}"
+        verdict = f"{finding.verdict} ({counted(finding.num_rows, 'row')}); {finding.reason}"
         words = [shortened(word, columns() - 4) for word in verdict.split()]  # some are paths
         lines += [f"  {shortened(finding.path, columns() - 2)}", wrapped(f"    {' '.join(words)}", "    ")]
     if len(tree.findings) > len(shown):

@@ -81,8 +81,9 @@ def _open_launched(store: Store, grid: object) -> Manifest:
         return open_grid(store, grid)
     except ConfigError as error:
         others = store.imported_names()
-        more = [f"imported from logs: {', '.join(others)}"] if others else []
-        raise ConfigError([*error.problems, *more]) from error
+        if not others or grid in store.grid_names():
+            raise
+        raise ConfigError([f"{problem}; imported grids: {', '.join(others)}" for problem in error.problems]) from error
 
 
 def _parameters(run: Run) -> Parameters:

@@ -113,12 +113,13 @@ class CertifiedGrid:
         return len(self.missing)
 
 
-def check_comparable(models: Sequence[Parameters], images: Sequence[str]) -> None:
+def check_comparable(models: Sequence[Parameters], images: Sequence[str], remedy: str | None = None) -> None:
     """Raise RecordError unless all models are certified on the same images with the same n and alpha.
 
     Args:
         models: At least one.
         images: For each model, its set of indices in words.
+        remedy: What to do if they differ; None: select some of a grid's models.
     """
     first, first_images = models[0], images[0]
     for other, other_images in zip(models, images, strict=True):
@@ -135,12 +136,19 @@ def check_comparable(models: Sequence[Parameters], images: Sequence[str]) -> Non
             if ours != theirs and not (
                 what == "on different images" and _may_be_same(first, other, first_images == other_images)
             ):
-                told = [name for name in names if getattr(first, name) != getattr(other, name)] or ["dataset"]
                 raise RecordError(
                     f"models certified {what} cannot be compared: {first.train_key} has {ours}, "
-                    f"{other.train_key} has {theirs}; select one kind with where, for example "
-                    f'"where={{{told[0]}: {getattr(first, told[0])!r}}}", or launch two grids'
+                    f"{other.train_key} has {theirs}; {remedy or _selection(first, other, names)}"
                 )
+
+
+def _selection(first: Parameters, other: Parameters, names: Sequence[str]) -> str:
+    """How to select models like the first, by the parameter that distinguishes it from the other if there is one."""
+    for name in names:
+        if getattr(first, name) != getattr(other, name):
+            example = f'"where={{{name}: {getattr(first, name)!r}}}"'
+            return f"select one kind with where, for example {example}, or launch two grids"
+    return "launch two grids"
 
 
 def _images_of(known: Parameters, indices: str) -> str:

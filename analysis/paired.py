@@ -80,7 +80,9 @@ def compare_models(first: CertifiedModel, second: CertifiedModel, radius: float)
     models = (first, second)
     if first.parameters == second.parameters:
         raise RecordError(f"A and B are the same model, {first.label}; name another with model_a, model_b or where_b")
-    check_comparable([model.parameters for model in models], [image_set(model.indices) for model in models])
+    remedy = "choose two models with the same images, n and alpha"
+    sets = [image_set(model.indices) for model in models]
+    check_comparable([model.parameters for model in models], sets, remedy)
     if not np.array_equal(first.indices, second.indices):
         raise RecordError(f"{first.label} and {second.label} are certified on different images and cannot be compared")
     _check_radius(models, radius)
@@ -118,13 +120,13 @@ def _selected(
     if label is not None:
         by_label = {model.label: model for model in grid.models}
         if label not in by_label:
-            choice = unknown_choice(f"certified model in grid {grid.name}:", label, sorted(by_label))
-            raise ConfigError([f"{key}: {choice}"])
+            choice = unknown_choice("certified model", label, sorted(by_label))
+            raise ConfigError([f"{key} (grid {grid.name}): {choice}"])
         return by_label[label], f"{grid.name}: {label}"
     candidates = candidates_of(grid.models, grid.name)
     winner = candidates.winner_at(config.radius)
     if winner is None:
-        raise RecordError(f"grid {grid.name}: no certified model certifies anything at radius {config.radius}")
+        raise RecordError(f"grid {grid.name}: no certified model certifies any image at radius {config.radius:g}")
     if len(winner.replicates) > 1:
         names = ", ".join(model.label for model in winner.replicates)
         raise RecordError(
@@ -147,21 +149,30 @@ def _text(
         ],
         headers=["certified correct", "images"],
     )
-    result = (
+    difference = (
         f"A - B at radius {format_radius(radius)}: {100 * counts.difference:+.2f} percentage points on "
-        f"{counted(counts.num_images, 'image')}; exact McNemar p {_p_text(counts.p_value)}."
+        f"{counted(counts.num_images, 'image')}"
     )
+    test = f"McNemar's exact test: p {_p_text(counts.p_value)}"
     selected = [letter for letter, (_, how) in (("A", first), ("B", second)) if _BEST_OF in how]
     if selected:
         verb = "was" if len(selected) == 1 else "were"
-        result += f" {' and '.join(selected)} {verb} selected on these same images, so p is optimistic."
+        test += f"; {' and '.join(selected)} {verb} selected on these same images, so p is optimistic"
     return "\n".join(
-        [wrapped(f"A  {first[1]}", "   "), wrapped(f"B  {second[1]}", "   "), "", table, "", wrapped(result)]
+        [
+            wrapped(f"A  {first[1]}", "   "),
+            wrapped(f"B  {second[1]}", "   "),
+            "",
+            table,
+            "",
+            wrapped(difference),
+            wrapped(test),
+        ]
     )
 
 
 def _p_text(p_value: float) -> str:
-    """Never 0: below what floats can tell apart, p is only known to be smaller."""
+    """Never 0: a p-value below 1e-300 is only known to be smaller."""
     return f"= {p_value:.3g}" if p_value >= _SMALLEST_P else f"< {_SMALLEST_P:g}"
 
 

@@ -77,10 +77,8 @@ def check_where(where: Where, what: str) -> None:
 def no_match(where: Where, grid: str, models: Sequence[Parameters]) -> ConfigError:
     """The error for conditions that no model matches; lists the available values."""
     values = {name: sorted({str(getattr(model, name)) for model in models}) for name in where}
-    available = "; ".join(f"{name} {', '.join(found)}" for name, found in values.items())
-    return ConfigError(
-        [f"where: no certified model of grid {grid} matches {dict(where)}; available values: {available}"]
-    )
+    available = "; ".join(f"values of {name}: {', '.join(found)}" for name, found in values.items())
+    return ConfigError([f"where: no certified model of grid {grid} matches {dict(where)}; {available}"])
 
 
 def matches(parameters: Parameters, where: Where) -> bool:

@@ -130,8 +130,8 @@ def statistics_notes(comparison: Comparison, frame: pd.DataFrame, levels: Levels
         "MC upper: the accuracy if every image were as robust as its votes allow.",
         f"Simultaneous: a {levels.confidence:.0%} band for all radii and all {counted(searched, 'certified model')} "
         "together.",
-        "High-prob. lower: the share of these images that is truly certified, even if some certificates are false; "
-        f"holds with probability {1 - levels.rho:g} for all these models together.",
+        "High-prob. lower: a lower bound on the share of these images that is truly certified, as some certificates "
+        f"may be false; holds with probability {1 - levels.rho:g} for all these models together.",
         "Best single: the accuracy of the best single model.",
         "Avg. r: the average certified radius of the model in the row.",
         "Abstains: how often that model abstains; a dash (-) if sampling stopped early.",

@@ -61,13 +61,13 @@ def paper(values: dict[str, Any]) -> int:
     records = from_grid(store, config.grid) if config.grid is not None else from_logs(source_folder(config.source))
     filled, traced, skipped = draw(tables, figures, records)
     if not filled and not traced:
-        print("error: the records allow none of the declared tables and figures", file=sys.stderr)
+        print("error: none of the declared tables and figures can be drawn from these records", file=sys.stderr)
         return EXIT_FAILED
     folder = Path(config.output) if config.output else _folder(store, config.grid)
     check_writable(folder, "output")
     write_all(filled, traced, skipped, folder)
     print(summary(filled, traced, skipped))
-    print(f"wrote {counted(len(filled), 'table')} and {counted(len(traced), 'figure')} to {folder}")
+    print(f"wrote {counted(len(filled), 'table')} and {counted(len(traced), 'figure')} to {folder}, listed in index.md")
     return 0
 
 

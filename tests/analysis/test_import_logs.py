@@ -194,7 +194,7 @@ def test_conditions_choose_models(source: Path) -> None:
     assert len(load_grid(store, "old", where={"method": "gaussian", "sigma_cert": "as_trained"}).models) == 1
     with pytest.raises(
         ConfigError,
-        match=r"no certified model of grid old matches .*'vanilla'}; available values: method gaussian, smoothadv",
+        match=r"no certified model of grid old matches .*'vanilla'}; values of method: gaussian, smoothadv",
     ):
         load_grid(store, "old", where={"method": "vanilla"})
     with pytest.raises(ConfigError, match=r"unknown parameter 'metod'.*did you mean 'method'"):
@@ -208,7 +208,7 @@ def test_only_epsilon_is_compared_as_it_is_printed(tmp_path: Path) -> None:
     assert code == 0
     assert len(load_grid(store, "old", where={"sigma_cert": [0.12, 0.121]}).models) == 2
     assert len(load_grid(store, "old", where={"epsilon": 1}).models) == 1
-    with pytest.raises(ConfigError, match=r"no certified model .*; available values: sigma_train 0\.121"):
+    with pytest.raises(ConfigError, match=r"no certified model .*; values of sigma_train: 0\.121"):
         load_grid(store, "old", where={"sigma_train": 0.12})
     assert matches(parameters("one", alpha=0.001), {"alpha": 0.001})
     assert not matches(parameters("one", alpha=0.001), {"alpha": 0.004})
@@ -383,13 +383,13 @@ def test_two_models_are_compared_in_pairs(source: Path, capsys: pytest.CaptureFi
     two = ["model_a=pgd-s0.25-e0.25-m4-t2", "model_b=gaussian-s0.25"]
     assert run_command("paired", paired, [*arguments, *two]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "+25.00 percentage points on 4 images; exact McNemar p = 1." in text
+    assert "+25.00 percentage points on 4 images McNemar's exact test: p = 1" in text
     assert "selected on these same images" not in text
     by_grid = ["where={method: smoothadv}", "where_b={method: gaussian}"]
     assert run_command("paired", paired, [*arguments, *by_grid]) == 0
     assert "A and B were selected on these same images" in " ".join(capsys.readouterr().out.split())
     assert run_command("paired", paired, [*arguments, "model_a=pgd", "model_b=gaussian-s0.25"]) == 2
-    assert "model_a: unknown certified model in grid old: 'pgd'" in capsys.readouterr().err
+    assert "model_a (grid old): unknown certified model 'pgd'" in capsys.readouterr().err
 
 
 def test_the_order_of_rows_is_that_of_indices(source: Path) -> None:
