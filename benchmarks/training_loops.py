@@ -19,7 +19,8 @@ from jobs.networks.classifier import Classifier, build_classifier
 from jobs.specs.train import TrainPrecision, TrainSpec
 from jobs.specs.units import Compile
 from jobs.training.distributed import Group
-from jobs.training.steps import Randomness, Stepper
+from jobs.training.feeding import ImageBatch
+from jobs.training.steps import Epoch, Stepper
 from smoothing.attacks import smoothadv_pgd
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4
@@ -52,7 +53,7 @@ def plain_steps(setting: Setting, classifier: Classifier, device: torch.device) 
     """Pseudocode 1 of Salman et al. 2019, written down plainly."""
     classifier = copy.deepcopy(classifier).to(device).train()
     optimizer = _optimizer(classifier, setting)
-    generators = _generators(device)
+    generators = _epoch(device, setting)
 
     @plain_settings()
     def step(inputs_BCHW: Tensor, labels_B: Tensor) -> Tensor:
@@ -92,10 +93,12 @@ def our_steps(setting: Setting, classifier: Classifier, device: torch.device, co
         group=Group(),
         compile=compile,
     )
-    generators = _generators(device)
+    epoch = _epoch(device, setting)
 
     def step(inputs_BCHW: Tensor, labels_B: Tensor) -> Tensor:
-        (sums,) = stepper.steps(len(labels_B), inputs_BCHW, labels_B, setting.epsilon, generators)
+        indices_B = torch.arange(len(labels_B), device=device)
+        images = ImageBatch(num_images=len(labels_B), inputs_BCHW=inputs_BCHW, labels_B=labels_B, indices_B=indices_B)
+        (sums,) = stepper.steps(images, epoch)
         return sums[0] / sums[2]
 
     return step
@@ -141,8 +144,10 @@ def _optimizer(classifier: nn.Module, setting: Setting) -> torch.optim.Optimizer
     )
 
 
-def _generators(device: torch.device) -> Randomness:
-    return Randomness(
+def _epoch(device: torch.device, setting: Setting) -> Epoch:
+    return Epoch(
+        number=0,
+        epsilon=setting.epsilon,
         shared=torch.Generator(device).manual_seed(2),
         own=torch.Generator(device).manual_seed(3),
     )

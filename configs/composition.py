@@ -9,6 +9,7 @@ import copy
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -21,6 +22,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from configs.files import CONFIG_DIR, groups_of, options_of
 from configs.overrides import apply_overrides, first_lines, is_hydras, parse_overrides
+from configs.own import all_options, own_files
 from jobs.errors import ConfigError
 from jobs.specs.attack import AttackSpec
 from jobs.specs.certify import CertifySpec
@@ -31,25 +33,36 @@ from jobs.validation import unknown_choice
 VERSION_BASE = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 
 
-def compose_config(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
+def compose_config(config_name: str, overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, Any]:
     """The configuration that a command line describes.
 
     Args:
         config_name: The primary configuration, a file in this folder.
         overrides: As on the command line: ``["grid=digits", "certify.n=1000"]``. Paths (results, source,
-            output, train.checkpoint, data.NAME) are taken literally, except for a leading ~/.
+            output, train.checkpoint, data.NAME) are taken literally, except for a leading ~/. An option of a
+            group may be the path of a YAML file.
+        config_dir: A folder with more options, in folders named like the groups.
 
     Raises:
         ConfigError: It does not compose. Names the key or option and the valid ones.
     """
+    groups = groups_of(config_name)
+    with own_files(overrides, groups, config_dir) as (named, folders):
+        return _composed(config_name, named, groups, folders)
+
+
+def _composed(
+    config_name: str, overrides: Sequence[str], groups: Mapping[str, bool], folders: Sequence[Path]
+) -> dict[str, Any]:
     # If the primary configuration has no group "grid", grid=NAME names a grid in the results. It may have
     # no file in configs/grid, so Hydra must not see it.
-    groups = groups_of(config_name)
     names = [text for text in overrides if "grid" not in groups and text.startswith("grid=")]
     parsed = parse_overrides([text for text in overrides if text not in names])
-    _check_choices(groups, parsed)
+    _check_choices(groups, parsed, folders)
     values = [override for override in parsed if not _chooses_file(override, groups)]
     choices = [override.input_line or "" for override in parsed if override not in values]
+    if folders and not any(map(is_hydras, parsed)):
+        choices.append(f"hydra.searchpath={[f'file://{folder.resolve()}' for folder in folders]}")
     config = copy.deepcopy(_compose(config_name, *choices))
     _check_keys(config, groups, parsed, values)
     apply_overrides(config, values)
@@ -70,19 +83,19 @@ def _chooses_file(override: Override, groups: Mapping[str, bool]) -> bool:
     return override.key_or_group in groups or adds_group or is_hydras(override)
 
 
-def _check_choices(groups: Mapping[str, bool], overrides: Sequence[Override]) -> None:
+def _check_choices(groups: Mapping[str, bool], overrides: Sequence[Override], folders: Sequence[Path]) -> None:
     """Raise ConfigError unless every required group is chosen and every chosen option exists."""
     chosen = {override.key_or_group: override.value() for override in overrides if override.key_or_group in groups}
     problems = [
-        f"{group} is required; write {group}=NAME; valid: {_listed(group)}"
+        f"{group} is required; write {group}=NAME; valid: {', '.join(all_options(group, folders))}"
         for group, is_required in groups.items()
         if is_required and group not in chosen
     ]
     if not any(map(is_hydras, overrides)):  # hydra.searchpath adds options that only Hydra knows
         problems += [
-            unknown_choice(group, option, options_of(group))
+            unknown_choice(group, option, all_options(group, folders))
             for group, option in chosen.items()
-            if option not in options_of(group)
+            if option not in all_options(group, folders)
         ]
     if problems:
         raise ConfigError(problems)
@@ -171,7 +184,7 @@ def _sequence(blocks: object) -> list[Mapping[str, object]]:
     return [block if isinstance(block, Mapping) else {} for block in blocks]
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)
 def _compose(config_name: str, *choices: str) -> DictConfig:
     """The chosen files as Hydra composes them. The result is shared: copy it before changing it."""
     try:

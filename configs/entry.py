@@ -51,7 +51,7 @@ def run_command(config_name: str, act: Callable[[dict[str, Any]], int], argument
             return 0
         from configs.composition import compose_config, to_yaml
 
-        values = compose_config(config_name, overrides)
+        values = compose_config(config_name, overrides, options.config_dir)
         if options.cfg:
             print(to_yaml(values), end="")
             return 0
@@ -86,6 +86,8 @@ def help_text(config_name: str) -> str:
     text += ["", "Keys and their defaults:"]
     text += [f"  {line}" for line in keys]
     text += ["", "--cfg job prints the whole configuration and does nothing else."]
+    if groups:
+        text += ["--config-dir DIR adds options of your own: DIR/grid/NAME.yaml.", "GROUP=PATH.yaml takes one file."]
     return "\n".join(text)
 
 
@@ -104,6 +106,7 @@ def _split(config_name: str, arguments: Sequence[str]) -> tuple[Any, list[str]]:
         ConfigError: There are unknown options.
     """
     import argparse
+    from pathlib import Path
 
     from configs.files import lines_of
 
@@ -112,6 +115,7 @@ def _split(config_name: str, arguments: Sequence[str]) -> tuple[Any, list[str]]:
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("-c", "--cfg", choices=["job"])
+    parser.add_argument("--config-dir", type=Path, metavar="DIR")
     options, unknown = parser.parse_known_intermixed_args(arguments)
     if unknown and not options.help:
         raise ConfigError([f"unknown option {option}; write key=value; --help lists the keys" for option in unknown])

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from jobs.errors import ConfigError
 
 _PATH = re.compile(
-    r"(?P<key>\+{0,2}(results|source|output|mapping|train\.checkpoint|data\.\w+))=(?P<path>.*)", re.DOTALL
+    r"(?P<key>\+{0,2}(results|source|output|mapping|train\.(checkpoint|weights)|data\.\w+))=(?P<path>.*)", re.DOTALL
 )
 _QUOTED = re.compile(r"""(['"]).*\1""", re.DOTALL)
 

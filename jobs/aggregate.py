@@ -129,7 +129,8 @@ def collect_run(
         except RecordError as error:
             moved = f"; moved to {set_aside(path).name}" if set_aside_damaged else ""
             problems.append(f"{error}{moved}; launch again to certify its images again")
-    problems += _origin_problems(parts) + _overlap_problems(parts, set_aside_some=set_aside_damaged)
+    problems += _origin_problems(parts) + _plugin_problems(parts)
+    problems += _overlap_problems(parts, set_aside_some=set_aside_damaged)
     problems += [] if problems or allow_gaps else _gap_problems(grid_run, parts)
     if problems:
         raise RecordError("\n".join(problems))
@@ -168,6 +169,30 @@ def _origin_problems(parts: list[tuple[Path, pa.Table, dict[str, str]]]) -> list
                 f"shards of one run were certified with different {what}: {listing}; remove those of the old {what}"
             )
     return problems
+
+
+def _plugin_problems(parts: list[tuple[Path, pa.Table, dict[str, str]]]) -> list[str]:
+    """Plug-ins whose files were not the same for all shards and for their checkpoint."""
+    by_package: dict[str, dict[str, Path]] = {}
+    for path, _, metadata in parts:
+        for package, hashes in _hashes(metadata).items():
+            for sha256 in hashes:
+                by_package.setdefault(package, {}).setdefault(sha256, path)
+    return [
+        f"shards of one run were made with different files of the plug-in {package}: "
+        + ", ".join(f"{path} ({sha256[:12]})" for sha256, path in paths.items())
+        + "; raise its VERSION, which makes another run, or remove the shards of the old files"
+        for package, paths in by_package.items()
+        if len(paths) > 1
+    ]
+
+
+def _hashes(metadata: dict[str, str]) -> dict[str, list[str]]:
+    text = metadata.get("plugins", "{}")
+    try:
+        return dict(json.loads(text))
+    except ValueError:  # a flipped bit
+        return {"unreadable": [text]}
 
 
 def _overlap_problems(parts: list[tuple[Path, pa.Table, dict[str, str]]], *, set_aside_some: bool) -> list[str]:

@@ -19,9 +19,11 @@ from jobs.files.partials import remove_served_partials
 from jobs.files.provenance import provenance
 from jobs.files.store import Store
 from jobs.networks.checkpoint import TrainedClassifier, load_classifier
+from jobs.plugins import loading
 from jobs.processes import interrupt
 from jobs.processes.device import device_name, set_up_device
 from jobs.specs.indices import IndexRange, partition
+from jobs.specs.keys import canonical_json
 from jobs.specs.units import Resources, ShardUnit
 from smoothing.certify import LabelledImage
 from smoothing.counts import LogitsError
@@ -69,6 +71,7 @@ def run_shard(unit: ShardUnit, store: Store, resources: Resources, work: ShardWo
         "source": unit.stage,
         "checkpoint_sha256": trained.weights_sha256,
         "images": images.fingerprint,
+        **_plugins(trained, unit),
         "device": device_name(device),
     }
     rows = _saved_rows(unit, store, layout, metadata)
@@ -107,6 +110,17 @@ def _with_finite_logits(done: Iterator[Done], unit: ShardUnit, store: Store) -> 
             f"{store.checkpoint_path(unit.run.train.key)}: {error}. No vote was recorded for them. Look at the "
             "model's training; with certify.precision=float16 the cause may be an overflow, which bfloat16 avoids"
         ) from error
+
+
+def _plugins(trained: TrainedClassifier, unit: ShardUnit) -> dict[str, str]:
+    """The hashes of the files of the plug-ins that trained, and of those that run now, by package."""
+    train = unit.run.train
+    if not train.plugins:
+        return {}
+    now = loading.hashes(train) if train.model is not None else {}
+    packages = sorted({*trained.plugins, *now})
+    found = {name: sorted({own[name] for own in (trained.plugins, now) if name in own}) for name in packages}
+    return {"plugins": canonical_json(found)}
 
 
 def _missing(unit: ShardUnit, store: Store) -> list[int]:
@@ -148,8 +162,9 @@ def _saved_rows(unit: ShardUnit, store: Store, layout: Layout, metadata: Mapping
         path = store.partial_path(unit.run.place, indices)
         try:
             found = records.check_metadata(path, layout.specs)
-            if found.get("checkpoint_sha256") != metadata["checkpoint_sha256"]:
-                raise RecordError(f"{path}: made with other weights")
+            for name, what in (("checkpoint_sha256", "weights"), ("plugins", "plug-ins")):
+                if found.get(name) != metadata.get(name):
+                    raise RecordError(f"{path}: made with other {what}")
             if differ(found.get("images", ""), metadata["images"]):
                 raise RecordError(f"{path}: made with other images")
             table = records.read_records(path, layout.kind)

@@ -19,7 +19,7 @@ from jobs.datasets import DatasetInfo, dataset_info, load_images
 from jobs.errors import CheckpointError, TrainingDivergedError
 from jobs.files.store import Store
 from jobs.networks import checkpoint, pretrained
-from jobs.networks.classifier import Classifier, build_classifier
+from jobs.networks.classifier import Classifier, classifier_for
 from jobs.processes import interrupt
 from jobs.processes.device import set_up_device
 from jobs.rank import num_tasks
@@ -28,7 +28,7 @@ from jobs.specs.units import Compile, Resources, TrainUnit
 from jobs.training.distributed import Group, run_in_processes, scheduled_group
 from jobs.training.feeding import Loader, epoch_batches, make_loader
 from jobs.training.schedules import epsilon_at, learning_rate_at
-from jobs.training.steps import Randomness, Stepper
+from jobs.training.steps import Epoch, Stepper
 
 _STATES_KEPT = 2  # should the newest be unreadable, the one before it still serves
 
@@ -42,14 +42,15 @@ def run(unit: TrainUnit, store: Store, resources: Resources) -> None:
     Raises:
         TrainingDivergedError: The loss became nan or infinite. The states before that epoch stay.
         DataError: Images are broken; named before the first epoch.
-        CheckpointError: The published checkpoint that is to be taken is not sound.
+        CheckpointError: The weights that are to be taken, or to begin with, are not sound.
+        ConfigError: A plug-in cannot be used; with file and line.
     """
     spec = unit.train
     if store.is_trained(spec.key):
         logging.info("already trained: %s", store.checkpoint_path(spec.key))
         return
     device = set_up_device(resources)
-    if spec.checkpoint_sha256 is not None:
+    if spec.is_taken:
         _write_spec(spec, store)
         pretrained.import_checkpoint(spec, store)
     elif spec.num_processes == 1:
@@ -119,18 +120,19 @@ def _write_spec(spec: TrainSpec, store: Store) -> None:
 
 def _begin_or_resume(group: Group, spec: TrainSpec, store: Store, device: torch.device, compile: Compile) -> _Trainer:
     torch.manual_seed(spec.seed)
-    classifier = build_classifier(spec.architecture, dataset_info(spec.dataset)).to(device)
+    classifier = (classifier_for(spec) if spec.checkpoint_sha256 is None else pretrained.load_source(spec, store)).to(
+        device
+    )
     # Before it is replicated: gradients are averaged in the layout that parameters have at that moment.
     classifier.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(
-        classifier.parameters(), lr=spec.learning_rate, momentum=spec.momentum, weight_decay=spec.weight_decay
-    )
+    optimizer = _optimizer(classifier, spec)
     next_epoch, history = 0, list[dict[str, Any]]()
     for epoch in reversed(store.saved_epochs(spec.key)):
         path = store.state_path(spec.key, epoch)
         try:
             state = checkpoint.load(path)
             checkpoint.check_spec(path, state.get("spec"), spec)
+            checkpoint.check_plugins(path, state, spec)
         except CheckpointError as error:
             logging.warning("%s; trying the previous state", error)
             continue
@@ -151,26 +153,32 @@ def _begin_or_resume(group: Group, spec: TrainSpec, store: Store, device: torch.
     return _Trainer(stepper=stepper, next_epoch=next_epoch, history=history)
 
 
+def _optimizer(classifier: Classifier, spec: TrainSpec) -> torch.optim.Optimizer:
+    parameters, learning_rate, decay = classifier.parameters(), spec.learning_rate, spec.weight_decay
+    if spec.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=decay)
+    return torch.optim.SGD(parameters, lr=learning_rate, momentum=spec.momentum, weight_decay=decay)
+
+
 def _train_epoch(trainer: _Trainer, loader: Loader, device: torch.device) -> None:
     stepper, epoch, started = trainer.stepper, trainer.next_epoch, time.monotonic()
     spec, group = stepper.spec, stepper.group
-    random = _randomness(spec.seed, epoch, group, device)
-    epsilon, learning_rate = epsilon_at(spec, epoch), learning_rate_at(spec, epoch)
+    settings, learning_rate = _epoch(spec, epoch, group, device), learning_rate_at(spec, epoch)
     for parameters in stepper.optimizer.param_groups:
         parameters["lr"] = learning_rate
     # Sums stay on the device: reading them in every step would make it wait for the host.
     sums = torch.zeros(3, device=device)
-    for num_images, inputs_BCHW, labels_B in epoch_batches(loader, spec.batch_size, random.shared, group.share):
+    for images in epoch_batches(loader, spec.batch_size, settings.shared, group.share):
         if group.num_processes == 1:  # several would wait for each other in the middle of a step
             interrupt.stop_if_asked()  # the state after the last epoch is on the disk
-        for step_sums in stepper.steps(num_images, inputs_BCHW, labels_B, epsilon, random):
+        for step_sums in stepper.steps(images, settings):
             sums += step_sums
     loss, num_correct, num_rows = group.summed(sums).tolist()
     trainer.history.append(
         {
             "epoch": epoch,
             "learning_rate": learning_rate,
-            "epsilon": epsilon,
+            "epsilon": settings.epsilon,
             "loss": loss / num_rows,
             "accuracy": num_correct / num_rows,
             "elapsed_s": time.monotonic() - started,
@@ -179,12 +187,14 @@ def _train_epoch(trainer: _Trainer, loader: Loader, device: torch.device) -> Non
     trainer.next_epoch = epoch + 1
 
 
-def _randomness(seed: int, epoch: int, group: Group, device: torch.device) -> Randomness:
-    """The randomness of one epoch, and nothing else, so that resuming needs no generator's state."""
-    sequence = np.random.SeedSequence((seed, epoch))
+def _epoch(spec: TrainSpec, epoch: int, group: Group, device: torch.device) -> Epoch:
+    """What holds for one epoch; its randomness is from (seed, epoch) alone: resuming needs no generator's state."""
+    sequence = np.random.SeedSequence((spec.seed, epoch))
     shared, *own = (int(child.generate_state(1, np.uint32)[0]) for child in sequence.spawn(1 + group.num_processes))
     torch.manual_seed(own[group.rank])  # for architectures that draw themselves, such as dropout
-    return Randomness(
+    return Epoch(
+        number=epoch,
+        epsilon=epsilon_at(spec, epoch),
         shared=torch.Generator(device=device).manual_seed(shared),
         own=torch.Generator(device=device).manual_seed(own[group.rank]),
     )
@@ -198,6 +208,7 @@ def _save_state(trainer: _Trainer, store: Store) -> None:
         "state_dict": stepper.classifier.state_dict(),
         "optimizer": stepper.optimizer.state_dict(),
         "history": trainer.history,
+        **checkpoint.plugins_of(stepper.spec),
     }
     key = stepper.spec.key
     checkpoint.save(store.state_path(key, trainer.next_epoch), content)

@@ -2,3 +2,8 @@
 
 Never imports torch. Order of a launch: config, grid, observe, plan, submit.
 """
+
+import runpy as _runpy
+from pathlib import Path as _Path
+
+_runpy.run_path(str(_Path(__file__).parents[1] / "configs" / "roots.py"))

@@ -69,7 +69,7 @@ def images_cost(run: Run, num_images: int) -> float:
 
 def train_cost(spec: TrainSpec) -> float:
     """Forward passes of a training: those of the attack's steps and one more, forward and backward, for m draws."""
-    if spec.checkpoint_sha256 is not None:
+    if spec.is_taken:
         return 0.0
     # Sub-batches share the batch's m draws: the same rows in m steps.
     draws_attack = 1 if spec.method in ("vanilla", "vanilla_noise") else spec.m_train

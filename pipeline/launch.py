@@ -17,6 +17,7 @@ import filelock
 
 from configs.entry import EXIT_FAILED
 from jobs.errors import ConfigError, RecordError
+from jobs.files.code import keep_copy
 from jobs.files.failures import Failure
 from jobs.files.folders import check_writable
 from jobs.files.manifest import check_launchable, read_manifest, write_manifest
@@ -32,7 +33,7 @@ from pipeline.local.gpus import visible_gpus
 from pipeline.plan import Plan, plan
 from pipeline.request.config import LaunchConfig, parse_launch
 from pipeline.request.lengths import notes
-from pipeline.sources import check_checkpoints, check_data, stage_inputs
+from pipeline.sources import check_checkpoints, check_data, check_plugins, stage_inputs
 from pipeline.state import queue
 from pipeline.state.activity import Activity, read_queue, slurm_activity, units_of
 from pipeline.state.commands import SchedulerError
@@ -87,6 +88,8 @@ def _check(config: LaunchConfig, store: Store) -> None:
         )
     check_data(config)
     check_checkpoints(config, store)
+    if not config.dry_run:
+        check_plugins(config, store)
     check_writable(store.root, "results", subfolders=("runs", "grids"), touch=not config.dry_run)
     for note in notes(config.manifest):
         print(f"note: {note}", file=sys.stderr)
@@ -159,7 +162,7 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
         print(text.stuck_text(found.activity.stuck), file=sys.stderr)
     sys.stdout.flush()
     executor = _executor(config, found, todo)
-    outcome = executor.run(todo, grid=manifest.grid, store=store, resources=_resources(config))
+    outcome = executor.run(todo, grid=manifest.grid, store=store, resources=_resources(config, store))
     if outcome.failures or outcome.problem:
         print(text.outcome_text(outcome), file=sys.stderr)
         return EXIT_FAILED
@@ -243,8 +246,9 @@ def _executor(config: LaunchConfig, found: Survey, todo: Plan) -> Executor:
     )
 
 
-def _resources(config: LaunchConfig) -> Resources:
+def _resources(config: LaunchConfig, store: Store) -> Resources:
     cluster = config.cluster
+    plugins = str(keep_copy(store, config.plugins).resolve()) if config.plugins else None
     return Resources(
         device=cluster.device,
         threads=cluster.threads,
@@ -254,4 +258,5 @@ def _resources(config: LaunchConfig) -> Resources:
         data={name: None if folder is None else str(Path(folder).absolute()) for name, folder in config.data.items()},
         compile=cluster.compile,
         compile_training=cluster.compile_training,
+        plugins=plugins,
     )

@@ -17,7 +17,9 @@ from jobs.atomic import write_atomically
 from jobs.datasets import Split, data_folder, dataset_module
 from jobs.errors import ConfigError
 from jobs.files.store import Store
+from jobs.plugins.isolated import ask
 from jobs.prepare import is_prepared
+from jobs.specs.train import train_fields
 from pipeline.plan import Plan
 from pipeline.request.config import LaunchConfig
 
@@ -47,16 +49,24 @@ def check_checkpoints(config: LaunchConfig, store: Store) -> None:
     arguments = []
     for key, spec in config.manifest.models.items():
         sha256 = spec.checkpoint_sha256
-        if sha256 is not None and not store.source_path(sha256).exists() and not store.is_trained(key):
-            arguments += [
-                str(config.sources[sha256]),
-                spec.architecture,
-                spec.dataset,
-                spec.input_layer,
-                str(spec.sigma),
-            ]
+        # What training begins with, or what only a plug-in can read, is read when it is used.
+        is_checked = spec.is_taken and spec.model is None
+        if sha256 is not None and is_checked and not store.source_path(sha256).exists() and not store.is_trained(key):
+            path, sigma = str(config.sources[sha256]), str(spec.sigma)
+            arguments += [path, spec.architecture, spec.dataset, spec.input_layer, sigma]
     if arguments:
         _run_module("jobs.networks.pretrained", arguments, failed="reading the published checkpoints failed")
+
+
+def check_plugins(config: LaunchConfig, store: Store) -> None:
+    """Raise ConfigError, with file and line, unless the plug-ins of new models do what a training relies on."""
+    specs = {run.train.key: run.train for run in config.manifest.runs if run.train.plugins}
+    new = [train_fields(spec) for key, spec in specs.items() if not store.is_trained(key)]
+    if new:
+        print(f"checking the plug-ins of {len(new)} models", flush=True)
+        problems = ask("jobs.plugins.preflight", config.plugins, new)
+        if problems:
+            raise ConfigError(problems)
 
 
 def stage_inputs(plan: Plan, config: LaunchConfig, store: Store) -> None:

@@ -57,7 +57,7 @@ def run_columns(train: TrainSpec, attack: AttackSpec) -> dict[str, Any]:
         "dataset": train.dataset,
         "split": attack.split,
         "architecture": train.architecture,
-        "method": train.method,
+        "method": train.method_name,
         "train_attack": train.attack,
         "sigma_train": train.sigma,
         "epsilon_train": train.epsilon,

@@ -17,6 +17,7 @@ from typing import Literal
 from jobs.atomic import read_json, write_json
 from jobs.errors import CheckpointError, ConfigError, DataError, RecordError, TrainingDivergedError
 from jobs.files.store import Store
+from jobs.plugins.loading import described
 from jobs.rank import is_first_task
 from jobs.specs.units import Unit
 
@@ -123,7 +124,7 @@ def classify(error: BaseException) -> FailureClass:
 
 def record_exception(store: Store, unit: Unit, error: BaseException, log_path: Path) -> Failure:
     """Record that a unit ended with an exception."""
-    message, failure_class = f"{type(error).__name__}: {error}", classify(error)
+    message, failure_class = described(error), classify(error)
     if failure_class == "cuda_oom":
         message = f"{message.rstrip()}\n{_smaller(unit)}"
     failure = _failure(store, unit, failure_class, message, log_path)

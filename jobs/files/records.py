@@ -89,7 +89,7 @@ def run_columns(train: TrainSpec, certify: CertifySpec) -> dict[str, Any]:
         "dataset": train.dataset,
         "split": certify.split,
         "architecture": train.architecture,
-        "method": train.method,
+        "method": train.method_name,
         "attack": train.attack,
         "sigma_train": train.sigma,
         "sigma_cert": certify.sigma_cert,

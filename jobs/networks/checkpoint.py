@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 
 from jobs.atomic import write_atomically
 from jobs.datasets import dataset_info
-from jobs.errors import CheckpointError
-from jobs.networks.classifier import Classifier, build_classifier, input_statistics
-from jobs.networks.file_kinds import describe
+from jobs.errors import CheckpointError, ConfigError
+from jobs.networks.classifier import Classifier, classifier_for, input_statistics
+from jobs.networks.file_kinds import describe, is_safetensors
 from jobs.networks.stand_ins import stand_ins
+from jobs.plugins import loading
 from jobs.specs.keys import canonical_json, differences
 from jobs.specs.train import TrainSpec, train_fields
 
@@ -29,10 +32,12 @@ class TrainedClassifier:
     Attributes:
         classifier: In evaluation mode, its parameters without gradients.
         weights_sha256: Hash of its weights, checked against the checkpoint's own.
+        plugins: Hash of the files of the plug-ins that it was trained with, by package.
     """
 
     classifier: Classifier
     weights_sha256: str
+    plugins: Mapping[str, str]
 
 
 def save_classifier(path: Path, classifier: Classifier, spec: TrainSpec) -> None:
@@ -54,6 +59,7 @@ def save_classifier(path: Path, classifier: Classifier, spec: TrainSpec) -> None
         "sigma": spec.sigma,
         "state_dict": classifier.state_dict(),
         "weights_sha256": weights_sha256(classifier.state_dict()),
+        **plugins_of(spec),
     }
     save(path, content, replace=False)
 
@@ -63,20 +69,40 @@ def load_classifier(path: Path, spec: TrainSpec, device: torch.device) -> Traine
 
     Raises:
         CheckpointError: The file is missing, damaged, or of another spec; names what differs.
+        ConfigError: Its plug-in cannot be built, or is not the one that it was trained with.
     """
     content = load(path)
+    check_spec(path, content.get("spec"), spec)
+    classifier = classifier_for(spec)
     try:
-        check_spec(path, content["spec"], spec)
-        classifier = build_classifier(spec.architecture, dataset_info(spec.dataset))
         classifier.load_state_dict(content["state_dict"])
         expected = content["weights_sha256"]
     except (KeyError, RuntimeError, TypeError) as error:
+        check_plugins(path, content, spec)
         raise CheckpointError(f"{path}: not a checkpoint of a classifier ({error})") from error
     found = weights_sha256(classifier.state_dict())
     if found != expected:
         raise CheckpointError(f"{path}: damaged, the weights hash to {found[:12]} and not {expected[:12]}")
     classifier.to(device).eval().requires_grad_(False)
-    return TrainedClassifier(classifier=classifier, weights_sha256=found)
+    return TrainedClassifier(classifier=classifier, weights_sha256=found, plugins=content.get("plugins", {}))
+
+
+def plugins_of(spec: TrainSpec) -> dict[str, Any]:
+    """What a checkpoint says of its plug-ins' files; nothing where there are none."""
+    return {"plugins": loading.hashes(spec)} if spec.plugins else {}
+
+
+def check_plugins(path: Path, content: Mapping[str, Any], spec: TrainSpec) -> None:
+    """Raise ConfigError where the plug-ins of a checkpoint or a state had other files than there are now."""
+    found, now = content.get("plugins", {}), loading.hashes(spec)
+    for package, sha256 in now.items():
+        if found.get(package, sha256) != sha256:
+            raise ConfigError(
+                [
+                    f"{path}: made with other files of the plug-in {package} ({found[package][:12]}, they are now "
+                    f"{sha256[:12]}): raise its VERSION, which trains another model, restore them, or remove {path}"
+                ]
+            )
 
 
 def weights_sha256(state_dict: dict[str, torch.Tensor]) -> str:
@@ -127,6 +153,8 @@ def load_untrusted(path: Path) -> object:
     if problem is not None:
         raise CheckpointError(f"{path}: cannot be read: it {problem}")
     try:
+        if is_safetensors(data):
+            return safetensors.torch.load(data)
         with torch.serialization.safe_globals(stand_ins(data)):
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # of any type: torch's unpickler trusts the structure of what it is given

@@ -7,14 +7,19 @@ pixel space whatever the dataset's statistics.
 from __future__ import annotations
 
 import importlib
+import sys
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from jobs.architectures import architecture_names
-from jobs.datasets import DatasetInfo
+from jobs.datasets import DatasetInfo, dataset_info
 from jobs.errors import ConfigError
-from jobs.specs.train import InputLayer
+from jobs.plugins import loading
+from jobs.specs.plugin import LIBRARIES
+from jobs.specs.train import InputLayer, TrainSpec
 from jobs.validation import unknown_choice
 
 
@@ -52,13 +57,58 @@ class Classifier(nn.Module):
         return logits
 
 
-def build_classifier(architecture: str, info: DatasetInfo, input_layer: InputLayer = "normalize") -> Classifier:
+def classifier_for(spec: TrainSpec) -> Classifier:
+    """The freshly initialised classifier of a training; as ``build_classifier``."""
+    options = {} if spec.model is None else spec.model.options
+    return build_classifier(spec.architecture, dataset_info(spec.dataset), spec.input_layer, options)
+
+
+def build_classifier(
+    architecture: str,
+    info: DatasetInfo,
+    input_layer: InputLayer = "normalize",
+    options: Mapping[str, Any] | None = None,
+) -> Classifier:
     """A freshly initialised classifier for a dataset; weights come from torch's global generator.
 
+    Args:
+        architecture: A name in ``jobs.architectures``, ``timm:NAME``, ``torchvision:NAME``, or the
+            ``module:function`` of a plug-in, whose module may say ``TAKES_PIXELS = True``.
+        info: The dataset's entry.
+        input_layer: What comes before the network.
+        options: Of a library's model, or of the plug-in.
+
     Raises:
-        ConfigError: No architecture of that name.
+        ConfigError: No architecture of that name, or it cannot be built so; with file and line.
     """
-    if architecture not in architecture_names():
+    library, _, name = architecture.partition(":")
+    if not name and architecture not in architecture_names():
         raise ConfigError([unknown_choice("architecture", architecture, architecture_names())])
-    module = importlib.import_module(f"jobs.architectures.{architecture}")
-    return Classifier(Normalize(*input_statistics(input_layer, info)), module.build(info))
+    try:
+        if not name:
+            network = importlib.import_module(f"jobs.architectures.{architecture}").build(info)
+        elif library in LIBRARIES:
+            network = _of_library(library, name, info, dict(options or {}))
+        else:
+            build = loading.load(architecture)
+            network = build(info, **(options or {}))
+            input_layer = "none" if getattr(sys.modules[build.__module__], "TAKES_PIXELS", False) else input_layer
+    except ConfigError:
+        raise
+    except Exception as error:  # the code of others may raise anything
+        raise ConfigError([f"{architecture}: {loading.described(error)}"]) from error
+    if not isinstance(network, nn.Module):
+        raise ConfigError([f"{architecture}: returned {type(network).__name__}, expected a torch.nn.Module"])
+    return Classifier(Normalize(*input_statistics(input_layer, info)), network)
+
+
+def _of_library(library: str, name: str, info: DatasetInfo, options: dict[str, Any]) -> nn.Module:
+    """A model with random weights for the dataset's classes; nothing is downloaded."""
+    if library == "timm":
+        make = importlib.import_module("timm").create_model  # an optional dependency
+        options = {"pretrained": False, "in_chans": info.image_shape[0], **options}
+    else:
+        make = importlib.import_module("torchvision.models").get_model
+        options = {"weights": None, **options}
+    network: nn.Module = make(name, num_classes=info.num_classes, **options)
+    return network

@@ -26,6 +26,8 @@ def describe(data: bytes) -> str | None:
         return f"is a web page{named}: the download failed. Open the link in a browser and save the file itself"
     if text.startswith("version https://git-lfs."):
         return "is a git-lfs pointer, not the file itself; run git lfs pull in its repository"
+    if is_safetensors(data):
+        return None
     if start[:2] == b"\x1f\x8b":
         return "is compressed by gzip; unpack it first (gunzip, or tar xzf)"
     if start[:3] == b"BZh" or start[:6] == b"\xfd7zXZ\0" or start[:4] == b"\x28\xb5\x2f\xfd":
@@ -34,8 +36,6 @@ def describe(data: bytes) -> str | None:
         return _describe_zip(data)
     if data[257:262] == b"ustar":
         return _describe_tar(data)
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= len(data) - 8:
-        return "is a safetensors file, which is not read here; save its tensors with torch.save({'state_dict': ...})"
     if start[:8] == b"\x89HDF\r\n\x1a\n":
         return "is an HDF5 file, as Keras writes them; convert it to a state_dict of torch"
     if start[:6] == b"\x93NUMPY":
@@ -43,6 +43,11 @@ def describe(data: bytes) -> str | None:
     if _is_text(start):
         return f"is a text file that begins with {text[:40]!r}, not a checkpoint"
     return None
+
+
+def is_safetensors(data: bytes) -> bool:
+    """Whether a file begins as one of safetensors: a length, and so much JSON."""
+    return data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8
 
 
 def _describe_zip(data: bytes) -> str | None:

@@ -53,10 +53,11 @@ class FoldedClassifier(nn.Module):
         super().__init__()
         self._source = (classifier,)  # in a tuple, so that it is no submodule of this one
         self.normalize = copy.deepcopy(classifier.normalize)
-        self.network: nn.Module = copy.deepcopy(classifier.network)
+        # In evaluation mode before it is traced: what asks ``self.training`` on the way is answered for good.
+        self.network: nn.Module = copy.deepcopy(classifier.network).eval()
         names: dict[str, str] = {}
         self._first: nn.Conv2d | None = None
-        graph = _traced(classifier.network)
+        graph = _traced(self.network)
         if graph is not None:
             names = _fold_out(graph, self.network)
             for name in names:
@@ -78,8 +79,10 @@ class FoldedClassifier(nn.Module):
         self.normalize.load_state_dict(self._source[0].normalize.state_dict())
         if self._copied:
             values = [(_values(folded), _values(source)) for folded, source in self._copied]
-            own = [value for folded, _ in values for value in folded.values()]
-            torch._foreach_copy_(own, [source[name] for folded, source in values for name in folded])
+            # Constants that the tracing made are not the source's, and do not change.
+            own = [value for folded, source in values for name, value in folded.items() if name in source]
+            theirs = [source[name] for folded, source in values for name in folded if name in source]
+            torch._foreach_copy_(own, theirs)
         factors, biases = _affine_maps(self._pairs, self._eps)
         for pair, factor, bias in zip(self._pairs, factors, biases, strict=True):
             factor_O111 = factor.view(-1, 1, 1, 1)
@@ -107,8 +110,8 @@ class FoldedClassifier(nn.Module):
 def _traced(network: nn.Module) -> fx.Graph | None:
     try:
         return fx.Tracer().trace(network)
-    except fx.proxy.TraceError as error:
-        logging.info("not folded, since the network's course depends on its input: %s", error)
+    except Exception as error:  # it runs the network's own code on stand-ins for tensors: anything may fail
+        logging.info("not folded, since the network cannot be traced: %s", error)
         return None
 
 

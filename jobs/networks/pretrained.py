@@ -13,6 +13,7 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,7 +29,14 @@ from jobs.specs.train import InputLayer, TrainSpec
 
 
 def import_checkpoint(spec: TrainSpec, store: Store) -> None:
-    """Write the run's checkpoint from the file that its spec names by hash.
+    """Write the run's checkpoint from the file that its spec names by hash; raises as ``load_source``."""
+    classifier = load_source(spec, store)
+    checkpoint.save_classifier(store.checkpoint_path(spec.key), classifier, spec)
+    logging.info("imported %s as %s", spec.checkpoint_sha256, store.checkpoint_path(spec.key))
+
+
+def load_source(spec: TrainSpec, store: Store) -> Classifier:
+    """The classifier with the weights of the file that a spec names by hash.
 
     Raises:
         CheckpointError: The file is missing, is another, or does not hold a network of the
@@ -42,16 +50,26 @@ def import_checkpoint(spec: TrainSpec, store: Store) -> None:
     if found != spec.checkpoint_sha256:
         raise CheckpointError(f"{path}: damaged, it hashes to {found[:12]}; remove it and launch again")
     classifier, notes = load_published(
-        path, spec.architecture, spec.dataset, input_layer=spec.input_layer, sigma=spec.sigma
+        path,
+        spec.architecture,
+        spec.dataset,
+        input_layer=spec.input_layer,
+        sigma=spec.sigma if spec.is_taken else None,
+        options=spec.model.options if spec.model else None,
     )
     for note in notes:
         logging.info("%s", note)
-    checkpoint.save_classifier(store.checkpoint_path(spec.key), classifier, spec)
-    logging.info("imported %s as %s", path, store.checkpoint_path(spec.key))
+    return classifier
 
 
 def load_published(
-    path: Path, architecture: str, dataset: str, *, input_layer: InputLayer = "normalize", sigma: float | None = None
+    path: Path,
+    architecture: str,
+    dataset: str,
+    *,
+    input_layer: InputLayer = "normalize",
+    sigma: float | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> tuple[Classifier, list[str]]:
     """The classifier of a checkpoint file, and what was decided about its layout, for a person to see.
 
@@ -61,6 +79,8 @@ def load_published(
         dataset: What it was trained on.
         input_layer: What comes before its network.
         sigma: The training noise, which must be the file's where the file states one; None leaves it unchecked.
+
+        options: Of its network, where that has any.
 
     Raises:
         CheckpointError: It cannot be read, is of another architecture or sigma, normalises otherwise,
@@ -74,7 +94,7 @@ def load_published(
             "save its state_dict() there"
         )
     info = dataset_info(dataset)
-    classifier = build_classifier(architecture, info, input_layer)
+    classifier = build_classifier(architecture, info, input_layer, options)
     notes = _statement_problems(path, content, architecture, sigma)
     try:
         found = find_weights(content, classifier.network.state_dict(), f"{architecture} for {dataset}")

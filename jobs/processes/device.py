@@ -7,11 +7,17 @@ import os
 
 import torch
 
+from jobs.plugins import loading
 from jobs.specs.units import Resources
 
 
 def set_up_device(resources: Resources) -> torch.device:
-    """The torch device to work on; sets threads and deterministic kernels for this process."""
+    """The torch device to work on; sets threads, deterministic kernels and plug-ins for this process.
+
+    Raises:
+        ConfigError: The plug-ins' folder is not there.
+    """
+    loading.use(resources.plugins)
     torch.set_num_threads(resources.threads)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False

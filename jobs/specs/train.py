@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 from jobs.architectures import architecture_names
 from jobs.datasets import dataset_names
 from jobs.specs.keys import AtLeastOne, Length, NotNegative, Positive, Seed, decimal, digest
+from jobs.specs.plugin import LIBRARIES, Plugin, as_plugin
 from jobs.validation import STRICT, unknown_choice
 
 Method = Literal["gaussian", "smoothadv", "vanilla", "vanilla_noise"]
@@ -27,7 +28,7 @@ class TrainSpec:
 
     Attributes:
         dataset: A name in ``jobs.datasets``.
-        architecture: A name in ``jobs.architectures``.
+        architecture: A name in ``jobs.architectures``; or that of ``model``.
         method: gaussian is noise augmentation (Cohen et al. 2019), smoothadv adversarial
             training of the smoothed classifier (Salman et al. 2019), vanilla adversarial training
             of the base classifier without noise, and vanilla_noise the same with noise added to
@@ -56,8 +57,16 @@ class TrainSpec:
         precision: Arithmetic of the network, in the attack and in the step. Weights, statistics,
             perturbations, norms and losses are in float32 whatever it is.
         seed: Of initial weights, order of images and noise.
-        checkpoint_sha256: Hash of a published checkpoint file whose weights are taken instead of
-            training; all other fields then describe how they were trained elsewhere.
+        objective: Plug-in whose loss is minimised instead of the cross-entropy.
+        perturbation: Plug-in that perturbs batches, in place of an attack of ours. With epsilon it
+            gets the radius of each epoch.
+        model: Plug-in or library that builds the network; ``architecture`` is its name.
+        optimizer: sgd, or adamw with torch's betas.
+        schedule: The learning rate falls in steps, or along half a cosine to 0 at the end.
+        clip_norm: Largest l2 norm of the gradient of all weights together; a longer one is shortened.
+        checkpoint_sha256: Hash of a file of weights.
+        init: take: the weights are the classifier, without training; all other fields then describe how
+            they were trained elsewhere. train: training begins with them.
         input_layer: With a checkpoint: whether its first layer normalises with the dataset's means
             and deviations (normalize), subtracts the means only (center), or is not there (none).
             Most files do not say which.
@@ -86,7 +95,14 @@ class TrainSpec:
     num_processes: AtLeastOne = 1
     precision: TrainPrecision = "float32"
     seed: Seed
+    objective: Plugin | None = None
+    perturbation: Plugin | None = None
+    model: Plugin | None = None
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    schedule: Literal["step", "cosine"] = "step"
+    clip_norm: Positive | None = None
     checkpoint_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    init: Literal["take", "train"] = "take"
     input_layer: InputLayer = "normalize"
 
     @field_validator("dataset")
@@ -94,17 +110,33 @@ class TrainSpec:
     def _known_dataset(cls, name: str) -> str:
         return _known("dataset", name, dataset_names())
 
-    @field_validator("architecture")
+    @field_validator("objective", "perturbation", "model", mode="before")
     @classmethod
-    def _known_architecture(cls, name: str) -> str:
-        return _known("architecture", name, architecture_names())
+    def _plugin(cls, value: object) -> object:
+        return as_plugin(value)
 
     @model_validator(mode="after")
     def _fields_fit(self) -> TrainSpec:
-        problems = [*self._noise_problems(), *self._attack_problems(), *self._option_problems()]
+        problems = [
+            *self._model_problems(),
+            *self._noise_problems(),
+            *self._attack_problems(),
+            *self._option_problems(),
+        ]
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _model_problems(self) -> Iterator[str]:
+        if self.model is not None and self.model.name != self.architecture:
+            yield f"model: {self.model.name} is not the architecture, {self.architecture}"
+        if self.model is None and self.architecture not in architecture_names():
+            hint = f"; a model of a library is written {' or '.join(f'{name}:NAME' for name in LIBRARIES)}, "
+            yield (
+                unknown_choice("architecture", self.architecture, architecture_names())
+                + hint
+                + ("your own module:function")
+            )
 
     def _noise_problems(self) -> Iterator[str]:
         if self.method == "vanilla" and (self.sigma, self.m_train) != (0.0, 1):
@@ -114,7 +146,15 @@ class TrainSpec:
 
     def _attack_problems(self) -> Iterator[str]:
         attack_fields = (self.attack, self.epsilon, self.m_train, self.num_steps, self.warmup_epochs)
-        if self.method == "gaussian":
+        if self.perturbation is not None and (self.method, self.attack) != ("gaussian", "none"):
+            yield (
+                f"perturbation={self.perturbation.name} stands in place of an attack: write method: gaussian, "
+                f"without attack (got {self.method}, {self.attack})"
+            )
+        elif self.method == "gaussian" and (self.objective or self.perturbation):
+            if (self.attack, self.num_steps) != ("none", 0) or (self.epsilon > 0 and self.perturbation is None):
+                yield "method=gaussian takes no attack: leave out attack, epsilon and num_steps, or take another method"
+        elif self.method == "gaussian":
             if attack_fields != ("none", 0.0, 1, 0, 0):
                 yield (
                     "method=gaussian takes no attack: leave out attack, epsilon, m_train, num_steps and "
@@ -141,20 +181,46 @@ class TrainSpec:
             yield f"warmup={self.warmup} has no effect with warmup_epochs=0; leave it out"
         if self.checkpoint_sha256 is None and self.input_layer != "normalize":
             yield f"input_layer={self.input_layer} goes with train.checkpoint=PATH; leave it out"
-        if self.checkpoint_sha256 is not None and self.precision != "float32":
+        if self.checkpoint_sha256 is None and self.init != "take":
+            yield f"init={self.init} goes with train.weights=PATH: there are no weights to begin with"
+        if self.optimizer == "adamw" and self.momentum != 0:
+            yield f"momentum={self.momentum} has no effect with optimizer=adamw; write momentum: 0.0"
+        if self.schedule == "cosine" and self.lr_gamma != 1:
+            yield f"lr_gamma={self.lr_gamma} has no effect with schedule=cosine; write lr_gamma: 1.0"
+        if self.is_taken and self.precision != "float32":
             yield f"precision={self.precision} has no effect with train.checkpoint=PATH; leave it out"
         if self.batch_size < self.num_processes * (self.m_train if self.multi_noise == "sub_batches" else 1):
             yield f"batch_size={self.batch_size} leaves processes or sub-batches without images"
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether its weights are a file's, and nothing is trained."""
+        return self.checkpoint_sha256 is not None and self.init == "take"
+
+    @property
+    def plugins(self) -> tuple[Plugin, ...]:
+        """All plug-ins that it is made of."""
+        return tuple(filter(None, (self.objective, self.perturbation, self.model)))
+
+    @property
+    def method_name(self) -> str:
+        """The method as tables and records name it: with a plug-in, the plug-in's name, after an attack of ours."""
+        plugged = self.objective or self.perturbation
+        if plugged is None:
+            return self.method
+        return plugged.label if self.method == "gaussian" else f"{self.method}_{plugged.label}"
 
     @cached_property
     def key(self) -> str:
         """For example ``digits-pgd-s0.25-e0.50-m4-t2-1a2b3c4d``."""
         # The method goes without saying where it is smoothadv.
-        parts = (self.method, self.attack) if self.method.startswith("vanilla") else (self.attack,)
-        name = self.method if self.attack == "none" else "-".join(parts)
-        slug = f"{self.dataset}-{name}-s{decimal(self.sigma)}"
+        parts = [] if self.method_name == "smoothadv" else [self.method_name]
+        slug = "-".join([self.dataset, *parts, *([] if self.attack == "none" else [self.attack])])
+        slug += f"-s{decimal(self.sigma)}"
         if self.attack != "none":
             slug += f"-e{decimal(self.epsilon)}-m{self.m_train}-t{self.num_steps}"
+        elif self.method_name != "gaussian":
+            slug += f"-m{self.m_train}"
         return f"{slug}-{digest('train', train_fields(self))}"
 
 
@@ -167,7 +233,16 @@ def train_fields(spec: TrainSpec) -> dict[str, Any]:
     return {name: value for name, value in asdict(spec).items() if (name, value) not in _ADDED_LATER.items()}
 
 
-_ADDED_LATER = {"precision": "float32"}
+_ADDED_LATER = {
+    "precision": "float32",
+    "objective": None,
+    "perturbation": None,
+    "model": None,
+    "optimizer": "sgd",
+    "schedule": "step",
+    "clip_norm": None,
+    "init": "take",
+}
 
 
 def _known(what: str, name: str, valid: list[str]) -> str:

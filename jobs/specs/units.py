@@ -31,7 +31,7 @@ class TrainUnit:
     @property
     def num_processes(self) -> int:
         """Processes, each on a GPU of its own, that do it together; one imports a published checkpoint."""
-        return self.train.num_processes if self.train.checkpoint_sha256 is None else 1
+        return 1 if self.train.is_taken else self.train.num_processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +112,7 @@ class Resources:
         compile_training: The same for the attack of a training, whose weights then round otherwise.
         save_every_s: Certification saves finished images at least this often, in seconds.
         data: Folders of the datasets that are read from disk, by dataset.
+        plugins: The folder from which plug-ins are imported; None where there are none.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -121,3 +122,4 @@ class Resources:
     compile: Compile = False
     compile_training: Compile = False
     data: Mapping[str, str | None] = field(default_factory=dict)
+    plugins: str | None = None

@@ -54,6 +54,33 @@ class Share:
         return torch.split(batch, self.sizes(len(batch)))[self.rank]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageBatch:
+    """This process's share of a global batch, on the device.
+
+    Attributes:
+        num_images: Of the global batch.
+        inputs_BCHW: The share's images, in [0, 1].
+        labels_B: Their classes.
+        indices_B: Which images of the split they are.
+    """
+
+    num_images: int
+    inputs_BCHW: Tensor
+    labels_B: Tensor
+    indices_B: Tensor
+
+    def part(self, start: int, size: int, *, num_processes: int) -> ImageBatch:
+        """Some of its images, where each process has so many of the global part."""
+        rows = slice(start, start + size)
+        return ImageBatch(
+            num_images=size * num_processes,
+            inputs_BCHW=self.inputs_BCHW[rows],
+            labels_B=self.labels_B[rows],
+            indices_B=self.indices_B[rows],
+        )
+
+
 class Loader(Protocol):
     """Gives out the images of an epoch."""
 
@@ -67,9 +94,7 @@ class Loader(Protocol):
         ...
 
 
-def epoch_batches(
-    loader: Loader, batch_size: int, generator: torch.Generator, share: Share
-) -> Iterator[tuple[int, Tensor, Tensor]]:
+def epoch_batches(loader: Loader, batch_size: int, generator: torch.Generator, share: Share) -> Iterator[ImageBatch]:
     """All images once, in random order, in batches.
 
     Args:
@@ -78,14 +103,12 @@ def epoch_batches(
             images than there are processes.
         generator: On the device, in the same state in all processes.
         share: Which rows are this process's.
-
-    Yields:
-        Number of images of the global batch, inputs_BCHW, labels_B.
     """
     order_N = torch.randperm(loader.num_images, generator=generator, device=generator.device)
     batches = [batch for batch in torch.split(order_N, batch_size) if len(batch) >= share.num_processes]
-    for batch, (inputs_BCHW, labels_B) in zip(batches, loader.epoch(batches, generator, share), strict=True):
-        yield len(batch), inputs_BCHW, labels_B
+    for batch_N, (inputs_BCHW, labels_B) in zip(batches, loader.epoch(batches, generator, share), strict=True):
+        indices_B = share.of(batch_N)
+        yield ImageBatch(num_images=len(batch_N), inputs_BCHW=inputs_BCHW, labels_B=labels_B, indices_B=indices_B)
 
 
 def make_loader(images: Images, augmentation: Augmentation, device: torch.device) -> Loader:

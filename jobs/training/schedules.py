@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from jobs.specs.train import TrainSpec
 
 
@@ -21,5 +23,7 @@ def epsilon_at(spec: TrainSpec, epoch: int) -> float:
 
 
 def learning_rate_at(spec: TrainSpec, epoch: int) -> float:
-    """The learning rate of an epoch: a step down by ``lr_gamma`` every ``lr_step_epochs``."""
+    """The learning rate of an epoch: a step down by ``lr_gamma`` every ``lr_step_epochs``, or half a cosine."""
+    if spec.schedule == "cosine":
+        return spec.learning_rate * (1 + math.cos(math.pi * epoch / spec.epochs)) / 2
     return spec.learning_rate * spec.lr_gamma ** (epoch // spec.lr_step_epochs)

@@ -1,37 +1,39 @@
-"""One training step: draw noise, attack, descend.
+"""One training step: draw noise, perturb, descend.
 
 Shapes: B images, M noise draws, C H W image, R = M * B rows, K classes.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from jobs.networks.classifier import Classifier
-from jobs.networks.compilation import compiled
-from jobs.networks.folding import FoldedClassifier
 from jobs.specs.train import TrainSpec
 from jobs.specs.units import Compile
+from jobs.training.builtin import objective_of, perturbation_of
 from jobs.training.distributed import Group
-from smoothing.attacks import smoothadv_pgd
-from smoothing.ddn import smoothadv_ddn
-from smoothing.gradients import gradient_estimator
+from jobs.training.feeding import ImageBatch
+from jobs.training.method import Batch, Objective, Perturbation, checked_batch, checked_losses
+from jobs.training.networks import StepNetworks
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Randomness:
-    """The generators of one epoch, on the device.
+class Epoch:
+    """What holds for one epoch.
 
     Attributes:
-        shared: In the same state in all processes, which draw the same from it.
+        number: Counted from 0.
+        epsilon: The attack's radius.
+        shared: Generator on the device, in the same state in all processes, which draw the same from it.
         own: This process's, for what may differ: the attack's way where the gradient vanishes.
     """
 
+    number: int
+    epsilon: float
     shared: torch.Generator
     own: torch.Generator
 
@@ -47,8 +49,9 @@ class Stepper:
         optimizer: Of its parameters.
         group: The processes.
         compile: Whether torch.compile fuses the attacked network's operations, forward and backward.
-        attacked: The classifier as attacks see it: statistics frozen and folded into convolutions,
-            parameters without gradients. Brought up to date once for each step.
+        networks: The classifier as its method asks it.
+        perturbation: The method's, from the spec.
+        objective: Likewise.
     """
 
     spec: TrainSpec
@@ -57,66 +60,67 @@ class Stepper:
     optimizer: torch.optim.Optimizer
     group: Group
     compile: Compile = False
-    attacked: FoldedClassifier = field(init=False)
-    _attacked_fast: nn.Module = field(init=False)
+    networks: StepNetworks = field(init=False)
+    perturbation: Perturbation = field(init=False)
+    objective: Objective = field(init=False)
 
     def __post_init__(self) -> None:
-        self.classifier.train().to(memory_format=torch.channels_last)
-        # Weights in bfloat16 at once: autocast would convert them from float32 in each pass of the attack.
-        self.attacked = FoldedClassifier(self.classifier, torch.bfloat16 if self._is_mixed else None)
-        self._attacked_fast = compiled(self.attacked, self.compile)
+        dtype = torch.bfloat16 if self.spec.precision == "bfloat16" else None
+        self.networks = StepNetworks(self.classifier, self.replica, dtype, self.compile)
+        self.perturbation, self.objective = perturbation_of(self.spec), objective_of(self.spec)
 
-    @property
-    def _is_mixed(self) -> bool:
-        return self.spec.precision == "bfloat16"
-
-    def steps(
-        self, num_images: int, inputs_BCHW: Tensor, labels_B: Tensor, epsilon: float, random: Randomness
-    ) -> Iterator[Tensor]:
+    def steps(self, images: ImageBatch, epoch: Epoch) -> Iterator[Tensor]:
         """The optimizer steps on one batch: one, or with ``sub_batches`` one for each of m parts.
 
-        Args:
-            num_images: Of the global batch.
-            inputs_BCHW: This process's share, in [0, 1].
-            labels_B: Its classes.
-            epsilon: The attack's radius in this epoch.
-            random: Of the epoch.
-
         Yields:
-            For each step, over this process's rows: summed loss, number correct and number of
-            rows, shape (3,), on the device.
+            For each step, over this process's rows: summed loss, number correct (nan where the
+            objective never asked for noisy logits) and number of rows, shape (3,), on the device.
         """
         num_parts = self.spec.m_train if self.spec.multi_noise == "sub_batches" else 1
         if num_parts == 1:
-            yield self._step(num_images, inputs_BCHW, labels_B, epsilon, random)
+            yield self._step(images, epoch)
             return
         # The published code cuts even parts and leaves the rest of the batch out.
-        size = min(self.group.share.sizes(num_images)) // num_parts
+        size = min(self.group.share.sizes(images.num_images)) // num_parts
         for start in range(0, num_parts * size, size) if size else ():
-            part = slice(start, start + size)
-            yield self._step(size * self.group.num_processes, inputs_BCHW[part], labels_B[part], epsilon, random)
+            yield self._step(images.part(start, size, num_processes=self.group.num_processes), epoch)
 
-    def _step(
-        self, num_images: int, inputs_BCHW: Tensor, labels_B: Tensor, epsilon: float, random: Randomness
-    ) -> Tensor:
-        """One step of Pseudocode 1 (Salman et al. 2019): the attack's noise is the step's noise."""
-        spec, group = self.spec, self.group
-        noise_MBCHW = self._noise(num_images, inputs_BCHW, random.shared)
-        inputs_BCHW = self._attacked(inputs_BCHW, labels_B, noise_MBCHW, epsilon, random)
-        noisy_RCHW = (inputs_BCHW + noise_MBCHW).flatten(0, 1)
-        with torch.autocast(noisy_RCHW.device.type, torch.bfloat16, enabled=self._is_mixed):
-            logits_RK = self.replica(noisy_RCHW.contiguous(memory_format=torch.channels_last))
-        logits_RK = logits_RK.to(noisy_RCHW.dtype)  # the loss is in float32
-        labels_R = labels_B.repeat(spec.m_train)
-        loss_sum = nn.functional.cross_entropy(logits_RK, labels_R, reduction="sum")
+    def _step(self, images: ImageBatch, epoch: Epoch) -> Tensor:
+        """One step of Pseudocode 1 (Salman et al. 2019): the perturbation's noise is the step's noise."""
+        self.networks.begin_step()
+        batch = self._batch(images, epoch)
+        batch = checked_batch(self.perturbation(self.networks, batch, epoch.own), batch, self.perturbation)
+        losses = checked_losses(self.objective(self.networks, batch, epoch.own), batch, self.objective)
+        loss_sum, num_losses_each = _summed(losses), losses.numel() // len(batch.labels_B)
         # Gradients are averaged over processes, and the loss is the mean over the global batch.
-        loss = loss_sum * (group.num_processes / (num_images * spec.m_train))
+        loss = loss_sum * (self.group.num_processes / (images.num_images * num_losses_each))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if self.spec.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.classifier.parameters(), self.spec.clip_norm)
         self.optimizer.step()
-        group.copy_buffers(self.classifier)
-        num_correct = (logits_RK.argmax(dim=1) == labels_R).sum()
-        return torch.stack([loss_sum.detach(), num_correct, torch.full_like(loss_sum, len(labels_R))])
+        self.group.copy_buffers(self.classifier)
+        num_rows = len(batch.labels_B) * len(batch.noise_MBCHW)
+        loss_sum = loss_sum.detach() * (num_rows / losses.numel())
+        return torch.stack([loss_sum, self._num_correct(batch, loss_sum), torch.full_like(loss_sum, num_rows)])
+
+    def _batch(self, images: ImageBatch, epoch: Epoch) -> Batch:
+        return Batch(
+            inputs_BCHW=images.inputs_BCHW,
+            labels_B=images.labels_B,
+            noise_MBCHW=self._noise(images.num_images, images.inputs_BCHW, epoch.shared),
+            indices_B=images.indices_B,
+            sigma=self.spec.sigma,
+            epsilon=epoch.epsilon,
+            epoch=epoch.number,
+            num_epochs=self.spec.epochs,
+        )
+
+    def _num_correct(self, batch: Batch, like: Tensor) -> Tensor:
+        logits_MBK = self.networks.noisy_MBK
+        if logits_MBK is None:
+            return torch.full_like(like, torch.nan)
+        return (logits_MBK.argmax(dim=-1) == batch.labels_B).sum()
 
     def _noise(self, num_images: int, inputs_BCHW: Tensor, generator: torch.Generator) -> Tensor:
         """This process's noise: all processes draw that of all, so that no two of them have the same.
@@ -134,25 +138,8 @@ class Stepper:
                 mine = drawn
         return spec.sigma * mine.transpose(0, 1)
 
-    def _attacked(
-        self, inputs_BCHW: Tensor, labels_B: Tensor, noise_MBCHW: Tensor, epsilon: float, random: Randomness
-    ) -> Tensor:
-        spec, classifier = self.spec, self._attacked_fast
-        if spec.method == "gaussian":
-            return inputs_BCHW
-        if spec.method == "vanilla_noise":  # the attack does not see the noise
-            noise_MBCHW = torch.zeros_like(noise_MBCHW[:1])
-        self.attacked.refresh()
-        attack: Callable[..., Tensor] = smoothadv_pgd
-        if spec.attack == "ddn":
-            attack = functools.partial(smoothadv_ddn, initial_norm=spec.ddn_initial_norm)
-        return attack(
-            classifier,
-            inputs_BCHW,
-            labels_B,
-            noise_MBCHW,
-            epsilon=epsilon,
-            num_steps=spec.num_steps,
-            generator=random.own,
-            estimator=gradient_estimator(spec.attack, sigma=spec.sigma, inverse_temperature=spec.inverse_temperature),
-        )
+
+def _summed(losses: Tensor) -> Tensor:
+    """The sum of all losses, added in the order in which torch's ``cross_entropy`` adds: to the last bit its sum."""
+    losses_R1 = losses.reshape(-1, 1)
+    return nn.functional.nll_loss(-losses_R1, torch.zeros_like(losses_R1[:, 0], dtype=torch.int64), reduction="sum")

@@ -4,15 +4,41 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from jobs.errors import ConfigError
+from jobs.files.store import Store
+
+FILE_AXES = ("weights", "checkpoint")
+"""What names a file of weights in a block; checkpoint is the older name."""
+
+
+def weights_file(values: Mapping[str, Any], results: Path) -> object:
+    """The file of weights that a model names; None where there is none.
+
+    Args:
+        values: Of the model: ``checkpoint`` or ``weights``, the path of a file, or ``run:TRAIN_KEY`` for what a
+            finished run has learned.
+        results: The results folder.
+
+    Raises:
+        ConfigError: Both are given, or there is no such run.
+    """
+    given = [values[name] for name in FILE_AXES if values.get(name) is not None]
+    if len(given) > 1:
+        raise ConfigError([f"train.weights and train.checkpoint: give one of {given[0]} and {given[1]}"])
+    if not given or not isinstance(given[0], str) or not given[0].startswith("run:"):
+        return given[0] if given else None
+    path = Store(results).checkpoint_path(given[0].removeprefix("run:"))
+    if not path.exists():
+        raise ConfigError([f"train.weights={given[0]}: {path} is not there; train that run to its end first"])
+    return str(path)
 
 
 def sha256_of(path: object) -> str | None:
-    """The hash of a published checkpoint; None where there is none.
+    """The hash of a file of weights; None where there is none.
 
     Args:
         path: As configured.
@@ -33,12 +59,9 @@ def sha256_of(path: object) -> str | None:
         raise ConfigError([f"train.checkpoint: cannot read {path} ({error.strerror})"]) from error
 
 
-def checkpoint_files(blocks: Sequence[Mapping[str, Any]], train: Mapping[str, Any]) -> dict[str, Path]:
-    """The files of all published checkpoints that a grid names, by hash."""
-    paths: set[str] = set()
-    for block in blocks:
-        value = {**train, **block}.get("checkpoint")
-        paths.update(path for path in (value if isinstance(value, list) else [value]) if path is not None)
+def checkpoint_files(models: Iterable[Mapping[str, Any]], results: Path) -> dict[str, Path]:
+    """The files of all weights that the models of a grid name, by hash."""
+    paths = {str(path) for path in (weights_file(values, results) for values in models) if path is not None}
     return {str(sha256_of(path)): Path(path) for path in sorted(paths)}
 
 

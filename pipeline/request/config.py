@@ -17,7 +17,8 @@ from jobs.specs.runs import Manifest
 from jobs.specs.units import STAGES, Compile, Stage
 from jobs.validation import STRICT, collect
 from pipeline.request.checkpoints import checkpoint_files
-from pipeline.request.grid import GridConfig, expand
+from pipeline.request.grid import GridConfig, expand, models_of
+from pipeline.request.plugins import Plugins, find_plugins
 from pipeline.request.speeds import cpus_to_certify
 from pipeline.retry import Retry
 
@@ -210,6 +211,7 @@ class _Options:
     results: Annotated[str, Field(min_length=1)]
     dry_run: bool
     data: dict[str, str | None]
+    plugins: list[str]
     wait: bool
     retry: Retry | None
 
@@ -224,6 +226,7 @@ class LaunchConfig:
         slurm: How to hand it to SLURM; None for a cluster without.
         results: The results folder.
         data: Folders of the datasets that are read from disk.
+        plugins: Files of plug-ins, by their path in the folder from which jobs import them.
         sources: Files of published checkpoints, by the hash that specs name them by.
         dry_run: Say what would be done, touch nothing.
         wait: Follow the submitted jobs until they have ended.
@@ -235,6 +238,7 @@ class LaunchConfig:
     slurm: SlurmConfig | None
     results: Path
     data: Mapping[str, str | None]
+    plugins: Mapping[str, bytes]
     sources: Mapping[str, Path]
     dry_run: bool
     wait: bool
@@ -260,11 +264,19 @@ def parse_launch(values: Mapping[str, Any]) -> LaunchConfig:
     rest = {key: value for key, value in values.items() if key not in _GROUPS}
     options = collect(problems, _Options, rest, where="launch")
     grid = collect(problems, GridConfig, values["grid"], where="grid")
-    manifest = None
+    manifest, plugins = None, Plugins()
     if grid is not None:
         try:
-            data = options.data if options else {}
-            manifest = expand(grid, values["train"], values["certify"], attack=values["attack"], data=data)
+            plugins = find_plugins(options.plugins if options else [], models_of(grid, values["train"]))
+            manifest = expand(
+                grid,
+                values["train"],
+                values["certify"],
+                attack=values["attack"],
+                data=options.data if options else {},
+                plugins=plugins,
+                results=Path(options.results if options else "results"),
+            )
         except ConfigError as error:
             problems += error.problems
     cluster, slurm = _parse_cluster(problems, values["cluster"], manifest)
@@ -280,7 +292,8 @@ def parse_launch(values: Mapping[str, Any]) -> LaunchConfig:
         slurm=slurm,
         results=Path(options.results),
         data=options.data,
-        sources=checkpoint_files(grid.blocks, values["train"]) if grid else {},
+        plugins=plugins.contents,
+        sources=checkpoint_files(models_of(grid, values["train"]), Path(options.results)) if grid else {},
         dry_run=options.dry_run,
         wait=options.wait,
         retry=options.retry,

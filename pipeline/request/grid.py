@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -16,10 +17,13 @@ from jobs.specs.runs import GridName, Manifest, Place, Run
 from jobs.specs.train import TrainSpec
 from jobs.validation import STRICT, collect, unknown_choice
 from pipeline.request.axes import expand_attacks, image_indices, product_of
-from pipeline.request.checkpoints import sha256_of
+from pipeline.request.checkpoints import FILE_AXES, sha256_of, weights_file
 from pipeline.request.lengths import task_problems, train_problems
+from pipeline.request.plugins import Plugins, is_plugin_axis
 
-_AXES = [*(field.name for field in fields(TrainSpec) if field.name != "checkpoint_sha256"), "sigma_cert", "checkpoint"]
+_AXES = [*(field.name for field in fields(TrainSpec) if field.name != "checkpoint_sha256"), "sigma_cert"]
+_AXES += FILE_AXES
+"""Beside them plug-ins and their options: objective, objective.NAME."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -28,9 +32,9 @@ class GridConfig:
 
     Attributes:
         name: Names the folder of its results.
-        blocks: Each a mapping from TrainSpec field (or sigma_cert, or checkpoint: the path of a
-            published checkpoint) to a value or a list of values; stands for the product of its
-            lists.
+        blocks: Each a mapping from TrainSpec field (or sigma_cert, or weights: a file's path, or
+            run:TRAIN_KEY; checkpoint is its older name) to a value or a list of values; stands for the product of its
+            lists. Plug-ins are ``module:name``, their options axes such as objective.weight.
         exclude: Mappings; a model that agrees with all values of one of them is left out.
     """
 
@@ -46,6 +50,8 @@ def expand(
     *,
     attack: Mapping[str, Any] | None = None,
     data: Mapping[str, str | None] | None = None,
+    plugins: Plugins | None = None,
+    results: Path = Path(),
 ) -> Manifest:
     """All runs of a grid, in the order of its file, each once.
 
@@ -56,6 +62,8 @@ def expand(
         attack: Fields of AttackSpec but for the train key, each a value or a list of values that
             stands for several attacks, and ``indices``; nothing in it for no attacks.
         data: Folders of datasets; a tree of images may say how many images there are.
+        plugins: Those that ``models_of`` names.
+        results: Where the finished runs are whose weights a block may name.
 
     Raises:
         ConfigError: With the problems of all blocks: unknown axes, empty products, values out of
@@ -76,7 +84,7 @@ def expand(
                 continue
             kept += 1
             try:
-                run = _run(point, train, certify, data or {})
+                run = _run(point, train, certify, data or {}, plugins or Plugins(), results)
             except ConfigError as error:
                 problems += error.problems
                 continue
@@ -96,6 +104,13 @@ def expand(
     return Manifest(grid=grid.name, runs=(*runs.values(), *attacks))
 
 
+def models_of(grid: GridConfig, train: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The values of every model of a grid, whether they can be trained or not."""
+    for block in grid.blocks:
+        for point in _points(block, "")[0]:
+            yield {**train, **point}
+
+
 def _points(block: Mapping[str, Any], where: str) -> tuple[list[dict[str, Any]], list[str]]:
     """The product of a block's axes, and what is wrong with the axes."""
     problems = _unknown_axes(block, where)
@@ -109,7 +124,11 @@ def _points(block: Mapping[str, Any], where: str) -> tuple[list[dict[str, Any]],
 
 
 def _unknown_axes(mapping: Mapping[str, Any], where: str) -> list[str]:
-    return [f"{where}: {unknown_choice('axis', axis, _AXES)}" for axis in mapping if axis not in _AXES]
+    return [
+        f"{where}: {unknown_choice('axis', axis, _AXES)}"
+        for axis in mapping
+        if axis not in _AXES and not is_plugin_axis(axis)
+    ]
 
 
 def _agrees(base: Mapping[str, Any], point: Mapping[str, Any], rule: Mapping[str, Any]) -> bool:
@@ -122,6 +141,8 @@ def _run(
     base_train: Mapping[str, Any],
     base_certify: Mapping[str, Any],
     data: Mapping[str, str | None],
+    plugins: Plugins,
+    results: Path,
 ) -> Run:
     values, certify_values = {**base_train, **point}, dict(base_certify)
     index_values = certify_values.pop("indices", None)
@@ -135,12 +156,16 @@ def _run(
         for group, given, key in (("train", values, "checkpoint_sha256"), ("certify", certify_values, "train_key"))
         if key in given
     ]
-    checkpoint = values.pop("checkpoint", None)
+    checkpoint = None
     try:
+        checkpoint = weights_file(values, results)
+        values = plugins.resolved(
+            {axis: value for axis, value in values.items() if axis not in ("checkpoint", "weights")}
+        )
         values["checkpoint_sha256"] = sha256_of(checkpoint)
     except ConfigError as error:
         problems += error.problems
-    if checkpoint is not None:
+    if checkpoint is not None and values.get("init", "take") == "take":
         problems += [
             f"train.{name}: say how {checkpoint} was trained, which no checkpoint file shows; write train.{name}=VALUE"
             for name in ("method", "sigma")

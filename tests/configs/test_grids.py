@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.composition import CONFIG_DIR, compose_config, options_of
+from configs.composition import compose_config
+from configs.files import CONFIG_DIR, options_of
 from jobs.specs.runs import Manifest
 from pipeline.launch import launch
 from pipeline.request.config import parse_launch

@@ -15,7 +15,7 @@ from jobs.errors import TrainingDivergedError
 from jobs.files.store import Store
 from jobs.networks import checkpoint
 from jobs.networks.classifier import Classifier, build_classifier
-from jobs.training import steps
+from jobs.training import builtin
 from jobs.training.distributed import Group
 from jobs.training.feeding import Share, epoch_batches, make_loader
 from jobs.training.steps import Stepper
@@ -150,8 +150,9 @@ def test_training_is_sgd_as_written_on_paper(tmp_path: Path) -> None:
     velocities = [torch.zeros_like(weight) for weight in classifier.parameters()]
     first_labels = []
     for learning_rate, epoch in zip([0.02, 0.02, 0.002], range(3), strict=True):
-        generator = train._randomness(spec.seed, epoch, Group(), torch.device("cpu")).shared
-        for step, (_, inputs, labels) in enumerate(epoch_batches(loader, spec.batch_size, generator, Share())):
+        generator = train._epoch(spec, epoch, Group(), torch.device("cpu")).shared
+        for step, images in enumerate(epoch_batches(loader, spec.batch_size, generator, Share())):
+            inputs, labels = images.inputs_BCHW, images.labels_B
             if step == 0:
                 first_labels.append(labels.tolist())
             noise = spec.sigma * torch.randn((len(inputs), 1, *inputs.shape[1:]), generator=generator)[:, 0]
@@ -171,7 +172,7 @@ def test_training_is_sgd_as_written_on_paper(tmp_path: Path) -> None:
 def test_attack_and_training_step_see_the_same_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     attacked: list[tuple[torch.Tensor, torch.Tensor]] = []
     trained_on: list[torch.Tensor] = []
-    attack, forward = steps.smoothadv_pgd, Classifier.forward
+    attack, forward = builtin.smoothadv_pgd, Classifier.forward
 
     def watch_attack(classifier: Any, inputs: Any, labels: Any, noise: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         # The attack sees frozen statistics, and parameters that take no gradient.
@@ -186,7 +187,7 @@ def test_attack_and_training_step_see_the_same_noise(tmp_path: Path, monkeypatch
             trained_on.append(inputs.detach())
         return forward(self, inputs)
 
-    monkeypatch.setattr(steps, "smoothadv_pgd", watch_attack)
+    monkeypatch.setattr(builtin, "smoothadv_pgd", watch_attack)
     monkeypatch.setattr(Classifier, "forward", watch_forward)
     train_here(Store(tmp_path), retrained(RUN, epochs=2))
     assert len(attacked) == len(trained_on) == 2 * 21

@@ -21,7 +21,7 @@ from jobs.networks.folding import FoldedClassifier
 from jobs.specs.train import TrainSpec
 from jobs.specs.units import Resources, TrainUnit
 from jobs.training.steps import Stepper
-from tests.jobs.training.test_steps import _batch, _random, _spec, _stepper
+from tests.jobs.training.test_steps import _batch, _epoch, _images, _spec, _stepper
 from tests.jobs.units import PGD_RUN, on_model
 
 pytestmark = [
@@ -42,9 +42,9 @@ def _fresh_compiler() -> Iterator[None]:
 
 def losses(stepper: Stepper, *, num_steps: int = 6) -> list[float]:
     """Of steps on one batch; none but the first may compile anything."""
-    random, (inputs, labels), found = _random(), _batch(), list[float]()
+    epoch, images, found = _epoch(stepper.spec), _images(*_batch()), list[float]()
     for _ in range(num_steps):
-        (sums,) = stepper.steps(len(labels), inputs, labels, stepper.spec.epsilon, random)
+        (sums,) = stepper.steps(images, epoch)
         found.append(float(sums[0] / sums[2]))
         torch.compiler.set_stance("fail_on_recompile")
     torch.compiler.set_stance("default")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 from benchmarks.sweep import ChannelsFirst
 from jobs.datasets import dataset_info
@@ -184,3 +185,57 @@ def test_lower_precision_is_near(precision: str, tolerance: float) -> None:
 def test_tf32_needs_a_gpu() -> None:
     with pytest.raises(ConfigError, match=r"certify.precision: tf32 needs a GPU, this is a cpu"):
         for_inference(lived_in("digits_cnn", "digits"), "tf32", CPU)
+
+
+class AsksForTraining(nn.Module):
+    """A network of which an evaluation is another course than a training, in three ways."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.first, self.last = nn.Conv2d(1, 8, 3, padding=1), nn.Linear(8 * 64, 10)
+        self.depth = StochasticDepth(0.5, "row")
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        hidden: torch.Tensor = self.first(inputs)
+        if self.way == "functional dropout":
+            hidden = nn.functional.dropout(hidden, 0.5, self.training)
+        elif self.way == "stochastic depth":
+            hidden = inputs + self.depth(hidden)
+        elif self.training:
+            hidden = 2 * hidden
+        logits: torch.Tensor = self.last(hidden.relu().flatten(1))
+        return logits
+
+
+@pytest.mark.parametrize("way", ["functional dropout", "stochastic depth", "if self.training"])
+def test_a_copy_made_in_training_is_the_network_in_evaluation(way: str) -> None:
+    torch.manual_seed(0)
+    classifier = Classifier(Normalize((0.5,), (0.5,)), AsksForTraining(way)).train()
+    folded, inputs = FoldedClassifier(classifier), torch.rand(16, 1, 8, 8)
+    found = [folded(inputs) for _ in range(2)]
+    assert classifier.training
+    assert torch.equal(found[0], found[1])
+    torch.testing.assert_close(found[0], classifier.eval()(inputs), rtol=1e-5, atol=1e-5)
+
+
+class WithConstant(nn.Module):
+    """A network that makes a tensor on its way, which tracing keeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(64, 10)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.last(inputs.flatten(1) * torch.arange(64.0))
+        return logits
+
+
+def test_constants_of_a_network_stay_when_its_weights_are_taken_over() -> None:
+    classifier = Classifier(Normalize((0.5,), (0.5,)), WithConstant())
+    folded, inputs = FoldedClassifier(classifier), torch.rand(4, 1, 8, 8)
+    with torch.no_grad():
+        for parameter in classifier.parameters():
+            parameter.mul_(2.0)
+    folded.refresh()
+    torch.testing.assert_close(folded(inputs), classifier.eval()(inputs))

@@ -29,7 +29,7 @@ from jobs.processes import interrupt, worker
 from jobs.rank import rank
 from jobs.specs.train import TrainSpec
 from jobs.specs.units import Resources, TrainUnit
-from jobs.train import _randomness
+from jobs.train import _epoch
 from jobs.training.distributed import Group, _joined, run_in_processes
 from jobs.training.feeding import Share, epoch_batches, make_loader
 from tests.trees import make_tree
@@ -118,9 +118,10 @@ def test_batch_normalisation_sees_each_process_share(tmp_path: Path, resources: 
     torch.manual_seed(spec.seed)
     info = dataset_info(spec.dataset)
     classifier = build_classifier(spec.architecture, info).train()
-    random = _randomness(spec.seed, 0, Group(), torch.device("cpu"))
+    random = _epoch(spec, 0, Group(), torch.device("cpu"))
     loader = make_loader(load_images(spec.dataset, "train", resources.data), info.augmentation, torch.device("cpu"))
-    ((_, inputs, labels),) = epoch_batches(loader, spec.batch_size, random.shared, Share())
+    (images,) = epoch_batches(loader, spec.batch_size, random.shared, Share())
+    inputs, labels = images.inputs_BCHW, images.labels_B
     noisy = inputs + spec.sigma * torch.randn(inputs.shape, generator=random.shared)
     replicas = [classifier, copy.deepcopy(classifier)]
     halves = [slice(0, 20), slice(20, 40)]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,6 @@ import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 from torchvision.transforms import RandomResizedCrop
 
 from jobs.datasets import ArrayImages, imagenet, load_images
@@ -17,6 +17,7 @@ from jobs.errors import DataError
 from jobs.training.feeding import (
     PADDING,
     DiskLoader,
+    ImageBatch,
     Loader,
     MemoryLoader,
     Share,
@@ -68,23 +69,28 @@ def _images(num_images: int = 23) -> ArrayImages:
     return ArrayImages(levels=levels, labels=np.arange(num_images))
 
 
-def _epoch(loader: Loader, share: Share, seed: int = 5) -> list[tuple[int, Tensor, Tensor]]:
+def _epoch(loader: Loader, share: Share, seed: int = 5) -> list[ImageBatch]:
     return list(epoch_batches(loader, 10, torch.Generator().manual_seed(seed), share))
+
+
+def _assert_make_up(batch: ImageBatch, shares: Sequence[ImageBatch]) -> None:
+    for name in ("inputs_BCHW", "labels_B", "indices_B"):
+        assert torch.equal(torch.cat([getattr(share, name) for share in shares]), getattr(batch, name))
 
 
 def test_an_epoch_has_every_image_once_in_another_order_each_time() -> None:
     loader = MemoryLoader(_images(), "crop_flip", CPU)
     epochs = [_epoch(loader, Share(), seed) for seed in (1, 2)]
-    orders = [torch.cat([labels for _, _, labels in epoch]).tolist() for epoch in epochs]
-    assert [num_images for num_images, _, _ in epochs[0]] == [10, 10, 3]
+    orders = [torch.cat([batch.labels_B for batch in epoch]).tolist() for epoch in epochs]
+    assert [batch.num_images for batch in epochs[0]] == [10, 10, 3]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(23))
     assert orders[0] != orders[1]
 
 
 def test_without_augmentation_images_are_themselves() -> None:
     images = _images()
-    for _, inputs, labels in _epoch(MemoryLoader(images, "none", CPU), Share()):
-        assert torch.equal(inputs, torch.from_numpy(images.inputs)[labels])
+    for batch in _epoch(MemoryLoader(images, "none", CPU), Share()):
+        assert torch.equal(batch.inputs_BCHW, torch.from_numpy(images.inputs)[batch.indices_B])
 
 
 @pytest.mark.parametrize("num_processes", [2, 3])
@@ -92,15 +98,14 @@ def test_shares_make_up_the_batch_of_one_process(num_processes: int) -> None:
     loader = MemoryLoader(_images(), "crop_flip", CPU)
     whole = _epoch(loader, Share())
     parts = [_epoch(loader, Share(rank=rank, num_processes=num_processes)) for rank in range(num_processes)]
-    for batch_nr, (num_images, inputs, labels) in enumerate(whole):
-        assert all(part[batch_nr][0] == num_images for part in parts)
-        assert torch.equal(torch.cat([part[batch_nr][1] for part in parts]), inputs)
-        assert torch.equal(torch.cat([part[batch_nr][2] for part in parts]), labels)
+    for batch, shares in zip(whole, zip(*parts, strict=True), strict=True):
+        assert all(share.num_images == batch.num_images for share in shares)
+        _assert_make_up(batch, shares)
 
 
 def test_a_rest_with_fewer_images_than_processes_is_left_out() -> None:
     loader = MemoryLoader(_images(21), "none", CPU)
-    assert [num_images for num_images, _, _ in _epoch(loader, Share(rank=1, num_processes=2))] == [10, 10]
+    assert [batch.num_images for batch in _epoch(loader, Share(rank=1, num_processes=2))] == [10, 10]
     assert Share(rank=0, num_processes=4).sizes(10) == [3, 3, 2, 2]
 
 
@@ -117,11 +122,11 @@ def test_images_from_disk_are_each_a_function_of_seed_and_index(photographs: Tre
     for num_threads in (1, 4):
         loader = DiskLoader(photographs, CPU, num_threads=num_threads)
         epochs.append(_epoch(loader, Share()))
-        seen = torch.cat([labels for _, _, labels in epochs[-1]])
+        seen = torch.cat([batch.labels_B for batch in epochs[-1]])
         assert torch.bincount(seen).tolist() == [4, 4, 4]
     for ours, theirs in zip(*epochs, strict=True):
-        assert torch.equal(ours[1], theirs[1])
-        assert torch.equal(ours[2], theirs[2])
+        assert torch.equal(ours.inputs_BCHW, theirs.inputs_BCHW)
+        assert torch.equal(ours.labels_B, theirs.labels_B)
     assert not np.array_equal(random_resized(photographs, 0, 1), random_resized(photographs, 0, 2))
 
 
@@ -140,15 +145,14 @@ def test_images_from_disk_are_mirrored_at_random(tmp_path: Path) -> None:
 def test_shares_from_disk_make_up_the_batch_of_one_process(photographs: TreeImages) -> None:
     whole = _epoch(DiskLoader(photographs, CPU), Share())
     parts = [_epoch(DiskLoader(photographs, CPU), Share(rank=rank, num_processes=2)) for rank in range(2)]
-    for batch_nr, (_, inputs, labels) in enumerate(whole):
-        assert torch.equal(torch.cat([part[batch_nr][1] for part in parts]), inputs)
-        assert torch.equal(torch.cat([part[batch_nr][2] for part in parts]), labels)
+    for batch, shares in zip(whole, zip(*parts, strict=True), strict=True):
+        _assert_make_up(batch, shares)
 
 
 def test_batches_from_disk_never_wait_for_the_device(photographs: TreeImages) -> None:
     batches = epoch_batches(DiskLoader(photographs, META), 5, torch.Generator().manual_seed(1), Share())
     with NoBlockingCopies():  # type: ignore[no-untyped-call]
-        devices = [(inputs_BCHW.device, labels_B.device) for _, inputs_BCHW, labels_B in batches]
+        devices = [(batch.inputs_BCHW.device, batch.labels_B.device) for batch in batches]
     assert devices == [(META, META)] * 3
 
 

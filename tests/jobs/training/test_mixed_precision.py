@@ -20,7 +20,7 @@ from jobs.specs.runs import Run
 from jobs.specs.train import TrainSpec, train_fields
 from jobs.training.steps import Stepper
 from tests.jobs.test_train import KEY, RUN, Killed, _assert_same_bits, _die_after, _weights
-from tests.jobs.training.test_steps import METHODS, Watch, _batch, _random, _spec, _stepper
+from tests.jobs.training.test_steps import METHODS, Watch, _batch, _epoch, _images, _spec, _stepper
 from tests.jobs.units import on_model, retrained, train_here
 
 MIXED_RUN = retrained(RUN, precision="bfloat16")
@@ -28,9 +28,9 @@ MIXED_KEY = MIXED_RUN.train.key
 
 
 def losses(stepper: Stepper, num_steps: int = 10) -> Iterator[float]:
-    random, (inputs, labels) = _random(), _batch()
+    epoch, images = _epoch(stepper.spec), _images(*_batch())
     for _ in range(num_steps):
-        (sums,) = stepper.steps(len(labels), inputs, labels, stepper.spec.epsilon, random)
+        (sums,) = stepper.steps(images, epoch)
         yield float(sums[0] / sums[2])
 
 
@@ -47,9 +47,9 @@ def convolution_types(module: nn.Module) -> set[torch.dtype]:
 def test_the_network_alone_is_in_bfloat16(change: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     spec, watch = _spec(**change, precision="bfloat16"), Watch(monkeypatch)
     stepper = _stepper(spec)
-    trained, attacked = convolution_types(stepper.classifier), convolution_types(stepper.attacked)
+    trained, attacked = convolution_types(stepper.classifier), convolution_types(stepper.networks.attacked)
     inputs, labels = _batch()
-    (sums,) = stepper.steps(len(labels), inputs, labels, spec.epsilon, _random())
+    (sums,) = stepper.steps(_images(inputs, labels), _epoch(spec))
     assert trained == {torch.bfloat16}
     assert attacked == (set() if spec.method == "gaussian" else {torch.bfloat16})
     assert sums.dtype == watch.rows[0].dtype == torch.float32

@@ -13,10 +13,11 @@ from jobs.datasets import dataset_info, load_images
 from jobs.errors import ConfigError
 from jobs.networks.classifier import Classifier, build_classifier
 from jobs.specs.train import TrainSpec
-from jobs.training import steps
+from jobs.training import builtin
 from jobs.training.distributed import Group
+from jobs.training.feeding import ImageBatch
 from jobs.training.schedules import epsilon_at
-from jobs.training.steps import Randomness, Stepper
+from jobs.training.steps import Epoch, Stepper
 from jobs.validation import build
 from smoothing.gradients import GradientEstimator, PlugInEstimator, SteinEstimator
 
@@ -62,13 +63,19 @@ def _stepper(spec: TrainSpec, group: Group | None = None) -> Stepper:
     return Stepper(spec=spec, classifier=classifier, replica=classifier, optimizer=optimizer, group=group or Group())
 
 
-def _random() -> Randomness:
-    return Randomness(shared=torch.Generator().manual_seed(1), own=torch.Generator().manual_seed(2))
+def _epoch(spec: TrainSpec) -> Epoch:
+    return Epoch(
+        number=0, epsilon=spec.epsilon, shared=torch.Generator().manual_seed(1), own=torch.Generator().manual_seed(2)
+    )
 
 
 def _batch(num_images: int = 12) -> tuple[Tensor, Tensor]:
     images = load_images("digits", "train")
     return torch.from_numpy(images.inputs[:num_images]), torch.from_numpy(images.labels[:num_images])
+
+
+def _images(inputs: Tensor, labels: Tensor) -> ImageBatch:
+    return ImageBatch(num_images=len(labels), inputs_BCHW=inputs, labels_B=labels, indices_B=torch.arange(len(labels)))
 
 
 class Watch:
@@ -87,7 +94,7 @@ class Watch:
 
         monkeypatch.setattr(Classifier, "forward", watched)
         for name in ("smoothadv_pgd", "smoothadv_ddn"):
-            monkeypatch.setattr(steps, name, self._watched(getattr(steps, name)))
+            monkeypatch.setattr(builtin, name, self._watched(getattr(builtin, name)))
 
     def _watched(self, attack: Any) -> Any:
         def watched(classifier: Any, inputs: Tensor, labels: Tensor, noise: Tensor, **settings: Any) -> Tensor:
@@ -105,7 +112,7 @@ def test_every_method_takes_one_step_on_all_draws(change: dict[str, Any], monkey
     stepper = _stepper(spec)
     before = [parameter.detach().clone() for parameter in stepper.classifier.parameters()]
     inputs, labels = _batch()
-    (sums,) = stepper.steps(12, inputs, labels, spec.epsilon, _random())
+    (sums,) = stepper.steps(_images(inputs, labels), _epoch(spec))
     assert sums[2] == 12 * spec.m_train == len(watch.rows[0])
     assert len(watch.rows) == 1
     assert any(not torch.equal(old, new) for old, new in zip(before, stepper.classifier.parameters(), strict=True))
@@ -131,7 +138,7 @@ def test_sub_batches_take_a_step_for_each_part_of_the_batch(monkeypatch: pytest.
     spec = _spec(method="smoothadv", attack="pgd", m_train=3, multi_noise="sub_batches", batch_size=14)
     watch, stepper = Watch(monkeypatch), _stepper(spec)
     inputs, labels = _batch(14)
-    all_sums = list(stepper.steps(14, inputs, labels, spec.epsilon, _random()))
+    all_sums = list(stepper.steps(_images(inputs, labels), _epoch(spec)))
     assert [sums[2].item() for sums in all_sums] == [12, 12, 12]  # 4 images, 3 draws each; 2 are left out
     assert len(watch.rows) == len(watch.attacks) == 3
     for part_nr, (found, _) in enumerate(watch.attacks):
@@ -163,7 +170,7 @@ def test_estimators_follow_the_spec(
     change: dict[str, Any], expected: GradientEstimator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec, watch = _spec(method="smoothadv", **change), Watch(monkeypatch)
-    list(_stepper(spec).steps(12, *_batch(), spec.epsilon, _random()))
+    list(_stepper(spec).steps(_images(*_batch()), _epoch(spec)))
     assert watch.estimators == [expected]
 
 

@@ -14,7 +14,8 @@ from jobs.datasets import dataset_info
 from jobs.networks.classifier import build_classifier
 from jobs.networks.folding import FoldedClassifier
 from jobs.training.distributed import Group
-from jobs.training.steps import Randomness, Stepper
+from jobs.training.feeding import ImageBatch
+from jobs.training.steps import Epoch, Stepper
 from smoothing.counts import VoteCounter, draws_between
 from smoothing.distributions import ExactGridNoise, GaussianNoise, NoiseDistribution
 from smoothing.noise import NoiseStream
@@ -40,11 +41,12 @@ def test_a_training_step_never_waits(change: dict[str, Any], precision: str) -> 
     classifier = build_classifier(spec.architecture, dataset_info(spec.dataset)).to(META)
     optimizer = torch.optim.SGD(classifier.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
     stepper = Stepper(spec=spec, classifier=classifier, replica=classifier, optimizer=optimizer, group=Group())
-    random = Randomness(shared=torch.Generator(), own=torch.Generator())
+    epoch = Epoch(number=0, epsilon=spec.epsilon, shared=torch.Generator(), own=torch.Generator())
     inputs, labels = torch.zeros(12, *SHAPE, device=META), torch.zeros(12, dtype=torch.int64, device=META)
+    images = ImageBatch(num_images=12, inputs_BCHW=inputs, labels_B=labels, indices_B=labels)
     with _no_blocking_copies():
         for _ in range(2):
-            (sums,) = stepper.steps(12, inputs, labels, spec.epsilon, random)
+            (sums,) = stepper.steps(images, epoch)
     assert sums.device == META
 
 

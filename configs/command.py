@@ -1,0 +1,78 @@
+"""smoothadv COMMAND ...: every command of this package by its name, whatever folder it is called in.
+
+``smoothadv launch grid=digits`` is ``python -m pipeline.launch grid=digits``, but that the current folder is
+not searched for modules: a folder ``jobs`` in it does not stand in front of ours.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+
+from configs.entry import EXIT_CONFIG
+from configs.files import CONFIG_DIR, groups_of, lines_of, options_of
+from jobs.validation import unknown_choice
+
+_SHELLS = ("bash", "zsh")
+
+
+def commands() -> dict[str, str]:
+    """The module of each command: those that the primary configurations say, and ``prepare``."""
+    found = {path.stem.replace("_", "-"): lines_of(path.stem)[0].split()[3] for path in CONFIG_DIR.glob("*.yaml")}
+    return dict(sorted({**found, "prepare": "jobs.prepare"}.items()))
+
+
+def main() -> None:
+    """Run the command that ``sys.argv`` names; exits the process."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help"):
+        print(_help())
+        sys.exit(0)
+    if name == "completion":
+        shell = sys.argv[2] if len(sys.argv) > 2 else ""
+        if shell in _SHELLS:
+            print(completion(shell))
+            sys.exit(0)
+        print(f"error: write smoothadv completion bash, or zsh (got {shell!r})", file=sys.stderr)
+        sys.exit(EXIT_CONFIG)
+    if name not in commands():
+        print(f"error: {unknown_choice('command', name, [*commands(), 'completion'])}", file=sys.stderr)
+        sys.exit(EXIT_CONFIG)
+    sys.argv = [f"smoothadv {name}", *sys.argv[2:]]
+    runpy.run_module(commands()[name], run_name="__main__", alter_sys=True)
+
+
+def completion(shell: str) -> str:
+    """Shell code that completes commands, and of each its groups' options; to be read by ``eval``."""
+    words = {command: _words(module) for command, module in commands().items()}
+    cases = "\n".join(f'    {command}) words="{" ".join(own)}" ;;' for command, own in words.items())
+    prefix = "autoload -U +X bashcompinit && bashcompinit\n" if shell == "zsh" else ""
+    return f"""{prefix}_smoothadv() {{
+  local words
+  case "${{COMP_WORDS[1]}}" in
+{cases}
+  esac
+  [ "$COMP_CWORD" -le 1 ] && words="{" ".join([*words, "completion"])}"
+  local line="${{COMP_LINE:0:$COMP_POINT}}"; local word="${{line##* }}"
+  COMPREPLY=($(compgen -W "$words" -- "$word"))
+  # Readline takes the part after "=" for a word of its own.
+  [[ "$COMP_WORDBREAKS" == *"="* && "$word" == *=* ]] && COMPREPLY=("${{COMPREPLY[@]#${{word%=*}}=}}")
+}}
+complete -o default -F _smoothadv smoothadv"""
+
+
+def _words(module: str) -> list[str]:
+    name = module.rpartition(".")[2]
+    if not (CONFIG_DIR / f"{name}.yaml").exists():
+        return []
+    return [f"{group}={option}" for group in groups_of(name) for option in options_of(group)]
+
+
+def _help() -> str:
+    lines = ["smoothadv COMMAND [key=value ...]", "", "Commands (smoothadv COMMAND --help explains one):"]
+    lines += [f"  {name:12} python -m {module}" for name, module in commands().items()]
+    return "\n".join([*lines, "", 'Completion in your shell: eval "$(smoothadv completion bash)", or zsh.'])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""What a user's own folder adds to a command line: files by their path, a folder of options, models by reference."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from configs.files import options_of
+from jobs.errors import ConfigError
+
+
+@contextlib.contextmanager
+def own_files(
+    overrides: Sequence[str], groups: Mapping[str, bool], config_dir: Path | None
+) -> Iterator[tuple[list[str], list[Path]]]:
+    """The command line in names, and the folders in which Hydra finds what they name.
+
+    ``grid=PATH/mine.yaml`` is the option ``mine`` of a folder that is there while this lasts;
+    ``model=package.module:function`` the architecture of that name.
+
+    Args:
+        overrides: As on the command line.
+        groups: The primary configuration's.
+        config_dir: Of ``--config-dir``.
+
+    Raises:
+        ConfigError: With all files and folders that are not there.
+    """
+    problems = list(_folder_problems(config_dir, groups))
+    with tempfile.TemporaryDirectory(prefix="smoothadv-") as name:
+        named = []
+        for text in overrides:
+            group, _, value = text.partition("=")
+            if group in groups and value.endswith((".yaml", ".yml")):
+                path = Path(value).expanduser()
+                problems += [] if path.is_file() else [f"{text}: there is no such file"]
+                folder = Path(name) / group
+                folder.mkdir(exist_ok=True)
+                (folder / f"own-{path.stem}.yaml").symlink_to(path.resolve())
+                named.append(f"{group}=own-{path.stem}")
+            elif group == "model" and ":" in value and group in groups:
+                named.append(f"train.architecture='{value}'")
+            else:
+                named.append(text)
+        if problems:
+            raise ConfigError(problems)
+        yield named, [folder for folder in (Path(name), config_dir) if folder is not None and any(folder.iterdir())]
+
+
+def _folder_problems(config_dir: Path | None, groups: Mapping[str, bool]) -> Iterator[str]:
+    if config_dir is None:
+        return
+    if not config_dir.is_dir():
+        yield f"--config-dir: {config_dir} is not a folder"
+    for group in groups:
+        for path in (config_dir / group).glob("*.yaml"):
+            if path.stem in options_of(group):
+                yield f"--config-dir: there is a {group} called {path.stem} already; rename {path}"
+
+
+def all_options(group: str, folders: Sequence[Path]) -> list[str]:
+    """The options of a group here and in a user's folders, sorted."""
+    theirs = [path.stem for folder in folders for path in (folder / group).glob("*.yaml")]
+    return sorted({*options_of(group), *theirs})

@@ -1,0 +1,120 @@
+"""python -m jobs.plugins.describe FOLDER: the versions of plug-ins, and their options with all defaults.
+
+Run by the launch, which imports no plug-in itself: they import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from jobs.errors import ConfigError
+from jobs.plugins import isolated, loading
+from jobs.specs.keys import canonical_json
+from jobs.specs.plugin import Plugin
+from jobs.validation import STRICT, build, unknown_choice
+
+
+def main(folder: Path) -> None:
+    """Answer each [kind, name, options] with {version, options}, or with {problems}."""
+    loading.use(folder / "plugins")
+    isolated.answer(folder, [_answer(*request) for request in isolated.question(folder)])
+
+
+def _answer(kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        plugin = _model(name, options) if kind == "model" else _part(name, options)
+        _check_plain(plugin)
+    except ConfigError as error:
+        return {"problems": [f"{kind}: {problem}" for problem in error.problems]}
+    return {"version": plugin.version, "options": plugin.options}
+
+
+def _check_plain(plugin: Plugin) -> None:
+    try:
+        canonical_json(plugin.options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            [f"{plugin.name}: its options are part of a key, and must be numbers, texts or lists ({error})"]
+        ) from error
+
+
+def _part(name: str, options: Mapping[str, Any]) -> Plugin:
+    """An objective or a perturbation: a frozen dataclass that can be called."""
+    loaded = loading.load(name)
+    if not (inspect.isclass(loaded) and is_dataclass(loaded) and "__call__" in dir(loaded)):
+        raise ConfigError([f"{_place(name, loaded)}must be a frozen dataclass with a method __call__"])
+    if not loaded.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        raise ConfigError([f"{_place(name, loaded)}must be frozen: write @dataclass(frozen=True, kw_only=True)"])
+    checked = pydantic.dataclasses.dataclass(loaded, config=STRICT, frozen=True)
+    made: Any = build(checked, options, where=name)
+    return Plugin(name=name, version=loading.version_of(loaded), options=asdict(made))
+
+
+def _model(name: str, options: Mapping[str, Any]) -> Plugin:
+    """A function of the dataset's entry and of options; or a model of a library."""
+    library, _, model = name.partition(":")
+    if library == "timm":
+        _check_known(model, _timm_models())
+        return Plugin(name=name, options=dict(options))
+    if library == "torchvision":
+        from torchvision.models import list_models
+
+        _check_known(model, list_models())
+        return Plugin(name=name, options=dict(options))
+    loaded = loading.load(name)
+    if not callable(loaded):
+        raise ConfigError([f"{name}: must be a function build(info, **options) that returns a torch.nn.Module"])
+    problems = list(_signature_problems(name, loaded, options))
+    if problems:
+        raise ConfigError(problems)
+    parameters = list(inspect.signature(loaded).parameters.values())[1:]
+    defaults = {one.name: one.default for one in parameters if one.default is not one.empty}
+    return Plugin(name=name, version=loading.version_of(loaded), options={**defaults, **options})
+
+
+def _signature_problems(name: str, function: Any, options: Mapping[str, Any]) -> Iterator[str]:
+    parameters = list(inspect.signature(function).parameters.values())
+    if not parameters:
+        yield f"{_place(name, function)}must take the dataset's entry: build(info, **options)"
+    known = [one.name for one in parameters[1:] if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)]
+    takes_any = any(one.kind == one.VAR_KEYWORD for one in parameters)
+    for option in options if not takes_any else ():
+        if option not in known:
+            yield f"{_place(name, function)}{unknown_choice('option', option, known)}"
+    for one in parameters[1:]:
+        if one.name in known and one.default is one.empty and one.name not in options:
+            yield f"{_place(name, function)}option {one.name} has no default; write model.{one.name}"
+
+
+def _timm_models() -> list[str]:
+    try:
+        timm = importlib.import_module("timm")
+    except ImportError as error:
+        raise ConfigError(["timm is not installed in this environment; install it, or take another model"]) from error
+    names: list[str] = timm.list_models()
+    return names
+
+
+def _check_known(name: str, names: list[str]) -> None:
+    if name not in names:
+        raise ConfigError([unknown_choice("model", name, [], also_near=names).partition(";")[0]])
+
+
+def _place(name: str, loaded: Any) -> str:
+    """Where it is written, to begin a message."""
+    try:
+        return f"{name} ({Path(inspect.getfile(loaded)).name}:{inspect.getsourcelines(loaded)[1]}) "
+    except (OSError, TypeError):
+        return f"{name} "
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

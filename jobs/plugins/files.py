@@ -1,0 +1,111 @@
+"""The files of plug-ins: found where the user says, copied so that jobs run what was launched."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.machinery
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from jobs.errors import ConfigError
+from jobs.files.code import PACKAGES
+from jobs.validation import unknown_choice
+
+MAX_MB = 16
+"""Code is small; whatever is larger was not meant."""
+
+
+def read_plugins(entries: Sequence[str]) -> dict[str, bytes]:
+    """The content of all files of some plug-ins, by their path in a folder from which they are imported.
+
+    Args:
+        entries: Each a package or module by its name, as Python finds it from the current folder on; or
+            the path of a package's folder, of a module's file, or of a folder of packages and modules.
+
+    Raises:
+        ConfigError: With all problems: nothing there, a name that is taken, too much to be code.
+    """
+    problems, found = list[str](), dict[str, Path]()
+    for entry in entries:
+        try:
+            for name, path in _members(entry):
+                problems += _name_problems(name, path, found)
+                found[name] = path
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    contents: dict[str, bytes] = {}
+    for path in found.values():
+        for file in [path] if path.is_file() else _files(path):
+            contents[str(file.relative_to(path.parent))] = file.read_bytes()
+            if sum(map(len, contents.values())) > MAX_MB * 2**20:
+                raise ConfigError([f"plugins: {path} holds more than {MAX_MB} MB; name a package with code alone"])
+    return contents
+
+
+def sha256_of(root: Path, package: str) -> str:
+    """A hash of the files of one package or module among copied plug-ins."""
+    folder, digest = root / package, hashlib.sha256()
+    for file in _files(folder) if folder.is_dir() else [root / f"{package}.py"]:
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(root)}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+def packages_in(root: Path) -> list[str]:
+    """The packages and modules among copied plug-ins, sorted."""
+    return sorted(name for name, _ in _children(root))
+
+
+def _members(entry: str) -> Iterator[tuple[str, Path]]:
+    path = Path(entry).expanduser()
+    if path.is_dir() and not _is_package(path):
+        members = list(_children(path))
+        if not members:
+            raise ConfigError([f"plugins: {entry} holds neither a package (a folder with __init__.py) nor a module"])
+        yield from members
+    elif path.is_dir() or (path.is_file() and path.suffix == ".py"):
+        yield path.stem, path.resolve()
+    else:
+        spec = importlib.machinery.PathFinder.find_spec(entry, ["", *sys.path]) if entry.isidentifier() else None
+        if spec is None or spec.origin is None:
+            here = [name for name, _ in _children(Path())]
+            raise ConfigError(
+                [
+                    f"plugins: {unknown_choice('package or folder', entry, here)} here; "
+                    "write the path of a folder, or the name of a package that Python finds"
+                ]
+            )
+        origin = Path(spec.origin)
+        yield entry, origin.parent if origin.name == "__init__.py" else origin
+
+
+def _children(folder: Path) -> Iterator[tuple[str, Path]]:
+    for path in sorted(folder.resolve().iterdir()):
+        if path.stem.isidentifier() and (_is_package(path) or (path.is_file() and path.suffix == ".py")):
+            yield path.stem, path
+
+
+def _is_package(path: Path) -> bool:
+    return (path / "__init__.py").is_file()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not any(part == "__pycache__" or part.startswith(".") for part in path.parts[-8:])
+    )
+
+
+def _name_problems(name: str, path: Path, others: Mapping[str, Path]) -> Iterator[str]:
+    """A plug-in goes first on the path, and must not stand in front of something else that is called so."""
+    if others.get(name, path) != path:
+        yield f"plugins: {name} is both {others[name]} and {path}; rename one"
+    spec = importlib.machinery.PathFinder.find_spec(name, [place for place in sys.path if place])
+    origin = Path(spec.origin).resolve() if spec is not None and spec.origin else None
+    is_itself = origin is None or origin in (path, path / "__init__.py")
+    if name in PACKAGES or name in sys.stdlib_module_names or not is_itself:
+        yield f"plugins: {path} is called like {origin or 'a module of Python'}, which is imported here; rename it"

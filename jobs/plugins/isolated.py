@@ -1,0 +1,70 @@
+"""Questions about plug-ins, asked in a process of their own: they import torch, and may do anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.errors import ConfigError
+from jobs.files.code import write_files
+
+_LIMIT_S = 600
+_TAIL = 500
+
+
+def ask(module: str, contents: Mapping[str, bytes], question: Sequence[Any]) -> list[Any]:
+    """What a module answers to each part of a question.
+
+    Args:
+        module: Run as ``python -m MODULE FOLDER``; reads FOLDER/question.json, writes FOLDER/answer.json, and
+            finds the plug-ins' files in FOLDER/plugins.
+        contents: Their files.
+        question: Plain values.
+
+    Raises:
+        ConfigError: The process died, or did not end.
+    """
+    with tempfile.TemporaryDirectory(prefix="smoothadv-") as name:
+        folder = Path(name)
+        write_files(contents, folder / "plugins")
+        (folder / "question.json").write_text(json.dumps(list(question)), encoding="utf-8")
+        with (folder / "output").open("wb") as output:
+            try:
+                done = subprocess.run(
+                    [sys.executable, "-P", "-m", module, name],
+                    env=_environment(),
+                    stdout=output,
+                    stderr=output,
+                    timeout=_LIMIT_S,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired as error:
+                raise ConfigError([f"plugins: a check of them ran for more than {_LIMIT_S} s"]) from error
+        if done.returncode or not (folder / "answer.json").exists():
+            tail = (folder / "output").read_bytes()[-_TAIL:].decode(errors="replace").strip()
+            raise ConfigError([f"plugins: a check of them ended with exit code {done.returncode}: {tail}"])
+        answer: list[Any] = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
+        return answer
+
+
+def answer(folder: Path, results: Sequence[Any]) -> None:
+    """Write the answer that ``ask`` reads."""
+    (folder / "answer.json").write_text(json.dumps(list(results)), encoding="utf-8")
+
+
+def question(folder: Path) -> list[Any]:
+    """What ``ask`` was given."""
+    asked: list[Any] = json.loads((folder / "question.json").read_text(encoding="utf-8"))
+    return asked
+
+
+def _environment() -> dict[str, str]:
+    """In which our packages are ours, whatever is in the current folder."""
+    ours = str(Path(__file__).resolve().parents[2])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [ours, os.environ.get("PYTHONPATH")]))}

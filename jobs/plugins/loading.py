@@ -1,0 +1,131 @@
+"""Plug-ins, imported from the copy that was made when they were launched."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from jobs.errors import ConfigError
+from jobs.plugins.files import packages_in, sha256_of
+from jobs.specs.plugin import Plugin
+from jobs.specs.train import TrainSpec
+from jobs.validation import unknown_choice
+
+_root: Path | None = None
+
+
+def use(root: str | Path | None) -> None:
+    """Import plug-ins from a folder from now on; those of another folder are forgotten.
+
+    Raises:
+        ConfigError: The folder is not there.
+    """
+    global _root
+    new = None if root is None else Path(root)
+    if new == _root:
+        return
+    if new is not None and not new.is_dir():
+        raise ConfigError([f"plugins: {new} is gone, or not seen from this machine; launch again"])
+    if _root is not None:
+        sys.path.remove(str(_root))
+        for name in packages_in(_root) if _root.is_dir() else ():
+            for module in [module for module in sys.modules if module == name or module.startswith(f"{name}.")]:
+                del sys.modules[module]
+    if new is not None:
+        sys.path.insert(0, str(new))
+        importlib.invalidate_caches()
+    _root = new
+
+
+def load(name: str) -> Any:
+    """The class or function that a plug-in's name stands for.
+
+    Raises:
+        ConfigError: There is no such plug-in, or importing it fails; with file and line.
+    """
+    module_name, _, attribute = name.partition(":")
+    known = [] if _root is None else packages_in(_root)
+    if module_name.partition(".")[0] not in known:
+        problem = unknown_choice("plug-in", module_name.partition(".")[0], known)
+        raise ConfigError([f"{name}: {problem}; plugins=[...] names what may be imported"])
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and module_name.startswith(error.name):
+            raise ConfigError([f"{name}: there is no module {error.name!r} in it"]) from error
+        raise ConfigError([f"{name}: {described(error)}"]) from error
+    except Exception as error:  # a plug-in's code may raise anything
+        raise ConfigError([f"{name}: {described(error)}"]) from error
+    if not hasattr(module, attribute):
+        names = [public for public in vars(module) if not public.startswith("_")]
+        near = unknown_choice("name", attribute, [], also_near=names).partition(";")[0]
+        raise ConfigError([f"{name}: {module.__file__} has no such class or function: {near}"])
+    return getattr(module, attribute)
+
+
+def version_of(loaded: Any) -> int:
+    """The ``VERSION`` of a class or function, or of its module; 1 where neither has one."""
+    module = sys.modules.get(getattr(loaded, "__module__", ""))
+    return int(getattr(loaded, "VERSION", getattr(module, "VERSION", 1)))
+
+
+def make(plugin: Plugin) -> Any:
+    """The objective or perturbation that a plug-in stands for.
+
+    Raises:
+        ConfigError: It cannot be imported or made; with file and line.
+    """
+    loaded = load(plugin.name)
+    try:
+        return loaded(**plugin.options)
+    except Exception as error:  # as above
+        raise ConfigError([f"{plugin.name}: {described(error)}"]) from error
+
+
+def hashes(spec: TrainSpec) -> dict[str, str]:
+    """The hash of the files of every plug-in of a training, by package; what was imported, as it is now."""
+    packages = sorted({plugin.package for plugin in spec.plugins if plugin.is_own})
+    return {} if _root is None else {package: sha256_of(_root, package) for package in packages}
+
+
+def described(error: BaseException) -> str:
+    """An error with the last place of a plug-in's code that it came through: ``mylab/nets.py:12: ValueError: ...``."""
+    text = f"{type(error).__name__}: {error}"
+    place = _own_place(traceback.extract_tb(error.__traceback__))
+    if isinstance(error, SyntaxError) and error.filename and is_own(error.filename):
+        place = f"{_shown(error.filename)}:{error.lineno}"
+    return text if place is None else f"{place}: {text}"
+
+
+def place_here() -> str | None:
+    """The innermost line of a plug-in's code that is running now, as ``mylab/nets.py:12``."""
+    return _own_place(traceback.extract_stack())
+
+
+def place_of(made: object) -> str:
+    """Where an objective or a perturbation is written: ``mylab.nets:Build (mylab/nets.py:12)``."""
+    kind = type(made)
+    try:
+        file, line = inspect.getfile(kind), inspect.getsourcelines(kind.__call__)[1]
+    except (OSError, TypeError, AttributeError):
+        return kind.__qualname__
+    return f"{kind.__module__}:{kind.__qualname__} ({_shown(file) if is_own(file) else file}:{line})"
+
+
+def is_own(file: str) -> bool:
+    """Whether a file is a plug-in's."""
+    return _root is not None and Path(file).is_relative_to(_root)
+
+
+def _own_place(frames: traceback.StackSummary) -> str | None:
+    own = [frame for frame in frames if is_own(frame.filename)]
+    return f"{_shown(own[-1].filename)}:{own[-1].lineno}" if own else None
+
+
+def _shown(file: str) -> str:
+    assert _root is not None
+    return str(Path(file).relative_to(_root))

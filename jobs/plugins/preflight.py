@@ -1,0 +1,175 @@
+"""python -m jobs.plugins.preflight FOLDER: what trainings and certificates rely on, tried before a launch.
+
+A certificate holds for a function of one image. Statistics of a batch, randomness of the network's own or
+a branch for a device would make it hold for nothing, and no later check would see it. So the network is
+run here on made-up images, and the method takes two steps, twice, on the CPU.
+
+Shapes: R rows of a batch, C H W image, K classes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from jobs.datasets import dataset_info
+from jobs.errors import ConfigError
+from jobs.networks.classifier import Classifier, classifier_for
+from jobs.networks.folding import FoldedClassifier
+from jobs.plugins import isolated, loading
+from jobs.plugins.guards import guarded
+from jobs.plugins.recorder import Operation, course, course_on, first_apart
+from jobs.specs.train import TrainSpec, train_fields
+from jobs.training.distributed import Group
+from jobs.training.feeding import ImageBatch
+from jobs.training.steps import Epoch, Stepper
+from jobs.validation import build
+
+_NUM_ROWS, _NUM_ROWS_LARGE, _LARGE = 64, 8, 3 * 64 * 64
+_TOLERANCE = 1e-4  # of the largest logit: the CPU adds up batches of other sizes in another order
+_NUM_IMAGES = 4
+_RANDOM = "is random in evaluation mode: two calls differ; dropout takes training=self.training"
+_DEPENDENT = (
+    "makes the logits of an image depend on the other images of its batch (batch statistics in evaluation mode, or a "
+    "mean over the batch): that has no certificate"
+)
+
+
+def main(folder: Path) -> None:
+    """Answer the fields of some trainings with all that is wrong with their plug-ins."""
+    loading.use(folder / "plugins")
+    specs = [build(TrainSpec, fields, where="train") for fields in isolated.question(folder)]
+    with guarded():
+        # The steps of a network that cannot be used tell nothing more.
+        problems = _problems(specs, network_problem, _network) or _problems(specs, method_problem, _method)
+    isolated.answer(folder, list(dict.fromkeys(problems)))
+
+
+def network_problem(spec: TrainSpec) -> str | None:
+    """What is wrong with the network of a training as a base classifier; None where nothing is."""
+    torch.manual_seed(0)
+    classifier, info = classifier_for(spec).eval().requires_grad_(False), dataset_info(spec.dataset)
+    num_rows = _NUM_ROWS if torch.Size(info.image_shape).numel() <= _LARGE else _NUM_ROWS_LARGE
+    generator = torch.Generator().manual_seed(0)
+    noisy_RCHW = torch.rand((num_rows, *info.image_shape), generator=generator)
+    noisy_RCHW += 0.5 * torch.randn(noisy_RCHW.shape, generator=generator)
+    operations, logits_RK = course(classifier, noisy_RCHW), classifier(noisy_RCHW)
+    if not isinstance(logits_RK, Tensor) or tuple(logits_RK.shape) != (num_rows, info.num_classes):
+        got = tuple(logits_RK.shape) if isinstance(logits_RK, Tensor) else type(logits_RK).__name__
+        return f"{operations[-1].name} gives {got}, expected logits of {(num_rows, info.num_classes)}"
+    if not logits_RK.isfinite().all():
+        bad = [one.name for one in operations if one.output is not None and not one.output.isfinite().all()]
+        return f"{bad[0] if bad else ''} gives values that are not finite"
+    for other_RCHW, rows, problem in _other_batches(noisy_RCHW):
+        if not _are_close(classifier(other_RCHW), logits_RK[rows]):
+            others = course(classifier, other_RCHW)
+            return f"{first_apart(operations, others, _agreement(rows, num_rows, len(other_RCHW)))} {problem}"
+    if not _are_close(FoldedClassifier(classifier)(noisy_RCHW), logits_RK):
+        return "its operations, traced, do not compute what it computes: forward must depend on its input alone"
+    branch = _device_branch(classifier, noisy_RCHW)
+    return f"{branch} takes another course on a GPU than on a CPU" if branch else None
+
+
+def _other_batches(noisy_RCHW: Tensor) -> Iterator[tuple[Tensor, Tensor | slice, str]]:
+    """The same rows again, permuted, cut, and padded with others; which they are, and what it means if they differ."""
+    num_cut = len(noisy_RCHW) // 4
+    order_R = torch.randperm(len(noisy_RCHW), generator=torch.Generator().manual_seed(2))
+    yield noisy_RCHW, slice(None), _RANDOM
+    yield noisy_RCHW[order_R], order_R, _DEPENDENT
+    yield noisy_RCHW[:num_cut], slice(num_cut), _DEPENDENT
+    yield torch.cat([noisy_RCHW[:num_cut], torch.zeros_like(noisy_RCHW[num_cut:])]), slice(num_cut), _DEPENDENT
+
+
+def _agreement(rows: Tensor | slice, num_rows: int, num_others: int) -> Callable[[Operation, Operation], bool]:
+    def agree(one: Operation, other: Operation) -> bool:
+        ours, theirs = one.output, other.output
+        if ours is None or theirs is None or ours.shape[:1] != (num_rows,) or theirs.shape[:1] != (num_others,):
+            return True  # weights, say
+        return _are_close(theirs, ours[rows])
+
+    return agree
+
+
+def _are_close(others: Tensor, ones: Tensor) -> bool:
+    """Whether the first of ``others`` are ``ones``."""
+    difference = (others[: len(ones)].double() - ones.double()).abs()
+    return bool((difference <= _TOLERANCE * (1e-6 + ones.double().abs().max())).all())
+
+
+def _device_branch(classifier: Classifier, noisy_RCHW: Tensor) -> str | None:
+    try:
+        on_cpu, on_gpu = (course_on(device, classifier, noisy_RCHW) for device in ("cpu", "cuda"))
+    except Exception:  # a course that depends on values cannot be followed without any
+        return None
+    return first_apart(on_cpu, on_gpu, lambda one, other: one.settings == other.settings)
+
+
+def method_problem(spec: TrainSpec) -> str | None:
+    """What is wrong with two steps of a training; None where nothing is."""
+    first, second = (_two_steps(spec) for _ in range(2))
+    if any(not torch.isfinite(value).all() for value in first):
+        return "loss or weights are not finite after two steps on made-up images"
+    if any(not torch.equal(one, other) for one, other in zip(first, second, strict=True)):
+        return (
+            "the same two steps gave other weights the second time: draw whatever is random from the generator that "
+            "is handed over, and keep nothing from step to step"
+        )
+    return None
+
+
+def _two_steps(spec: TrainSpec) -> list[Tensor]:
+    """The losses of two steps, in the first and the last epoch, and the weights after them."""
+    torch.manual_seed(0)
+    spec, info = replace(spec, batch_size=_NUM_IMAGES, num_processes=1, multi_noise="paper"), dataset_info(spec.dataset)
+    classifier, generator = classifier_for(spec), torch.Generator().manual_seed(1)
+    images = ImageBatch(
+        num_images=_NUM_IMAGES,
+        inputs_BCHW=torch.rand((_NUM_IMAGES, *info.image_shape), generator=generator),
+        labels_B=torch.arange(_NUM_IMAGES) % info.num_classes,
+        indices_B=torch.arange(_NUM_IMAGES),
+    )
+    optimizer = torch.optim.SGD(classifier.parameters(), lr=spec.learning_rate)
+    stepper = Stepper(spec=spec, classifier=classifier, replica=classifier, optimizer=optimizer, group=Group())
+    found: list[Tensor] = []
+    for number in (0, spec.epochs - 1):
+        epoch = Epoch(number=number, epsilon=spec.epsilon, shared=generator, own=generator)
+        found += [sums[0] for sums in stepper.steps(images, epoch)]
+    return [*found, *(value.clone() for value in classifier.state_dict().values())]
+
+
+def _problems(
+    specs: Iterable[TrainSpec], check: Callable[[TrainSpec], str | None], what: Callable[[TrainSpec], object]
+) -> list[str]:
+    """What a check finds in trainings of which no two are the same to it."""
+    distinct = {json.dumps(what(spec), sort_keys=True): spec for spec in specs}
+    problems = []
+    for spec in distinct.values():
+        try:
+            problem = check(spec)
+        except ConfigError as error:
+            problem = str(error)
+        except Exception as error:  # a plug-in's code may raise anything
+            problem = loading.described(error)
+        if problem:
+            problems.append(f"{', '.join(plugin.name for plugin in spec.plugins)}: {problem}")
+    return problems
+
+
+def _network(spec: TrainSpec) -> object:
+    return [train_fields(spec).get(name) for name in ("dataset", "architecture", "model")]
+
+
+def _method(spec: TrainSpec) -> object:
+    """All that steps depend on but for numbers that change nothing of their course."""
+    left_out = ("sigma", "epsilon", "seed", "learning_rate", "weight_decay", "batch_size", "epochs")
+    return {name: value for name, value in train_fields(spec).items() if name not in left_out}
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

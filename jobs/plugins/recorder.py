@@ -1,0 +1,81 @@
+"""The course of a network, operation by operation, with the lines of a plug-in's code that it comes from.
+
+Shapes: R rows of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
+
+from jobs.plugins import loading
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Operation:
+    """One call of a function of torch.
+
+    Attributes:
+        name: The function's, with its place: ``mylab/nets.py:12: add``.
+        output: What it returned, where that is a tensor.
+        settings: Its arguments that are no tensors, in words.
+    """
+
+    name: str
+    output: Tensor | None
+    settings: str
+
+
+class _Recording(TorchFunctionMode):
+    def __init__(self) -> None:
+        self.operations: list[Operation] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if (name := getattr(func, "__name__", str(func))) != "__get__":  # which is a question, such as x.shape
+            given = [*args, *(kwargs or {}).values()]
+            settings = repr([value for value in given if isinstance(value, bool | int | float | str)])
+            name = ": ".join(filter(None, [loading.place_here(), name]))
+            kept = output.detach() if isinstance(output, Tensor) else None
+            self.operations.append(Operation(name=name, output=kept, settings=settings))
+        return output
+
+
+def course(network: Callable[[Tensor], Tensor], inputs_RCHW: Tensor) -> list[Operation]:
+    """The operations of a forward pass, in order."""
+    recording = _Recording()
+    with torch.no_grad(), recording:
+        network(inputs_RCHW)
+    return recording.operations
+
+
+def course_on(device: str, network: nn.Module, inputs_RCHW: Tensor) -> list[Operation]:
+    """The operations on a device that need not be there.
+
+    Tensors without content stand for those of the device: what Python code asks of them (is_cuda, device.type)
+    is answered as there. Raises whatever goes wrong, as where the course depends on values.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        state = {
+            name: torch.empty(value.shape, dtype=value.dtype, device=device)
+            for name, value in network.state_dict().items()
+        }
+        inputs_RCHW = torch.empty(inputs_RCHW.shape, device=device)
+        return course(lambda inputs: torch.func.functional_call(network, state, (inputs,)), inputs_RCHW)
+
+
+def first_apart(
+    ones: Sequence[Operation], others: Sequence[Operation], agree: Callable[[Operation, Operation], bool]
+) -> str | None:
+    """The first operation in which two courses part: another function, or one that does not agree."""
+    for one, other in zip(ones, others, strict=False):
+        if one.name != other.name or not agree(one, other):
+            return one.name
+    longer, shared = max(ones, others, key=len), min(len(ones), len(others))
+    return longer[shared].name if len(longer) > shared else None

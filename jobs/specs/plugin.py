@@ -1,0 +1,60 @@
+"""Code of a user's own, as the key of a training names it.
+
+Of a plug-in a key holds its name, its version and all of its options, with their defaults. Not a hash of
+its source: a corrected comment would train a whole grid again. Whoever changes what it computes raises
+its version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from jobs.validation import STRICT, build
+
+PluginKind = Literal["objective", "perturbation", "model"]
+"""What may be plugged in; see ``jobs.training.method`` and ``jobs.architectures``."""
+
+LIBRARIES = ("timm", "torchvision")
+"""``timm:NAME`` and ``torchvision:NAME`` are models of these libraries, and no plug-ins."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Plugin:
+    """One plug-in.
+
+    Attributes:
+        name: ``module:attribute``, as it is imported: ``mylab.consistency:Consistency``.
+        version: Its ``VERSION``.
+        options: All of its fields with their values.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
+    version: Annotated[int, Field(ge=1)] = 1
+    options: dict[str, Any]
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.version))
+
+    @property
+    def package(self) -> str:
+        """The top-level package or module that it is in."""
+        return self.name.partition(":")[0].partition(".")[0]
+
+    @property
+    def label(self) -> str:
+        """Names it in keys and tables: its class or function, in small letters."""
+        return self.name.rpartition(":")[2].lower()
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a user's own code, and not a library's."""
+        return self.package not in LIBRARIES
+
+
+def as_plugin(value: object) -> object:
+    """A plug-in from what a file of specs holds; anything else as it is."""
+    return build(Plugin, value, where="plug-in") if isinstance(value, Mapping) else value

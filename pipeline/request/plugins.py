@@ -1,0 +1,100 @@
+"""The plug-ins that a grid names, and what keys say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from jobs.errors import ConfigError
+from jobs.plugins.files import read_plugins
+from jobs.plugins.isolated import ask
+from jobs.specs.keys import canonical_json
+from jobs.specs.plugin import Plugin, PluginKind
+
+_KINDS: tuple[PluginKind, ...] = get_args(PluginKind)
+
+
+def is_plugin_axis(axis: str) -> bool:
+    """Whether an axis of a block names a plug-in, or is an option of one: objective, objective.weight."""
+    return axis.partition(".")[0] in _KINDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plugins:
+    """The plug-ins of a launch.
+
+    Attributes:
+        contents: Their files, by their path in the folder from which they are imported.
+        answers: What ``jobs.plugins.describe`` said, by what it was asked.
+    """
+
+    contents: Mapping[str, bytes] = field(default_factory=dict)
+    answers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def resolved(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields of TrainSpec, plug-ins by name and options replaced by plug-ins.
+
+        Raises:
+            ConfigError: One of them cannot be used, or an option has no plug-in.
+        """
+        left = {axis: value for axis, value in values.items() if not is_plugin_axis(axis)}
+        if values.get("model") is not None:
+            left["architecture"] = values["model"]
+        problems = list(_stray_options(values))
+        for kind, name, options in _named(values):
+            answer = self.answers[_question(kind, name, options)]
+            problems += answer.get("problems", [])
+            if "problems" not in answer:
+                left[kind] = Plugin(name=name, **answer)
+        if problems:
+            raise ConfigError(problems)
+        return left
+
+
+def find_plugins(entries: Sequence[str], points: Iterable[Mapping[str, Any]]) -> Plugins:
+    """Read the plug-ins' files, and ask in a process of its own what the models of a grid need to know of them.
+
+    Args:
+        entries: Packages and folders, as configured.
+        points: The values of each model; may name plug-ins that there are not.
+
+    Raises:
+        ConfigError: With what is wrong with the entries.
+    """
+    contents = read_plugins(entries)
+    asked = {_question(*named): named for point in points for named in _named(point)}
+    answers = ask("jobs.plugins.describe", contents, list(asked.values())) if asked else []
+    return Plugins(contents=contents, answers=dict(zip(asked, answers, strict=True)))
+
+
+def _named(values: Mapping[str, Any]) -> Iterator[tuple[PluginKind, str, dict[str, Any]]]:
+    """Kind, name and options of the plug-ins that some values name."""
+    for kind in _KINDS:
+        name = _name(values, kind)
+        if name is not None:
+            yield kind, name, _options(values, kind)
+
+
+def _name(values: Mapping[str, Any], kind: PluginKind) -> str | None:
+    name = values.get(kind)
+    if kind == "model":
+        name = values.get("architecture") if name is None else name
+        return name if isinstance(name, str) and ":" in name else None
+    return None if name is None else str(name)
+
+
+def _options(values: Mapping[str, Any], kind: PluginKind) -> dict[str, Any]:
+    prefix = f"{kind}."
+    return {axis.removeprefix(prefix): value for axis, value in values.items() if axis.startswith(prefix)}
+
+
+def _stray_options(values: Mapping[str, Any]) -> Iterator[str]:
+    for kind in _KINDS:
+        if _name(values, kind) is None:
+            for option in _options(values, kind):
+                yield f"train.{kind}.{option}: there is no {kind} of yours to take it; write {kind}: module:name"
+
+
+def _question(kind: PluginKind, name: str, options: Mapping[str, Any]) -> str:
+    return canonical_json({"kind": kind, "name": name, "options": dict(options)})

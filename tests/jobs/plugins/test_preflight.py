@@ -1,0 +1,181 @@
+"""Plug-ins that would break a certificate or a training are refused, with the line that does it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.errors import ConfigError
+from jobs.plugins import isolated, loading, preflight
+from jobs.plugins.guards import guarded
+from jobs.specs.plugin import Plugin
+from jobs.specs.train import TrainSpec
+from jobs.validation import build
+from tests.jobs.training.test_steps import BASE, GAUSSIAN
+
+HEAD = """
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+
+    class Net(nn.Module):
+        def __init__(self, info):
+            super().__init__()
+            self.first = nn.Conv2d(1, 4, 3)
+            self.norm = nn.BatchNorm2d(4)
+            self.last = nn.Linear(4 * 6 * 6, info.num_classes)
+
+        def forward(self, x):
+            x = F.relu(self.norm(self.first(x)))
+            x = x.flatten(1)
+            LINE
+            return self.last(x)
+
+
+    def build(info):
+        return Net(info)
+"""
+LINE = 16  # of LINE, counted from 1
+
+
+@pytest.fixture(autouse=True)
+def _forget_plugins() -> Iterator[None]:
+    yield
+    loading.use(None)
+
+
+def plugins(folder: Path, name: str, text: str) -> None:
+    folder.mkdir()
+    (folder / f"{name}.py").write_text(textwrap.dedent(text).lstrip("\n"))
+    loading.use(folder)
+
+
+def with_network(folder: Path, line: str) -> TrainSpec:
+    plugins(folder, "nets", HEAD.replace("LINE", line))
+    model = Plugin(name="nets:build", options={})
+    return build(TrainSpec, {**BASE, **GAUSSIAN, "architecture": model.name, "model": model}, where="train")
+
+
+def network_problem(folder: Path, line: str) -> str | None:
+    with guarded():
+        return preflight.network_problem(with_network(folder, line))
+
+
+def test_a_sound_network_passes(tmp_path: Path) -> None:
+    assert network_problem(tmp_path / "own", "x = F.dropout(x, 0.5, self.training)") is None
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("x = F.batch_norm(x, None, None, training=True)", "depend on the other images of its batch"),
+        ("x = x + x.roll(1, 0)", "depend on the other images of its batch"),
+        ("x = x - x.mean(0)", "depend on the other images of its batch"),
+        ("x = F.dropout(x, 0.5)", "is random in evaluation mode: two calls differ"),
+        ("return self.last(x)[:, :7]", "gives (64, 7), expected logits of (64, 10)"),
+        ("x = x / (x.sum(1, keepdim=True) * 0)", "gives values that are not finite"),
+        ("x = 2 * x if x.is_cuda else x", "takes another course on a GPU than on a CPU"),
+        ("x = x * (2.0 if x.device.type == 'cuda' else 1.0)", "takes another course on a GPU than on a CPU"),
+    ],
+)
+def test_what_breaks_a_certificate_is_refused_with_its_line(tmp_path: Path, line: str, message: str) -> None:
+    problem = network_problem(tmp_path / "own", line)
+    assert problem is not None
+    assert message in problem
+    # A branch shows where the courses part: here, or in the next line.
+    assert problem.startswith("nets.py:")
+    assert int(problem.removeprefix("nets.py:").partition(":")[0]) in (LINE, LINE + 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("torch.manual_seed(0)", "manual_seed sets the global random state"),
+        ("import os; os.fork()", "must not start processes"),
+        ("import subprocess; subprocess.run(['true'])", "must not start processes"),
+        ("[print(one) for one in range(1_000_000)]", "prints more than 1000 lines"),
+        ("raise ValueError('three')", "ValueError: three"),
+    ],
+)
+def test_what_a_plug_in_may_not_do_is_refused_with_its_line(tmp_path: Path, line: str, message: str) -> None:
+    spec = with_network(tmp_path / "own", line)
+    with guarded(), pytest.raises((RuntimeError, ValueError), match=r"\w") as caught:
+        preflight.network_problem(spec)
+    described = loading.described(caught.value)
+    assert described.startswith(f"nets.py:{LINE}: ")
+    assert message in described
+
+
+OBJECTIVE = """
+    from dataclasses import dataclass
+
+    import torch
+
+    calls = []
+
+
+    @dataclass(frozen=True, kw_only=True)
+    class Mine:
+        weight: float = 1.0
+
+        def __call__(self, networks, batch, generator):
+            losses = networks.noisy_logits(batch).logsumexp(-1)
+            LINE
+            return losses
+"""
+
+
+def method_problem(folder: Path, line: str) -> str | None:
+    plugins(folder, "objectives", OBJECTIVE.replace("LINE", line))
+    objective = Plugin(name="objectives:Mine", options={"weight": 1.0})
+    spec = build(TrainSpec, {**BASE, **GAUSSIAN, "m_train": 2, "objective": objective}, where="train")
+    with guarded():
+        return preflight.method_problem(spec)
+
+
+@pytest.mark.parametrize(
+    "line", ["losses = losses.mean(0)", "losses = losses + 0.1 * torch.rand(losses.shape, generator=generator)"]
+)
+def test_a_sound_objective_passes(tmp_path: Path, line: str) -> None:
+    assert method_problem(tmp_path / "own", line) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("losses = losses * float('nan')", "loss or weights are not finite"),
+        ("calls.append(0); losses = losses * len(calls)", "the same two steps gave other weights the second time"),
+    ],
+)
+def test_steps_that_cannot_be_repeated_are_refused(tmp_path: Path, line: str, message: str) -> None:
+    assert message in str(method_problem(tmp_path / "own", line))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("losses = losses.mean()", "(objectives.py:12): must return losses of shape (4,) or (2, 4)"),
+        ("losses = losses.detach()", "(objectives.py:12): its loss has no gradient"),
+        ("losses = 3", "got int"),
+    ],
+)
+def test_what_is_no_loss_is_refused_with_its_line(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        method_problem(tmp_path / "own", line)
+    assert message in str(caught.value)
+
+
+def test_problems_of_all_plug_ins_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = with_network(tmp_path / "plugins", "x = x.roll(1, 0)")
+    answers: list[Any] = []
+    monkeypatch.setattr(isolated, "question", lambda folder: [asdict(spec), asdict(spec)])
+    monkeypatch.setattr(isolated, "answer", lambda folder, results: answers.extend(results))
+    preflight.main(tmp_path)
+    assert len(answers) == 1
+    assert answers[0].startswith(f"nets:build: nets.py:{LINE}: roll makes the logits")

@@ -1,0 +1,239 @@
+"""Objectives and networks of a user's own, from a folder of theirs to records, and what can be wrong with them."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.entry import run_command
+from jobs.errors import ConfigError
+from jobs.files import records
+from jobs.files.code import write_files
+from jobs.files.failures import failures_of
+from jobs.files.manifest import read_manifest
+from jobs.files.store import Store
+from jobs.plugins import isolated, loading
+from jobs.specs.units import TrainUnit
+from pipeline import sources
+from pipeline.launch import launch
+from pipeline.request import plugins as request
+from tests.grids import finished_files, grid_records, tiny
+
+LOSSES = """
+    from dataclasses import dataclass
+
+    from torch.nn.functional import cross_entropy
+
+
+    @dataclass(frozen=True, kw_only=True)
+    class Weighted:
+        weight: float = 1.0
+
+        def __call__(self, networks, batch, generator):
+            if EPOCH == batch.epoch:
+                raise ValueError("three")
+            logits_MBK = networks.noisy_logits(batch)
+            return self.weight * cross_entropy(logits_MBK[0], batch.labels_B, reduction="none")
+"""
+NETS = """
+    from torch import nn
+
+
+    def build(info, width=4):
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, info.num_classes))
+"""
+MIXING = """
+    from torch import nn
+
+
+    class Mixed(nn.Module):
+        def forward(self, x):
+            return (x + x.mean(0)).flatten(1)
+
+
+"""
+BLOCKS = (
+    "grid.blocks=[{method: gaussian, sigma: 0.25, m_train: 2, objective: 'mylab.losses:Weighted', "
+    "objective.weight: [1, 2.0]}, {method: gaussian, sigma: 0.25, architecture: 'mylab.nets:build', model.width: 8}]"
+)
+
+
+@pytest.fixture(autouse=True)
+def _ask_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Questions about plug-ins answered in this process, which has torch already."""
+
+    def ask(module: str, contents: Mapping[str, bytes], question: Sequence[Any]) -> list[Any]:
+        folder = tmp_path / "asked"
+        shutil.rmtree(folder, ignore_errors=True)
+        write_files(contents, folder / "plugins")
+        answers: list[Any] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(isolated, "question", lambda _: list(question))
+            patch.setattr(isolated, "answer", lambda _, results: answers.extend(results))
+            importlib.import_module(module).main(folder)
+        loading.use(None)
+        return answers
+
+    monkeypatch.setattr(request, "ask", ask)
+    monkeypatch.setattr(sources, "ask", ask)
+    monkeypatch.chdir(tmp_path)
+    yield
+    loading.use(None)
+
+
+@pytest.fixture
+def mylab(tmp_path: Path) -> Path:
+    folder = tmp_path / "mylab"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    write(folder / "losses.py", LOSSES.replace("EPOCH", "-1"))
+    write(folder / "nets.py", NETS)
+    return folder
+
+
+def write(path: Path, text: str) -> None:
+    path.write_text(textwrap.dedent(text).lstrip("\n"))
+
+
+def _launch(results: Path, *more: str) -> int:
+    return run_command("launch", launch, tiny(results, "cluster=debug", BLOCKS, "plugins=[mylab]", *more))
+
+
+def test_a_users_own_objective_and_network_are_trained_and_certified(
+    mylab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = Path("results")
+    assert _launch(results) == 0
+    store, table = Store(results), grid_records(results)
+    assert table.num_rows == 3 * 21
+    assert sorted(set(table["method"].to_pylist())) == ["gaussian", "weighted"]
+    runs = read_manifest(store.manifest_path("tiny")).runs
+    assert [run.train.objective and run.train.objective.options for run in runs] == [
+        {"weight": 1.0},
+        {"weight": 2.0},
+        None,
+    ]
+    assert runs[0].train.key.startswith("digits-weighted-s0.25-m2-")
+    assert runs[2].train.model is not None
+    assert runs[2].train.model.options == {"width": 8}
+    for run in runs:
+        (indices, *_) = store.finished_shards(run.place)
+        metadata = records.read_metadata(store.shard_path(run.place, indices))
+        assert metadata["plugins"].startswith('{"mylab":["')
+    before = finished_files(results)
+    write(mylab / "losses.py", LOSSES.replace("EPOCH", "-1") + "\n# a comment\n")
+    capsys.readouterr()
+    assert _launch(results) == 0
+    assert "nothing to do: the grid is complete" in capsys.readouterr().out
+    assert finished_files(results) == before
+    # Another version is another model.
+    write(mylab / "losses.py", LOSSES.replace("EPOCH", "-1") + "\nVERSION = 2\n")
+    assert _launch(results, "dry_run=true") == 0
+    assert "2 models" in capsys.readouterr().out
+
+
+def test_two_versions_of_the_files_under_one_key_are_refused(mylab: Path) -> None:
+    results = Path("results")
+    assert _launch(results) == 0
+    store = Store(results)
+    run = read_manifest(store.manifest_path("tiny")).runs[2]
+    (first, *_) = store.finished_shards(run.place)
+    store.shard_path(run.place, first).unlink()
+    before = finished_files(results)
+    write(mylab / "nets.py", NETS + "\n# edited\n")
+    assert _launch(results) == 1
+    (path,) = store.grid_failures_dir("tiny").glob("*.json")
+    text = path.read_text()
+    assert "different files of the plug-in mylab" in text
+    assert "raise its VERSION" in text
+    assert before.items() <= finished_files(results).items()
+
+
+def test_a_failure_names_the_line_and_its_siblings_go_on(mylab: Path) -> None:
+    results = Path("results")
+    write(mylab / "losses.py", LOSSES.replace("EPOCH", "(1 if self.weight == 2 else -1)"))
+    assert _launch(results) == 1
+    store = Store(results)
+    # The preflight takes the first and the last epoch: the failure is in the middle.
+    runs = read_manifest(store.manifest_path("tiny")).runs
+    assert [store.is_trained(run.train.key) for run in runs] == [True, False, True]
+    (failure,) = failures_of(store, TrainUnit(train=runs[1].train))
+    assert failure.message == "mylab/losses.py:12: ValueError: three"
+    before = finished_files(results)
+    assert len(store.finished_shards(runs[0].place)) == 3
+    write(mylab / "losses.py", LOSSES.replace("EPOCH", "-1"))
+    assert _launch(results) == 1
+    # Epoch 0 was trained with other files.
+    assert (
+        "made with other files of the plug-in mylab" in failures_of(store, TrainUnit(train=runs[1].train))[-1].message
+    )
+    shutil.rmtree(store.state_dir(runs[1].train.key))
+    assert _launch(results, "retry=all") == 0
+    assert before.items() <= finished_files(results).items()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["plugins=[mylabb]"], "plugins: unknown package or folder 'mylabb' (did you mean 'mylab'?)"),
+        (["plugins=[]"], "mylab.losses:Weighted: unknown plug-in 'mylab'"),
+        ([BLOCKS.replace("losses:", "loses:")], "there is no module 'mylab.loses' in it"),
+        (
+            [BLOCKS.replace("Weighted", "Wieghted")],
+            "has no such class or function: unknown name 'Wieghted' (did you mean",
+        ),
+        ([BLOCKS.replace("objective.weight", "objective.wait")], "unknown key 'wait' (did you mean 'weight'?)"),
+        (
+            [BLOCKS.replace("[1, 2.0]", "much")],
+            "mylab.losses:Weighted.weight: input should be a valid number, got 'much'",
+        ),
+        ([BLOCKS.replace("model.width", "model.with")], "unknown option 'with' (did you mean 'width'?)"),
+        ([BLOCKS.replace("objective: 'mylab.losses:Weighted', ", "")], "objective.weight: there is no objective"),
+        ([BLOCKS.replace("mylab.losses:Weighted", "os:getcwd")], "unknown plug-in 'os'; valid: mylab"),
+        ([BLOCKS.replace("mylab.nets:build", "torchvision:resnet81")], "unknown model 'resnet81' (did you mean"),
+    ],
+)
+def test_what_cannot_be_plugged_in_is_said_before_anything_is_written(
+    more: list[str], message: str, mylab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _launch(Path("results"), *more) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("results").exists()
+
+
+def test_a_plug_in_that_does_not_import_is_refused_with_its_line(
+    mylab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(mylab / "losses.py", "x = 1\ny = x / 0\n")
+    assert _launch(Path("results")) == 2
+    assert "mylab.losses:Weighted: mylab/losses.py:2: ZeroDivisionError" in capsys.readouterr().err
+    write(mylab / "losses.py", "x = 1\ny = = 0\n")
+    assert _launch(Path("results")) == 2
+    assert "mylab/losses.py:2: SyntaxError" in capsys.readouterr().err
+
+
+def test_a_network_that_would_break_the_certificate_is_refused(mylab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(mylab / "nets.py", MIXING + NETS.replace("nn.Flatten()", "Mixed()"))
+    assert _launch(Path("results")) == 2
+    assert "mylab.nets:build: mylab/nets.py:6: add makes the logits of an image depend on" in capsys.readouterr().err
+    assert not Path("results").exists()
+
+
+def test_a_plug_in_that_the_machine_does_not_see_is_an_error_of_the_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is gone, or not seen from this machine"):
+        loading.use(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["jobs", "json", "torch"])
+def test_a_plug_in_must_not_stand_in_front_of_something_else(
+    name: str, mylab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(mylab, Path("own") / name)
+    assert _launch(Path("results"), f"plugins=[own/{name}]") == 2
+    assert "which is imported here; rename it" in capsys.readouterr().err
