@@ -37,7 +37,7 @@ def write_files(folder: Path) -> list[str]:
 @pytest.mark.slow
 def test_every_line_of_the_page_runs(tmp_path: Path) -> None:
     commands = write_files(tmp_path)
-    assert len(commands) == 7
+    assert len(commands) == 8
     # In the place of the installed command: it must not need the package's folder for the current one.
     (tmp_path / "bin").mkdir()
     command = tmp_path / "bin" / "smoothadv"

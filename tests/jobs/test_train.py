@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from jobs.networks.classifier import Classifier, build_classifier
 from jobs.training import builtin
 from jobs.training.distributed import Group
 from jobs.training.feeding import Share, epoch_batches, make_loader
+from jobs.training.schedules import learning_rate_at
 from jobs.training.steps import Stepper
 from tests.jobs.units import GAUSSIAN_RUN, PGD_RUN, on_model, retrained, train_here
 
@@ -240,3 +243,46 @@ def test_a_state_of_another_spec_is_not_gone_on_with(
     store.state_dir(other.train.key).rename(store.state_dir(KEY))
     train_here(store, RUN)
     _assert_same_bits(_weights(store), _weights(undisturbed))
+
+
+def test_a_training_that_begins_with_given_weights_resumes_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Store(tmp_path / "first")
+    train_here(first, RUN)
+    source = first.checkpoint_path(KEY)
+    sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
+    tuned = retrained(
+        RUN,
+        checkpoint_sha256=sha256,
+        init="train",
+        optimizer="adamw",
+        momentum=0.0,
+        schedule="cosine",
+        lr_gamma=1.0,
+        learning_rate=0.001,
+        clip_norm=1.0,
+    )
+    assert tuned.train.key != KEY
+    stores = [Store(tmp_path / name) for name in ("undisturbed", "killed")]
+    for store in stores:
+        store.source_path(sha256).parent.mkdir(parents=True)
+        shutil.copyfile(source, store.source_path(sha256))
+    train_here(stores[0], tuned)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_train_epoch", _die_after(2, train._train_epoch))
+        with pytest.raises(Killed):
+            train_here(stores[1], tuned)
+    train_here(stores[1], tuned)
+    tuned_weights = [_weights(store, tuned.train.key) for store in stores]
+    _assert_same_bits(*tuned_weights)
+    before = _weights(first, KEY)
+    moved = [float((tuned_weights[0][name] - before[name]).abs().max()) for name in before if "weight" in name]
+    # It goes on from there: three epochs of Adam at 0.001 move no weight far, and all layers.
+    assert min(moved) > 0
+    assert max(moved) < 0.2
+
+
+def test_the_learning_rate_falls_along_half_a_cosine() -> None:
+    spec = replace(RUN.train, schedule="cosine", lr_gamma=1.0, epochs=4, learning_rate=0.2)
+    assert [learning_rate_at(spec, epoch) for epoch in range(4)] == pytest.approx([0.2, 0.1707107, 0.1, 0.0292893])

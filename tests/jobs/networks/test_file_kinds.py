@@ -51,7 +51,7 @@ def _array() -> bytes:
         (_zip("a", "b", "c", "d"), r"is a zip archive, not a checkpoint \(holds a, b, c and 1 more\)"),
         (_zip("a", "b")[:-10], "truncated or damaged"),
         (_zip("m/data.pkl", "m/constants.pkl", "m/code/net.py"), "is a TorchScript archive"),
-        ((2).to_bytes(8, "little") + b"{}", "is a safetensors file"),
+        ((3).to_bytes(8, "little") + b"{xx", r"truncated or damaged \(11 bytes\)"),
         (b"\x89HDF\r\n\x1a\nrest", "is an HDF5 file"),
         (_array, "is an array of numpy"),
         (b"hello\nworld", r"is a text file that begins with 'hello\\nworld'"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -360,3 +361,13 @@ def test_method_and_sigma_of_a_checkpoint_are_never_assumed(
         f"error: {name}: say how {path} was trained, which no checkpoint file shows; write {name}=VALUE"
         for name in sorted(missing)
     ]
+
+
+def test_weights_of_safetensors_and_of_our_own_runs_are_read(classifier: Classifier, tmp_path: Path) -> None:
+    inputs = torch.rand(4, 3, 32, 32)
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file(classifier.network.state_dict(), path)
+    assert torch.equal(_imported(path, tmp_path)(inputs), classifier(inputs))
+    own = tmp_path / "checkpoint.pt"
+    checkpoint.save_classifier(own, classifier, _spec(path))
+    assert torch.equal(_imported(own, tmp_path)(inputs), classifier(inputs))
