@@ -179,8 +179,9 @@ def test_attack_and_training_step_see_the_same_noise(tmp_path: Path, monkeypatch
 
     def watch_attack(classifier: Any, inputs: Any, labels: Any, noise: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         # The attack sees frozen statistics, and parameters that take no gradient.
-        assert not classifier.training
-        assert not any(parameter.requires_grad for parameter in classifier.parameters())
+        network = classifier.__self__.attacked  # of the method StepNetworks.frozen
+        assert not network.training
+        assert not any(parameter.requires_grad for parameter in network.parameters())
         adversarial = attack(classifier, inputs, labels, noise, **kwargs)
         attacked.append((adversarial, noise))
         return adversarial
