@@ -51,7 +51,7 @@ def test_every_offset_of_a_crop_is_drawn_and_half_of_the_images_are_mirrored() -
     ramp = np.arange(1, size * size + 1, dtype=np.uint8).reshape(1, 1, size, size)
     images = ArrayImages(levels=np.repeat(ramp, num_images, axis=0), labels=np.arange(num_images))
     epoch = _epoch(MemoryLoader(images, "crop_flip", CPU), Share())
-    found_BHW = (torch.cat([inputs for _, inputs, _ in epoch])[:, 0] * 255).round().int()
+    found_BHW = (torch.cat([batch.inputs_BCHW for batch in epoch])[:, 0] * 255).round().int()
     row, column = found_BHW[:, size // 2, size // 2], found_BHW[:, size // 2, size // 2 - 1]
     mirrored = row < column
     tops = (row - 1) // size - size // 2 + PADDING
