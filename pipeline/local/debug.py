@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jobs.files.failures import Failure, failures_of
 from jobs.files.store import Store
+from jobs.plugins import loading
 from jobs.processes import worker
 from jobs.specs.units import Resources
 from pipeline.executor import Outcome
@@ -33,6 +34,7 @@ class DebugExecutor:
                 schedule.finish(unit, succeeded=succeeded)
                 progress.finish(unit, succeeded=succeeded)
         store.activity_path(grid).unlink(missing_ok=True)
+        loading.use(None)  # plug-ins were imported here, and the next launch in this process has a copy of its own
         return Outcome(failures=tuple(failures), skipped=schedule.left)
 
     def preview(self, plan: Plan, *, grid: str, store: Store) -> str:
