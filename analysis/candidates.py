@@ -1,4 +1,4 @@
-"""What an envelope chooses among: models, where those that differ only in their seed are one candidate."""
+"""The candidates of an envelope; models that differ only in their seed are one candidate."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ SeedMode = Literal["mean", "best"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Candidate:
-    """One recipe: a model, or several that differ only in their seed.
+    """One certified model, or several that differ only in their seed.
 
     Attributes:
-        label: Short and unique among the candidates.
-        replicates: Its models, at least one, all on the same images.
+        label: Short name, unique among the candidates.
+        replicates: Its models, at least one, all certified on the same images.
     """
 
     label: str
@@ -39,29 +39,29 @@ class Candidate:
 
     @property
     def parameters(self) -> Parameters:
-        """What is known of the first replicate; all but the seed holds for the others."""
+        """The parameters of the first replicate; the others differ only in the seed."""
         return self.replicates[0].parameters
 
     @property
     def name(self) -> str:
-        """The label, and the number of seeds where there are several."""
+        """The label, with the number of seeds if there are several."""
         count = len(self.replicates)
         return self.label if count == 1 else f"{self.label} ({count} seeds)"
 
     def mean(self, value_of: Callable[[CertifiedModel], float]) -> float:
-        """The mean over the replicates of a number."""
+        """The mean of a number over the replicates."""
         return float(np.mean([value_of(model) for model in self.replicates]))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Candidates:
-    """Candidates of one kind and the envelope that chooses among them.
+    """Candidates of one kind, and the envelope that selects among them.
 
     Attributes:
-        name: What they are called in tables and legends.
+        name: Their name in tables and legends.
         by_label: All candidates searched.
-        is_for_selection: Which images the choice is made on, bool, one per row of a model.
-        is_reported: Which images are reported, likewise.
+        is_for_selection: Whether an image is used for selection, bool, one per row of a model.
+        is_reported: Whether an image is reported, likewise.
     """
 
     name: str
@@ -71,41 +71,41 @@ class Candidates:
 
     @property
     def models(self) -> list[CertifiedModel]:
-        """All models searched, replicates included."""
+        """All models searched, including replicates."""
         return [model for candidate in self.by_label.values() for model in candidate.replicates]
 
     @property
     def num_images(self) -> int:
-        """Images that are reported, N."""
+        """Number of images reported, N."""
         return int(np.count_nonzero(self.is_reported))
 
     @cached_property
     def exact_step(self) -> float | None:
-        """The step whose multiples are exact for all of them; None where every radius is."""
+        """The step at whose multiples accuracy is exact for all candidates; None if it is exact at every radius."""
         return exact_step(model.parameters for model in self.models)
 
     @cached_property
     def envelope(self) -> Envelope:
-        """Of the mean curves over the images that the choice is made on."""
+        """The envelope of the mean curves over the images used for selection."""
         return upper_envelope(self.selection_curves)
 
     @cached_property
     def selection_curves(self) -> dict[str, AccuracyCurve]:
-        """Per label the mean curve over the images that the choice is made on."""
+        """By label, the mean curve over the images used for selection."""
         return self._mean_curves(self.is_for_selection)
 
     @cached_property
     def curves(self) -> dict[str, AccuracyCurve]:
-        """Per label the mean curve over the images that are reported."""
+        """By label, the mean curve over the images reported."""
         return self._mean_curves(self.is_reported)
 
     def winner_at(self, radius: float) -> Candidate | None:
-        """The candidate chosen at a radius; None where none certifies anything there."""
+        """The candidate selected at a radius; None if none certifies anything there."""
         label = self.envelope.winner_at(radius)
         return None if label is None else self.by_label[label]
 
     def accuracy_at(self, radii: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Accuracy, on the images reported, of the candidate chosen at each radius; shape (R,)."""
+        """Accuracy on the images reported of the candidate selected at each radius, shape (R,)."""
         at = np.atleast_1d(np.asarray(radii, dtype=np.float64))
         labels = [self.envelope.winner_at(float(radius)) for radius in at]
         return np.array(
@@ -116,7 +116,7 @@ class Candidates:
         )
 
     def _mean_curves(self, among: npt.NDArray[np.bool_]) -> dict[str, AccuracyCurve]:
-        """Means over replicates as curves over as many images for every candidate, however many seeds it has."""
+        """Mean curves over replicates, each over the same number of images whatever the number of seeds."""
         common = math.lcm(*(len(candidate.replicates) for candidate in self.by_label.values()))
         curves = {}
         for label, candidate in self.by_label.items():
@@ -132,13 +132,14 @@ def candidates_of(
     """The candidates among some models.
 
     Args:
-        models: At least one, all on the same images.
-        name: What they are called together.
-        selection: same: chosen and reported on all images. split: chosen on every 20th image, reported on the others.
-        seeds: mean: models that differ only in their seed are one candidate. best: each is one by itself.
+        models: At least one, all certified on the same images.
+        name: Their common name.
+        selection: same: selected and reported on all images. split: selected on every 20th image, reported
+            on the others.
+        seeds: mean: models that differ only in their seed are one candidate. best: each is a candidate.
 
     Raises:
-        RecordError: selection is split, and one of the two halves holds no image.
+        RecordError: selection is split, and one of the two parts contains no image.
     """
     everything = np.ones(models[0].indices.size, dtype=bool)
     is_for_selection = models[0].indices % SELECTION_STEP == 0 if selection == "split" else everything

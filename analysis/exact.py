@@ -1,7 +1,7 @@
-"""At which radii certified accuracy is exact, where sampling stopped as soon as a grid of radii was settled.
+"""The radii at which certified accuracy is exact if sampling was stopped by a grid of radii.
 
-With mode=adaptive and stop_rule=grid an image is sampled until no further multiple of radius_step can be gained. At
-these multiples its certificate says all that the votes would have said; between them accuracy is a lower bound.
+With mode=adaptive and stop_rule=grid, an image is sampled until no further multiple of radius_step can be certified.
+At these multiples, certified accuracy is what all votes would have given; between them it is a lower bound.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy.typing as npt
 
 from analysis.selection import Parameters
 
-_TOLERANCE = 1e-9  # of a radius that is a multiple but for how floats are written
+_TOLERANCE = 1e-9  # for radii that are multiples up to floating-point rounding
 
 
 def exact_step(models: Iterable[Parameters]) -> float | None:
-    """The smallest step whose multiples are exact for all models; None where every radius is.
+    """The smallest step at whose multiples accuracy is exact for all models; None if it is exact everywhere.
 
     Returns:
         The least common multiple of their radius steps.
@@ -32,11 +32,11 @@ def exact_step(models: Iterable[Parameters]) -> float | None:
 
 
 def are_exact(radii: npt.ArrayLike, step: float | None) -> npt.NDArray[np.bool_]:
-    """Whether accuracy at each radius is exact, and not only a lower bound.
+    """Whether accuracy at each radius is exact or only a lower bound.
 
     Args:
         radii: r >= 0, any shape.
-        step: As ``exact_step`` gives it.
+        step: As returned by ``exact_step``.
     """
     at = np.asarray(radii, dtype=np.float64)
     if step is None:
@@ -46,5 +46,5 @@ def are_exact(radii: npt.ArrayLike, step: float | None) -> npt.NDArray[np.bool_]
 
 
 def exact_radii(largest: float, step: float) -> npt.NDArray[np.float64]:
-    """All multiples of a step from 0 to ``largest``, rounded to what they are called."""
+    """All multiples of a step from 0 to ``largest``, rounded to 12 decimals."""
     return np.round(step * np.arange(int(largest / step + _TOLERANCE) + 1), 12)

@@ -54,7 +54,9 @@ def paired(values: dict[str, Any]) -> int:
     """
     config = build(PairedConfig, values, where="paired")
     if all(value is None for value in (config.grid_b, config.model_a, config.model_b, config.where_b)):
-        raise ConfigError(["paired: say which two: model_a and model_b, where and where_b, or grid_b"])
+        raise ConfigError(
+            ["paired: choose what to compare, with model_a and model_b, with where and where_b, or with grid_b"]
+        )
     store = Store(Path(config.results))
     first = _selected(store, "model_a", config.grid, config.model_a, config.where, config)
     second = _selected(
@@ -74,12 +76,14 @@ def compare_models(first: CertifiedModel, second: CertifiedModel, radius: float)
     """Which of two models certifies more images at a radius.
 
     Raises:
-        RecordError: They are not certified on the same images with the same n and alpha, are the same model, or not
-            comparable at this radius; names both.
+        RecordError: They are the same model, are not certified on the same images with the same n and alpha,
+            or cannot be compared at this radius; names both.
     """
     models = (first, second)
     if first.parameters == second.parameters:
-        raise RecordError(f"A and B are the same model, {first.label}; name another with model_a, model_b or where_b")
+        raise RecordError(
+            f"A and B are the same certified model, {first.label}; choose another with model_a, model_b or where_b"
+        )
     remedy = "choose two models with the same images, n and alpha"
     sets = [image_set(model.indices) for model in models]
     check_comparable([model.parameters for model in models], sets, remedy)
@@ -90,20 +94,20 @@ def compare_models(first: CertifiedModel, second: CertifiedModel, radius: float)
 
 
 def _check_radius(models: Sequence[CertifiedModel], radius: float) -> None:
-    """Raise RecordError where what a model certifies at a radius is only a lower bound, or stops differ."""
+    """Raise RecordError if accuracy at the radius is only a lower bound, or if stop rules differ."""
     known = [model.parameters for model in models]
     names = " and ".join(f"{one.label} (mode={one.parameters.mode})" for one in models)
     step = exact_step(known)
     if step is not None and not are_exact(radius, step):
         raise RecordError(
-            f"radius {radius:g} cannot be compared: sampling stopped for multiples of {step:g}, and between them "
-            f"accuracy is a lower bound only ({names}); take radius={max(1, round(radius / step)) * step:g}"
+            f"radius {radius:g} cannot be compared: sampling was stopped by stop_rule=grid, so accuracy is exact only "
+            f"at multiples of {step:g} ({names}); use radius={max(1, round(radius / step)) * step:g}"
         )
     rules = {(model.stop_rule, model.radius_step) for model in known if model.stop_rule != "grid"}
     if len(rules | {(None, None)} if step is not None else rules) > 1:
         raise RecordError(
-            f"{names} stopped sampling by different rules, one of them short of its radius (stop_rule=curve); "
-            "certify both in the same way"
+            f"{names} were certified with different stop rules, and stop_rule=curve ends before the final radius; "
+            "certify both with the same stop rule"
         )
 
 
@@ -130,8 +134,8 @@ def _selected(
     if len(winner.replicates) > 1:
         names = ", ".join(model.label for model in winner.replicates)
         raise RecordError(
-            f"grid {grid.name}: the best at radius {config.radius:g} is {winner.name}, and images are paired "
-            f"between two models; name one with model_a or model_b: {names}"
+            f"grid {grid.name}: the best at radius {config.radius:g} is {winner.name}, but a test compares single "
+            f"models; choose one with {key}: {names}"
         )
     searched = counted(len(candidates.by_label), "certified model")
     return winner.replicates[0], f"{grid.name}: {winner.label}, {_BEST_OF} {searched} at this radius"

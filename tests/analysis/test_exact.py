@@ -90,13 +90,13 @@ def test_pairs_are_compared_at_common_multiples_only() -> None:
     full = model("full", [0.3, 0.3])
     stopped = model("stopped", [0.3, 0.1], **STOPPED)
     assert compare_models(full, stopped, 0.25).difference == 0.5
-    with pytest.raises(RecordError, match=r"radius 0\.3 cannot be compared: .* multiples of 0\.25.* take radius=0\.25"):
+    with pytest.raises(RecordError, match=r"radius 0\.3 cannot be compared: .* multiples of 0\.25.* use radius=0\.25"):
         compare_models(full, stopped, 0.3)
     curve = model("curve", [0.3, 0.1], mode="adaptive", stop_rule="curve", radius_step=0.01)
     for other in (full, stopped):
-        with pytest.raises(RecordError, match="stopped sampling by different rules"):
+        with pytest.raises(RecordError, match="were certified with different stop rules"):
             compare_models(other, curve, 0.25)
-    with pytest.raises(RecordError, match="A and B are the same model, full"):
+    with pytest.raises(RecordError, match="A and B are the same certified model, full"):
         compare_models(full, full, 0.25)
 
 
