@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from analysis.selection import Parameters
-from jobs.datasets import dataset_info
+from jobs.datasets import dataset_info, differ, short_fingerprint
 from jobs.errors import RecordError
 from jobs.specs.keys import decimal
 from jobs.wording import counted
@@ -152,14 +152,14 @@ def _selection(first: Parameters, other: Parameters, names: Sequence[str]) -> st
 
 
 def _images_of(known: Parameters, indices: str) -> str:
-    images = f"({known.images[:12]})" if known.images else ""
+    images = f"({short_fingerprint(known.images)})" if known.images else ""
     return " ".join(text for text in (known.dataset, known.split, indices, images) if text)
 
 
 def _may_be_same(first: Parameters, other: Parameters, have_same_indices: bool) -> bool:
-    """Whether two sets of images differ in nothing but that the contents of one are not known."""
+    """Whether two sets of images differ in nothing but what is known of their contents."""
     same = (first.dataset, first.split) == (other.dataset, other.split)
-    return same and have_same_indices and not (first.images and other.images)
+    return same and have_same_indices and not (first.images and other.images and differ(first.images, other.images))
 
 
 def image_set(indices: npt.NDArray[np.int32]) -> str:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.atomic import remove_stale_temporaries, set_aside
-from jobs.datasets import differ
+from jobs.datasets import CONTENT, differ, short_fingerprint
 from jobs.errors import RecordError
 from jobs.files import records
 from jobs.files.layouts import Layout, kind_of, layout_of
@@ -36,7 +36,7 @@ def run(unit: AggregateUnit, store: Store, resources: Resources) -> None:
     """
     del resources  # reading and writing files needs none
     manifest = read_manifest(store.manifest_path(unit.grid))
-    images: dict[tuple[str, str], tuple[str, str]] = {}
+    images: dict[tuple[str, str, bool], tuple[str, str]] = {}
     problems = [problem for stage in LISTS for problem in _aggregate(stage, manifest, store, images)]
     if problems:
         raise RecordError("\n".join(problems))
@@ -45,7 +45,7 @@ def run(unit: AggregateUnit, store: Store, resources: Resources) -> None:
 
 
 def _aggregate(
-    stage: ShardStage, manifest: Manifest, store: Store, images: dict[tuple[str, str], tuple[str, str]]
+    stage: ShardStage, manifest: Manifest, store: Store, images: dict[tuple[str, str, bool], tuple[str, str]]
 ) -> list[str]:
     """Write the records of a stage's runs into one file, or return what stands against it.
 
@@ -53,7 +53,8 @@ def _aggregate(
         stage: Whose records.
         manifest: The grid.
         store: The results folder.
-        images: By data set and split the fingerprint of the images seen so far, and on whose; added to.
+        images: By data set, split and way of making it the fingerprint of the images seen so far, and on whose;
+            added to.
     """
     runs, path = manifest.of(stage), store.records_path(manifest.grid, stage)
     if not runs:
@@ -70,11 +71,15 @@ def _aggregate(
         tables.append(table)
         name, found = f"{grid_run.train.key}/{grid_run.key}", known_images(metadata)
         provenance[name] = metadata
-        first, other = images.setdefault((grid_run.train.dataset, grid_run.task.split), (found, name))
-        if found and first and found != first:
+        if not found:
+            continue
+        place = (grid_run.train.dataset, grid_run.task.split, found.startswith(CONTENT))
+        first, other = images.setdefault(place, (found, name))
+        if differ(found, first):
             problems.append(
-                f"different images: {other} is on those with fingerprint {first[:12]}, {name} on {found[:12]}; "
-                "remove the shards of one of the two and launch again with the other images"
+                f"different images: {other} is on those with fingerprint {short_fingerprint(first)}, {name} on "
+                f"{short_fingerprint(found)}; remove the shards of one of the two and launch again with the images of "
+                "the other"
             )
     if problems:
         return problems
@@ -235,7 +240,8 @@ def _gap_problems(grid_run: Run, parts: list[tuple[Path, pa.Table, dict[str, str
 def known_images(metadata: Mapping[str, str]) -> str:
     """The fingerprint of the images in what a run's shards say of their origin; empty where they do not say it."""
     found = metadata.get("images", "unknown")
-    return "" if found == "unknown" else found
+    # Shards of one run that were made before and after fingerprints were over contents have one of each.
+    return "" if found == "unknown" else max(found.split(", "), key=lambda part: part.startswith(CONTENT))
 
 
 def _common_origin(metadata: list[dict[str, str]]) -> dict[str, str]:

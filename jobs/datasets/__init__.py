@@ -23,11 +23,12 @@ from typing import Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from jobs.datasets._images import ArrayImages, Images, Split, differ
+from jobs.datasets._images import CONTENT, ArrayImages, Images, Split, differ, short_fingerprint
 from jobs.errors import ConfigError, DataError
 from jobs.validation import unknown_choice
 
 __all__ = [
+    "CONTENT",
     "ArrayImages",
     "Augmentation",
     "DatasetInfo",
@@ -40,6 +41,7 @@ __all__ = [
     "dataset_names",
     "differ",
     "load_images",
+    "short_fingerprint",
 ]
 
 Augmentation = Literal["none", "crop_flip", "resized_crop_flip"]

@@ -93,3 +93,8 @@ class ArrayImages:
 def differ(fingerprint: str, other: str) -> bool:
     """Whether two fingerprints are of different images. Of two that were made in different ways nothing is known."""
     return fingerprint != other and fingerprint.startswith(CONTENT) == other.startswith(CONTENT)
+
+
+def short_fingerprint(fingerprint: str) -> str:
+    """The part of a fingerprint that is shown to people."""
+    return fingerprint.removeprefix(CONTENT)[:12]

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from jobs import aggregate
+from jobs.datasets import CONTENT
 from jobs.errors import RecordError
 from jobs.files import records
 from jobs.files.manifest import read_manifest
@@ -172,6 +174,25 @@ def test_runs_on_different_images_are_an_error(store: Store) -> None:
             _aggregate(store)
         with pytest.raises(RecordError, match="different images"):
             _aggregate(store)
+
+
+def test_fingerprints_over_names_and_over_contents_are_not_compared_with_each_other(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three models the first was certified before fingerprints were over contents, and of the second a part."""
+    manifest = read_manifest(store.manifest_path("tiny"))
+    told = dict(zip(manifest.runs, ("a" * 16, f"{'a' * 16}, {CONTENT}{'b' * 16}", f"{CONTENT}{'b' * 16}"), strict=True))
+    collect = aggregate.collect_run
+
+    def collected(run: Run, *args: Any, **kwargs: Any) -> Any:
+        table, metadata = collect(run, *args, **kwargs)
+        return table, {**metadata, "images": told[run]}
+
+    monkeypatch.setattr(aggregate, "collect_run", collected)
+    _aggregate(store)
+    told[manifest.runs[2]] = f"{CONTENT}{'c' * 16}"
+    with pytest.raises(RecordError, match=r"different images: .* fingerprint bbbbbbbbbbbb, .* on cccccccccccc; "):
+        _aggregate(store)
 
 
 def test_all_problems_of_all_runs_are_reported(store: Store) -> None:
