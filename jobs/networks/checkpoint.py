@@ -132,17 +132,19 @@ def load(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         raise CheckpointError(f"{path}: no such checkpoint; launch again to train it")
-    content = load_untrusted(path)
+    content = load_untrusted(path, foreign=False)  # our own files hold nothing that needs a stand-in
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of this format ({FORMAT})")
     return content
 
 
-def load_untrusted(path: Path) -> object:
+def load_untrusted(path: Path, *, foreign: bool = True) -> object:
     """What a checkpoint file holds, tensors on the CPU; nothing in the file is executed.
 
-    Objects that are neither tensors nor plain values come as ``StandIn``: numbers of numpy, settings
-    in classes of somebody's code, whole modules.
+    Args:
+        path: The file.
+        foreign: Whether objects that are neither tensors nor plain values (numbers of numpy, settings in
+            classes of another project, whole modules) come as ``StandIn``, or make the file unreadable.
 
     Raises:
         CheckpointError: It cannot be read; says what it is instead.
@@ -155,7 +157,7 @@ def load_untrusted(path: Path) -> object:
     try:
         if is_safetensors(data):
             return safetensors.torch.load(data)
-        with torch.serialization.safe_globals(stand_ins(data)):
+        with torch.serialization.safe_globals(stand_ins(data) if foreign else []):
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # of any type: torch's unpickler trusts the structure of what it is given
         raise CheckpointError(f"{path}: cannot be read, truncated or damaged ({len(data)} bytes)") from error

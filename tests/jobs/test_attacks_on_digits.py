@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,14 +15,14 @@ from jobs.networks.classifier import Classifier
 from smoothing.attacks import smoothadv_pgd, vanilla_pgd
 from smoothing.ddn import smoothadv_ddn
 from smoothing.gradients import SteinEstimator, smoothed_cross_entropy
-from tests.jobs.units import GAUSSIAN_RUN, train_here
+from tests.jobs.units import GAUSSIAN_RUN, retrained, train_here
 
 SIGMA, EPSILON, NUM_IMAGES = 0.25, 0.5, 60
 
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
-    run = replace(GAUSSIAN_RUN, train=replace(GAUSSIAN_RUN.train, epochs=12))
+    run = retrained(GAUSSIAN_RUN, epochs=12)
     store = Store(tmp_path_factory.mktemp("trained"))
     train_here(store, run)
     path = store.checkpoint_path(run.train.key)

@@ -10,7 +10,7 @@ import pytest
 from analysis.paper.__main__ import paper
 from configs.composition import compose_config
 from configs.entry import run_command
-from jobs.errors import ConfigError
+from jobs.errors import ConfigError, RecordError
 from jobs.files import records
 from jobs.files.attack_records import ATTACK
 from jobs.files.store import Store
@@ -106,12 +106,12 @@ def test_without_the_aggregate_complete_attacks_are_drawn_and_others_left_out(
     assert _curve(out, "n_of_predict", "n = 50") == pytest.approx(_best(attacked, "gaussian", "pgd", 50))
 
 
-def test_two_attacks_on_one_model_are_no_curve(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_attacks_on_one_model_are_no_curve(results: Path) -> None:
     values = compose_config("paper", [f"results={results}", "grid=tiny"])
     curve = {"kind": "empirical", "label": "both n", "where": {"method": "gaussian", "estimator": "smoothed"}}
     values["figures"] = [{"name": "own", "title": "Own", "needs": "empirical", "curves": [curve]}]
-    assert paper(values) == 1
-    assert "curve 'both n': several predictions of one model" in capsys.readouterr().err
+    with pytest.raises(RecordError, match="curve 'both n': several predictions of one model"):
+        paper(values)
 
 
 def test_the_largest_of_names_is_refused(results: Path) -> None:

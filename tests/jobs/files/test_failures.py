@@ -42,7 +42,7 @@ UNITS: list[Unit] = [TrainUnit(train=PGD_RUN.train), SHARD, AggregateUnit(grid="
         (MemoryError(), "host_oom"),
         (OSError(errno.ENOSPC, "No space left on device"), "disk_full"),
         (DiskFullError(errno.ENOSPC, "the disk or quota is full"), "disk_full"),
-        (OSError(28, "No space left on device"), "data"),
+        (OSError(errno.EIO, "Input/output error"), "data"),
         (RecordError("x"), "data"),
         (CheckpointError("x"), "data"),
         (TrainingDivergedError("x"), "data"),

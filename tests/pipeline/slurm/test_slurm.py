@@ -672,4 +672,4 @@ def test_where_slurm_cannot_be_asked_a_launch_here_says_so(
     assert _launch(results, "grid.name=other", "certify.n=100") == 0
     monkeypatch.setenv("PATH", "/nowhere")
     assert run_command("launch", launch, tiny(results, "cluster=local")) == 0
-    assert "note: there is no SLURM here to ask" in capsys.readouterr().err
+    assert "note: SLURM is not available here" in capsys.readouterr().err
