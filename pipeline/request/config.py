@@ -151,6 +151,8 @@ class SlurmConfig:
             for the next launch.
         max_array_size: Tasks in an array; None asks the cluster.
         signal_delay_s: SLURM's warning comes so many seconds before the time limit.
+        after: Job id that all arrays without another dependency wait for, as afterok; or any dependency of sbatch.
+        mail: Address that gets one mail, when the last job of a grid ends.
         stall_min: A unit that makes no progress for so many minutes is ended and its job queued again; None: never.
         poll_s: Seconds between queries to SLURM of wait=true; they become fewer while nothing changes.
         train: Resources of a training job.
@@ -182,6 +184,8 @@ class SlurmConfig:
     attack: StageConfig
     aggregate: StageConfig
     clusters: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = None
+    after: Annotated[str, Field(pattern=r"^((after\w*:)?\d+(_\d+)?[:,]?)+$")] | int | None = None
+    mail: str | None = None
     stall_min: Annotated[float, Field(gt=0)] | None = None
 
     def stage(self, stage: Stage) -> StageConfig:

@@ -235,6 +235,9 @@ class _Submission:
     ) -> str:
         if self.room is not None and len(tasks) > self.room:
             raise SubmitLimitError(self._limit())
+        after = self.executor.config.after
+        if dependency is None and after is not None:
+            dependency = f"afterok:{after}" if str(after)[0].isdigit() else str(after)
         name = ArrayName(grid=self.grid, launch=self.launch_id, array=f"{stage}-{len(self.arrays[stage])}")
         folder = ledger.write_tasks(self.store, name, [[unit.name for unit in task] for task in tasks])
         try:

@@ -37,6 +37,8 @@ def sbatch_parameters(
     stage = config.stage(name.stage)
     options = {option: config.option(name.stage, option) for option in _OPTIONS}
     extra = {"requeue": True, **config.option(name.stage, "extra")}
+    if config.mail and name.stage == "aggregate":  # the last job of a grid
+        extra = {"mail-user": config.mail, "mail-type": "END,FAIL"} | extra
     if config.use_srun and num_processes > 1:
         extra["ntasks"] = num_processes
     if dependency is not None:
@@ -49,7 +51,12 @@ def sbatch_parameters(
         **options,
         "exclude": exclude,
         "wckey": config.wckey,
-        "setup": [*trust_lines(code, folder), *guarded(config.option(name.stage, "setup")), *_use_code(code)],
+        "setup": [
+            *trust_lines(code, folder),
+            *guarded(config.option(name.stage, "setup")),
+            *TEMPORARY,
+            *_use_code(code),
+        ],
         "signal_delay_s": config.signal_delay_s,
         "use_srun": config.use_srun,
         "stderr_to_stdout": True,
@@ -104,6 +111,17 @@ def trust_lines(code: Path, folder: Path) -> list[str]:
         f"unsafe=$(find {shlex.quote(str(code))} {foreign}; find {given} -maxdepth 0 {foreign})",
         f'[ -z "$unsafe" ] || {{ {refused}; exit 1; }}',
     ]
+
+
+# A folder of the job's own for temporary files, which goes with it. A job that is killed leaves it to the next one on
+# the node; the name ends with the number of the process that owns it.
+TEMPORARY = (
+    'for left in "${TMPDIR:-/tmp}/smoothadv-$(id -u)"-*; do',
+    '    [ ! -d "$left" ] || kill -0 "${left##*-}" 2>/dev/null || rm -rf "$left"',
+    "done",
+    'own=$(mktemp -d --suffix="-$$" "${TMPDIR:-/tmp}/smoothadv-$(id -u)-XXXXXX")',
+    '[ -z "$own" ] || { export TMPDIR=$own; trap \'rm -rf "$TMPDIR"\' EXIT; }',
+)
 
 
 def _use_code(code: Path) -> list[str]:

@@ -95,6 +95,8 @@ class ArrayTask:
                 if self._is_interrupted:
                     self._leave()
                 num_done += sum([self._finish(item) for item in [*self._in_progress] if item.sentinel in ended])
+                if self.log_path is not None:
+                    joblog.beat(self.log_path)
                 if stalled := self._stalls.among(self._in_progress):
                     self._end_stalled(stalled)
         finally:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
 import shlex
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from jobs.files.failures import Place
 
 _TAIL_BYTES = 1 << 18
 _NUM_LAST_LINES = 5
+_BEAT_S = 30.0
 _JOB_BEGINS = re.compile(r"INFO job begins: (?P<array>\S+) task \d+ on (?P<host>\S+), job (?P<job>\S+), start \d+")
 _BEGIN = re.compile(r"INFO begin (?P<unit>\S+) on (?P<host>\S+) gpus \[(?P<gpus>[^\]]*)\]")
 _ENDED = re.compile(r"(?P<how>INFO end|ERROR failed|WARNING interrupted) (?P<unit>[^\s:]+)")
@@ -73,6 +76,18 @@ def num_idle_starts(path: Path) -> int:
     for match in _PROGRESS.finditer(text):
         num_idle = num_idle + 1 if match["idle"] else 0
     return num_idle
+
+
+def beat(path: Path) -> None:
+    """Renew the time of a job's log now and then: the sign that the job runs."""
+    with contextlib.suppress(OSError):
+        if time.time() - path.stat().st_mtime > _BEAT_S:
+            os.utime(path)
+
+
+def is_beating(path: Path) -> bool:
+    """Whether a job has renewed the time of its log within three beats."""
+    return time.time() - path.stat().st_mtime < 3 * _BEAT_S
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,6 +40,8 @@ class Death:
         place: Where.
         log_path: The log that tells.
         num_before: Failures of the unit that were written down before.
+        may_live: Whether its job has given a sign of life just now, and nothing says that it ended: SLURM may have
+            lost its records.
     """
 
     unit: str
@@ -48,6 +50,7 @@ class Death:
     place: Place
     log_path: Path
     num_before: int = 0
+    may_live: bool = False
 
     def as_failure(self) -> Failure:
         """As it would be written down."""
@@ -152,7 +155,14 @@ def _death(log_path: Path, lost: joblog.LostUnit) -> Death | None:
         return None
     if reason:
         message = joblog.said_by_another(log_path, lost.unit) or message
-    return Death(unit=lost.unit, failure_class=failure_class, message=message, place=lost.where, log_path=log_path)
+    return Death(
+        unit=lost.unit,
+        failure_class=failure_class,
+        message=message,
+        place=lost.where,
+        log_path=log_path,
+        may_live=reason is None and joblog.is_beating(log_path),
+    )
 
 
 def _reason(text: str) -> tuple[FailureClass | None, str] | None:

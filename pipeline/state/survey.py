@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jobs.files.store import Store
 from jobs.specs.indices import parse_shard_stem
@@ -47,6 +47,9 @@ def survey(manifest: Manifest, store: Store, activity: Activity) -> Survey:
     if activity.problem is None and not (observed.aggregated and observed.is_complete(manifest)):
         is_pending = pending_units(manifest, observed, activity)
         deaths = find_deaths(manifest, store, is_pending=is_pending, recorded=history.last)
+        alive = {death.unit for death in deaths if death.may_live}
+        deaths = [death for death in deaths if not death.may_live]
+        activity = replace(activity, running=activity.running | alive)
     return Survey(activity=activity, observed=observed, history=history, deaths=tuple(deaths))
 
 

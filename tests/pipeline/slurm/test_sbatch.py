@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +13,7 @@ import pytest
 from jobs.errors import ConfigError
 from jobs.specs.units import Stage
 from pipeline.request.config import parse_launch
-from pipeline.slurm.sbatch import sbatch_parameters
+from pipeline.slurm.sbatch import TEMPORARY, sbatch_parameters
 from pipeline.slurm.submit import script
 from pipeline.state.ledger import ArrayName
 from tests.grids import compose_tiny
@@ -79,3 +83,29 @@ def test_options_that_have_a_name_here_are_not_taken_as_others() -> None:
     ]
     with pytest.raises(ConfigError, match="clusters"):
         _script("train", options[2])
+
+
+def test_one_mail_per_grid(fake: FakeSlurm) -> None:
+    assert "#SBATCH --mail-user=me@lab.org\n" in _script("aggregate", "cluster.mail=me@lab.org")
+    assert "mail" not in _script("train", "cluster.mail=me@lab.org")
+
+
+@pytest.mark.parametrize("killed", [None, signal.SIGTERM, signal.SIGKILL])
+def test_temporary_files_go_with_their_job_or_with_the_next(tmp_path: Path, killed: signal.Signals | None) -> None:
+    script_text = "\n".join([*TEMPORARY, "touch $TMPDIR/file; sleep ${1-0} & wait"])
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+
+    def start(*arguments: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(["bash", "-c", script_text, "job", *arguments], env=environment)
+
+    job = start("60" if killed else "0")
+    while killed and not list(tmp_path.glob("smoothadv-*/file")):
+        time.sleep(0.01)
+    if killed:
+        start().wait()
+        assert list(tmp_path.glob("smoothadv-*/file"))  # another job leaves those of one that runs alone
+        job.send_signal(killed)
+    job.wait()
+    assert bool(list(tmp_path.iterdir())) == (killed == signal.SIGKILL)
+    start().wait()
+    assert list(tmp_path.iterdir()) == []

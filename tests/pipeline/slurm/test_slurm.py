@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from jobs.specs.indices import IndexRange
 from jobs.specs.units import ShardUnit, TrainUnit, Unit
 from pipeline.cancel import cancel
 from pipeline.launch import launch
-from pipeline.state import commands
+from pipeline.state import commands, joblog
 from pipeline.state.activity import slurm_activity
 from pipeline.state.queue import read_queue
 from pipeline.status import look, status
@@ -466,6 +467,31 @@ def test_another_user_s_units_are_seen_and_left_alone(
     assert run_command("cancel", cancel, ["grid=tiny", f"results={results}"]) == 0
     assert fake.calls("scancel") == 0
     assert "note: 13 more jobs belong to" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("after", "dependency"), [("77", "afterok:77"), ("afterany:77", "afterany:77")])
+def test_the_first_arrays_wait_for_a_job_of_the_user(
+    fake: FakeSlurm, results: Path, after: str, dependency: str
+) -> None:
+    assert _launch(results, f"cluster.after='{after}'") == 0
+    assert fake.option("dependency") == [dependency, *["aftercorr:1"] * 3, "afterany:1:2:3:4"]
+
+
+def test_a_job_that_slurm_has_forgotten_runs_while_it_gives_signs_of_life(fake: FakeSlurm, results: Path) -> None:
+    """As after slurmctld lost its state."""
+    assert _launch(results) == 0
+    fake.clear()
+    store = Store(results)
+    unit = TrainUnit(train=read_manifest(store.manifest_path("tiny")).runs[0].train)
+    (folder,) = store.launches_dir("tiny").glob("*/train-0")
+    log = folder / "1_0_0_log.out"
+    log.write_text(f"x INFO begin {unit.name} on n1 gpus []\n")
+    assert _states(results)[("train", "running")] == 1
+    os.utime(log, (time.time() - 60, time.time() - 60))
+    joblog.beat(log)
+    assert log.stat().st_mtime > time.time() - 30
+    os.utime(log, (time.time() - 100, time.time() - 100))
+    assert _states(results)[("train", "failed")] == 1
 
 
 def test_a_cancellation_that_has_no_effect_is_an_error(
