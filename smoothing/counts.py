@@ -144,7 +144,7 @@ class VoteCounter:
 
     @torch.inference_mode()
     def row_votes(self, batch: Sequence[Draws]) -> Tensor:
-        """The votes of a batch's rows, int64, shape (blocks_per_batch * BLOCK_ROWS,), on the device; K is no vote.
+        """The votes of a batch's rows, int64, shape (blocks_per_batch * BLOCK_ROWS,), on the device; K means no vote.
 
         Of the BLOCK_ROWS votes of each draws, only the first ``num_rows`` are meaningful.
         """
@@ -159,7 +159,7 @@ class VoteCounter:
         self._counts_SK.view(-1).scatter_add_(0, places_B, counted_B.to(torch.int64))
 
     def _votes_of(self, inputs_BCHW: Tensor) -> Tensor:
-        """The class that each row votes for; K where its logits are not finite: argmax takes a nan for a class."""
+        """The class that each row votes for; K if its logits are not finite, since argmax returns a class for nan."""
         logits_BK = self._classifier(inputs_BCHW)
         if logits_BK.shape != (len(inputs_BCHW), self._num_classes):
             raise LogitsError(
@@ -197,7 +197,7 @@ class VoteCounter:
             votes_B[: len(inputs_BCHW)] = self._votes_of(inputs_BCHW)
 
     def _map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        """Results of a function, on threads where there are several; torch's operations take one thread each."""
+        """The results of a function, computed on several threads if possible; torch operations use one thread each."""
         return list(map(function, items) if self._num_threads == 1 else self._pool.map(function, items))
 
     def _votes_at_once(self, batch: Sequence[Draws]) -> Tensor:

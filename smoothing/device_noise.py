@@ -1,9 +1,9 @@
 """Exact-grid noise drawn on the device that the network runs on, with the bits that the host draws.
 
-Everything up to the noise is arithmetic on integers: Philox 4x64, a shift, a search among thresholds.
-A level of the image plus the noise is an integer that float32 holds exactly, and its division by the
-number of levels is correctly rounded, as it is on the host. So the classifier gets the same inputs,
-bit for bit, on any device and in any batch.
+Drawing the noise is integer arithmetic: Philox 4x64, a shift, a search among thresholds. A level of
+the image plus the noise is an integer that float32 represents exactly, and the division by the number
+of levels is correctly rounded, as on the host. So the classifier receives the same inputs, bit for
+bit, on any device and in any batch.
 
 Shapes: B rows of a batch, S slots, C H W image, P pixels (C H W) of an image in one row.
 """
@@ -25,7 +25,7 @@ _MULTIPLIERS = 0xD2E7470EE14C6C93, 0xCA5A826395121157  # of Philox 4x64; Salmon 
 _KEY_STEPS = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B
 _ROUNDS = 10
 _LOW = 0xFFFFFFFF
-_VALUES_AT_ONCE = 1 << 22  # a dozen integers of 64 bits for each of them
+_VALUES_AT_ONCE = 1 << 22  # each needs a dozen 64-bit integers
 
 
 class Draw(Protocol):
@@ -35,13 +35,14 @@ class Draw(Protocol):
 
 
 class DeviceTable:
-    """The thresholds of a grid's noise on a device, with a guide to them.
+    """The thresholds of a grid's noise on a device, with a table that narrows the search.
 
     Attributes:
         thresholds: int64, ascending, below 2**62.
-        guide: int32, shape (2**GUIDE_BITS + 1,): how many thresholds are not above the first integer that has
-            these leading bits. The number for an integer lies between its entry and the next.
-        num_levels: Pixels are the integers 0 to this over this.
+        guide: int32, shape (2**GUIDE_BITS + 1,): for each value of the leading bits, the number of thresholds
+            at or below the first integer with these bits. The number for any integer with these bits
+            lies between this entry and the next.
+        num_levels: L, where pixels are the integers 0 to L divided by L.
     """
 
     def __init__(self, table: GridTable, device: torch.device) -> None:
@@ -53,15 +54,15 @@ class DeviceTable:
 
 
 class DeviceNoise:
-    """Draws a grid's noise on a device, and adds it to images there."""
+    """Draws a grid's noise on a device and adds it to images there."""
 
     def __init__(self, table: GridTable, device: torch.device, draw: Draw | None = None) -> None:
         """Prepare to draw.
 
         Args:
-            table: Of the noise.
-            device: Where.
-            draw: How; None is by the fastest way that the device has.
+            table: Thresholds of the noise.
+            device: The device.
+            draw: Implementation; None: the fastest one for the device.
         """
         self._table = DeviceTable(table, device)
         self._draw = fastest_draw(self._table, device) if draw is None else draw
@@ -71,28 +72,28 @@ class DeviceNoise:
 
         Args:
             centers_SCHW: Levels of the images, integers in float32.
-            slots_B: Which of them each row is a copy of, int64.
-            names_B4: Which noise each row gets (``NoiseStream.row_names``). Any rows, in any order.
+            slots_B: The image that each row is a copy of, int64.
+            names_B4: The noise of each row (``NoiseStream.row_names``); any rows, in any order.
 
         Returns:
             inputs_BCHW, the classifier's inputs in pixels of [0, 1], float32 and channels last: (level + noise) /
-            num_levels, correctly rounded. Not in the network's own precision: the classifier subtracts the mean
-            before it rounds to that, and is the same function wherever noise is drawn.
+            num_levels, correctly rounded. They are not in the network's own precision: the classifier
+            subtracts the mean before it rounds, and is the same function wherever noise is drawn.
         """
         return self._draw(centers_SCHW, slots_B, names_B4, self._table)
 
 
 def device_noise(distribution: NoiseDistribution, device: torch.device) -> DeviceNoise | None:
-    """How a device draws noise; None where the host does: on a CPU, where numpy is faster, and where it alone can."""
+    """Draws noise on a device; None if the host must draw it: for a CPU, and for noise that only numpy draws."""
     table = None if device.type == "cpu" else distribution.table()
     return None if table is None else DeviceNoise(table, device)
 
 
 def torch_draw(centers_SCHW: Tensor, slots_B: Tensor, names_B4: Tensor, table: DeviceTable) -> Tensor:
-    """``DeviceNoise.inputs`` by torch's own operations: the reference, for every device, some rows at a time."""
+    """``DeviceNoise.inputs`` by torch operations, some rows at a time: the reference, for every device."""
     num_rows, shape = len(slots_B), centers_SCHW.shape[1:]
     inputs_BCHW = centers_SCHW.new_empty((num_rows, *shape)).to(memory_format=torch.channels_last)
-    # A tensor: by a number a GPU does not divide, but multiplies by its rounded inverse.
+    # A tensor, because a GPU divides by a Python number as a multiplication by its rounded inverse.
     num_levels = centers_SCHW.new_full((), table.num_levels)
     at_once = max(1, _VALUES_AT_ONCE // shape.numel())
     for first in range(0, num_rows, at_once):
@@ -105,18 +106,18 @@ def torch_draw(centers_SCHW: Tensor, slots_B: Tensor, names_B4: Tensor, table: D
 
 
 def fastest_draw(table: DeviceTable, device: torch.device) -> Draw:
-    """The Triton kernel where there is CUDA and the kernel draws here what torch draws; else ``torch_draw``."""
+    """The Triton kernel on CUDA, if it draws what torch draws; else ``torch_draw``."""
     if device.type != "cuda":
         return torch_draw
     try:
-        from smoothing.triton_noise import triton_draw  # only here is there anything that it runs on
+        from smoothing.triton_noise import triton_draw  # runs only on CUDA
 
         if not agree(triton_draw, table, device):
-            raise ValueError("its draws are wrong")
-    except Exception as error:  # whatever a compiler or a driver may raise: there is another way
+            raise ValueError("its draws differ from the reference")
+    except Exception as error:  # whatever a compiler or a driver may raise: torch_draw remains
         logging.warning(
-            "the kernel that draws noise on the GPU is not used (%s: %s); torch's operations draw "
-            "the same noise, slower. Check that triton and a C compiler are installed",
+            "the kernel that draws noise on the GPU is not used (%s: %s); torch operations draw the same noise more "
+            "slowly. Check that triton and a C compiler are installed",
             type(error).__name__,
             str(error).partition("\n")[0],
         )
@@ -125,7 +126,7 @@ def fastest_draw(table: DeviceTable, device: torch.device) -> Draw:
 
 
 def agree(draw: Draw, table: DeviceTable, device: torch.device) -> bool:
-    """Whether a way of drawing gives the reference's inputs, on rows of all kinds of streams."""
+    """Whether an implementation gives the reference's inputs, for rows of all kinds of streams."""
     generator = torch.Generator().manual_seed(0)
     names_B4 = torch.randint(-(2**63), 2**63 - 1, (64, 4), generator=generator)
     names_B4[:, 2] %= 4
@@ -143,7 +144,8 @@ def _uniform(names_B4: Tensor, num_pixels: int) -> Tensor:
     seeds_B1, indices_B1, stages_B1, numbers_B1 = (names_B4[:, column, None] for column in range(4))
     blocks_B1 = numbers_B1 // BLOCK_ROWS
     firsts_B1 = numbers_B1 % BLOCK_ROWS * num_pixels
-    # One call gives four integers, and a row may begin within those of a call. numpy counts before it calls.
+    # One call gives four integers, and a row may begin in the middle of a call. numpy increments the
+    # counter before the call.
     calls_BN = firsts_B1 // 4 + torch.arange(1, num_pixels // 4 + 3, device=names_B4.device)
     words = _philox((calls_BN, torch.zeros_like(calls_BN), blocks_B1, stages_B1), (seeds_B1, indices_B1))
     places_BP = firsts_B1 % 4 + torch.arange(num_pixels, device=names_B4.device)
@@ -152,7 +154,7 @@ def _uniform(names_B4: Tensor, num_pixels: int) -> Tensor:
 
 
 def _philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-    """Philox 4x64-10 on the bits of int64, whose sums and products wrap."""
+    """Philox 4x64-10 on int64, whose sums and products wrap."""
     (c0, c1, c2, c3), (k0, k1) = counter, key
     for _ in range(_ROUNDS):
         high0, low0 = _product(c0, _MULTIPLIERS[0])
@@ -163,7 +165,7 @@ def _philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, T
 
 
 def _product(values: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:
-    """The high and low 64 bits of unsigned products, from those of 32-bit halves."""
+    """The high and low 64 bits of unsigned products, computed from 32-bit halves."""
     high, low = multiplier >> 32, multiplier & _LOW
     their_high, their_low = (values >> 32) & _LOW, values & _LOW
     first = their_low * high + (((their_low * low) >> 32) & _LOW)

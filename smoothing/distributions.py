@@ -29,7 +29,7 @@ class OffGridError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class GridTable:
-    """What any device needs to draw a grid's noise with the bits that the host draws.
+    """All that a device needs to draw a grid's noise with the same bits as the host.
 
     Attributes:
         thresholds: int64, shape (2 m,), ascending, in (0, 2**62): the noise is the number of those that are not
@@ -72,7 +72,7 @@ class NoiseDistribution(Protocol):
         ...
 
     def table(self) -> GridTable | None:
-        """What a device draws the same noise from; None where only the host can draw it."""
+        """The table from which a device draws the same noise; None if only the host can draw it."""
         ...
 
 
@@ -101,7 +101,7 @@ class GaussianNoise:
         return center + self.sigma * noise
 
     def table(self) -> None:
-        """None: numpy's method takes a varying number of the stream's integers for each normal number."""
+        """None, because numpy uses a varying number of the stream's integers per normal number."""
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class NoiseStream:
             yield philox.random_raw(min(num_at_once, num_values - start))
 
     def row_names(self, block_nr: int) -> npt.NDArray[np.int64]:
-        """What names each vector of a block to a device that draws it, int64, shape (BLOCK_ROWS, 4).
+        """The names of a block's vectors for a device that draws them, int64, shape (BLOCK_ROWS, 4).
 
         Seed and index as the bits of unsigned integers, the number of the stage, and the number of the
         vector in the stream.

@@ -37,9 +37,9 @@ class Pace:
             self._submitted.popleft().synchronize()
 
     def starves(self) -> bool:
-        """Note that the host has the next piece of work ready; whether that is too late as a rule.
+        """Record that the next piece of work is ready; says whether the device usually has to wait for it.
 
-        True once at most: when the device had run out of work before most of the first pieces.
+        True at most once: if the device had run out of work before most of the first pieces.
         """
         if not self._submitted:
             return False

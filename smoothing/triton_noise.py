@@ -1,7 +1,8 @@
 """Exact-grid noise in one Triton kernel: Philox, the search among thresholds, the sum and the division.
 
-Imported only where it runs: on CUDA, or under Triton's interpreter (TRITON_INTERPRET=1). All but the last
-division is exact; that is the correctly rounded one, so that the inputs are those of ``smoothing.device_noise``.
+Imported only where it runs: on CUDA, or under Triton's interpreter (TRITON_INTERPRET=1). Everything except
+the division is exact, and the division is correctly rounded, so the inputs equal those of
+``smoothing.device_noise``.
 
 Shapes: B rows of a batch, S slots, C H W image.
 """
@@ -18,7 +19,7 @@ from smoothing.device_noise import GUIDE_BITS, DeviceTable
 from smoothing.distributions import UNIFORM_BITS
 from smoothing.noise import BLOCK_ROWS
 
-_CALLS = 256  # of Philox in a program, each of which gives four pixels
+_CALLS = 256  # calls of Philox per program; each gives four pixels
 
 
 def triton_draw(centers_SCHW: Tensor, slots_B: Tensor, names_B4: Tensor, table: DeviceTable) -> Tensor:
@@ -28,7 +29,7 @@ def triton_draw(centers_SCHW: Tensor, slots_B: Tensor, names_B4: Tensor, table: 
     inputs_BCHW = torch.empty(
         (num_rows, num_channels, height, width), device=centers_SCHW.device, memory_format=torch.channels_last
     )
-    num_calls = num_pixels // 4 + (2 if num_pixels % 4 else 0)  # a row may begin within those of a call
+    num_calls = num_pixels // 4 + (2 if num_pixels % 4 else 0)  # a row may begin in the middle of a call
     _kernel[(num_rows, triton.cdiv(num_calls, _CALLS))](
         inputs_BCHW,
         centers_SCHW.contiguous(),
@@ -74,7 +75,7 @@ def _kernel(  # type: ignore[no-untyped-def]
     num_pixels: tl.constexpr = num_channels * plane
     first = number % rows_per_block * num_pixels
     own_call = tl.program_id(1) * calls + tl.arange(0, calls)
-    counter = (first // 4 + own_call + 1).to(tl.uint64)  # numpy counts before it calls
+    counter = (first // 4 + own_call + 1).to(tl.uint64)  # numpy increments the counter before the call
     nought = tl.zeros_like(counter)
     block = nought + (number // rows_per_block).to(tl.uint64)
     w0, w1, w2, w3 = philox_impl(counter, nought, block, nought + stage, seed, index)
@@ -86,7 +87,7 @@ def _kernel(  # type: ignore[no-untyped-def]
         leading = uniform >> tail_bits
         low = tl.load(guide + leading)
         high = tl.load(guide + leading + 1)
-        while tl.max(high - low, axis=0) > 0:  # few pixels have any threshold to be compared with
+        while tl.max(high - low, axis=0) > 0:  # for most pixels the guide has already decided
             is_open = low < high
             middle = (low + high) // 2
             threshold = tl.load(thresholds + middle, mask=is_open, other=0)
