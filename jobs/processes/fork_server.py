@@ -1,7 +1,7 @@
-"""The first import of a fork server: from then on it ends with its parent, at once and without a word.
+"""The first import of a fork server: makes it end with its parent, immediately and silently.
 
-Without it, a server goes on importing torch for seconds when Ctrl-C has ended its parent (on other
-systems than Linux it still does), and prints a traceback when it finds the parent gone.
+Otherwise a server whose parent was ended by Ctrl-C would keep importing torch for seconds (on systems other
+than Linux it still does), and would print a traceback when it finds its parent gone.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def _print_unless_parent_ended(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if not isinstance(error, EOFError | BrokenPipeError | pickle.UnpicklingError):  # what to run came in part only
+    if not isinstance(
+        error, EOFError | BrokenPipeError | pickle.UnpicklingError
+    ):  # raised when the request is incomplete
         sys.__excepthook__(kind, error, trace)
 
 
 sys.excepthook = _print_unless_parent_ended
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-if os.getppid() != int(os.environ["FORK_SERVER_PARENT"]):  # it ended before that
+if os.getppid() != int(os.environ["FORK_SERVER_PARENT"]):  # the parent ended before the call above
     os._exit(0)

@@ -142,7 +142,7 @@ def run_in_processes(act: Callable[..., None], num_processes: int, device_type: 
         raise RuntimeError(f"{torch.cuda.device_count()} GPUs here, the training asks for {num_processes}")
     with tempfile.TemporaryDirectory(prefix="smoothadv-") as name:
         folder = Path(name)
-        with interrupt.blocked_in_children([signal.SIGINT]):  # at Ctrl-C it is we who end them
+        with interrupt.blocked_in_children([signal.SIGINT]):  # at Ctrl-C, this process ends them
             members = spawn(  # type: ignore[no-untyped-call]
                 _member,
                 (num_processes, device_type, folder, act, arguments),

@@ -31,7 +31,7 @@ from tests.grids import finished_files, grid_records
 HERE = Path(__file__).parent
 CLUSTER = HERE / "cluster"
 PATIENCE_S = 300.0
-"""How long nothing at all may change, in queue or files, before a wait is given up: on a busy machine all is slow."""
+"""A wait is given up when neither queue nor files have changed for this long, however busy the machine is."""
 _LOOK_EVERY_S = 2.0
 
 GRID = [
@@ -152,7 +152,7 @@ class Site:
         return "\n".join(f"--- {path}\n{path.read_text(errors='replace')[-3000:]}" for path in paths)
 
     def await_(self, condition: Callable[[], object], what: str) -> None:
-        """Wait until something is so, for as long as anything changes."""
+        """Wait until a condition holds, as long as queue or files change."""
         seen, changed = "", time.monotonic()
         looked = changed - _LOOK_EVERY_S
         while not condition():
@@ -164,7 +164,7 @@ class Site:
             time.sleep(0.2)
 
     def _visible(self) -> str:
-        """Queue and files: what changes while anything gets on."""
+        """Queue and files: what changes while there is any progress."""
         command = ["squeue", "--noheader", "--array", "--format=%i %T %N %r"]
         queue = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, check=False)
         find = ["find", str(self.folder), "-printf", "%p %T@ %s\\n"]
