@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from jobs.datasets import dataset_info
 from jobs.specs.attack import AttackSpec
-from jobs.specs.certify import CertifySpec
 from jobs.specs.runs import Run
 from jobs.specs.train import TrainSpec
 from jobs.specs.units import ShardUnit, Stage, Unit
@@ -63,8 +62,9 @@ def unit_cost(unit: Unit) -> float:
 
 def images_cost(run: Run, num_images: int) -> float:
     """Forward passes that some images of a certification or an attack take."""
-    before = run.task.n0 if isinstance(run.task, CertifySpec) else attack_cost(run.task)
-    return float(num_images) * (before + run.task.n)
+    task = run.task
+    before = task.n0 if task.stage == "certify" else attack_cost(task)
+    return float(num_images) * (before + task.n)
 
 
 def train_cost(spec: TrainSpec) -> float:

@@ -20,7 +20,7 @@ from tabulate import tabulate
 
 from jobs.files.manifest import open_grid
 from jobs.files.store import Store
-from jobs.specs.units import ShardUnit, TrainUnit, Unit
+from jobs.specs.units import TrainUnit, Unit
 from jobs.validation import STRICT, build
 from jobs.wording import counted
 from pipeline import text
@@ -170,7 +170,4 @@ def _paces(current: Status) -> Iterator[tuple[UnitState, Pace]]:
 
 
 def _progress(unit: Unit, store: Store) -> str:
-    done = progress_of(unit, store)
-    if isinstance(unit, ShardUnit):
-        return f"image {done} of {len(unit.indices)}"
-    return "in progress" if unit.train is None else f"epoch {done} of {unit.train.epochs}"
+    return f"{unit.part} {progress_of(unit, store)} of {unit.num_parts}"

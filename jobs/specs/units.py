@@ -22,6 +22,12 @@ class TrainUnit:
 
     train: TrainSpec
     stage: ClassVar[Stage] = "train"
+    part: ClassVar[str] = "epoch"
+
+    @property
+    def num_parts(self) -> int:
+        """Parts after each of which its progress is saved."""
+        return self.train.epochs
 
     @property
     def name(self) -> str:
@@ -41,6 +47,11 @@ class ShardUnit:
     run: Run
     indices: IndexRange
     num_processes: ClassVar[int] = 1
+    part: ClassVar[str] = "image"
+
+    @property
+    def num_parts(self) -> int:
+        return len(self.indices)
 
     @property
     def stage(self) -> ShardStage:
@@ -64,6 +75,8 @@ class AggregateUnit:
     stage: ClassVar[Stage] = "aggregate"
     train: ClassVar[None] = None
     num_processes: ClassVar[int] = 1
+    part: ClassVar[str] = "file"
+    num_parts: ClassVar[int] = 1
 
     @property
     def name(self) -> str:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 
 from jobs.datasets import dataset_info
-from jobs.specs.attack import AttackSpec
 from jobs.specs.runs import Manifest, Task
 from jobs.specs.train import TrainSpec
 from jobs.training.schedules import epsilon_at
@@ -34,7 +33,7 @@ def train_problems(spec: TrainSpec) -> Iterator[str]:
 
 def task_problems(train: TrainSpec, task: Task) -> Iterator[str]:
     """What is wrong with the lengths of a certification or an attack."""
-    if isinstance(task, AttackSpec):
+    if task.stage == "attack":
         yield from _length_problems(train, "attack.sigma", task.sigma)
         yield from _length_problems(train, "attack.epsilon", task.epsilon)
     else:

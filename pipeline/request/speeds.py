@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Mapping
 
 from jobs.datasets import dataset_info
-from jobs.specs.certify import CertifySpec
 from jobs.specs.runs import Run
 
 FORWARD_PER_S: Mapping[str, float] = {
@@ -28,7 +27,7 @@ _MIN_CPUS = 2
 
 def drawn_per_s(run: Run) -> float:
     """Noisy images a second for which one CPU draws the noise; infinite where the GPU draws it."""
-    if isinstance(run.task, CertifySpec) and run.task.noise == "exact_grid":
+    if run.stage == "certify" and run.certify.noise == "exact_grid":
         return math.inf
     return GAUSSIAN_VALUES_PER_S / math.prod(dataset_info(run.train.dataset).image_shape)
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from jobs.files import records
 from jobs.files.store import Store
-from jobs.specs.units import ShardUnit, TrainUnit, Unit
+from jobs.specs.units import ShardUnit, Unit
 
 _SLOW_FACTOR = 5.0
 """A unit is slow when it has got no further for so many times as long as it usually takes."""
@@ -67,9 +67,9 @@ def _saved(unit: Unit, store: Store) -> list[Path]:
     """What a unit saves as it proceeds, the oldest first."""
     if isinstance(unit, ShardUnit):
         return [store.partial_path(unit.run.place, unit.indices)]
-    if isinstance(unit, TrainUnit):
-        return [store.state_path(unit.train.key, epoch) for epoch in store.saved_epochs(unit.train.key)]
-    return []
+    if unit.train is None:
+        return []
+    return [store.state_path(unit.train.key, epoch) for epoch in store.saved_epochs(unit.train.key)]
 
 
 def _usual_s(unit: Unit, store: Store) -> float | None:
