@@ -101,7 +101,7 @@ def test_time_left_counts_every_process_of_a_training(tmp_path: Path, capsys: py
     write_manifest(store.manifest_path("tiny"), manifest)
     store.epochs_path(done.key).parent.mkdir(parents=True)
     pq.write_table(pa.table({"elapsed_s": [7200.0, 3600.0]}), store.epochs_path(done.key))
-    store.checkpoint_path(done.key).touch()
+    store.checkpoint_path(done.key).write_bytes(b"weights")
     activity = {"running": [TrainUnit(train=left).name], "queued": [], "pid": 1, "time": 0}
     write_json(store.activity_path("tiny"), activity)
     with filelock.FileLock(store.launch_lock_path()):
