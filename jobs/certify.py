@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import itertools
 from collections.abc import Iterator
+from typing import TypedDict
 
-from jobs.datasets import dataset_info
+import torch
+from torch import Tensor, nn
+
+from jobs.datasets import Images, dataset_info
 from jobs.errors import DataError
 from jobs.files import records
 from jobs.files.store import Store
+from jobs.networks.agreement import NUM_ROWS, check_equal_votes, equal_votes, first_votes
 from jobs.networks.checkpoint import TrainedClassifier
+from jobs.networks.compilation import compiled_where_it_pays
 from jobs.networks.inference import for_inference
-from jobs.shards import Done, run_shard
+from jobs.shards import Done, Work, labelled_image, run_shard
 from jobs.specs.certify import CertifySpec
-from jobs.specs.runs import Run
 from jobs.specs.units import Resources, ShardUnit
 from smoothing.certify import LabelledImage, certify_images
-from smoothing.distributions import OffGridError, noise_distribution
+from smoothing.counts import VoteCounter, call_shape
+from smoothing.distributions import NoiseDistribution, OffGridError, noise_distribution
+from smoothing.noise import BLOCK_ROWS
 from smoothing.sequential import Procedure
+
+
+class Settings(TypedDict):
+    """What counting votes takes, whichever the network."""
+
+    distribution: NoiseDistribution
+    num_classes: int
+    batch_size: int
+    device: torch.device
 
 
 def run(unit: ShardUnit, store: Store, resources: Resources) -> None:
@@ -26,34 +45,60 @@ def run(unit: ShardUnit, store: Store, resources: Resources) -> None:
         CheckpointError: There is no sound checkpoint of the run. A damaged or foreign one is set
             aside, so that the next launch retrains it.
         DataError: An image does not suit the noise; names it.
-        ConfigError: The device does not have the precision.
+        ConfigError: The device does not have the precision, or it changes too many votes.
     """
+    run_shard(unit, store, resources, functools.partial(_prepared, unit, resources))
 
-    def certify_them(trained: TrainedClassifier, images: Iterator[LabelledImage]) -> Iterator[Done]:
-        return _certified(unit.run, trained, images, resources)
 
-    run_shard(unit, store, resources, certify_them)
+def _prepared(unit: ShardUnit, resources: Resources, trained: TrainedClassifier, images: Images) -> Work:
+    """The network as it is certified, compared with the one in float32 if it is another."""
+    spec, info = unit.run.certify, dataset_info(unit.train.dataset)
+    device = next(trained.classifier.buffers()).device
+    settings: Settings = {
+        "distribution": noise_distribution(spec.noise, spec.sigma_cert, info.num_levels),
+        "num_classes": info.num_classes,
+        "batch_size": resources.batch_size,
+        "device": device,
+    }
+
+    def votes(network: nn.Module) -> Tensor:
+        counter = VoteCounter(network, image_shape=info.image_shape, **settings)
+        first = itertools.islice(unit.run.indices, NUM_ROWS // BLOCK_ROWS)  # of the run, for all of its shards
+        with _off_grid_named(unit):
+            return first_votes(counter, [labelled_image(images, index) for index in first], spec.seed)
+
+    in_float32 = None
+    if spec.precision != "float32":
+        in_float32 = votes(for_inference(trained.classifier, "float32", device))
+    compile = False if resources.compile == "auto" else resources.compile
+    network = for_inference(trained.classifier, spec.precision, device, compile=compile)
+    if resources.compile == "auto":
+        shape = call_shape(info.image_shape, resources.batch_size, device)
+        num_rows = len(unit.indices) * (spec.n0 + spec.n)
+        network, compile = compiled_where_it_pays(network, torch.zeros(shape, device=device), num_rows)
+    notes = {"compile": str(compile).lower()}
+    if in_float32 is not None:
+        share = equal_votes(in_float32, votes(network), info.num_classes)
+        check_equal_votes(share, spec.precision, resources.min_equal_votes)
+        notes["equal_votes_float32"] = f"{share:.4f}"
+    return Work(do=lambda todo: _certified(network, unit, todo, settings), notes=notes)
 
 
 def _certified(
-    run: Run, trained: TrainedClassifier, images: Iterator[LabelledImage], resources: Resources
+    network: nn.Module, unit: ShardUnit, images: Iterator[LabelledImage], settings: Settings
 ) -> Iterator[Done]:
-    spec, info = run.certify, dataset_info(run.train.dataset)
-    device = next(trained.classifier.buffers()).device
-    try:
-        for image, certificate in certify_images(
-            for_inference(trained.classifier, spec.precision, device, compile=resources.compile),
-            images,
-            procedure(spec),
-            noise_distribution(spec.noise, spec.sigma_cert, info.num_levels),
-            num_classes=info.num_classes,
-            seed=spec.seed,
-            batch_size=resources.batch_size,
-            device=device,
-        ):
+    spec = unit.run.certify
+    with _off_grid_named(unit):
+        for image, certificate in certify_images(network, images, procedure(spec), seed=spec.seed, **settings):
             yield image, records.image_columns(image.label, certificate)
+
+
+@contextlib.contextmanager
+def _off_grid_named(unit: ShardUnit) -> Iterator[None]:
+    try:
+        yield
     except OffGridError as error:
-        raise DataError(f"{run.train.dataset}, {spec.split} split: {error}") from error
+        raise DataError(f"{unit.train.dataset}, {unit.run.certify.split} split: {error}") from error
 
 
 def procedure(spec: CertifySpec) -> Procedure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +35,34 @@ Row = Mapping[str, Any]
 Done = tuple[LabelledImage, dict[str, Any]]
 """An image and the columns that are its own, but for index, label and elapsed_s."""
 
-ShardWork = Callable[[TrainedClassifier, Iterator[LabelledImage]], Iterator[Done]]
-"""Does images, taking them as it can and handing each back as soon as it is done, in any order."""
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Work:
+    """What is done to the images of a shard.
+
+    Attributes:
+        do: Does images, taking them as it can and handing each back as soon as it is done, in any order.
+        notes: Added to the metadata of the files.
+    """
+
+    do: Callable[[Iterator[LabelledImage]], Iterator[Done]]
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
-def one_by_one(do: Callable[[TrainedClassifier, LabelledImage], dict[str, Any]]) -> ShardWork:
+Prepare = Callable[[TrainedClassifier, Images], Work]
+"""Gets work ready, for a model and all images of its split."""
+
+
+def one_by_one(do: Callable[[TrainedClassifier, LabelledImage], dict[str, Any]]) -> Prepare:
     """Work that does one image after the other."""
 
-    def work(trained: TrainedClassifier, images: Iterator[LabelledImage]) -> Iterator[Done]:
-        for labelled in images:
-            yield labelled, do(trained, labelled)
+    def prepare(trained: TrainedClassifier, _: Images) -> Work:
+        return Work(do=lambda images: ((labelled, do(trained, labelled)) for labelled in images))
 
-    return work
+    return prepare
 
 
-def run_shard(unit: ShardUnit, store: Store, resources: Resources, work: ShardWork) -> None:
+def run_shard(unit: ShardUnit, store: Store, resources: Resources, prepare: Prepare) -> None:
     """Do the images of a shard, or the rest of them, until finished files hold them all.
 
     Images that other processes finish meanwhile are left to them, however their shards are cut.
@@ -65,7 +79,9 @@ def run_shard(unit: ShardUnit, store: Store, resources: Resources, work: ShardWo
     device, layout = set_up_device(resources), layout_of(unit.run)
     trained = _load_or_set_aside(unit, store, device)
     images = load_images(unit.train.dataset, unit.run.task.split, resources.data)
+    work = prepare(trained, images)
     metadata = {
+        **work.notes,
         **layout.specs,
         **provenance(),
         "source": unit.stage,
@@ -77,7 +93,7 @@ def run_shard(unit: ShardUnit, store: Store, resources: Resources, work: ShardWo
     rows = _saved_rows(unit, store, layout, metadata)
     todo = [index for index in missing if index not in rows]
     began, saved_at = time.perf_counter(), time.monotonic()
-    done = work(trained, (_labelled(images, index) for index in todo))
+    done = work.do(labelled_image(images, index) for index in todo)
     for labelled, own in _with_finite_logits(done, unit, store):
         # Images may share batches: each is charged the time since the one before was done.
         began, elapsed_s = (now := time.perf_counter()), now - began
@@ -133,7 +149,8 @@ def _unclaimed(unit: ShardUnit, rows: Mapping[int, Row], store: Store) -> list[I
     return [unit.indices] if len(ours) == len(unit.indices) else partition(ours, len(unit.indices))
 
 
-def _labelled(images: Images, index: int) -> LabelledImage:
+def labelled_image(images: Images, index: int) -> LabelledImage:
+    """An image of a split with its label, on the host."""
     image_CHW = torch.from_numpy(images.image(index))
     return LabelledImage(index=index, label=int(images.labels[index]), image_CHW=image_CHW)
 

@@ -259,4 +259,5 @@ def _resources(config: LaunchConfig, store: Store) -> Resources:
         compile=cluster.compile,
         compile_training=cluster.compile_training,
         plugins=plugins,
+        min_equal_votes=cluster.min_equal_votes,
     )

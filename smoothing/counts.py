@@ -254,6 +254,12 @@ def num_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
+def call_shape(image_shape: tuple[int, ...], batch_size: int, device: torch.device) -> tuple[int, ...]:
+    """The shape of what a ``VoteCounter`` gives the network in one call."""
+    rows = cpu_rows(image_shape) if device.type == "cpu" else max(1, batch_size // BLOCK_ROWS) * BLOCK_ROWS
+    return (rows, *image_shape)
+
+
 def cpu_rows(image_shape: tuple[int, ...]) -> int:
     """Rows per piece on a CPU: a divisor of BLOCK_ROWS that depends only on the size of the image."""
     most = max(_MIN_CPU_ROWS, _CPU_PIXELS // int(np.prod(image_shape)))

@@ -41,4 +41,4 @@ def for_inference(
     if precision == "tf32" and device.type != "cuda":
         raise ConfigError([f"certify.precision: tf32 needs a GPU, this is a {device.type}; use float32"])
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    return compiled(FoldedClassifier(classifier, _DTYPES[precision]), compile)
+    return compiled(FoldedClassifier(classifier, _DTYPES[precision]), compile, is_constant=True)

@@ -13,6 +13,8 @@ from jobs.specs.train import TrainSpec
 Stage = Literal["train", ShardStage, "aggregate"]
 Compile = Literal[False, True, "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 """Whether torch.compile is used, or in which of its modes; reduce-overhead captures CUDA graphs."""
+CompileOrAuto = Compile | Literal["auto"]
+"""Or auto: whether is decided by measuring."""
 STAGES: tuple[Stage, ...] = ("train", *SHARD_STAGES, "aggregate")
 
 
@@ -114,15 +116,17 @@ def shards_by_run(names: Iterable[str]) -> dict[str, list[IndexRange]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """How a unit may run. On a CPU nothing but ``threads`` and compiling changes a result: they change how it rounds.
+    """How a unit may run. On a CPU compiling changes how a result is rounded, and ``threads`` that of a training.
 
     Attributes:
         device: A torch device; auto is cuda where there is one, else cpu.
         threads: CPU threads of the process.
         batch_size: Rows given to the device at a time when certifying.
         compile: Let torch.compile fuse the network's operations when certifying; rounds otherwise, so
-            that a vote on the edge may change, on a CPU too.
+            that a vote on the edge may change, on a CPU too. auto does so where it pays.
         compile_training: The same for the attack of a training, whose weights then round otherwise.
+        min_equal_votes: Certification fails where a precision other than float32 changes more of the votes on the
+            first noisy rows than this leaves, in [0, 1].
         save_every_s: Certification saves finished images at least this often, in seconds.
         data: Folders of the datasets that are read from disk, by dataset.
         plugins: The folder from which plug-ins are imported; None where there are none.
@@ -132,7 +136,8 @@ class Resources:
     threads: int = 1
     batch_size: int = 1000
     save_every_s: float = 30.0
-    compile: Compile = False
+    compile: CompileOrAuto = False
     compile_training: Compile = False
+    min_equal_votes: float = 0.9
     data: Mapping[str, str | None] = field(default_factory=dict)
     plugins: str | None = None

@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from jobs.cpus import num_cpus
 from jobs.errors import ConfigError
 from jobs.specs.runs import Manifest
-from jobs.specs.units import STAGES, Compile, Stage
+from jobs.specs.units import STAGES, Compile, CompileOrAuto, Stage
 from jobs.validation import STRICT, collect
 from pipeline.request.checkpoints import checkpoint_files
 from pipeline.request.grid import GridConfig, expand, models_of
@@ -69,8 +69,10 @@ class ClusterConfig:
         device: Of the workers.
         threads: CPU threads of a worker.
         batch_size: Rows given to the device at a time when certifying.
-        compile: Whether workers let torch.compile fuse the network when certifying, or in which mode.
+        compile: Whether workers let torch.compile fuse the network when certifying, in which mode, or auto.
         compile_training: The same for the attacks of training.
+        min_equal_votes: Certification in a precision other than float32 fails below this share of votes equal to
+            those of float32.
         save_every_s: Seconds between saves of an unfinished shard.
     """
 
@@ -81,8 +83,9 @@ class ClusterConfig:
     device: Literal["auto", "cpu", "cuda"]
     threads: _Positive
     batch_size: _Positive
-    compile: Compile
+    compile: CompileOrAuto
     compile_training: Compile
+    min_equal_votes: Annotated[float, Field(ge=0, le=1)]
     save_every_s: Annotated[float, Field(gt=0)]
 
     def num_workers(self, num_gpus: int) -> int:

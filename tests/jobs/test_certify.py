@@ -318,6 +318,67 @@ def test_a_precision_that_the_device_lacks_is_an_error(store: Store) -> None:
         certify_here(store, run, ALL)
 
 
+BFLOAT16_RUN = replace(RUN, task=replace(RUN.certify, precision="bfloat16"))
+
+
+def notes(store: Store, run: Run) -> set[tuple[str | None, str | None]]:
+    """What the files of a run note about its network: share of equal votes, compilation."""
+    paths = [store.shard_path(run.place, shard) for shard in store.finished_shards(run.place)]
+    found = [records.read_metadata(path) for path in paths]
+    return {(metadata.get("equal_votes_float32"), metadata.get("compile")) for metadata in found}
+
+
+def test_equal_votes_of_a_lower_precision_are_noted_alike_in_every_shard(store: Store) -> None:
+    for shard in partition(ALL, 7):
+        certify_here(store, BFLOAT16_RUN, shard)
+    ((share, compile),) = notes(store, BFLOAT16_RUN)
+    assert share is not None
+    assert 0.97 < float(share) <= 1
+    assert compile == "false"
+    certify_here(store, RUN, ALL)
+    assert notes(store, RUN) == {(None, "false")}
+
+
+class Inverted(torch.nn.Module):
+    """Stands for a network whose kernels are wrong: it votes for the class that is least likely."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs_BCHW: torch.Tensor) -> torch.Tensor:
+        return -self.network(inputs_BCHW)  # type: ignore[no-any-return]
+
+
+def test_a_precision_that_changes_many_votes_is_refused_unless_asked_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for_inference = certify.for_inference
+
+    def broken(classifier: Any, precision: Any, *args: Any, **kwargs: Any) -> torch.nn.Module:
+        network = for_inference(classifier, precision, *args, **kwargs)
+        return network if precision == "float32" else Inverted(network)
+
+    monkeypatch.setattr(certify, "for_inference", broken)
+    with pytest.raises(ConfigError, match=r"bfloat16 and float32 give the same vote on \d+\.\d% of 1000 noisy images"):
+        certify_here(store, BFLOAT16_RUN, ALL)
+    assert not store.finished_shards(BFLOAT16_RUN.place)
+    certify_here(store, BFLOAT16_RUN, ALL, replace(RESOURCES, min_equal_votes=0.0))
+    ((share, _),) = notes(store, BFLOAT16_RUN)
+    assert share is not None
+    assert float(share) < 0.9
+
+
+def test_compiling_that_cannot_pay_is_left_out(
+    store: Store, expected: pa.Table, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    certify_here(store, RUN, ALL, replace(RESOURCES, compile="auto"))
+    assert _records(store).equals(expected)
+    assert notes(store, RUN) == {(None, "false")}
+    assert "compile=auto: no, the work takes about" in caplog.text
+
+
 def test_rows_certified_with_other_weights_are_not_taken(
     store: Store, expected: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:

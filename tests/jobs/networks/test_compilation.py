@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,11 @@ from torch._dynamo.utils import counters
 from jobs import train
 from jobs.datasets import dataset_info
 from jobs.files.store import Store
-from jobs.networks import checkpoint
+from jobs.networks import checkpoint, compilation
 from jobs.networks.classifier import build_classifier
 from jobs.networks.compilation import compiled
 from jobs.networks.folding import FoldedClassifier
+from jobs.networks.inference import for_inference
 from jobs.specs.train import TrainSpec
 from jobs.specs.units import Resources, TrainUnit
 from jobs.training.steps import Stepper
@@ -94,6 +96,65 @@ def test_refreshed_weights_take_effect_without_another_compilation() -> None:
     after_BK = fast(inputs_BCHW)
     assert not torch.allclose(after_BK, before_BK, rtol=0.01)
     torch.testing.assert_close(after_BK, folded(inputs_BCHW), rtol=1e-4, atol=1e-4 * float(after_BK.abs().max()))
+
+
+def test_constant_weights_are_frozen_with_the_same_logits() -> None:
+    torch.manual_seed(0)
+    classifier = build_classifier("digits_cnn", dataset_info("digits")).eval()
+    inputs_BCHW = torch.rand(20, 1, 8, 8)
+    with torch.inference_mode():
+        expected_BK = for_inference(classifier, "float32", torch.device("cpu"))(inputs_BCHW)
+        fast = for_inference(classifier, "float32", torch.device("cpu"), compile=True)
+        fast(inputs_BCHW)
+        torch.compiler.set_stance("fail_on_recompile")
+        found_BK = fast(inputs_BCHW)
+    torch.testing.assert_close(found_BK, expected_BK, rtol=1e-4, atol=1e-5)
+    assert not torch._inductor.config.freezing, "which would freeze weights that change, too"
+    assert counters["inductor"]["mkldnn_conv_weight_pack_matcher_count"] > 0, "weights were not laid out beforehand"
+
+
+class Slow(torch.nn.Linear):
+    """Takes a known time in a call."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(1, 1)
+        self.seconds = seconds
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        time.sleep(self.seconds)
+        return super().forward(inputs)
+
+
+@pytest.mark.parametrize(
+    ("compiled_s", "num_rows", "expected", "said"),
+    [
+        (0.001, 10**7, True, "compile=auto: yes, "),
+        (0.1, 10**7, False, "compile=auto: no, "),
+        (0.001, 10, False, "compile=auto: no, the work takes about"),
+        (None, 10**7, False, "compile=auto: no, torch.compile failed (RuntimeError: no compiler)"),
+    ],
+)
+def test_auto_compiles_where_that_pays_and_says_so(
+    compiled_s: float | None,
+    num_rows: int,
+    expected: bool,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fake(module: torch.nn.Module, *_: object, **__: object) -> torch.nn.Module:
+        if compiled_s is None:
+            raise RuntimeError("no compiler")
+        return Slow(compiled_s)
+
+    monkeypatch.setattr(compilation, "compiled", fake)
+    caplog.set_level("INFO")
+    eager, num_threads = Slow(0.05), torch.get_num_threads()
+    chosen, is_compiled = compilation.compiled_where_it_pays(eager, torch.zeros(1, 1), num_rows)
+    assert is_compiled is expected
+    assert (chosen is eager) is not expected
+    assert said in caplog.text
+    assert torch.get_num_threads() == num_threads
 
 
 def test_not_compiled_is_the_module_itself() -> None:
