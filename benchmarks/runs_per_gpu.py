@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
         for num_runs, rate in zip(options.runs, rates, strict=True)
     ]
     headers = ["runs at once", "images/s, all", "images/s, each", f"against {options.runs[0]}"]
-    print(tabulate(rows, headers=headers, disable_numparse=True))
+    print(tabulate(rows, headers=headers, disable_numparse=True, tablefmt="pipe"))
     return 0
 
 

@@ -27,7 +27,7 @@ from jobs.networks.inference import for_inference
 from jobs.processes.device import set_up_device
 from jobs.specs.certify import Precision
 from jobs.specs.units import Compile, Resources
-from smoothing.distributions import GaussianNoise
+from smoothing.distributions import ExactGridNoise
 
 _COMPILE: dict[str, Compile] = {
     "no": False,
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
             print(*rows[-1][1:], flush=True)
     rows.sort(key=lambda row: -row[0])
     headers = ["precision", "layout", "compile", "batch", "samples/s", "ready after s"]
-    print(tabulate([row[1:] for row in rows], headers=headers, disable_numparse=True))
+    print(tabulate([row[1:] for row in rows], headers=headers, disable_numparse=True, tablefmt="pipe"))
     return 0
 
 
@@ -107,7 +107,13 @@ def _measure(
     if layout == "NCHW":
         assert isinstance(ready, FoldedClassifier)
         ready = ChannelsFirst(ready).eval()
-    way = our_way(compiled(ready, _COMPILE[mode]), info, options.n, batch, GaussianNoise(SIGMA))
+    way = our_way(
+        compiled(ready, _COMPILE[mode], is_constant=True),
+        info,
+        options.n,
+        batch,
+        ExactGridNoise(SIGMA, info.num_levels),
+    )
     images = list(random_images(info, options.images))
     way(images[:1])
     ready_s = spent_s("wall", device.type) - began

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
         middle = statistics.median(spent)
         rows.append((name, f"{middle:.3f}", f"{options.batch / middle:.1f}", f"{least_s / middle:.1%}"))
     headers = ["", f"s a step ({options.clock} clock)", "images/s", "of compute bound"]
-    print(tabulate(rows, headers=headers, disable_numparse=True))
+    print(tabulate(rows, headers=headers, disable_numparse=True, tablefmt="pipe"))
     ratio = statistics.median(ratios)
     print(f"ratio {ratio:.2f} (median of {len(ratios)} rounds, {min(ratios):.2f} to {max(ratios):.2f})")
     return int(ratio < options.ratio)
@@ -110,7 +110,7 @@ def _print_losses(setting: Setting, num_steps: int, device: torch.device) -> Non
         differences = [abs(one - other) / abs(other) for one, other in zip(found, plain, strict=True)]
         rows.append((name, f"{statistics.median(differences):.1e}", f"{max(differences):.1e}"))
     headers = [f"{num_steps} losses against the plain loop's", "median relative difference", "largest"]
-    print(tabulate(rows, headers=headers, disable_numparse=True))
+    print(tabulate(rows, headers=headers, disable_numparse=True, tablefmt="pipe"))
 
 
 if __name__ == "__main__":

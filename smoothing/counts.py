@@ -9,7 +9,6 @@ Shapes: B rows of a batch, S slots (images in progress), C H W image, K classes.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -214,9 +213,8 @@ class VoteCounter:
         noise_BCHW = self._blocks(batch)
         if self._pace.starves():
             logging.warning(
-                "the GPU waits for noise, which %d CPUs draw: take certify.noise=exact_grid, which is drawn on the "
-                "GPU, or more CPUs for each process (cluster.certify.cpus)",
-                num_cpus(),
+                "the GPU waits for the noise that this process's CPUs draw: use certify.noise=exact_grid, which the "
+                "GPU draws itself, or more CPUs per process (cluster.certify.cpus)"
             )
         inputs_BCHW = self._distribution.inputs(self._centers_SCHW[slots_B], self._sent(noise_BCHW))
         return inputs_BCHW.contiguous(memory_format=torch.channels_last)
@@ -247,11 +245,6 @@ class VoteCounter:
 
     def _sent(self, values: Tensor) -> Tensor:
         return to_device(values, self._device)
-
-
-def num_cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def call_shape(image_shape: tuple[int, ...], batch_size: int, device: torch.device) -> tuple[int, ...]:
