@@ -1,7 +1,7 @@
-"""smoothadv COMMAND ...: every command of this package by its name, whatever folder it is called in.
+"""smoothadv COMMAND ...: every command of this package by its name, from any folder.
 
-``smoothadv launch grid=digits`` is ``python -m pipeline.launch grid=digits``, but that the current folder is
-not searched for modules: a folder ``jobs`` in it does not stand in front of ours.
+``smoothadv launch grid=digits`` is ``python -m pipeline.launch grid=digits``, except that modules are not
+searched in the current folder first, so a folder ``jobs`` there does not shadow ours.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _SHELLS = ("bash", "zsh")
 
 
 def commands() -> dict[str, str]:
-    """The module of each command: those that the primary configurations say, and ``prepare``."""
+    """The module of each command: those that the primary configurations name, and ``prepare``."""
     found = {path.stem.replace("_", "-"): lines_of(path.stem)[0].split()[3] for path in CONFIG_DIR.glob("*.yaml")}
     return dict(sorted({**found, "prepare": "jobs.prepare"}.items()))
 
 
 def main() -> None:
-    """Run the command that ``sys.argv`` names; exits the process."""
+    """Run the command that ``sys.argv`` names, and exit the process."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
         print(_help())
@@ -33,7 +33,7 @@ def main() -> None:
         if shell in _SHELLS:
             print(completion(shell))
             sys.exit(0)
-        print(f"error: write smoothadv completion bash, or zsh (got {shell!r})", file=sys.stderr)
+        print(f"error: unknown shell {shell!r}; write smoothadv completion bash, or zsh", file=sys.stderr)
         sys.exit(EXIT_CONFIG)
     if name not in commands():
         print(f"error: {unknown_choice('command', name, [*commands(), 'completion'])}", file=sys.stderr)
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def completion(shell: str) -> str:
-    """Shell code that completes commands, and of each its groups' options; to be read by ``eval``."""
+    """Shell code, for ``eval``, that completes commands and the options of their groups."""
     words = {command: _words(module) for command, module in commands().items()}
     cases = "\n".join(f'    {command}) words="{" ".join(own)}" ;;' for command, own in words.items())
     prefix = "autoload -U +X bashcompinit && bashcompinit\n" if shell == "zsh" else ""
@@ -55,7 +55,7 @@ def completion(shell: str) -> str:
   [ "$COMP_CWORD" -le 1 ] && words="{" ".join([*words, "completion"])}"
   local line="${{COMP_LINE:0:$COMP_POINT}}"; local word="${{line##* }}"
   COMPREPLY=($(compgen -W "$words" -- "$word"))
-  # Readline takes the part after "=" for a word of its own.
+  # Readline treats the part after "=" as a separate word.
   [[ "$COMP_WORDBREAKS" == *"="* && "$word" == *=* ]] && COMPREPLY=("${{COMPREPLY[@]#${{word%=*}}=}}")
 }}
 complete -o default -F _smoothadv smoothadv"""
@@ -69,9 +69,9 @@ def _words(module: str) -> list[str]:
 
 
 def _help() -> str:
-    lines = ["smoothadv COMMAND [key=value ...]", "", "Commands (smoothadv COMMAND --help explains one):"]
+    lines = ["smoothadv COMMAND [key=value ...]", "", "Commands (for help: smoothadv COMMAND --help):"]
     lines += [f"  {name:12} python -m {module}" for name, module in commands().items()]
-    return "\n".join([*lines, "", 'Completion in your shell: eval "$(smoothadv completion bash)", or zsh.'])
+    return "\n".join([*lines, "", 'For completion in your shell: eval "$(smoothadv completion bash)", or zsh.'])
 
 
 if __name__ == "__main__":

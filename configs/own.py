@@ -1,4 +1,4 @@
-"""What a user's own folder adds to a command line: files by their path, a folder of options, models by reference."""
+"""A user's own files on a command line: YAML files by their path, a folder of options, models by reference."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from jobs.errors import ConfigError
 def own_files(
     overrides: Sequence[str], groups: Mapping[str, bool], config_dir: Path | None
 ) -> Iterator[tuple[list[str], list[Path]]]:
-    """The command line in names, and the folders in which Hydra finds what they name.
+    """The command line with names in place of paths, and the folders in which Hydra finds these names.
 
-    ``grid=PATH/mine.yaml`` is the option ``mine`` of a folder that is there while this lasts;
-    ``model=package.module:function`` the architecture of that name.
+    ``grid=PATH/mine.yaml`` becomes an option in a folder that exists within this context.
+    ``model=package.module:function`` becomes the architecture of that name.
 
     Args:
         overrides: As on the command line.
-        groups: The primary configuration's.
-        config_dir: Of ``--config-dir``.
+        groups: The groups of the primary configuration.
+        config_dir: The folder of ``--config-dir``.
 
     Raises:
-        ConfigError: With all files and folders that are not there.
+        ConfigError: With all files and folders that do not exist.
     """
     problems = list(_folder_problems(config_dir, groups))
     with tempfile.TemporaryDirectory(prefix="smoothadv-") as name:
@@ -35,7 +35,7 @@ def own_files(
             group, _, value = text.partition("=")
             if group in groups and value.endswith((".yaml", ".yml")):
                 path = Path(value).expanduser()
-                problems += [] if path.is_file() else [f"{text}: there is no such file"]
+                problems += [] if path.is_file() else [f"{text}: no such file"]
                 folder = Path(name) / group
                 folder.mkdir(exist_ok=True)
                 (folder / f"own-{path.stem}.yaml").symlink_to(path.resolve())
@@ -57,10 +57,10 @@ def _folder_problems(config_dir: Path | None, groups: Mapping[str, bool]) -> Ite
     for group in groups:
         for path in (config_dir / group).glob("*.yaml"):
             if path.stem in options_of(group):
-                yield f"--config-dir: there is a {group} called {path.stem} already; rename {path}"
+                yield f"--config-dir: a {group} named {path.stem} already exists in this package; rename {path}"
 
 
 def all_options(group: str, folders: Sequence[Path]) -> list[str]:
-    """The options of a group here and in a user's folders, sorted."""
+    """The options of a group in this package and in the user's folders, sorted."""
     theirs = [path.stem for folder in folders for path in (folder / group).glob("*.yaml")]
     return sorted({*options_of(group), *theirs})

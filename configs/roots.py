@@ -1,6 +1,6 @@
-"""Whether all five packages are ours: run by ``pipeline`` and ``analysis`` before they import anything.
+"""Checks that all five packages are ours; ``pipeline`` and ``analysis`` run it before they import anything.
 
-Run as a file, by its path, and not imported: what is to be found out is whether importing can be trusted.
+It is run as a file by its path, not imported, because it checks whether imports can be trusted.
 """
 
 import importlib.util
@@ -15,8 +15,8 @@ for name in ("smoothing", "jobs", "configs", "pipeline", "analysis"):
     if places != [ROOT / name]:
         found = ", ".join(map(str, places)) or "nothing"
         print(
-            f"error: the package {name} that Python finds is {found}, and not {ROOT / name}; "
-            "work in another folder, rename yours, or call the command smoothadv",
+            f"error: Python finds the package {name} at {found} instead of {ROOT / name}; "
+            "change to another folder, rename yours, or use the command smoothadv",
             file=sys.stderr,
         )
         sys.exit(2)

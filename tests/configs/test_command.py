@@ -87,7 +87,7 @@ def test_a_foreign_package_of_the_same_name_ends_the_command(name: str, tmp_path
             check=False,
         )
         assert done.returncode == 2
-        assert f"error: the package {name} that Python finds is {tmp_path / name}, and not {ROOT / name}" in done.stderr
+        assert f"error: Python finds the package {name} at {tmp_path / name} instead of {ROOT / name}" in done.stderr
 
 
 GRID = """# @package _global_
@@ -106,7 +106,7 @@ def test_a_grid_file_may_be_anywhere(tmp_path: Path) -> None:
     config = compose_config("launch", [f"grid={path}", "train.epochs=2"])
     assert config["grid"]["name"] == "mine"
     assert config["train"]["epochs"] == 2
-    with pytest.raises(ConfigError, match=r"grid=nowhere\.yaml: there is no such file"):
+    with pytest.raises(ConfigError, match=r"grid=nowhere\.yaml: no such file"):
         compose_config("launch", ["grid=nowhere.yaml"])
 
 
@@ -122,7 +122,7 @@ def test_a_folder_of_ones_own_adds_options(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown grid 'mind' .did you mean 'mine'.*digits.*mine"):
         compose_config("launch", ["grid=mind"], tmp_path)
     (tmp_path / "train" / "digits.yaml").touch()
-    with pytest.raises(ConfigError, match="there is a train called digits already; rename"):
+    with pytest.raises(ConfigError, match="a train named digits already exists in this package; rename"):
         compose_config("launch", ["grid=mine"], tmp_path)
     with pytest.raises(ConfigError, match="nowhere is not a folder"):
         compose_config("launch", ["grid=digits"], Path("nowhere"))
