@@ -79,7 +79,7 @@ def parts(device: str, *, small: bool, results: Path) -> list[Part]:
         small: As little of it as shows that it runs.
         results: Folder for the real training.
     """
-    on = ["--device", device]
+    on = ["--device", device, *(["--threads", "1"] if small else [])]
     little = ["--n", "100", "--images", "1", "--rounds", "1", "--batch", "100"] if small else []
     sweep = [
         "-m",
