@@ -195,7 +195,7 @@ def test_records_that_lack_a_row_are_named(store: Store) -> None:
         ("colour=red", "unknown key 'colour'"),
         (
             "where={sigma_cert: 0.33}",
-            "no certified model of grid tiny matches {'sigma_cert': 0.33}; values of sigma_cert:  values: ",
+            "no certified model of grid tiny matches {'sigma_cert': 0.33}; values of sigma_cert: 0.25",
         ),
     ],
 )
