@@ -9,6 +9,7 @@ if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-
 
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,7 @@ def _plan(config: LaunchConfig, found: Survey) -> Plan:
         history=found.history,
         in_progress=found.activity.in_progress,
         retry=config.retry,
+        num_memories=config.slurm.num_memories if config.slurm else 1,
     )
 
 
@@ -242,6 +244,7 @@ def _executor(config: LaunchConfig, found: Survey, todo: Plan) -> Executor:
         manifest=config.manifest,
         activity=found.activity,
         failures=tuple(failures),
+        counts={own[-1].unit: Counter(failure.failure_class for failure in own) for own in found.history},
         runs_per_gpu=config.cluster.runs_per_gpu,
     )
 

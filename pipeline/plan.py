@@ -48,6 +48,7 @@ def plan(
     history: History = NO_HISTORY,
     in_progress: AbstractSet[str] = frozenset(),
     retry: Retry | None = None,
+    num_memories: int = 1,
 ) -> Plan:
     """The missing units of a grid.
 
@@ -59,6 +60,7 @@ def plan(
         history: Earlier failures.
         in_progress: Names of units that a scheduler has queued or runs; they are left to it.
         retry: Failures to retry however often they occurred.
+        num_memories: Values of memory that a unit gets one after the other when it runs out of it.
     """
     waiting: dict[str, FailureClass] = {}
     train: dict[str, TrainUnit] = {}
@@ -66,7 +68,7 @@ def plan(
         unit = TrainUnit(train=spec)
         if key in observed.trained or unit.name in in_progress:
             continue
-        failure_class = gave_up(history.train.get(key, ()), retry)
+        failure_class = gave_up(history.train.get(key, ()), retry, num_memories)
         if failure_class:
             waiting[unit.name] = failure_class
         else:
@@ -75,11 +77,13 @@ def plan(
     queued = shards_by_run(in_progress)
     for run in manifest.runs:
         if f"train/{run.train.key}" not in waiting:
-            shards += _shards(run, observed, num_shards, history, queued.get(run.name, []), retry, waiting)
+            shards += _shards(
+                run, observed, num_shards, history, queued.get(run.name, []), retry, num_memories, waiting
+            )
     aggregate = None if waiting else AggregateUnit(grid=manifest.grid)
     if not train and not shards:
         # It may succeed on new files; on the same ones it would fail again.
-        failure_class = gave_up(history.aggregate, retry)
+        failure_class = gave_up(history.aggregate, retry, num_memories)
         is_complete = observed.aggregated and observed.is_complete(manifest)
         if is_complete or "aggregate" in in_progress:
             aggregate = None
@@ -100,6 +104,7 @@ def _shards(
     history: History,
     queued: list[IndexRange],
     retry: Retry | None,
+    num_memories: int,
     waiting: dict[str, FailureClass],
 ) -> list[ShardUnit]:
     """The missing images, cut into shards; adds those that are not retried to ``waiting``."""
@@ -110,7 +115,7 @@ def _shards(
     for index in missing if failed else ():
         # Shards may be cut differently between two failures, so failures are counted per image.
         failures = [failure for shard, those in failed.items() if index in shard for failure in those]
-        failure_class = gave_up(failures, retry)
+        failure_class = gave_up(failures, retry, num_memories)
         if failure_class:
             given_up[failure_class].append(index)
     for failure_class, indices in given_up.items():

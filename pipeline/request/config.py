@@ -52,6 +52,7 @@ _TAKEN_OPTIONS = {
 }
 _GROUPS = ("grid", "train", "certify", "attack", "cluster")
 _MAX_SIGNAL_DELAY_S = 65535
+_Memory = Annotated[float, Field(gt=0)]
 _Positive = Annotated[int, Field(ge=1)]
 
 
@@ -102,8 +103,9 @@ class StageConfig:
     Attributes:
         gpus: GPUs.
         cpus: CPUs.
-        mem_gb: Memory in GB.
-        time_min: Time limit in minutes. A job that needs longer is queued again and resumes.
+        mem_gb: Memory in GB; of a list, a unit gets the next value after each host_oom.
+        time_min: Time limit in minutes; of a list, a unit gets the next value after each timeout. A job that needs
+            longer is queued again and resumes.
         partition: Of this stage, as are the next five; ``none`` sends none.
         account: ...
         qos: ...
@@ -117,8 +119,8 @@ class StageConfig:
 
     gpus: Annotated[int, Field(ge=0)]
     cpus: _Positive
-    mem_gb: Annotated[float, Field(gt=0)] | None
-    time_min: _Positive
+    mem_gb: _Memory | Annotated[list[_Memory], Field(min_length=1)] | None
+    time_min: _Positive | Annotated[list[_Positive], Field(min_length=1)]
     partition: str | None
     account: str | None
     qos: str | None
@@ -128,6 +130,15 @@ class StageConfig:
     extra: dict[str, bool | int | str] = Field(default_factory=dict)
     setup: list[str] | None = None
     python: str | None = None
+
+    def memory_gb(self, num_failures: int = 0) -> float | None:
+        """Memory of a unit that ran out of it so many times."""
+        return self.mem_gb[min(num_failures, len(self.mem_gb) - 1)] if isinstance(self.mem_gb, list) else self.mem_gb
+
+    def limit_min(self, num_failures: int = 0) -> int:
+        """Time limit of a unit that reached it so many times."""
+        limits = self.time_min
+        return limits[min(num_failures, len(limits) - 1)] if isinstance(limits, list) else limits
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -203,6 +214,11 @@ class SlurmConfig:
             return {**common, **own}
         value = common if own is None else own
         return None if value == "none" else value
+
+    @property
+    def num_memories(self) -> int:
+        """Values of memory that a unit can be given one after the other."""
+        return max(len(mem) if isinstance(mem := self.stage(stage).mem_gb, list) else 1 for stage in STAGES)
 
     def asked(self, stage: Stage) -> dict[str, Any]:
         """All that a job of a stage asks for, by the names of the options."""
@@ -327,7 +343,7 @@ def _signal_problems(slurm: SlurmConfig) -> Iterator[str]:
     if slurm.signal_delay_s > _MAX_SIGNAL_DELAY_S:
         yield f"{option}: SLURM allows at most {_MAX_SIGNAL_DELAY_S}"
     for stage in STAGES:
-        limit = slurm.stage(stage).time_min
+        limit = slurm.stage(stage).limit_min()
         if slurm.signal_delay_s >= limit * 60:
             yield f"{option}: must be less than the time limit, and cluster.{stage}.time_min={limit} is {limit * 60} s"
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs.files.failures import Failure
+from jobs.files.failures import Failure, FailureClass
 from jobs.files.store import Store
 from jobs.specs.runs import SHARD_STAGES, Manifest
 from jobs.specs.units import STAGES, Resources, Stage, Unit
@@ -36,6 +37,7 @@ class SlurmExecutor:
         manifest: The grid that is launched.
         activity: What is already in progress.
         failures: Of the units that may be submitted again; the nodes at fault are avoided.
+        counts: How often units failed, by name and class.
         runs_per_gpu: Units that a job runs at a time: it has so many times ``units_per_job``.
     """
 
@@ -43,6 +45,7 @@ class SlurmExecutor:
     manifest: Manifest
     activity: Activity
     failures: tuple[Failure, ...] = ()
+    counts: Mapping[str, Mapping[FailureClass, int]] = field(default_factory=dict)
     runs_per_gpu: int = 1
 
     def run(self, plan: Plan, *, grid: str, store: Store, resources: Resources) -> Outcome:
@@ -88,7 +91,7 @@ class SlurmExecutor:
         return Launch(
             manifest=self.manifest,
             resources=resources,
-            time_limits_min={stage: self.config.stage(stage).time_min for stage in STAGES},
+            time_limits_min={stage: self.config.stage(stage).limit_min() for stage in STAGES},
             grace_s=max(1, min(30, self.config.signal_delay_s // 2)),
             runs_per_gpu=self.runs_per_gpu,
             cluster=self.cluster,
@@ -108,11 +111,23 @@ class SlurmExecutor:
             num_processes = plan.train[0].num_processes if stage == "train" else 1
             code = store.code_dir("CODE").absolute()
             parameters = sbatch_parameters(
-                self.config, name, code, folder, exclude=self.excluded(stage), num_processes=num_processes
+                self.config,
+                name,
+                code,
+                folder,
+                exclude=self.excluded(stage),
+                memory_gb=self.config.stage(stage).memory_gb(),
+                limit_min=self.config.stage(stage).limit_min(),
+                num_processes=num_processes,
             )
             text = script(folder, parameters, num_tasks, self.config.option(stage, "python"))
             texts.append(f"\n--- sbatch, {stage}\n{text}\n")
         return "".join(texts)
+
+    def num_failures(self, tasks: Iterable[Task], failure_class: FailureClass) -> int:
+        """How often the unit of some tasks that failed most for a reason failed for it."""
+        counts = (self.counts.get(unit.name, {}).get(failure_class, 0) for task in tasks for unit in task)
+        return max(counts, default=0)
 
     @property
     def cluster(self) -> str | None:
@@ -239,7 +254,9 @@ class _Submission:
         if dependency is None and after is not None:
             dependency = f"afterok:{after}" if str(after)[0].isdigit() else str(after)
         name = ArrayName(grid=self.grid, launch=self.launch_id, array=f"{stage}-{len(self.arrays[stage])}")
-        folder = ledger.write_tasks(self.store, name, [[unit.name for unit in task] for task in tasks])
+        stage_config = self.executor.config.stage(stage)
+        limit_min = stage_config.limit_min(self.executor.num_failures(tasks, "timeout"))
+        folder = ledger.write_tasks(self.store, name, [[unit.name for unit in task] for task in tasks], limit_min)
         try:
             parameters = sbatch_parameters(
                 self.executor.config,
@@ -247,6 +264,8 @@ class _Submission:
                 self.code,
                 folder,
                 exclude=self.executor.excluded(stage),
+                memory_gb=stage_config.memory_gb(self.executor.num_failures(tasks, "host_oom")),
+                limit_min=limit_min,
                 num_lanes=self.num_lanes[stage],
                 num_processes=num_processes,
                 dependency=",".join(filter(None, [dependency, self._lane_ahead(stage)])) or None,

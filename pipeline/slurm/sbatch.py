@@ -18,6 +18,8 @@ def sbatch_parameters(
     folder: Path,
     *,
     exclude: str | None,
+    memory_gb: float | None,
+    limit_min: int,
     num_lanes: int = 1,
     num_processes: int = 1,
     dependency: str | None = None,
@@ -30,6 +32,8 @@ def sbatch_parameters(
         code: What its jobs import.
         folder: What tells its tasks what they are.
         exclude: Nodes that it must not run on, separated by commas.
+        memory_gb: Memory of a task, or of each of its processes.
+        limit_min: Its time limit.
         num_lanes: Arrays of its stage that may run at a time, among which what may run is divided.
         num_processes: That do one unit together.
         dependency: What it waits for.
@@ -46,8 +50,8 @@ def sbatch_parameters(
     parallel = config.max_parallel
     parameters = {
         "job_name": str(name),
-        "time": stage.time_min,
-        **_resources(stage, config, num_processes),
+        "time": limit_min,
+        **_resources(stage, config, memory_gb, num_processes),
         **options,
         "exclude": exclude,
         "wckey": config.wckey,
@@ -68,7 +72,7 @@ def sbatch_parameters(
     return {key: value for key, value in parameters.items() if value is not None or key == "wckey"}
 
 
-def _resources(stage: StageConfig, config: SlurmConfig, num_processes: int) -> dict[str, Any]:
+def _resources(stage: StageConfig, config: SlurmConfig, memory_gb: float | None, num_processes: int) -> dict[str, Any]:
     """Nodes, CPUs, memory and GPUs of a job in which so many processes have what a stage asks for each.
 
     They are tasks that srun starts, or (without srun) processes that the one task starts on its node.
@@ -84,7 +88,7 @@ def _resources(stage: StageConfig, config: SlurmConfig, num_processes: int) -> d
         "nodes": -(-num_processes // per_node),
         "ntasks_per_node": per_node if config.use_srun and num_processes > 1 else None,
         "cpus_per_task": cpus,
-        "mem": None if stage.mem_gb is None else f"{round(stage.mem_gb * 1024) * per_node}MB",
+        "mem": None if memory_gb is None else f"{round(memory_gb * 1024) * per_node}MB",
         "gpus_per_node": stage.gpus * per_node or None,
         "srun_args": srun_args,
     }

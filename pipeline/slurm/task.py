@@ -30,7 +30,7 @@ from pipeline.slurm.stalls import Stalls
 from pipeline.state import joblog
 from pipeline.state.files import observe
 from pipeline.state.history import read_history
-from pipeline.state.ledger import Launch, locate, read_launch, units_of_task
+from pipeline.state.ledger import Launch, limit_min_of, locate, read_launch, units_of_task
 from pipeline.state.progress import progress_of
 
 _POLL_S = 1.0
@@ -250,7 +250,7 @@ def main(folder: Path, index: int) -> None:
     worker.log_to(sys.stderr)
     store, name = locate(folder)
     launch = read_launch(folder.parent)
-    limit = launch.time_limits_min[name.stage]
+    limit = limit_min_of(store, name, launch)
     units = units_of_task(store, name, index, launch.manifest)
     task = ArrayTask(
         store=store,

@@ -145,10 +145,10 @@ def locate(array_dir: Path) -> tuple[Store, ArrayName]:
     return store, name
 
 
-def write_tasks(store: Store, name: ArrayName, tasks: list[list[str]]) -> Path:
-    """Write down the units of each task of an array that is about to be submitted; its folder."""
+def write_tasks(store: Store, name: ArrayName, tasks: list[list[str]], limit_min: int | None = None) -> Path:
+    """Write down the units of each task of an array that is about to be submitted, and their time limit; its folder."""
     path = store.tasks_path(name.grid, name.launch, name.array)
-    write_json(path, {"tasks": tasks})
+    write_json(path, {"tasks": tasks, "time_limit_min": limit_min})
     only_owner_writes(path.parent, path)
     return path.parent
 
@@ -157,6 +157,12 @@ def read_tasks(store: Store, name: ArrayName) -> list[list[str]] | None:
     """The unit names of each task of an array; None where this store knows no such array."""
     path = store.tasks_path(name.grid, name.launch, name.array)
     return cast(list[list[str]], read_json(path)["tasks"]) if path.exists() else None
+
+
+def limit_min_of(store: Store, name: ArrayName, launch: Launch) -> int:
+    """The time limit of the tasks of an array; in earlier versions, all arrays of a stage had the same."""
+    path = store.tasks_path(name.grid, name.launch, name.array)
+    return read_json(path).get("time_limit_min") or launch.time_limits_min[name.stage]
 
 
 def units_of_task(store: Store, name: ArrayName, index: int, manifest: Manifest) -> list[Unit]:

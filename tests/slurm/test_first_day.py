@@ -67,11 +67,13 @@ def test_tasks_that_ask_for_too_much_are_replaced_when_less_is_asked(site: Site)
     assert "JobHeldUser (held: scontrol release JOB)" in site.status()
 
 
-def test_the_user_s_defaults_for_single_commands_change_no_answer(site: Site) -> None:
+def test_the_user_s_defaults_for_single_commands_change_no_answer(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.launch(HELD)
     num_tasks = len(site.queue())
     for name, value in {"SQUEUE_STATES": "RUNNING", "SQUEUE_PARTITION": "high", "SQUEUE_NAMES": "x"}.items():
-        assert "nothing" in site.launch(HELD, **{name: value})
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            assert "nothing" in site.launch(HELD)
     assert len(site.queue()) == num_tasks
     assert f"cancelled {num_tasks} jobs" in _cancel(site, SCANCEL_STATE="RUNNING")
     assert site.queue() == []

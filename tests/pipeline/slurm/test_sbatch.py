@@ -24,7 +24,10 @@ def _script(stage: Stage, *options: str) -> str:
     config = parse_launch(compose_tiny(Path("results"), "cluster=slurm", *options)).slurm
     assert config is not None
     name = ArrayName(grid="tiny", launch="20260101-120000-abcdef", array=f"{stage}-0")
-    parameters = sbatch_parameters(config, name, Path("code"), Path("folder"), exclude=config.option(stage, "exclude"))
+    exclude = config.option(stage, "exclude")
+    parameters = sbatch_parameters(
+        config, name, Path("code"), Path("folder"), exclude=exclude, memory_gb=1.0, limit_min=5
+    )
     return script(Path("folder"), parameters, 1, config.option(stage, "python"))
 
 

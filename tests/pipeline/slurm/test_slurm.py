@@ -494,6 +494,27 @@ def test_a_job_that_slurm_has_forgotten_runs_while_it_gives_signs_of_life(fake: 
     assert _states(results)[("train", "failed")] == 1
 
 
+def test_a_unit_gets_the_next_memory_and_time_limit_after_each_failure(fake: FakeSlurm, results: Path) -> None:
+    options = ["cluster.train.mem_gb=[1,2,4]", "cluster.train.time_min=[10,20]"]
+    memory, limits = [], []
+    for failure_class in (None, "host_oom", "host_oom", "timeout", "timeout"):
+        if failure_class is not None:
+            _fail(
+                results,
+                TrainUnit(train=read_manifest(Store(results).manifest_path("tiny")).runs[0].train),
+                failure_class,
+            )
+        fake.clear()
+        assert _launch(results, *options) == 0
+        memory.append(fake.option("mem")[0])
+        limits.append(fake.option("time")[0])
+    assert memory == ["1024MB", "2048MB", "4096MB", "4096MB", "4096MB"]
+    assert limits == ["10", "10", "10", "20", "20"]
+    _fail(results, TrainUnit(train=read_manifest(Store(results).manifest_path("tiny")).runs[0].train), "host_oom")
+    fake.clear()
+    assert _launch(results, *options) == 1  # no value is left
+
+
 def test_a_cancellation_that_has_no_effect_is_an_error(
     fake: FakeSlurm, results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
