@@ -26,6 +26,14 @@ def test_sizes_are_those_of_the_papers(architecture: str, num_parameters: int) -
     assert sum(parameter.numel() for parameter in network.parameters()) == num_parameters
 
 
+def test_models_of_torchvision_take_the_classes_of_a_dataset() -> None:
+    info = dataset_info("cifar10")
+    classifier = build_classifier("torchvision:resnet18", info, options={"zero_init_residual": True}).eval()
+    assert classifier(torch.rand(2, *info.image_shape)).shape == (2, 10)
+    with pytest.raises(ConfigError, match="torchvision:resnet18: TypeError: .* unexpected keyword argument 'depth'"):
+        build_classifier("torchvision:resnet18", info, options={"depth": 3})
+
+
 def test_resnet50_refuses_images_of_one_channel() -> None:
     with pytest.raises(ConfigError, match="resnet50 takes images of 3 channels, digits has 1; take model=NAME"):
         build_classifier("resnet50", dataset_info("digits"))

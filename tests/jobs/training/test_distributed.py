@@ -25,8 +25,10 @@ from jobs.files.failures import classify, failures_of
 from jobs.files.store import Store
 from jobs.networks import checkpoint
 from jobs.networks.classifier import build_classifier
+from jobs.plugins import loading
 from jobs.processes import interrupt, worker
 from jobs.rank import rank
+from jobs.specs.plugin import Plugin
 from jobs.specs.train import TrainSpec
 from jobs.specs.units import Resources, TrainUnit
 from jobs.train import _epoch
@@ -94,6 +96,24 @@ def test_two_processes_have_the_losses_of_one(undisturbed: Store, resources: Res
     ours, theirs = _weights(SPEC, undisturbed), _weights(one, Store(tmp_path))
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_plug_in_that_asks_the_network_twice_has_the_losses_of_one_process(
+    resources: Resources, tmp_path: Path
+) -> None:
+    methods = Path(__file__).parents[3] / "examples" / "methods"
+    own = replace(resources, plugins=str(methods))
+    objective = Plugin(name="stability:Stability", options={"weight": 2.0})
+    gaussian = {"method": "gaussian", "attack": "none", "epsilon": 0.0, "num_steps": 0, "warmup_epochs": 0}
+    two = replace(SPEC, **gaussian, epochs=1, objective=objective)
+    one = replace(two, num_processes=1)
+    for spec in (one, two):
+        _train(spec, Store(tmp_path), own)
+    assert _losses(two, Store(tmp_path)) == pytest.approx(_losses(one, Store(tmp_path)), rel=1e-4)
+    ours, theirs = _weights(two, Store(tmp_path)), _weights(one, Store(tmp_path))
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-5)
+    loading.use(None)
 
 
 def test_batch_normalisation_sees_each_process_share(tmp_path: Path, resources: Resources) -> None:
