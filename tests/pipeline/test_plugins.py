@@ -97,8 +97,8 @@ def mylab(tmp_path: Path) -> Path:
     return folder
 
 
-def write(path: Path, text: str) -> None:
-    path.write_text(textwrap.dedent(text).lstrip("\n"))
+def write(path: Path, text: str, more: str = "") -> None:
+    path.write_text(textwrap.dedent(text).lstrip("\n") + more)
 
 
 def _launch(results: Path, *more: str) -> int:
@@ -127,15 +127,16 @@ def test_a_users_own_objective_and_network_are_trained_and_certified(
         metadata = records.read_metadata(store.shard_path(run.place, indices))
         assert metadata["plugins"].startswith('{"mylab":["')
     before = finished_files(results)
-    write(mylab / "losses.py", LOSSES.replace("EPOCH", "-1") + "\n# a comment\n")
+    write(mylab / "losses.py", LOSSES.replace("EPOCH", "-1"), "\n# a comment\n")
     capsys.readouterr()
     assert _launch(results) == 0
     assert "nothing to do: the grid is complete" in capsys.readouterr().out
     assert finished_files(results) == before
     # Another version is another model.
-    write(mylab / "losses.py", LOSSES.replace("EPOCH", "-1") + "\nVERSION = 2\n")
+    write(mylab / "losses.py", LOSSES.replace("EPOCH", "-1"), "\nVERSION = 2\n")
     assert _launch(results, "dry_run=true") == 0
-    assert "2 models" in capsys.readouterr().out
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["train", "models", "3", "1", "2"] in rows
 
 
 def test_two_versions_of_the_files_under_one_key_are_refused(mylab: Path) -> None:
@@ -146,7 +147,7 @@ def test_two_versions_of_the_files_under_one_key_are_refused(mylab: Path) -> Non
     (first, *_) = store.finished_shards(run.place)
     store.shard_path(run.place, first).unlink()
     before = finished_files(results)
-    write(mylab / "nets.py", NETS + "\n# edited\n")
+    write(mylab / "nets.py", NETS, "\n# edited\n")
     assert _launch(results) == 1
     (path,) = store.grid_failures_dir("tiny").glob("*.json")
     text = path.read_text()

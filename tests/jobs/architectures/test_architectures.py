@@ -30,7 +30,7 @@ def test_models_of_torchvision_take_the_classes_of_a_dataset() -> None:
     info = dataset_info("cifar10")
     classifier = build_classifier("torchvision:resnet18", info, options={"zero_init_residual": True}).eval()
     assert classifier(torch.rand(2, *info.image_shape)).shape == (2, 10)
-    with pytest.raises(ConfigError, match="torchvision:resnet18: TypeError: .* unexpected keyword argument 'depth'"):
+    with pytest.raises(ConfigError, match=r"torchvision:resnet18: TypeError: .* unexpected keyword argument 'depth'"):
         build_classifier("torchvision:resnet18", info, options={"depth": 3})
 
 
