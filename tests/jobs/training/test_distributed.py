@@ -104,7 +104,13 @@ def test_a_plug_in_that_asks_the_network_twice_has_the_losses_of_one_process(
     methods = Path(__file__).parents[3] / "examples" / "methods"
     own = replace(resources, plugins=str(methods))
     objective = Plugin(name="stability:Stability", options={"weight": 2.0})
-    gaussian = {"method": "gaussian", "attack": "none", "epsilon": 0.0, "num_steps": 0, "warmup_epochs": 0}
+    gaussian: dict[str, Any] = {
+        "method": "gaussian",
+        "attack": "none",
+        "epsilon": 0.0,
+        "num_steps": 0,
+        "warmup_epochs": 0,
+    }
     two = replace(SPEC, **gaussian, epochs=1, objective=objective)
     one = replace(two, num_processes=1)
     for spec in (one, two):
