@@ -17,6 +17,7 @@ from typing import TextIO
 from jobs.errors import FailedElsewhereError, TaskFailedError
 from jobs.files import failures
 from jobs.files.store import Store
+from jobs.processes.usage import clocks, log_usage
 from jobs.rank import is_first_task, num_tasks, rank
 from jobs.specs.units import Resources, Stage, Unit
 
@@ -41,7 +42,7 @@ def execute(unit: Unit, store: Store, resources: Resources, log_path: Path) -> N
         FailedElsewhereError: The unit failed, and another task of this job records why.
         Exception: Whatever ended the unit, after it was recorded.
     """
-    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+    gpus, began = os.environ.get("CUDA_VISIBLE_DEVICES", "all"), clocks()
     logging.info("begin %s (host %s, gpus [%s], process %d)", unit.name, socket.gethostname(), gpus, os.getpid())
     try:
         importlib.import_module(STAGE_MODULES[unit.stage]).run(unit, store, resources)
@@ -57,6 +58,7 @@ def execute(unit: Unit, store: Store, resources: Resources, log_path: Path) -> N
         failures.record_exception(store, unit, reason, log_path)
         raise reason from reason.__cause__
     failures.forget(store, unit)
+    log_usage(began)
     logging.info("end %s", unit.name)
 
 

@@ -1,0 +1,66 @@
+"""What a unit has used of its machine: a line in its log, written when it is done, and the reader of that line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+_GB = 1024**3
+_LINE = re.compile(r"INFO used (\{.*\})$", re.MULTILINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What one unit has used.
+
+    Attributes:
+        wall_s: Seconds from begin to end.
+        cpu_s: Seconds of all its CPUs together.
+        memory_gb: The most memory that its process held.
+        gpu_memory_gb: The most GPU memory that torch reserved; 0 without a GPU.
+        gpu_total_gb: The memory of that GPU.
+    """
+
+    wall_s: float
+    cpu_s: float
+    memory_gb: float
+    gpu_memory_gb: float = 0.0
+    gpu_total_gb: float = 0.0
+
+
+def clocks() -> tuple[float, float]:
+    """The times of the wall and of this process's CPUs, in seconds."""
+    return time.monotonic(), time.process_time()
+
+
+def log_usage(began: tuple[float, float]) -> None:
+    """Write what this process has used since ``clocks`` said that."""
+    wall_s, cpu_s = (now - then for now, then in zip(clocks(), began, strict=True))
+    torch = sys.modules.get("torch")  # whoever has not imported it used no GPU
+    reserved = total = 0.0
+    if torch is not None and torch.cuda.is_initialized():
+        reserved = torch.cuda.max_memory_reserved() / _GB
+        total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory / _GB
+    used = Usage(
+        wall_s=round(wall_s, 1),
+        cpu_s=round(cpu_s, 1),
+        memory_gb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _GB, 3),
+        gpu_memory_gb=round(reserved, 3),
+        gpu_total_gb=round(total, 3),
+    )
+    logging.info("used %s", json.dumps(asdict(used)))
+
+
+def read_usage(log_path: Path) -> Usage | None:
+    """What the last run of a unit has used, by its log; None where it does not say."""
+    try:
+        found = _LINE.findall(log_path.read_text(encoding="utf-8", errors="replace"))
+        return Usage(**json.loads(found[-1])) if found else None
+    except (OSError, ValueError, TypeError):
+        return None

@@ -1,0 +1,106 @@
+"""python -m pipeline.efficiency grid=NAME: what jobs asked for, what they used, and what to ask for."""
+
+from __future__ import annotations
+
+if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-C waits for them
+    from configs.entry import run_entry
+
+    run_entry("efficiency", "pipeline.efficiency")
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from tabulate import tabulate
+
+from jobs.files.manifest import open_grid
+from jobs.files.store import Store
+from jobs.processes.usage import Usage, read_usage
+from jobs.specs.units import STAGES, Stage
+from jobs.validation import STRICT, build
+from pipeline.state.ledger import arrays_of, asked_for
+
+_MEMORY_MARGIN, _TIME_MARGIN = 1.25, 1.5
+"""Advice is so many times the most that was used."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class EfficiencyConfig:
+    """What to look at; see configs/efficiency.yaml."""
+
+    grid: str | None
+    results: Annotated[str, Field(min_length=1)]
+
+
+def efficiency(values: Mapping[str, Any]) -> int:
+    """Print what the units of a grid used beside what their jobs asked for; returns the exit code.
+
+    Raises:
+        ConfigError: No such grid was launched into the results folder.
+    """
+    config = build(EfficiencyConfig, values, where="efficiency")
+    store = Store(Path(config.results))
+    grid = open_grid(store, config.grid).grid
+    rows, advice = [], list[str]()
+    for stage in STAGES:
+        used = [usage for path in _logs(store, grid, stage) if (usage := read_usage(path)) is not None]
+        if used:
+            asked = _asked(store, grid, stage)
+            rows.append(_row(stage, used, asked))
+            advice += _advice(stage, used, asked)
+    if not rows:
+        print(f"grid {grid}: no log says what its units used; units that run from now on write it")
+        return 0
+    headers = ["stage", "units", "GB used", "asked", "CPUs used", "asked", "longest min", "asked", "GPU memory"]
+    print(f"grid {grid}: the most that one unit used, and what its job asked for")
+    print(tabulate(rows, headers=headers, floatfmt=".3g", missingval="-"))
+    print("advice: " + (" ".join(advice) or "nothing to change"))
+    return 0
+
+
+def _logs(store: Store, grid: str, stage: Stage) -> Iterator[Path]:
+    folder = store.log_path(grid, stage).parent
+    yield from (folder / stage).rglob("*.log")
+    if (folder / f"{stage}.log").exists():
+        yield folder / f"{stage}.log"
+
+
+def _asked(store: Store, grid: str, stage: Stage) -> Mapping[str, Any]:
+    """What the last launch asked for; nothing where there was none, or an earlier version made it."""
+    names = (name for name in arrays_of(store, grid) if name.stage == stage)
+    return next((asked for name in names if (asked := asked_for(store, name)) is not None), {})
+
+
+def _row(stage: Stage, used: Sequence[Usage], asked: Mapping[str, Any]) -> list[Any]:
+    gpu = max((unit.gpu_memory_gb / unit.gpu_total_gb for unit in used if unit.gpu_total_gb), default=None)
+    return [
+        stage,
+        len(used),
+        max(unit.memory_gb for unit in used),
+        asked.get("mem_gb"),
+        max(_cpus(unit) for unit in used),
+        asked.get("cpus"),
+        max(unit.wall_s for unit in used) / 60,
+        asked.get("time_min"),
+        None if gpu is None else f"{gpu:.0%}",
+    ]
+
+
+def _advice(stage: Stage, used: Sequence[Usage], asked: Mapping[str, Any]) -> Iterator[str]:
+    """Options that ask for less, or for more where the most used comes near what was asked for."""
+    wanted = {
+        "mem_gb": math.ceil(_MEMORY_MARGIN * max(unit.memory_gb for unit in used)),
+        "cpus": math.ceil(max(_cpus(unit) for unit in used) - 0.1) or 1,
+        "time_min": math.ceil(_TIME_MARGIN * max(unit.wall_s for unit in used) / 60) + 5,
+    }
+    for name, value in wanted.items():
+        given = asked.get(name)
+        if isinstance(given, (int, float)) and value != given:
+            yield f"cluster.{stage}.{name}={value}"
+
+
+def _cpus(unit: Usage) -> float:
+    return unit.cpu_s / max(unit.wall_s, 0.1)
