@@ -52,7 +52,7 @@ def compare(grid: CertifiedGrid, selection: SelectionMode = "same", seeds: SeedM
     others = smoothadv or [model for model in grid.models if model.parameters.method != BASELINE_METHOD]
     chosen = others or baseline
     methods = sorted({model.parameters.method or "unknown method" for model in chosen})
-    name = _METHOD_NAMES.get(methods[0], methods[0]) if len(methods) == 1 else f"{len(methods)} methods"
+    name = METHOD_NAMES.get(methods[0], methods[0]) if len(methods) == 1 else f"{len(methods)} methods"
     return Comparison(
         grid=grid,
         candidates=candidates_of(chosen, name, selection, seeds),
@@ -103,7 +103,7 @@ def largest_radius(comparison: Comparison) -> float:
     return float(breakpoints[-1]) if breakpoints.size else 0.0
 
 
-_METHOD_NAMES = {
+METHOD_NAMES = {
     "smoothadv": "SmoothAdv",
     "gaussian": "Gaussian",
     "vanilla": "Vanilla PGD",

@@ -7,7 +7,8 @@ if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-
 
     run_entry("envelope", "analysis.envelope")
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,10 +21,12 @@ from analysis.candidates import SeedMode, SelectionMode
 from analysis.compare import Comparison, compare, default_radii, even_radii, largest_radius
 from analysis.load import load_grid
 from analysis.models import VOTE_COLUMNS
-from analysis.statistics import Levels, envelope_frame
+from analysis.origin import question_of, variant_name, write_question
+from analysis.statistics import Levels, envelope_frame, model_frame, probability_frame
 from analysis.tables import TableFormat, caption, envelope_table, statistics_notes, statistics_table
 from jobs.atomic import write_atomically
 from jobs.errors import ConfigError
+from jobs.files.folders import check_writable
 from jobs.files.store import Store
 from jobs.validation import STRICT, build
 from jobs.wording import wrapped
@@ -37,6 +40,7 @@ class EnvelopeConfig:
 
     grid: str | None
     results: Annotated[str, Field(min_length=1)]
+    output: Annotated[str, Field(min_length=1)] | None
     where: dict[str, Any] | None
     radii: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] | None
     step: Annotated[float, Field(gt=0)] | None
@@ -61,7 +65,11 @@ def envelope(values: dict[str, Any]) -> int:
     comparison = load_comparison(store, config)
     levels = Levels(confidence=config.confidence, rho=config.rho)
     frame = envelope_frame(comparison, _radii(comparison, config), levels)
-    paths = write_envelope(comparison, frame, store.envelope_dir(comparison.grid.name), levels)
+    folder = Path(config.output) if config.output else _folder(store, comparison.grid.name, config)
+    check_writable(folder, "output")
+    options = {name: value for name, value in asdict(config).items() if name != "alpha"}  # that of the models counts
+    question = question_of(comparison.grid.models, **options)
+    paths = write_envelope(comparison, frame, folder, levels, question)
     print(_text(comparison, frame, levels, "simple"))
     print("\n".join(f"wrote {path}" for path in paths))
     return 0
@@ -74,31 +82,50 @@ def load_comparison(store: Store, config: EnvelopeConfig) -> Comparison:
         ConfigError: No such grid.
         RecordError: The grid is incomplete or invalid, or its records do not allow the options.
     """
-    votes = () if config.alpha is None else VOTE_COLUMNS
-    grid = load_grid(store, config.grid, where=config.where, allow_partial=config.allow_partial, more=votes)
+    more = (*VOTE_COLUMNS, "elapsed_s")
+    grid = load_grid(store, config.grid, where=config.where, allow_partial=config.allow_partial, more=more)
     return compare(grid if config.alpha is None else at_alpha(grid, config.alpha), config.selection, config.seeds)
 
 
-def write_envelope(comparison: Comparison, frame: pd.DataFrame, folder: Path, levels: Levels) -> list[Path]:
-    """Write envelope.csv, .md, .tex, .png and .pdf to a folder; returns their paths."""
-    from analysis.figures import envelope_figure, save_figure  # matplotlib is slow to import
+def _folder(store: Store, grid: str, config: EnvelopeConfig) -> Path:
+    """Where the files go: each question has a folder of its own."""
+    asked = {name: value for name, value in asdict(config).items() if name in _DEFAULTS}
+    folder = store.envelope_dir(grid)
+    return folder.with_name(variant_name(folder.name, asked, _DEFAULTS))
+
+
+_DEFAULTS = {"where": None, "alpha": None, "selection": "same", "seeds": "mean"}
+
+
+def write_envelope(
+    comparison: Comparison, frame: pd.DataFrame, folder: Path, levels: Levels, question: Mapping[str, Any]
+) -> list[Path]:
+    """Write tables and figures to a folder, and beside them what they are about; returns their paths."""
+    from analysis.figures import envelope_figure, probability_figure, save_figure  # matplotlib is slow to import
 
     figure, note = envelope_figure(comparison), caption(comparison, frame, levels)
     markdown = _text(comparison, frame, levels, "pipe")
     latex = f"% {note}\n{envelope_table(comparison, frame, 'latex_booktabs')}\n"
+    models, probabilities = model_frame(comparison.grid.models), probability_frame(comparison.grid.models)
     writers: dict[str, Callable[[Path], object]] = {
-        "csv": lambda path: frame.to_csv(path, index=False),
-        "md": lambda path: path.write_text(markdown, encoding="utf-8"),
-        "tex": lambda path: path.write_text(latex, encoding="utf-8"),
-        "png": lambda path: save_figure(figure, path, "png"),
-        "pdf": lambda path: save_figure(figure, path, "pdf"),
+        "envelope.csv": lambda path: frame.to_csv(path, index=False),
+        "envelope.md": lambda path: path.write_text(markdown, encoding="utf-8"),
+        "envelope.tex": lambda path: path.write_text(latex, encoding="utf-8"),
+        "envelope.png": lambda path: save_figure(figure, path, "png"),
+        "envelope.pdf": lambda path: save_figure(figure, path, "pdf"),
+        "models.csv": lambda path: models.to_csv(path, index=False),
     }
-    paths = []
-    for suffix, write in writers.items():
-        path = folder / f"envelope.{suffix}"
-        write_atomically(path, write)
-        paths.append(path)
-    return paths
+    if len(probabilities):
+        shares = probability_figure(probabilities)
+        writers |= {
+            "p_lower.csv": lambda path: probabilities.to_csv(path, index=False),
+            "p_lower.png": lambda path: save_figure(shares, path, "png"),
+            "p_lower.pdf": lambda path: save_figure(shares, path, "pdf"),
+        }
+    for name, write in writers.items():
+        write_atomically(folder / name, write)
+    write_question(folder / "question.json", question)
+    return [folder / name for name in (*writers, "question.json")]
 
 
 def _radii(comparison: Comparison, config: EnvelopeConfig) -> list[float]:

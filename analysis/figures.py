@@ -10,6 +10,7 @@ from typing import Any, Literal
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
@@ -88,6 +89,20 @@ def curves_figure(curves: Sequence[Curve], *, max_radius: float | None) -> Figur
         is_certified = all(curve.is_certified for curve in curves)
         _finish(axes, "certified accuracy" if is_certified else "accuracy", max_radius)
         figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=7)
+        return figure
+
+
+def probability_figure(frame: pd.DataFrame) -> Figure:
+    """The distribution of p_A as steps, one curve per sigma; ``frame`` as from ``statistics.probability_frame``."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH_INCHES, 2.4), layout="constrained")
+        axes = figure.subplots()
+        for number, (sigma, group) in enumerate(frame.groupby("sigma_cert")):
+            edges = [*group["p_from"], group["p_to"].iloc[-1]]
+            style: dict[str, Any] = {"color": PALETTE[number % len(PALETTE)], "linestyle": ("-", "--", ":")[number % 3]}
+            axes.stairs(group["share"], edges, label=f"$\\sigma$ = {sigma:g}", linewidth=1.2, **style)
+        axes.set(xlabel="lower bound on the top class's probability", ylabel="share of images", xlim=(0, 1))
+        axes.legend(frameon=False, loc="upper left")
         return figure
 
 

@@ -27,7 +27,7 @@ ROW_COLUMNS = ("index", "prediction", "correct", "radius", "count_top", "n_used"
 VOTE_COLUMNS = ("label", "counts0", "p_lower")
 """Further columns for recomputing certificates from the votes."""
 
-REPORT_COLUMNS = ("p_lower", "elapsed_s")
+REPORT_COLUMNS = (*VOTE_COLUMNS, "elapsed_s")
 """Further columns for reporting bounds and cost."""
 
 _NAMED = 5  # how many missing models a message names

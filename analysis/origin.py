@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from analysis.models import CertifiedGrid
+from analysis.models import CertifiedGrid, CertifiedModel
 from jobs.aggregate import FINGERPRINT_KEY
+from jobs.atomic import write_json
 from jobs.files import records
+from jobs.files.provenance import git_commit
 from jobs.files.store import Store
+from jobs.specs.keys import canonical_json
 
 _PER_RUN = ("git_commit", "packages", "device")
 
@@ -39,3 +45,33 @@ def provenance_of(store: Store, grid: CertifiedGrid) -> dict[str, str]:
     if runs:
         facts["checkpoints"] = f"{len({run.get('checkpoint_sha256') for run in runs.values()})} different"
     return facts
+
+
+def question_of(models: Sequence[CertifiedModel], **options: Any) -> dict[str, Any]:
+    """What a table or figure is about: its models' dataset, images, n, alpha and mode, the options, and this code.
+
+    Args:
+        models: Those shown; what they do not share is a list.
+        options: The command's own: grid, where, selection, confidence, ...
+    """
+    known = [model.parameters for model in models]
+    facts: dict[str, Any] = {}
+    for name in ("dataset", "split", "images", "n0", "n", "alpha", "mode", "stop_rule", "radius_step", "precision"):
+        values = sorted({getattr(one, name) for one in known}, key=str)
+        facts[name] = values[0] if len(values) == 1 else values
+    numbers = sorted({int(model.indices.size) for model in models})
+    facts["num_images"] = numbers[0] if len(numbers) == 1 else numbers
+    return {**facts, "num_models": len(models), **options, "code_version": git_commit()}
+
+
+def write_question(path: Path, question: Mapping[str, Any]) -> None:
+    """Write what the files beside it are about, as JSON."""
+    write_json(path, dict(question))
+
+
+def variant_name(name: str, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
+    """The name of an output; with other options than the defaults it has a hash of them, and overwrites nothing."""
+    changed = {option: value for option, value in options.items() if value != defaults.get(option)}
+    if not changed:
+        return name
+    return f"{name}-{hashlib.sha256(canonical_json(changed).encode()).hexdigest()[:8]}"

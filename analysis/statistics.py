@@ -112,6 +112,80 @@ def abstention(model: CertifiedModel) -> float:
         return math.nan
 
 
+def accuracy_under_noise(model: CertifiedModel) -> float:
+    """Accuracy of the base classifier on noisy images: the share of all n0 selection votes that are for the label.
+
+    Returns:
+        In [0, 1]; nan if the records contain no votes. Unbiased in every mode: all n0 votes are always cast.
+    """
+    if not (model.has("counts0") and model.has("label")):
+        return math.nan
+    votes = np.stack(model.rows["counts0"].to_pylist())
+    labels = model.column("label").astype(np.int64)
+    return float(votes[np.arange(labels.size), labels].sum() / votes.sum())
+
+
+def model_frame(models: Sequence[CertifiedModel]) -> pd.DataFrame:
+    """One row per certified model.
+
+    Returns:
+        Columns model, its parameters, num_images; accuracy_under_noise, of the base classifier;
+        smoothed_accuracy: share of images that the smoothed classifier classifies correctly without
+        abstaining, which is certified accuracy at radius 0; abstention_rate; average_radius; elapsed_s.
+        What the records do not contain is nan.
+    """
+    return pd.DataFrame(
+        [
+            {
+                "model": model.label,
+                **{name: getattr(model.parameters, name) for name in _SHOWN},
+                "num_images": len(model.rows),
+                "accuracy_under_noise": accuracy_under_noise(model),
+                "smoothed_accuracy": float(model.curve(0.0)),
+                "abstention_rate": abstention(model),
+                "average_radius": average_radius(model),
+                "elapsed_s": cost_s(model),
+            }
+            for model in models
+        ]
+    )
+
+
+_SHOWN = (
+    *("method", "attack", "sigma_train", "sigma_cert", "epsilon", "m_train", "num_steps"),
+    *("seed", "n", "alpha", "mode", "variant"),
+)
+
+
+def cost_s(model: CertifiedModel) -> float:
+    """Seconds of certification; nan if the records do not contain them."""
+    return float(model.column("elapsed_s").sum(dtype=np.float64)) if model.has("elapsed_s") else math.nan
+
+
+NUM_BINS = 25
+
+
+def probability_frame(models: Sequence[CertifiedModel]) -> pd.DataFrame:
+    """The distribution of p_A: how many images have a lower bound on the top class's probability in each bin.
+
+    Returns:
+        One row per certification sigma and bin of p_lower in [0, 1]: sigma_cert, p_from, p_to, num_images,
+        share. Empty if the records do not contain p_lower.
+    """
+    by_sigma: dict[float, list[CertifiedModel]] = {}
+    for model in models:
+        if model.has("p_lower"):
+            by_sigma.setdefault(model.parameters.sigma_cert, []).append(model)
+    frames = []
+    for sigma, group in sorted(by_sigma.items()):
+        bounds = np.concatenate([model.column("p_lower") for model in group])
+        counts, edges = np.histogram(bounds, bins=NUM_BINS, range=(0.0, 1.0))
+        columns = {"p_from": edges[:-1], "p_to": edges[1:], "num_images": counts, "share": counts / bounds.size}
+        frames.append(pd.DataFrame({"sigma_cert": sigma, **columns}))
+    names = ["sigma_cert", "p_from", "p_to", "num_images", "share"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=names)
+
+
 def monte_carlo_upper(
     model: CertifiedModel, radii: npt.NDArray[np.float64], among: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float64]:

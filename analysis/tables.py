@@ -34,13 +34,26 @@ def envelope_table(comparison: Comparison, frame: pd.DataFrame, table_format: Ta
     On the screen (``simple``) the name of a model stands below its accuracy, so that the table fits 80
     columns; in files it has a column.
     """
+    return _tabulated(*envelope_cells(comparison, frame, is_stacked=table_format == "simple"), table_format)
+
+
+def envelope_cells(
+    comparison: Comparison, frame: pd.DataFrame, *, is_stacked: bool = False
+) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Headers and rows of the envelope's table.
+
+    Args:
+        comparison: The envelopes.
+        frame: Their statistics.
+        is_stacked: Whether the name of a model stands below its accuracy.
+    """
     headers, columns = ["r"], [[format_radius(radius) for radius in frame["radius"]]]
     sides = [(comparison.candidates.name, "")]
     if comparison.baseline is not None:
         sides.append((comparison.baseline.name, "baseline_"))
     for name, prefix in sides:
         accuracies, labels = _accuracies(frame, prefix), list(frame[f"{prefix}model"])
-        if table_format == "simple":
+        if is_stacked:
             headers.append(f"{name}\nmodel")
             columns.append([f"{accuracy}\n{_label(label)}" for accuracy, label in zip(accuracies, labels, strict=True)])
         else:
@@ -52,7 +65,7 @@ def envelope_table(comparison: Comparison, frame: pd.DataFrame, table_format: Ta
     if frame["printed"].notna().any():
         headers.append("paper")
         columns.append(_printed_cells(frame))
-    return _tabulated(headers, list(zip(*columns, strict=True)), table_format)
+    return headers, list(zip(*columns, strict=True))
 
 
 def statistics_table(comparison: Comparison, frame: pd.DataFrame, table_format: TableFormat) -> str:

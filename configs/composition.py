@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from configs.files import CONFIG_DIR, groups_of, options_of
-from configs.overrides import apply_overrides, first_lines, is_hydras, parse_overrides
+from configs.overrides import apply_overrides, first_lines, is_hydras, parse_overrides, refuse_repeated
 from configs.own import all_options, own_files
 from jobs.errors import ConfigError
 from jobs.specs.attack import AttackSpec
@@ -47,6 +47,7 @@ def compose_config(config_name: str, overrides: Sequence[str], config_dir: Path 
         ConfigError: It does not compose. Names the key or option and the valid ones.
     """
     groups = groups_of(config_name)
+    refuse_repeated("grid", overrides)
     with own_files(overrides, groups, config_dir) as (named, folders):
         return _composed(config_name, named, groups, folders)
 

@@ -49,6 +49,13 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
     return parsed
 
 
+def refuse_repeated(key: str, overrides: Sequence[str]) -> None:
+    """Raise ConfigError where a key is given twice: only the last would count, and no one would see it."""
+    given = [text for text in overrides if text.startswith(f"{key}=")]
+    if len(given) > 1:
+        raise ConfigError([f"{key} is given {len(given)} times ({', '.join(given)}); give one"])
+
+
 def is_hydras(override: Override) -> bool:
     """Whether an override changes a setting of Hydra itself."""
     return override.key_or_group.startswith("hydra.")

@@ -16,7 +16,9 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from analysis.logs.mapping import read_mapping
 from analysis.logs.tree import source_folder
+from analysis.origin import question_of, write_question
 from analysis.paper.declarations import FigureDeclaration, TableDeclaration, parse_declarations
 from analysis.paper.figures import PaperFigure, figure_frame, trace_figure
 from analysis.paper.fill import fill_table
@@ -43,6 +45,7 @@ class PaperConfig:
     grid: str | None
     results: Annotated[str, Field(min_length=1)]
     output: str | None
+    mapping: str | None
     tables: list[dict[str, Any]]
     figures: list[dict[str, Any]]
 
@@ -58,7 +61,11 @@ def paper(values: dict[str, Any]) -> int:
         raise ConfigError(["paper: give either source=DIR (published logs) or grid=NAME"])
     tables, figures = parse_declarations(config.tables, config.figures)
     store = Store(Path(config.results))
-    records = from_grid(store, config.grid) if config.grid is not None else from_logs(source_folder(config.source))
+    records = (
+        from_grid(store, config.grid)
+        if config.grid is not None
+        else from_logs(source_folder(config.source), read_mapping(config.mapping))
+    )
     filled, traced, skipped = draw(tables, figures, records)
     if not filled and not traced:
         print("error: none of the declared tables and figures can be drawn from these records", file=sys.stderr)
@@ -66,6 +73,8 @@ def paper(values: dict[str, Any]) -> int:
     folder = Path(config.output) if config.output else _folder(store, config.grid)
     check_writable(folder, "output")
     write_all(filled, traced, skipped, folder)
+    origin = {"grid": config.grid, "source": config.source, "mapping": config.mapping}
+    write_question(folder / "question.json", question_of(records.models, **origin))
     print(summary(filled, traced, skipped))
     print(f"wrote {counted(len(filled), 'table')} and {counted(len(traced), 'figure')} to {folder}, listed in index.md")
     return 0

@@ -83,6 +83,7 @@ class CurveDeclaration:
         by: Draw one curve per value of this column; None: one curve of all.
         dashed: Dashed curves take the colours of the solid ones in order.
         not_in_logs: As for rows.
+        single: Draw the one model with the largest mean accuracy instead of the envelope.
     """
 
     kind: Literal["certified", "empirical"]
@@ -92,6 +93,7 @@ class CurveDeclaration:
     dashed: bool = False
     in_logs: Conditions = Field(default_factory=dict)
     not_in_logs: list[Conditions] = Field(default_factory=list)
+    single: bool = False
 
     def conditions(self, *, are_logs: bool) -> Conditions:
         """The conditions that models or predictions must match to be in the curve."""
@@ -108,6 +110,7 @@ class FigureDeclaration:
         numbers: Dataset to the number of the paper's figure.
         max_radius: Dataset to the right end of the axis; for other datasets it ends where the curves end.
         needs: Draw the figure only if the records contain curves of this kind.
+        any_of: Draw it only if one of the curves with these labels has records; empty: whichever has.
         curves: Its curves.
     """
 
@@ -116,6 +119,7 @@ class FigureDeclaration:
     numbers: dict[str, str] = Field(default_factory=dict)
     max_radius: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     needs: Literal["certified", "empirical"] = "certified"
+    any_of: list[str] = Field(default_factory=list)
     curves: Annotated[list[CurveDeclaration], Field(min_length=1)]
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.candidates import candidates_of
+from analysis.candidates import Candidates, candidates_of
+from analysis.compare import round_radii
 from analysis.figures import Curve, envelope_curve
+from analysis.models import CertifiedModel
 from analysis.paper.declarations import CurveDeclaration, FigureDeclaration
 from analysis.paper.predictions import CLASSIFIER, select
 from analysis.paper.records import PaperRecords, whole_models
 from analysis.selection import as_printed
+from analysis.statistics import best_single
 from jobs.errors import RecordError
 
 
@@ -63,6 +66,8 @@ def trace_figure(declaration: FigureDeclaration, dataset: str, records: PaperRec
             absent.append(declared.label)
     if declaration.needs not in found or len(found) < min(2, len(declaration.curves)):
         return None  # a figure that compares several curves needs two of them
+    if declaration.any_of and not set(declaration.any_of) - set(absent):
+        return None  # what the figure is about is not in the records
     number = declaration.numbers.get(dataset)
     return PaperFigure(
         name=f"{declaration.name}_{dataset}",
@@ -93,13 +98,21 @@ def _certified(declared: CurveDeclaration, dataset: str, records: PaperRecords, 
         groups.setdefault(None if declared.by is None else as_printed(declared.by, key), []).append(model)
     return [
         envelope_curve(
-            candidates_of(group, declared.label),
+            _single(group) if declared.single else candidates_of(group, declared.label),
             label=_label(declared, asdict(group[0].parameters)),
             color_nr=first_color + number,
             dashed=declared.dashed,
         )
         for number, (_, group) in enumerate(sorted(groups.items(), key=lambda item: (item[0] is None, item[0])))
     ]
+
+
+def _single(models: Sequence[CertifiedModel]) -> Candidates:
+    """The one candidate with the largest mean accuracy, all its seeds included."""
+    candidates = candidates_of(models, "all")
+    reach = [curve.radii[-1] for curve in candidates.curves.values() if curve.radii.size]
+    best = best_single(candidates, round_radii(float(max(reach, default=0.0)), candidates.exact_step))
+    return candidates_of(best.replicates, best.name)
 
 
 def _empirical(declared: CurveDeclaration, dataset: str, records: PaperRecords, first_color: int) -> list[Curve]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.load import load_grid
 from analysis.load_imported import load_imported_models
+from analysis.logs.mapping import LogMapping
 from analysis.logs.tree import read_tree
 from analysis.models import ROW_COLUMNS, CertifiedModel, label_models
 from analysis.paper.declarations import Conditions
@@ -47,15 +48,15 @@ class PaperRecords:
             model
             for model in self.models
             if model.parameters.dataset == dataset
-            and matches(model.parameters, where)
+            and matches(model.parameters, {"split": "test", **where})
             and not (self.are_logs and matches_any(model.parameters, not_in_logs))
         ]
         return sorted(chosen, key=_order)
 
 
-def from_logs(root: Path) -> PaperRecords:
+def from_logs(root: Path, mapping: LogMapping | None = None) -> PaperRecords:
     """Records of a tree of logs."""
-    tree = read_tree(root)
+    tree = read_tree(root, mapping)
     rows, start, tables = tree.records.select(list(ROW_COLUMNS)), 0, []
     for model in tree.models:
         tables.append(rows.slice(start, model["num_rows"]))
@@ -80,12 +81,15 @@ def from_grid(store: Store, grid: str) -> PaperRecords:
 
 
 def whole_models(models: Sequence[CertifiedModel]) -> list[CertifiedModel]:
-    """The models certified on the set of images that most of them share."""
+    """The models on the images that most of them share: the same list of images, the same indices of it."""
     if not models:
         return []
-    sets = Counter(model.indices.tobytes() for model in models)
-    usual = sets.most_common(1)[0][0]
-    return [model for model in models if model.indices.tobytes() == usual]
+    usual = Counter(_images_of(model) for model in models).most_common(1)[0][0]
+    return [model for model in models if _images_of(model) == usual]
+
+
+def _images_of(model: CertifiedModel) -> tuple[str, str, bytes]:
+    return model.parameters.split, model.parameters.images, model.indices.tobytes()
 
 
 def _order(model: CertifiedModel) -> tuple[float, float, str]:

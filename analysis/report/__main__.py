@@ -16,10 +16,11 @@ from pydantic.dataclasses import dataclass
 from analysis.compare import compare, default_radii
 from analysis.load import load_grid
 from analysis.models import REPORT_COLUMNS
-from analysis.origin import provenance_of
+from analysis.origin import provenance_of, question_of, variant_name
 from analysis.report.page import render
 from analysis.statistics import Levels, envelope_frame
 from jobs.atomic import write_atomically
+from jobs.files.folders import check_writable
 from jobs.files.store import Store
 from jobs.validation import STRICT, build
 from jobs.wording import counted
@@ -33,6 +34,7 @@ class ReportConfig:
 
     grid: str | None
     results: Annotated[str, Field(min_length=1)]
+    output: Annotated[str, Field(min_length=1)] | None
     where: dict[str, Any] | None
     confidence: _Open
     rho: _Open
@@ -48,12 +50,19 @@ def report(values: dict[str, Any]) -> int:
     config = build(ReportConfig, values, where="report")
     store = Store(Path(config.results))
     grid = load_grid(store, config.grid, where=config.where, allow_partial=config.allow_partial, more=REPORT_COLUMNS)
-    origin = provenance_of(store, grid)
+    asked = question_of(grid.models, where=config.where, selection="same", confidence=config.confidence)
+    origin = {**provenance_of(store, grid), **{name: str(value) for name, value in asked.items()}}
     comparison = compare(grid)
     levels = Levels(confidence=config.confidence, rho=config.rho)
     frame = envelope_frame(comparison, default_radii(comparison), levels)
     page = render(comparison, frame, levels, origin)
-    path = store.report_path(grid.name)
+    path = Path(config.output) if config.output else _path(store, grid.name, config)
+    check_writable(path.parent, "output")
     write_atomically(path, lambda path: path.write_text(page, encoding="utf-8"))
     print(f"wrote {path} ({len(page.encode()) / 1e6:.1f} MB, {counted(len(grid.models), 'certified model')})")
     return 0
+
+
+def _path(store: Store, grid: str, config: ReportConfig) -> Path:
+    path = store.report_path(grid)
+    return path.with_stem(variant_name(path.stem, {"where": config.where}, {"where": None}))

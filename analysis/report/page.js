@@ -2,7 +2,7 @@
 // Draws the figures, and recomputes the envelope over the selected models whenever a box changes.
 const data = JSON.parse(document.getElementById("data").textContent);
 const bytes = Uint8Array.from(atob(data.counts), (letter) => letter.charCodeAt(0));
-const counts = new Float32Array(bytes.buffer);
+const counts = new Uint32Array(bytes.buffer);
 const numRadii = data.radii.length;
 const axes = [["method", "method"], ["attack", "attack"], ["sigma_cert", "σ"], ["epsilon", "ε"], ["m_train", "m"], ["num_steps", "T"]];
 const isBaseline = (model) => model.method === data.baseline && data.has_others;
@@ -55,7 +55,7 @@ function envelopeOf(numbers) {
   for (const number of numbers) {
     for (let r = 0; r < numRadii; r++) {
       const count = counts[number * numRadii + r];
-      if (count > best[r]) { best[r] = count; winner[r] = data.models[number].label; }
+      if (count > best[r]) { best[r] = count; winner[r] = data.titles[number]; }
     }
   }
   return { accuracy: best.map((count) => (100 * count) / data.num_images), winner };
@@ -72,7 +72,7 @@ function line(name, numbers, color, dash) {
 }
 
 function bandOf(trace, numModels) {
-  const half = 100 * Math.sqrt(Math.log((2 * numModels) / data.error) / (2 * data.num_images));
+  const half = 100 * Math.sqrt(Math.log((2 * numModels) / data.error) / (2 * data.num_test_images));
   const up = trace.y.map((value) => Math.min(100, value + half)), down = trace.y.map((value) => Math.max(0, value - half));
   return {
     x: [...data.radii, ...data.radii.slice().reverse()], y: [...up, ...down.reverse()], fill: "toself", mode: "none",
@@ -81,7 +81,7 @@ function bandOf(trace, numModels) {
 }
 
 function singles(numbers) {
-  const every = Math.max(1, Math.floor(numRadii / 60)), x = [], y = [];
+  const every = numbers.length > 100 ? Math.max(1, Math.floor(numRadii / 60)) : 1, x = [], y = [];
   for (const number of numbers) {
     for (let r = 0; r < numRadii; r += every) {
       const count = counts[number * numRadii + r];
@@ -107,7 +107,7 @@ function drawEnvelope() {
   if (boxes.single.checked) traces.push(singles(ticked));
   if (others.length) {
     const envelope = line(nameOf(others), others, "#0072B2", "solid");
-    if (boxes.band.checked) traces.push(bandOf(envelope, others.length));
+    if (boxes.band.checked) traces.push(bandOf(envelope, others.reduce((sum, number) => sum + data.seeds[number], 0)));
     traces.push(envelope);
   }
   if (baseline.length) traces.push(line("Gaussian", baseline, "#D55E00", "dash"));
@@ -122,6 +122,28 @@ function drawBounds() {
     legend: { x: 0, xanchor: "left", y: 1 } }, options);
 }
 
+// The table of models: a click on a heading sorts by it, and what is typed leaves the rows that contain all words.
+function makeSearchable() {
+  const table = document.querySelector("#models table"), body = table.tBodies[0], rows = [...body.rows];
+  document.getElementById("search").addEventListener("input", (event) => {
+    const words = event.target.value.toLowerCase().split(/\s+/);
+    for (const row of rows) row.hidden = !words.every((word) => row.textContent.toLowerCase().includes(word));
+  });
+  [...table.tHead.rows[0].cells].forEach((heading, column) => {
+    let direction = -1;
+    heading.addEventListener("click", () => {
+      direction = -direction;
+      const value = (row) => row.cells[column].textContent, number = (text) => (text === "-" ? -Infinity : Number(text));
+      rows.sort((a, b) => {
+        const [x, y] = [number(value(a)), number(value(b))];
+        return direction * (Number.isNaN(x) || Number.isNaN(y) ? value(a).localeCompare(value(b)) : x < y ? -1 : x > y ? 1 : 0);
+      });
+      body.append(...rows);
+    });
+  });
+}
+
+makeSearchable();
 makeToggles();
 drawEnvelope();
 drawBounds();

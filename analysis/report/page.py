@@ -16,18 +16,17 @@ import numpy as np
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
-from analysis.candidates import candidates_of
-from analysis.compare import BASELINE_METHOD, Comparison, largest_radius
+from analysis.candidates import Candidate, candidates_of
+from analysis.compare import BASELINE_METHOD, METHOD_NAMES, Comparison, largest_radius
 from analysis.exact import exact_radii
 from analysis.models import CertifiedModel
-from analysis.statistics import Levels, abstention, average_radius
-from analysis.tables import caption, partial_note, statistics_notes
+from analysis.statistics import NUM_BINS, Levels, cost_s, model_frame, probability_frame
+from analysis.tables import caption, envelope_cells, partial_note, statistics_notes
 from jobs.wording import counted
 from smoothing.radius import format_radius
 
 _FOLDER = Path(__file__).parent
 _NUM_POINTS = 400  # of each curve: finer than a screen shows
-_NUM_BINS = 25
 
 _ROUNDINGS = {
     **dict.fromkeys(("lower", "band_lower", "high_probability", "average_radius"), ROUND_FLOOR),
@@ -47,20 +46,21 @@ def render(comparison: Comparison, frame: pd.DataFrame, levels: Levels, provenan
     grid = comparison.grid
     num_images = sum(len(model.rows) for model in grid.models)
     num_trained = len({model.parameters.train_key for model in grid.models})
-    cost_s = sum(cost for model in grid.models if (cost := _cost_s(model)) is not None)
+    total_s = sum(cost for model in grid.models if not math.isnan(cost := cost_s(model)))
     template = Template((_FOLDER / "page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=html.escape(f"Grid {grid.name}"),
         summary=html.escape(
             f"{counted(len(grid.models), 'certified model')} ({counted(num_trained, 'model')}), "
-            f"{counted(num_images, 'certificate')}, {cost_s / 3600:.2f} hours of certification"
+            f"{counted(num_images, 'certificate')}, {total_s / 3600:.2f} hours of certification"
         ),
         warning=_warning(comparison),
         caption=html.escape(
             " ".join([caption(comparison, frame, levels), *statistics_notes(comparison, frame, levels)])
         ),
-        table=_statistics(frame),
-        runs=_runs(grid.models),
+        envelope=_table(*envelope_cells(comparison, frame), num_text=0),
+        statistics=_statistics(frame),
+        models=_models(grid.models),
         provenance=_table(["name", "value"], provenance.items(), num_text=2),
         data=json.dumps(page_data(comparison, levels)).replace("</", "<\\/"),
         script=(_FOLDER / "page.js").read_text(encoding="utf-8"),
@@ -79,14 +79,17 @@ def page_data(comparison: Comparison, levels: Levels) -> dict[str, Any]:
     radii = np.round(np.linspace(0.0, largest, _NUM_POINTS + 1), 6) if largest else np.zeros(1)
     if everyone.exact_step is not None:
         radii = exact_radii(largest + everyone.exact_step, everyone.exact_step)
-    counts = np.stack([curve(radii) * everyone.num_images for curve in everyone.curves.values()]).astype("<f4")
+    counts = np.stack([curve.num_certified(radii) for curve in everyone.curves.values()]).astype("<u4")
     names = ("method", "attack", "sigma_cert", "epsilon", "m_train", "num_steps")
     return {
         "name": comparison.candidates.name,
         "baseline": BASELINE_METHOD,
         "has_others": comparison.baseline is not None,
         "apart": _methods_apart(comparison),
-        "num_images": everyone.num_images,
+        "num_images": everyone.envelope.num_images,  # times the seeds, so that means are counts too
+        "num_test_images": everyone.num_images,
+        "titles": [_readable(one) for one in everyone.by_label.values()],
+        "seeds": [len(one.replicates) for one in everyone.by_label.values()],
         "is_step": everyone.exact_step is None,
         "error": round(1 - levels.confidence, 12),
         "radii": radii.tolist(),
@@ -95,9 +98,23 @@ def page_data(comparison: Comparison, levels: Levels) -> dict[str, Any]:
             for one in everyone.by_label.values()
         ],
         "counts": base64.b64encode(counts.tobytes()).decode(),
-        "bins": [round((number + 0.5) / _NUM_BINS, 4) for number in range(_NUM_BINS)],
+        "bins": [round((number + 0.5) / NUM_BINS, 4) for number in range(NUM_BINS)],
         "bounds": _bounds(models),
     }
+
+
+def _readable(one: Candidate) -> str:
+    """A candidate's name for people, with its label: SmoothAdv, PGD, sigma = 0.25, epsilon = 0.5, ..."""
+    known, parts = one.parameters, []
+    if known.method is not None:
+        parts.append(METHOD_NAMES.get(known.method, known.method))
+    if known.attack not in (None, "none"):
+        parts.append(str(known.attack).upper())
+    for letter, name in (("\u03c3", "sigma_train"), ("ε", "epsilon"), ("m", "m_train"), ("T", "num_steps")):
+        value = getattr(known, name)
+        if value and not (name != "sigma_train" and known.attack in (None, "none")):
+            parts.append(f"{letter} = {_cell(value)}")
+    return f"{', '.join(parts)} [{one.name}]" if parts else one.name
 
 
 def _methods_apart(comparison: Comparison) -> list[str]:
@@ -108,16 +125,11 @@ def _methods_apart(comparison: Comparison) -> list[str]:
 
 def _bounds(models: Sequence[CertifiedModel]) -> list[dict[str, Any]]:
     """For each sigma, the share of p_lower in each bin, in percent; empty if the records contain no bounds."""
-    by_sigma: dict[float, list[CertifiedModel]] = {}
-    for model in models:
-        if model.has("p_lower"):
-            by_sigma.setdefault(model.parameters.sigma_cert, []).append(model)
-    groups = []
-    for sigma, group in sorted(by_sigma.items()):
-        bounds = np.concatenate([model.column("p_lower") for model in group])
-        shares = 100.0 * np.histogram(bounds, bins=_NUM_BINS, range=(0.0, 1.0))[0] / bounds.size
-        groups.append({"sigma": sigma, "shares": [round(float(share), 3) for share in shares]})
-    return groups
+    groups = probability_frame(models).groupby("sigma_cert")
+    return [
+        {"sigma": sigma, "shares": [round(100.0 * float(share), 3) for share in group["share"]]}
+        for sigma, group in groups
+    ]
 
 
 def _warning(comparison: Comparison) -> str:
@@ -147,33 +159,26 @@ def _statistic(name: str, value: Any) -> str:
     return str(Decimal(repr(float(value))).quantize(Decimal("1e-4"), rounding=rounding))
 
 
-def _runs(models: Sequence[CertifiedModel]) -> str:
-    names = (
-        "method",
-        "attack",
-        "sigma_train",
-        "sigma_cert",
-        "epsilon",
-        "m_train",
-        "num_steps",
-        "n",
-        "alpha",
-        "variant",
-    )
-    headers = ["model", *names, "images", "accuracy at 0", "average radius", "abstention rate", "seconds"]
-    rows = []
-    for model in models:
-        known = [_cell(getattr(model.parameters, name)) for name in names]
-        results = [
-            *(_cell(len(model.rows)), _cell(float(model.curve(0.0)))),
-            *(format_radius(average_radius(model), 4), _cell(abstention(model)), _cell(_cost_s(model))),
-        ]
-        rows.append([model.label, *known, *results])
+_READABLE = {
+    "sigma_train": "\u03c3 train",
+    "sigma_cert": "\u03c3 cert",
+    "epsilon": "ε",
+    "m_train": "m",
+    "num_steps": "T",
+    "num_images": "images",
+    "elapsed_s": "seconds",
+}
+
+
+def _models(models: Sequence[CertifiedModel]) -> str:
+    frame = model_frame(models)
+    frame = frame[[name for name in frame.columns if frame[name].notna().any()]]
+    headers = [_READABLE.get(name, name.replace("_", " ")) for name in frame.columns]
+    rows = [
+        [_statistic(str(name), value) for name, value in zip(frame.columns, row, strict=True)]
+        for row in frame.itertuples(index=False, name=None)
+    ]
     return _table(headers, rows, num_text=1)
-
-
-def _cost_s(model: CertifiedModel) -> float | None:
-    return float(model.column("elapsed_s").sum(dtype=np.float64)) if model.has("elapsed_s") else None
 
 
 def _table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, num_text: int) -> str:
@@ -181,6 +186,8 @@ def _table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, num_text: i
 
     def line(tag: str, cells: Sequence[str]) -> str:
         marks = [' class="text"' if number < num_text else "" for number in range(len(cells))]
+        if tag == "td":  # shown before the cell where the page is too narrow for columns
+            marks = [f'{mark} data-label="{html.escape(name)}"' for mark, name in zip(marks, headers, strict=True)]
         return "".join(f"<{tag}{mark}>{html.escape(cell)}</{tag}>" for mark, cell in zip(marks, cells, strict=True))
 
     body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)

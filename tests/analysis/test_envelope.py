@@ -49,7 +49,10 @@ def test_the_envelope_is_printed_and_written(store: Store, capsys: pytest.Captur
     assert "Gaussian" in text
     assert max(len(line) for line in text.splitlines() if not line.startswith("wrote")) <= 80
     folder = store.envelope_dir("tiny")
-    assert sorted(os.listdir(folder)) == [f"envelope.{suffix}" for suffix in ("csv", "md", "pdf", "png", "tex")]
+    assert sorted(os.listdir(folder)) == [
+        *(f"envelope.{suffix}" for suffix in ("csv", "md", "pdf", "png", "tex")),
+        *("models.csv", "p_lower.csv", "p_lower.pdf", "p_lower.png", "question.json"),
+    ]
     assert (folder / "envelope.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "envelope.pdf").read_bytes().startswith(b"%PDF")
     assert r"\toprule" in (folder / "envelope.tex").read_text()
@@ -65,6 +68,62 @@ def test_the_csv_holds_what_the_records_say(store: Store, undisturbed_records: p
         is_baseline = certified.index.str.contains("gaussian")
         assert accuracy == pytest.approx(certified[~is_baseline].max())
         assert baseline == pytest.approx(certified[is_baseline].max())
+
+
+def test_every_question_has_its_own_folder_and_says_what_it_is(store: Store, tmp_path: Path) -> None:
+    assert _envelope(store) == 0
+    plain = store.envelope_dir("tiny")
+    before = (plain / "envelope.csv").read_bytes()
+    for more in ("where={method: smoothadv}", "alpha=0.01", "seeds=best"):
+        assert _envelope(store, more) == 0
+    folders = sorted(path for path in plain.parent.iterdir() if path.name.startswith("envelope"))
+    assert len(folders) == 4
+    assert (plain / "envelope.csv").read_bytes() == before
+    questions = [json.loads((folder / "question.json").read_text()) for folder in folders]
+    assert {question["alpha"] for question in questions} == {0.001, 0.01}
+    for question in questions:
+        assert question["num_images"] == 21
+        for name in ("dataset", "n", "selection", "where", "confidence", "mode", "code_version", "grid"):
+            assert name in question, name
+    assert _envelope(store, f"output={tmp_path}/mine", "alpha=0.01") == 0
+    assert (tmp_path / "mine" / "envelope.csv").exists()
+
+
+def test_results_that_cannot_be_written_to_are_analysed_into_another_folder(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.envelope_dir("tiny").write_text("in the way")  # as root, permissions do not keep anyone out
+    assert _envelope(store) == 2
+    assert "output: cannot write to" in capsys.readouterr().err
+    assert _envelope(store, f"output={tmp_path}/mine") == 0
+
+
+def test_a_grid_that_is_not_there_is_named(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("envelope", envelope, ["grid=tony", f"results={store.root}"]) == 2
+    assert "unknown grid 'tony' (did you mean 'tiny'?)" in capsys.readouterr().err
+
+
+def test_two_grids_on_a_line_are_refused(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _envelope(store, "grid=other") == 2
+    assert "grid is given 2 times (grid=tiny, grid=other); give one" in capsys.readouterr().err
+
+
+def test_models_have_one_definition_of_each_number(store: Store, undisturbed_records: pa.Table) -> None:
+    assert _envelope(store) == 0
+    folder, rows = store.envelope_dir("tiny"), undisturbed_records.to_pandas()
+    models = pd.read_csv(folder / "models.csv")
+    assert len(models) == 3
+    by_noise = rows.apply(lambda row: row["counts0"][row["label"]] / sum(row["counts0"]), axis=1)
+    expected = by_noise.groupby(rows["train_key"], sort=False).mean()
+    assert sorted(models["accuracy_under_noise"]) == pytest.approx(sorted(expected))
+    smoothed = (rows["prediction"] == rows["label"]).groupby(rows["train_key"]).mean()
+    assert sorted(models["smoothed_accuracy"]) == pytest.approx(sorted(smoothed))
+    bins = pd.read_csv(folder / "p_lower.csv")
+    assert bins["num_images"].sum() == len(rows)
+    for sigma, group in bins.groupby("sigma_cert"):
+        assert group["share"].sum() == pytest.approx(1)
+        bounds = rows.loc[rows["sigma_cert"] == sigma, "p_lower"]
+        assert group["num_images"].iloc[-1] == (bounds >= 0.96).sum()
 
 
 def test_records_and_shards_give_the_same_curves(store: Store) -> None:
@@ -191,7 +250,6 @@ def test_records_that_lack_a_row_are_named(store: Store) -> None:
         ("radii=[]", "envelope.radii: list should have at least 1 item"),
         ("radii=[0,-1]", "envelope.radii.1: input should be greater than or equal to 0, got -1"),
         ("confidence=1.0", "envelope.confidence: input should be less than 1"),
-        ("grid=tony", "unknown grid 'tony' (did you mean 'tiny'?)"),
         ("colour=red", "unknown key 'colour'"),
         (
             "where={sigma_cert: 0.33}",

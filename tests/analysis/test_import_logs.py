@@ -278,7 +278,8 @@ def test_data_sets_are_told_apart_by_a_condition(source: Path) -> None:
 @pytest.mark.parametrize("override", ["source=null", "source=/nowhere", "grid=", "grid=a/b"])
 def test_bad_configuration_writes_nothing(source: Path, override: str) -> None:
     store = Store(source.parent / "results")
-    arguments = [f"source={source}", "grid=old", f"results={store.root}", override]
+    given = {"source": f"source={source}", "grid": "grid=old", override.partition("=")[0]: override}
+    arguments = [*given.values(), f"results={store.root}"]
     assert run_command("import_logs", import_logs, arguments) == 2
     assert not store.root.exists()
 

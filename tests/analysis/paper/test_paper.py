@@ -1,20 +1,25 @@
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from analysis.paper.__main__ import paper
 from analysis.paper.declarations import parse_declarations
+from analysis.paper.figures import trace_figure
+from analysis.paper.predictions import SCHEMA
+from analysis.paper.records import PaperRecords
 from analysis.printed import printed_envelope, printed_models
 from configs.composition import compose_config
 from configs.entry import run_command
 from jobs.errors import ConfigError, RecordError
-from tests.analysis.models import cifar_path, cohen_path, write_log, write_predictions, write_text
+from tests.analysis.models import cifar_path, cohen_path, model, write_log, write_predictions, write_text
 
 PUBLISHED_LOGS = os.environ.get("PUBLISHED_LOGS", "")
 """A folder with the authors' logs, for the one test that needs them."""
@@ -162,6 +167,45 @@ def test_imagenet_has_its_own_tables_and_radii(drawn: Path) -> None:
     assert (drawn / "envelope_per_sigma_imagenet.pdf").exists()
 
 
+def test_images_of_another_split_are_never_taken_for_the_papers(tmp_path: Path) -> None:
+    """Table 1's Cohen row is of test images, however many models were certified on more training images."""
+    root = tmp_path / "logs"
+    write_log(root, "data_cohen/certify/imagenet/resnet50/noise_0.50/test/sigma_0.50", _rows("1.0", "0.5"))
+    for sigma in ("0.25", "0.50", "1.00"):
+        path = f"data_cohen/certify/imagenet/resnet50/noise_{sigma}/train/sigma_{sigma}"
+        write_log(root, path, _rows("0.5", "0.5", "0.5", "-0.5"))
+    write_log(root, "data/certify/imagenet/PGD_1step/eps_255/resnet50/noise_0.50/test/sigma_0.50", _rows("1.5", "0.5"))
+    assert _paper(tmp_path, f"source={root}") == 0
+    table = pd.read_csv(tmp_path / "results" / "paper" / "envelope_imagenet.csv")
+    cohen = table[table["row"] == "Cohen et al."]
+    assert (cohen["paper"] * 100).round().tolist() == [49, 37, 29, 19, 15, 12, 9]
+    assert cohen["num_images"].unique().tolist() == [2]
+    assert cohen["num_certified"].tolist()[:2] == [2, 1]
+    question = json.loads((tmp_path / "results" / "paper" / "question.json").read_text())
+    assert question["dataset"] == "imagenet"
+
+
+def test_a_grid_of_ones_own_draws_every_figure_of_certified_accuracy(tmp_path: Path) -> None:
+    """Models of a launched grid have no variant, and other T, m and epsilon than the paper's."""
+    known: dict[str, Any] = {"dataset": "cifar10", "attack": "pgd", "num_steps": 3, "m_train": 2, "epsilon": 0.3}
+    models = [
+        model("gaussian", [0.1, 0.2], dataset="cifar10", attack="none", m_train=1, epsilon=0.0),
+        model("one", [0.3, 0.4], **known),
+        model("two", [0.4, 0.1], **{**known, "epsilon": 0.6}),
+        model("vanilla", [0.2, 0.1], **{**known, "method": "vanilla", "sigma_train": 0.0}),
+        model("noisy", [0.2, 0.1], **{**known, "method": "vanilla_noise"}),
+    ]
+    records = PaperRecords(models=tuple(models), predictions=pd.DataFrame(columns=SCHEMA.names), are_logs=False)
+    values = compose_config("paper", [])
+    _, figures = parse_declarations(values["tables"], values["figures"])
+    drawn = {figure.name for one in figures if (figure := trace_figure(one, "cifar10", records))}
+    names = ("envelope_and_attack", "one_model_per_sigma", "envelope_per_sigma", "vanilla", "m_train", "epsilon")
+    assert drawn == {f"{name}_cifar10" for name in names}
+    single = next(trace_figure(one, "cifar10", records) for one in figures if one.name == "one_model_per_sigma")
+    assert single is not None
+    assert single.curves[0].radii.tolist() == [0.0, 0.3, 0.4, 0.4]  # of "one", which is best on average
+
+
 def test_accuracy_under_attack_is_the_share_predicted_right(drawn: Path) -> None:
     curves = _table(drawn, "n_of_predict")
     assert curves["curve"].unique().tolist() == ["n = 100", "n = 10000"]
@@ -261,7 +305,9 @@ def test_printed_numbers_are_those_of_the_paper() -> None:
 @pytest.mark.skipif(not PUBLISHED_LOGS, reason="PUBLISHED_LOGS does not name a folder with the authors' logs")
 def test_the_published_logs_give_the_printed_tables(tmp_path: Path) -> None:
     assert _paper(tmp_path, f"source={PUBLISHED_LOGS}") == 0
-    tables = [pd.read_csv(path) for path in (tmp_path / "results" / "paper").glob("*_cifar10.csv")]
-    printed = pd.concat([table for table in tables if "paper" in table]).dropna(subset=["paper", "accuracy"])
-    assert len(printed) == 5178
-    assert not printed["differs"].astype(bool).any()
+    tables = {path.stem: pd.read_csv(path) for path in (tmp_path / "results" / "paper").glob("*.csv")}
+    printed = pd.concat([table.assign(table=name) for name, table in tables.items() if "paper" in table])
+    printed = printed.dropna(subset=["paper", "accuracy"])
+    assert printed["table"].str.endswith("_cifar10").sum() == 5178
+    different = printed[printed["differs"].astype(bool)]
+    assert different.empty, different.to_string()

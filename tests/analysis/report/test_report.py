@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ from analysis.compare import compare
 from analysis.report.__main__ import report
 from analysis.report.page import page_data, render
 from analysis.statistics import Levels, envelope_frame
+from analysis.tables import envelope_cells
 from configs.entry import run_command
 from jobs.files.store import Store
 from tests.analysis.models import grid, model, voted
@@ -53,9 +55,11 @@ def test_what_comes_from_the_records_cannot_break_out() -> None:
 def test_no_bound_is_rounded_to_the_wrong_side() -> None:
     comparison = compare(GRID)
     frame = envelope_frame(comparison, [0.0, 0.12345], LEVELS)
-    rows = re.findall(r"<tr><td>(.*?)</tr>", render(comparison, frame, LEVELS, {}), flags=re.DOTALL)
+    page = render(comparison, frame, LEVELS, {})
+    rows = re.findall(r'<tr><td data-label="radius">(.*?)</tr>', page, flags=re.DOTALL)
+    assert len(rows) == 2
     names = [name for name in frame.columns if name not in ("num_images", "num_models", "baseline_num_models")]
-    for cells, (_, values) in zip([row.split("</td><td>") for row in rows], frame.iterrows(), strict=False):
+    for cells, (_, values) in zip([re.split(r"</td><td[^>]*>", row) for row in rows], frame.iterrows(), strict=False):
         shown = dict(zip(names, (cell.removesuffix("</td>") for cell in cells), strict=True))
         assert shown["radius"] == f"{values['radius']:g}"
         for prefix in ("", "baseline_"):
@@ -68,13 +72,14 @@ def test_no_bound_is_rounded_to_the_wrong_side() -> None:
 
 def test_the_data_are_the_models_curves() -> None:
     data = page_data(compare(GRID), LEVELS)
-    counts = np.frombuffer(b64decode(data["counts"]), "<f4").reshape(3, -1)
+    counts = np.frombuffer(b64decode(data["counts"]), "<u4").reshape(3, -1)
     for row, one in zip(counts, GRID.models, strict=True):
         assert row.tolist() == one.curve.num_certified(data["radii"]).tolist()
     assert data["models"][1] == {
         **{"label": "one", "method": "smoothadv", "attack": None, "sigma_cert": 0.25},
         **{"epsilon": 0.5, "m_train": 1, "num_steps": None},
     }
+    assert data["titles"][1] == "SmoothAdv, \u03c3 = 0.25 [one]"
     assert sum(data["bounds"][0]["shares"]) == pytest.approx(100, abs=0.1)
     json.dumps(data, allow_nan=False)
 
@@ -114,6 +119,68 @@ def test_a_browser_draws_it(tmp_path: Path) -> None:
     assert dom.count('type="checkbox"') >= 6
     assert "SmoothAdv (best of 2)" in dom
     assert "Gaussian (best of 1)" in dom
+
+
+def test_the_page_has_the_terminals_table_and_columns_for_every_model() -> None:
+    comparison = compare(GRID)
+    page = _page()
+    headers, rows = envelope_cells(comparison, envelope_frame(comparison, [0.0, 0.1], LEVELS))
+    for row in rows:
+        cells = "".join(
+            f'<td data-label="{html.escape(name)}">{html.escape(cell)}</td>'
+            for name, cell in zip(headers, row, strict=True)
+        )
+        assert f"<tr>{cells}</tr>" in page
+    for column in ("accuracy under noise", "smoothed accuracy", "abstention rate", "average radius", "\u03c3 cert"):
+        assert f">{column}</th>" in page, column
+
+
+def _at_width(tmp_path: Path, page: str, width: int, script: str) -> str:
+    """What a script says of the page in a frame of a width; a window itself has a least width."""
+    frame = f'<iframe id="f" style="width: {width}px; height: 900px; border: 0" srcdoc="{html.escape(page)}"></iframe>'
+    ready = f"""<script>addEventListener("load", () => {{
+        const page = document.getElementById("f").contentDocument;
+        document.body.dataset.found = ((document) => {{ {script} }})(page);
+    }});</script>"""
+    dom = _dom(tmp_path, f"<!DOCTYPE html><body style='margin: 0'>{frame}{ready}</body>")
+    found = re.search(r'data-found="(.*?)"', dom)
+    assert found is not None
+    return found[1]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
+@pytest.mark.parametrize("width", [1400, 400])
+def test_winner_interval_and_gain_are_in_sight(tmp_path: Path, width: int) -> None:
+    script = """
+        const cells = [...document.querySelectorAll("#table td")].filter((cell) => cell.offsetParent);
+        const right = Math.max(...cells.map((cell) => cell.getBoundingClientRect().right));
+        const lines = new Set(cells.map((cell) => Math.round(cell.getBoundingClientRect().top))).size;
+        return [cells.length, right, lines, document.documentElement.scrollWidth].join(" ");"""
+    num_cells, right, lines, scroll_width = map(float, _at_width(tmp_path, _page(), width, script).split())
+    assert num_cells == 2 * 6
+    assert right <= width
+    assert scroll_width <= width
+    assert lines == (2 if width == 1400 else 12)  # one line per row, or stacked
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
+def test_models_are_sorted_and_searched(tmp_path: Path) -> None:
+    script = """
+        const names = () => [...document.querySelectorAll("#models tbody tr")].filter((row) => !row.hidden)
+            .map((row) => row.cells[0].textContent.slice(-3)).join(",");
+        const headings = [...document.querySelectorAll("#models th")];
+        headings.find((heading) => heading.textContent === "average radius").click();
+        const found = [names()];
+        headings.find((heading) => heading.textContent === "average radius").click();
+        found.push(names());
+        const search = document.getElementById("search");
+        search.value = "gauss 0.25";
+        search.dispatchEvent(new document.defaultView.Event("input"));
+        return [...found, names()].join(" ");"""
+    first, second, searched = _at_width(tmp_path, _page(), 1400, script).split()
+    assert first.split(",") == second.split(",")[::-1]
+    assert first.split(",")[-1] == "one"
+    assert searched == "ian"
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
