@@ -80,9 +80,9 @@ def _complete(manifest: Manifest, store: Store) -> None:
     write_manifest(store.manifest_path(manifest.grid), manifest)
     for run in manifest.runs:
         store.shards_dir(run.place).mkdir(parents=True)
-        store.checkpoint_path(run.train.key).touch()
+        store.checkpoint_path(run.train.key).write_bytes(b"x")
         for shard in partition(run.indices, -(-len(run.indices) // NUM_SHARDS)):
-            store.shard_path(run.place, shard).touch()
+            store.shard_path(run.place, shard).write_bytes(b"x")
     provenance = {f"{run.train.key}/{run.key}": {"device": "cpu"} for run in manifest.runs}
     metadata = {FINGERPRINT_KEY: manifest.fingerprint, "runs": json.dumps(provenance)}
     records.write_records(store.records_path(manifest.grid), records.SCHEMA.empty_table(), metadata)
