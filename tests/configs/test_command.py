@@ -45,6 +45,7 @@ def test_what_a_command_line_says(
     tmp_path: Path,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "pipeline.status", raising=False)  # as in a process of its own
     monkeypatch.setattr(sys, "argv", ["smoothadv", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -16,7 +16,7 @@ from configs.entry import run_command
 from jobs.errors import TrainingDivergedError
 from jobs.files.manifest import read_manifest
 from jobs.files.store import Store
-from jobs.training import steps
+from jobs.training import builtin
 from pipeline.launch import launch
 from tests.grids import finished_files, grid_records, tiny
 
@@ -227,7 +227,7 @@ def test_one_diverging_model_does_not_stop_the_others(
         raise TrainingDivergedError("training of x diverged: the loss of epoch 0 is not finite")
 
     with monkeypatch.context() as patch:
-        patch.setattr(steps, "smoothadv_pgd", diverge)  # the two SmoothAdv models
+        patch.setattr(builtin, "smoothadv_pgd", diverge)  # the two SmoothAdv models
         assert _launch(tmp_path) == 1
     error = capsys.readouterr().err
     assert "2 units failed; finished work is kept. Launch again" in error
