@@ -164,7 +164,7 @@ def _real_training(device: str, results: Path, *, small: bool) -> list[str]:
         grid = ["grid=cifar_quick", "train.epochs=2", "train.precision=bfloat16", "certify.n=1000"]
     else:
         grid = ["grid=digits", "model=cifar_resnet20", f"train.epochs={1 if small else 20}", "certify.n=500"]
-        grid += ["certify.indices.step=10", "certify.noise=exact_grid"]
+        grid += ["certify.indices.step=50", "certify.noise=exact_grid"]
     return [
         *("-m", "pipeline.launch", *grid, "grid.name=gpu", f"grid.blocks=[{{{block}}}]", "grid.exclude=[]"),
         *(f"results={results}", "cluster=local", f"cluster.device={device}", "cluster.num_shards=1"),
