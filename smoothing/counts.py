@@ -186,14 +186,15 @@ class VoteCounter:
             self._map(self._vote, pieces[num_first:])
         return votes_B
 
+    @torch.inference_mode()  # which each thread has for itself
     def _inputs(self, draws: Draws) -> Tensor:
         noise_BCHW = torch.from_numpy(self._block(draws))
         return self._distribution.inputs(self._centers_SCHW[draws.slot], noise_BCHW)
 
+    @torch.inference_mode()
     def _vote(self, piece: tuple[Tensor, Tensor]) -> None:
         votes_B, inputs_BCHW = piece
-        with torch.inference_mode():  # set separately for each thread
-            votes_B[: len(inputs_BCHW)] = self._votes_of(inputs_BCHW)
+        votes_B[: len(inputs_BCHW)] = self._votes_of(inputs_BCHW)
 
     def _map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """The results of a function, computed on several threads if possible; torch operations use one thread each."""

@@ -40,15 +40,16 @@ class _Frozen(nn.Module):
 
     def __init__(self, fast: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self._fast, self._shapes = fast, set[torch.Size]()
+        self._fast, self._seen = fast, set[tuple[torch.Size, bool]]()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        if inputs.shape in self._shapes:
+        kind = inputs.shape, inputs.is_inference()  # for each of which it compiles
+        if kind in self._seen:
             return self._fast(inputs)
         # A setting of the process; elsewhere weights may change. As an option of compile it has no effect.
         with torch._inductor.config.patch(freezing=True):
             outputs = self._fast(inputs)
-        self._shapes.add(inputs.shape)
+        self._seen.add(kind)
         return outputs
 
 
@@ -61,6 +62,7 @@ def compiled_where_it_pays(module: nn.Module, inputs_BCHW: Tensor, num_rows: int
         inputs_BCHW: Of the shape that it will be given; on a CPU by threads with one thread each.
         num_rows: How many rows it will be given at most.
     """
+    inputs_BCHW = inputs_BCHW.clone()  # a tensor of inference mode, as those that it will be given
     num_threads = torch.get_num_threads()
     if inputs_BCHW.device.type == "cpu":
         torch.set_num_threads(1)

@@ -23,6 +23,8 @@ from jobs.networks.inference import for_inference
 from jobs.specs.train import TrainSpec
 from jobs.specs.units import Resources, TrainUnit
 from jobs.training.steps import Stepper
+from smoothing.counts import class_counts
+from smoothing.noise import NoiseStream
 from tests.jobs.training.test_steps import _batch, _epoch, _images, _spec, _stepper
 from tests.jobs.units import PGD_RUN, on_model
 
@@ -111,6 +113,25 @@ def test_constant_weights_are_frozen_with_the_same_logits() -> None:
     torch.testing.assert_close(found_BK, expected_BK, rtol=1e-4, atol=1e-5)
     assert not torch._inductor.config.freezing, "which would freeze weights that change, too"
     assert counters["inductor"]["mkldnn_conv_weight_pack_matcher_count"] > 0, "weights were not laid out beforehand"
+
+
+def test_threads_share_one_compilation_and_change_no_vote() -> None:
+    torch.manual_seed(0)
+    classifier = build_classifier("digits_cnn", dataset_info("digits")).eval()
+    network = for_inference(classifier, "bfloat16", torch.device("cpu"), compile=True)
+    image_CHW, num_threads, found = torch.rand(1, 8, 8), torch.get_num_threads(), list[list[int]]()
+    stream = NoiseStream(seed=0, index=0, stage="estimation")
+    try:
+        for threads in (2, 1, 3):
+            torch.set_num_threads(threads)
+            votes = class_counts(
+                network, image_CHW, sigma=1.0, num_samples=2000, num_classes=10, stream=stream, batch_size=1000
+            )
+            found.append(votes.tolist())
+    finally:
+        torch.set_num_threads(num_threads)
+    assert found[0] == found[1] == found[2]
+    assert counters["stats"]["unique_graphs"] == 1
 
 
 class Slow(torch.nn.Linear):
