@@ -35,7 +35,7 @@ from pipeline.plan import Plan, plan
 from pipeline.request.config import LaunchConfig, parse_launch
 from pipeline.request.lengths import notes
 from pipeline.sources import check_checkpoints, check_data, check_plugins, stage_inputs
-from pipeline.state import queue
+from pipeline.state import commands, queue
 from pipeline.state.activity import Activity, read_queue, slurm_activity, units_of
 from pipeline.state.commands import SchedulerError
 from pipeline.state.ledger import ArrayName, asked_for
@@ -103,6 +103,9 @@ def _with_kind(config: LaunchConfig) -> LaunchConfig:
         raise ConfigError(["cluster: slurm is not installed here (no sbatch); use cluster=local, or a login node"])
     if kind == "auto":
         kind = "slurm" if queue.is_installed() and queue.is_configured() else "local"
+    named = (config.slurm and config.slurm.clusters) or commands.default_cluster() or ""
+    if kind == "slurm" and "," in named:
+        raise ConfigError([f"cluster.clusters: SLURM_CLUSTERS={named} names several clusters; set it to one of them"])
     if kind == "slurm" and not {":", "%"}.isdisjoint(str(config.results.resolve())):
         # PYTHONPATH is cut at colons, and sbatch replaces what begins with % in the path of a log.
         raise ConfigError([f"results: {config.results.resolve()} has a ':' or a '%', which jobs of SLURM cannot use"])
@@ -191,7 +194,7 @@ def _survey(config: LaunchConfig, store: Store) -> Survey:
 def _survey_slurm(config: LaunchConfig, store: Store) -> Survey:
     """A survey in which tasks that SLURM will never run count as queued, where new ones would ask for the same."""
     assert config.slurm is not None
-    tasks = read_queue(store, config.slurm.clusters)
+    tasks = read_queue(store, config.slurm.clusters or commands.default_cluster())
     found = survey_slurm(config.manifest, store, tasks)
     refused = []
     for task in found.activity.stuck:

@@ -78,18 +78,18 @@ def units_of(manifest: Manifest, names: Iterable[str]) -> list[str]:
     return [name for name in names if not stems.isdisjoint((name, name.rpartition("/")[0]))]
 
 
-def read_queue(store: Store, cluster: str | None = None) -> list[QueuedTask]:
+def read_queue(store: Store, *more: str | None) -> list[QueuedTask]:
     """What SLURM has of this user, and of every user who launched into a results folder, on all clusters used.
 
     Args:
         store: The results folder.
-        cluster: A cluster to ask as well; None is the default one.
+        more: Clusters to ask as well; None is the default one.
 
     Raises:
         SchedulerError: SLURM gives no sound answer.
     """
     clusters, users = launched_by(store)
-    return queue.read_queue(clusters | {cluster or commands.default_cluster()}, users)
+    return queue.read_queue(clusters.union(more) or {commands.default_cluster()}, users)
 
 
 def slurm_activity(

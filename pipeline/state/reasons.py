@@ -70,4 +70,6 @@ def explained(reason: str) -> str:
     meaning = meanings.get(kind_of(reason))
     if re.search("admin", reason, re.IGNORECASE):
         meaning = "held by an administrator"
+    if reason == "None":  # squeue's word for a job that the scheduler has not looked at
+        return "not scheduled yet"
     return f"{reason} ({meaning})" if meaning else reason

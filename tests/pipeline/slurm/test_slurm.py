@@ -494,6 +494,15 @@ def test_a_job_that_slurm_has_forgotten_runs_while_it_gives_signs_of_life(fake: 
     assert _states(results)[("train", "failed")] == 1
 
 
+def test_several_clusters_in_the_environment_are_a_bad_configuration(
+    fake: FakeSlurm, results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLURM_CLUSTERS", "near,far")
+    assert _launch(results) == 2
+    assert "SLURM_CLUSTERS=near,far names several clusters" in capsys.readouterr().err
+    assert _launch(results, "cluster.clusters=far") == 0
+
+
 def test_a_unit_gets_the_next_memory_and_time_limit_after_each_failure(fake: FakeSlurm, results: Path) -> None:
     options = ["cluster.train.mem_gb=[1,2,4]", "cluster.train.time_min=[10,20]"]
     memory, limits = [], []
