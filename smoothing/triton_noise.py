@@ -2,7 +2,7 @@
 
 Imported only where it runs: on CUDA, or under Triton's interpreter (TRITON_INTERPRET=1). Everything except
 the division is exact, and the division is correctly rounded, so the inputs equal those of
-``smoothing.device_noise``.
+``smoothing.torch_noise``.
 
 Shapes: B rows of a batch, S slots, C H W image.
 """
@@ -15,9 +15,9 @@ import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
 from triton.language.random import philox_impl  # type: ignore[import-untyped]
 
-from smoothing.device_noise import GUIDE_BITS, DeviceTable
 from smoothing.distributions import UNIFORM_BITS
 from smoothing.noise import BLOCK_ROWS
+from smoothing.torch_noise import GUIDE_BITS, DeviceTable
 
 _CALLS = 256  # calls of Philox per program; each gives four pixels
 

@@ -16,9 +16,10 @@ from jobs.files.failures import classify
 from jobs.networks.classifier import build_classifier
 from jobs.networks.inference import for_inference
 from smoothing.certify import LabelledImage, certify_images
-from smoothing.device_noise import DeviceTable, fastest_draw
+from smoothing.device_noise import fastest_draw
 from smoothing.distributions import ExactGridNoise, Noise, noise_distribution
 from smoothing.sequential import Procedure
+from smoothing.torch_noise import DeviceTable
 from tests.smoothing.grid_draws import num_different
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from smoothing import counts
 from smoothing.certify import LabelledImage, certify_images
 from smoothing.counts import VoteCounter
-from smoothing.device_noise import DeviceNoise, DeviceTable, agree, device_noise, fastest_draw, torch_draw
+from smoothing.device_noise import DeviceNoise, agree, device_noise, fastest_draw
 from smoothing.distributions import ExactGridNoise, GaussianNoise
 from smoothing.noise import NoiseStream
 from smoothing.sequential import Procedure
+from smoothing.torch_noise import DeviceTable, torch_draw
 from tests.smoothing.grid_draws import num_different
 from tests.smoothing.test_counts import NUM_CLASSES, random_convnet
 
@@ -81,7 +82,7 @@ def test_memory_of_a_large_batch_is_bounded_without_changing_a_bit(monkeypatch: 
     table = DeviceTable(GRID.table(), CPU)
     arguments = torch.zeros(1, 3, 5, 7), torch.zeros(100, dtype=torch.int64), torch.from_numpy(STREAM.row_names(3))
     at_once = torch_draw(*arguments, table)
-    monkeypatch.setattr("smoothing.device_noise._VALUES_AT_ONCE", 1000)
+    monkeypatch.setattr("smoothing.torch_noise._VALUES_AT_ONCE", 1000)
     assert torch.equal(torch_draw(*arguments, table), at_once)
 
 
@@ -105,7 +106,7 @@ def test_a_kernel_that_draws_other_noise_is_noticed() -> None:
 def test_where_the_kernel_does_not_run_torch_draws_and_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
     assert fastest_draw(DeviceTable(GRID.table(), CPU), torch.device("cuda")) is torch_draw
     assert "the kernel that draws noise on the GPU is not used" in caplog.text
-    assert "draw the same noise, slower" in caplog.text
+    assert "draw the same noise more slowly" in caplog.text
 
 
 def votes_of_whole_batches(classifier: nn.Module, monkeypatch: pytest.MonkeyPatch, *, on_device: bool) -> Votes:
