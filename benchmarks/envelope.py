@@ -5,7 +5,7 @@ Makes a grid of the paper's size with made-up but plausible radii in a temporary
 - the command ``python -m analysis.envelope grid=made_up step=0.01`` as a user runs it, with start-up, tables
   and figures (wall time, CPU time and peak memory), and
 - how long a plain loop takes for the same curves, on a few of the models and scaled to all: it reads a
-  model's log and scans it for each radius, once with the log read anew for each radius and once, as the
+  model's log and scans it for each radius, once with the log reread for each radius and once, as the
   published script has it, read once per model.
 
     python -m benchmarks.envelope                         the real size; about two minutes, 5 GB to prepare
@@ -45,7 +45,7 @@ GRID = "made_up"
 STEP, LAST_RADIUS = 0.01, 4.0
 N, ALPHA = 100_000, 0.001
 _SAMPLED = 3  # models that the plain loop is timed on
-_SAMPLED_RADII = 20  # radii for which it reads anew
+_SAMPLED_RADII = 20  # radii for which it rereads the log
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ splits, and that every image can be decoded. What was checked is written down be
 folder, so that it is not done twice. A launch does this automatically when needed;
 workers never do. On a cluster whose login node ends long processes, run it as a separate job.
 
-Exit codes: 0 ready, 2 the data are missing, broken or cannot be had.
+Exit codes: 0 ready, 2 the data are missing, broken or not available.
 """
 
 from __future__ import annotations

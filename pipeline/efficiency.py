@@ -24,7 +24,7 @@ from jobs.validation import STRICT, build
 from pipeline.state.ledger import arrays_of, asked_for
 
 _MEMORY_MARGIN, _TIME_MARGIN = 1.25, 1.5
-"""Advice is so many times the most that was used."""
+"""The advised value is this factor times the maximum used."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

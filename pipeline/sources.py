@@ -73,7 +73,7 @@ def stage_inputs(plan: Plan, config: LaunchConfig, store: Store) -> None:
     """Get ready whatever the units of a plan need from outside.
 
     Raises:
-        ConfigError: A dataset cannot be had or is broken.
+        ConfigError: A dataset is not available or is broken.
     """
     for unit in plan.train:
         sha256 = unit.train.checkpoint_sha256

@@ -59,7 +59,7 @@ def _refusing(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Limited(io.StringIO):
-    """Standard output of which a plug-in gets so many lines."""
+    """Standard output that passes a limited number of lines of a plug-in."""
 
     num_lines = 0
 

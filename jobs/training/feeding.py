@@ -71,7 +71,7 @@ class ImageBatch:
     indices_B: Tensor
 
     def part(self, start: int, size: int, *, num_processes: int) -> ImageBatch:
-        """Some of its images, where each process has so many of the global part."""
+        """Some of its images; each process has ``size`` of the global part."""
         rows = slice(start, start + size)
         return ImageBatch(
             num_images=size * num_processes,

@@ -31,7 +31,7 @@ class StepNetworks:
     ) -> None:
         """For a classifier and its replica (``Group.replicated``), the network's arithmetic in ``dtype`` if given."""
         classifier.train().to(memory_format=torch.channels_last)
-        # Weights in bfloat16 at once: autocast would make them anew from float32 in each pass of the attack.
+        # Weights in bfloat16 at once: autocast would convert them from float32 in each pass of the attack.
         self.attacked = FoldedClassifier(classifier, dtype)
         self._fast = compiled(self.attacked, compile)
         self._replica, self._dtype = replica, dtype

@@ -132,11 +132,11 @@ class StageConfig:
     python: str | None = None
 
     def memory_gb(self, num_failures: int = 0) -> float | None:
-        """Memory of a unit that ran out of it so many times."""
+        """Memory of a unit after that many host_oom failures."""
         return self.mem_gb[min(num_failures, len(self.mem_gb) - 1)] if isinstance(self.mem_gb, list) else self.mem_gb
 
     def limit_min(self, num_failures: int = 0) -> int:
-        """Time limit of a unit that reached it so many times."""
+        """Time limit of a unit after that many timeouts."""
         limits = self.time_min
         return limits[min(num_failures, len(limits) - 1)] if isinstance(limits, list) else limits
 
@@ -164,10 +164,10 @@ class SlurmConfig:
         max_queued: Tasks that may be in the user's queue, whatever they belong to; what is beyond waits
             for the next launch.
         max_array_size: Tasks in an array; None asks the cluster.
-        signal_delay_s: SLURM's warning comes so many seconds before the time limit.
+        signal_delay_s: Seconds before the time limit at which SLURM warns the job.
         after: Job id that all arrays without another dependency wait for, as afterok; or any dependency of sbatch.
         mail: Address that gets one mail, when the last job of a grid ends.
-        stall_min: A unit that makes no progress for so many minutes is ended and its job queued again; None: never.
+        stall_min: Minutes without progress after which a unit is ended and its job requeued; None: never.
         poll_s: Seconds between queries to SLURM of wait=true; they become fewer while nothing changes.
         train: Resources of a training job.
         certify: Resources of a certification job.

@@ -33,6 +33,6 @@ def drawn_per_s(run: Run) -> float:
 
 
 def cpus_to_certify(runs: Iterable[Run]) -> int:
-    """CPUs of a job that certifies any of some runs: so many that a GPU does not wait for noise."""
+    """CPUs of a job that certifies any of some runs: enough that a GPU does not wait for noise."""
     needed = (FORWARD_PER_S.get(run.train.architecture, 0.0) / drawn_per_s(run) for run in runs)
     return max(_MIN_CPUS, math.ceil(max(needed, default=0.0)))

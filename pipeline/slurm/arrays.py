@@ -60,7 +60,7 @@ class Block:
         return tuple(unit for array in self.arrays for task in array for unit in task)
 
     def width_within(self, num_tasks: int) -> int:
-        """How many of its columns (task i of each array) have at most so many tasks in all."""
+        """The number of columns (task i of each array), from the first, that have at most ``num_tasks`` tasks in all."""
         columns = (sum(len(array) > index for array in self.arrays) for index in range(self.width))
         return sum(total <= num_tasks for total in accumulate(columns))
 
@@ -99,9 +99,9 @@ def blocks(plan: Plan, *, units_per_job: int, max_array_size: int, in_training: 
 
     Args:
         plan: What to run.
-        units_per_job: At most so many units (models of a train task, shards of any other) run in one job;
+        units_per_job: Maximum number of units (models of a train task, shards of any other) in one job;
             a model that several processes train has one to itself.
-        max_array_size: At most so many tasks make an array.
+        max_array_size: Maximum number of tasks in an array.
         in_training: Train keys that an earlier launch has in the queue.
     """
     shards = {stage: _by_model(units) for stage, units in plan.shards.items()}
@@ -148,7 +148,7 @@ def _layers(models: Sequence[TrainUnit], shards: dict[str, list[ShardUnit]]) -> 
 def _nested(groups: list[_Group]) -> Iterator[list[_Group]]:
     """Groups, in parts in which none has more tasks of any stage than the one before it.
 
-    Then the tasks of every such array are those of the first so many models.
+    Then the tasks of every such array are those of the first models of the part.
     """
     part: list[_Group] = []
     for group in sorted(groups, key=lambda group: [-size for size in group.sizes]):

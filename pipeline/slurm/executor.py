@@ -38,7 +38,7 @@ class SlurmExecutor:
         activity: What is already in progress.
         failures: Of the units that may be submitted again; the nodes at fault are avoided.
         counts: How often units failed, by name and class.
-        runs_per_gpu: Units that a job runs at a time: it has so many times ``units_per_job``.
+        runs_per_gpu: Units that a job runs at a time; it multiplies ``units_per_job``.
     """
 
     config: SlurmConfig

@@ -73,7 +73,7 @@ def sbatch_parameters(
 
 
 def _resources(stage: StageConfig, config: SlurmConfig, memory_gb: float | None, num_processes: int) -> dict[str, Any]:
-    """Nodes, CPUs, memory and GPUs of a job in which so many processes have what a stage asks for each.
+    """Nodes, CPUs, memory and GPUs of a job whose processes each get what a stage asks for.
 
     They are tasks that srun starts, or (without srun) processes that the one task starts on its node.
     """

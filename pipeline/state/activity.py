@@ -52,7 +52,7 @@ class Activity:
 
     @property
     def num_running_jobs(self) -> int:
-        """Jobs or processes at work."""
+        """Running jobs or processes."""
         return len({self.tasks[unit].job if unit in self.tasks else unit for unit in self.running})
 
     def way_of(self, unit: str) -> Way | None:
@@ -137,7 +137,7 @@ def tasks_of_grid(store: Store, grid: str, tasks_in_queue: Iterable[QueuedTask])
 
 
 def read_activity(store: Store, grid: str) -> Activity:
-    """What a launch at work on this machine says it is doing."""
+    """What a launch that runs on this machine reports."""
     path = store.activity_path(grid)
     if not path.exists() or not _is_locked(store.launch_lock_path()):
         return Activity()  # what a killed launch left behind means nothing

@@ -73,7 +73,7 @@ class Launch:
         grace_s: Between SLURM's warning and its kill.
         runs_per_gpu: Units that a task runs at a time.
         cluster: The cluster it was submitted to; None for the default one.
-        signal_delay_s: SLURM's warning comes so many seconds before the time limit.
+        signal_delay_s: Seconds before the time limit at which SLURM warns the job.
         stall_min: Minutes without progress after which a unit is ended and its job queued again; None: never.
         asked: What a job of each stage asks for, by the names of the options.
     """

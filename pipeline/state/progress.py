@@ -1,4 +1,4 @@
-"""How far a unit is, when it last got further, and how often it usually does."""
+"""The progress of a unit: how much is saved, when it last progressed, and its usual pace."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from jobs.files.store import Store
 from jobs.specs.units import ShardUnit, Unit
 
 _SLOW_FACTOR = 5.0
-"""A unit is slow when it has got no further for so many times as long as it usually takes."""
+"""A unit is slow after this many times its usual pace without progress."""
 _NEVER_SLOW_S = 60.0
-"""Results are saved from time to time only: a pause up to this long means nothing."""
+"""Results are saved only now and then: a pause up to this long is normal."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """When a running unit last got further.
+    """When a running unit last progressed.
 
     Attributes:
         age_s: Seconds since then, or since it began.

@@ -57,7 +57,7 @@ def model(label: str, radii: Sequence[float], indices: Sequence[int] | None = No
 
 
 def voted(label: str, votes: Sequence[int], labels_match: Sequence[bool] | None = None, **known: Any) -> CertifiedModel:
-    """A model whose images got so many of N votes for the class selected, two classes, label 0."""
+    """A model whose images got these numbers of N votes for the class selected, two classes, label 0."""
     count = np.array(votes)
     matches = np.ones(count.size, dtype=bool) if labels_match is None else np.array(labels_match)
     told = parameters(label, **known)

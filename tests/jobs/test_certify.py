@@ -128,7 +128,7 @@ def test_saved_images_serve_another_shard_layout_too(
 def test_what_others_publish_meanwhile_is_left_to_them(
     store: Store, expected: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second launch that cut shards differently: the last shard begins and ends while the first is under way."""
+    """A second launch that cut shards differently: the last shard begins and ends while the first is running."""
     certify_images = certify.certify_images
     calls: list[list[int]] = []
 

@@ -53,7 +53,7 @@ SLURM = [
 ]
 
 HALF = ("runs/*s0.25*", "runs/*s0.50*/certify", "grids/*/records.parquet")
-"""What of finished results is to be done anew: all of one model, the certification of the other."""
+"""Which finished results are redone: all of one model, the certification of the other."""
 LITTLE = HALF[1:]
 """The certification of one model only: where a fault has nothing to do with training, which takes longest."""
 

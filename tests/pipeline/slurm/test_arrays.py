@@ -15,7 +15,7 @@ RUNS, ATTACKS = MANIFEST.of("certify"), MANIFEST.of("attack")
 
 
 def _plan(num_shards: list[int], *, trained: int = 0) -> Plan:
-    """The three models, with so many shards each; the last ``trained`` of them need no training."""
+    """The three models, with the given number of shards each; the last ``trained`` of them need no training."""
     certify = [
         ShardUnit(run=run, indices=indices)
         for run, number in zip(RUNS, num_shards, strict=True)
