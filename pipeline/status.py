@@ -147,14 +147,15 @@ def _unit_line(item: UnitState, current: Status) -> str:
     details = []
     if state == "running":
         details.append(_progress(unit, current.store))
-        pace = pace_of(unit, current.store, current.store.log_path(current.manifest.grid, unit.name))
-        if pace is not None:
-            details.append(text.pace_text(pace))
     task = current.found.activity.tasks.get(unit.name)
     if task is not None:
         details.append(f"job {task.job}" + (f" on {task.node}" if task.is_running else f" ({task.reason})"))
         if not task.is_own:
             details.append(f"of user {user_name(task.user)}")
+    if state == "running":
+        pace = pace_of(unit, current.store, current.store.log_path(current.manifest.grid, unit.name))
+        if pace is not None:
+            details.append(text.pace_text(pace))
     if state in ("running", "failed", "unknown"):
         log_path = current.store.log_path(current.manifest.grid, unit.name)
         details.append(f"log: {item.failure.log_path if item.failure else log_path}")

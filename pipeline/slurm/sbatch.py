@@ -118,13 +118,13 @@ def trust_lines(code: Path, folder: Path) -> list[str]:
 
 
 # A folder of the job's own for temporary files, which goes with it. A job that is killed leaves it to the next one on
-# the node; the name ends with the number of the process that owns it.
+# the node; the name ends with the number of the process that owns it. TERM is for Python, which needs it until it ends.
 TEMPORARY = (
     'for left in "${TMPDIR:-/tmp}/smoothadv-$(id -u)"-*; do',
     '    [ ! -d "$left" ] || kill -0 "${left##*-}" 2>/dev/null || rm -rf "$left"',
     "done",
     'own=$(mktemp -d --suffix="-$$" "${TMPDIR:-/tmp}/smoothadv-$(id -u)-XXXXXX")',
-    '[ -z "$own" ] || { export TMPDIR=$own; trap \'rm -rf "$TMPDIR"\' EXIT; }',
+    '[ -z "$own" ] || { export TMPDIR=$own; trap \'rm -rf "$TMPDIR"\' EXIT; trap : TERM; }',
 )
 
 
