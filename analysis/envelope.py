@@ -28,10 +28,9 @@ from jobs.atomic import write_atomically
 from jobs.errors import ConfigError
 from jobs.files.folders import check_writable
 from jobs.files.store import Store
+from jobs.specs.keys import Probability
 from jobs.validation import STRICT, build
 from jobs.wording import wrapped
-
-_Open = Annotated[float, Field(gt=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -44,11 +43,11 @@ class EnvelopeConfig:
     where: dict[str, Any] | None
     radii: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] | None
     step: Annotated[float, Field(gt=0)] | None
-    alpha: _Open | None
+    alpha: Probability | None
     selection: SelectionMode
     seeds: SeedMode
-    confidence: _Open
-    rho: _Open
+    confidence: Probability
+    rho: Probability
     allow_partial: bool
 
 

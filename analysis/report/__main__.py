@@ -22,10 +22,9 @@ from analysis.statistics import Levels, envelope_frame
 from jobs.atomic import write_atomically
 from jobs.files.folders import check_writable
 from jobs.files.store import Store
+from jobs.specs.keys import Probability
 from jobs.validation import STRICT, build
 from jobs.wording import counted
-
-_Open = Annotated[float, Field(gt=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -36,8 +35,8 @@ class ReportConfig:
     results: Annotated[str, Field(min_length=1)]
     output: Annotated[str, Field(min_length=1)] | None
     where: dict[str, Any] | None
-    confidence: _Open
-    rho: _Open
+    confidence: Probability
+    rho: Probability
     allow_partial: bool
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from dataclasses import asdict
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from pydantic.dataclasses import dataclass
 
 from jobs.datasets import Split
-from jobs.specs.keys import AtLeastOne, Length, Positive, PositiveLength, Seed, decimal, digest
+from jobs.specs.keys import AtLeastOne, Length, Positive, PositiveLength, Probability, Seed, decimal, digest
 from jobs.validation import STRICT
 from smoothing.bounds import MIN_ALPHA, top_class_p_value
 
@@ -47,7 +47,7 @@ class AttackSpec:
     m_test: AtLeastOne
     inverse_temperature: Positive = 1.0
     n: AtLeastOne
-    alpha: Annotated[float, Field(gt=0, lt=1)]
+    alpha: Probability
     precision: Literal["float32"] = "float32"
     seed: Seed
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cached_property
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from pydantic.dataclasses import dataclass
 
 from jobs.datasets import Split
-from jobs.specs.keys import AtLeastOne, Positive, PositiveLength, Seed, decimal, digest
+from jobs.specs.keys import AtLeastOne, Positive, PositiveLength, Probability, Seed, decimal, digest
 from jobs.validation import STRICT
 from smoothing.bounds import MIN_ALPHA, min_samples_to_certify
 from smoothing.distributions import Noise
@@ -48,7 +48,7 @@ class CertifySpec:
     sigma_cert: PositiveLength
     n0: AtLeastOne
     n: AtLeastOne
-    alpha: Annotated[float, Field(gt=0, lt=1)]
+    alpha: Probability
     mode: Mode = "paper"
     stop_rule: StopRule | None = None
     radius_step: Positive | None = None
