@@ -20,6 +20,7 @@ from jobs.files.store import Store
 from jobs.plugins.isolated import ask
 from jobs.prepare import is_prepared
 from jobs.specs.train import train_fields
+from jobs.wording import counted
 from pipeline.plan import Plan
 from pipeline.request.config import LaunchConfig
 
@@ -63,7 +64,7 @@ def check_plugins(config: LaunchConfig, store: Store) -> None:
     specs = {run.train.key: run.train for run in config.manifest.runs if run.train.plugins}
     new = [train_fields(spec) for key, spec in specs.items() if not store.is_trained(key)]
     if new:
-        print(f"checking the plug-ins of {len(new)} models", flush=True)
+        print(f"checking the plug-ins of {counted(len(new), 'model')}", flush=True)
         problems = ask("jobs.plugins.preflight", config.plugins, new)
         if problems:
             raise ConfigError(problems)
