@@ -6,7 +6,6 @@ numbers that its envelope and its report showed.
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
@@ -14,8 +13,6 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pytest
 
@@ -98,13 +95,7 @@ def test_envelope_and_report_show_the_same_numbers(earlier: Path) -> None:
     assert run_command("report", report, arguments) == 0
     page = _page_data(Store(earlier).report_path("old"))
     shown = json.loads((EARLIER / "report.json").read_text())
-    counts_then, counts_now = _decoded(shown.pop("counts"), "<i4"), _decoded(page["counts"], "<f4")
-    np.testing.assert_array_equal(counts_now, counts_then)  # means over seeds are not integers: only their type changed
     assert {name: page[name] for name in shown} == shown
-
-
-def _decoded(text: str, dtype: str) -> npt.NDArray[np.float64]:
-    return np.frombuffer(base64.b64decode(text), dtype).astype(np.float64)
 
 
 def _page_data(path: Path) -> dict[str, Any]:
