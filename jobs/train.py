@@ -81,7 +81,7 @@ def train_as(group: Group, spec: TrainSpec, store: Store, resources: Resources) 
         if group.is_first:
             try:
                 _save_state(trainer, store)
-            except FileNotFoundError:  # another process has just finished and removed the folder
+            except (FileNotFoundError, CheckpointError):  # another process has just finished and removed the folder
                 if not store.is_trained(spec.key):
                     raise
         if group.any(store.is_trained(spec.key), device):

@@ -107,6 +107,24 @@ def test_a_damaged_state_falls_back_to_the_one_before(
     _assert_same_bits(_weights(store), _weights(undisturbed))
 
 
+def test_a_state_that_another_process_removes_while_it_is_written_is_no_error(
+    tmp_path: Path, undisturbed: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other process finishes, and removes the folder, between writing the state and reading it back."""
+    store, load = Store(tmp_path), checkpoint.load
+
+    def overtaken(path: Path) -> dict[str, Any]:
+        shutil.copy(undisturbed.checkpoint_path(KEY), store.checkpoint_path(KEY))
+        shutil.rmtree(store.state_dir(KEY))
+        return load(path)
+
+    monkeypatch.setattr(checkpoint, "load", overtaken)
+    train_here(store, RUN)
+    monkeypatch.undo()
+    _assert_same_bits(_weights(store), _weights(undisturbed))
+    assert not store.state_dir(KEY).exists()
+
+
 def test_a_finished_run_is_not_touched(undisturbed: Store) -> None:
     before = undisturbed.checkpoint_path(KEY).stat()
     train_here(undisturbed, RUN)
