@@ -26,6 +26,12 @@ def listen() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # our parent may have blocked it until now
 
 
+def finish() -> None:
+    """From now on, ignore Ctrl-C: the command is over, and while Python ends it would end the process by signal."""
+    if signal.getsignal(signal.SIGINT) is leave:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def leave(*_: object) -> NoReturn:
     """Print that this process was interrupted, and end it without cleaning up."""
     line_break = "\n" if os.isatty(2) else ""  # after the terminal's ^C, or a progress bar

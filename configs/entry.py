@@ -39,7 +39,9 @@ def run_entry(config_name: str, module: str) -> NoReturn:
         exit_code: int = getattr(importlib.import_module(module), config_name)(values)
         return exit_code
 
-    sys.exit(run_command(config_name, act, sys.argv[1:]))
+    exit_code = run_command(config_name, act, sys.argv[1:])
+    ctrl_c.finish()
+    sys.exit(exit_code)
 
 
 def run_command(config_name: str, act: Callable[[dict[str, Any]], int], arguments: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import random
@@ -34,7 +35,8 @@ def _interrupt(command: Sequence[str], cpu_s: float) -> None:
             if used_s != (used_s := cpu_seconds(process)):
                 since = time.monotonic()
             time.sleep(0.002)
-        os.killpg(process.pid, signal.SIGINT)
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.killpg(process.pid, signal.SIGINT)
         output, errors = process.communicate(timeout=PATIENCE_S)
         await_empty(process.pid)
     assert process.returncode in (0, 130), errors
