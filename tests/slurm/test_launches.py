@@ -47,8 +47,7 @@ def _killing_sbatch(folder: Path, *, call: int, when: str) -> str:
     folder.mkdir(exist_ok=True)
     count, wrapper = folder / "count", folder / "sbatch"
     count.unlink(missing_ok=True)
-    # The launch is the parent of the "timeout" that is our parent.
-    kill = 'kill -9 "$(ps -o ppid= -p $PPID | tr -d " ")"'
+    kill = "grep -q pipeline.launch /proc/$PPID/cmdline && kill -9 $PPID"  # the launch calls sbatch itself
     lines = ["#!/bin/sh", f"echo >> {count}", f'[ "$(wc -l < {count})" = {call} ] || exec /usr/bin/sbatch "$@"']
     lines += [kill] if when == "before" else ['/usr/bin/sbatch "$@"', kill]
     wrapper.write_text("\n".join(lines) + "\n")
