@@ -37,9 +37,9 @@ def test_a_torn_shard_and_one_of_something_else(
 
 @pytest.fixture
 def small_disk(site: Site) -> Path:
-    """A results folder on a file system of one megabyte and a half."""
+    """A results folder on a file system of three megabytes: room for a copy of the code, and little else."""
     site.results.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", site.results], check=False)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", site.results], check=False)
     if mounted.returncode:
         pytest.skip("no file system may be mounted here")
     return site.results
