@@ -65,7 +65,7 @@ def check_plugins(config: LaunchConfig, store: Store) -> None:
     new = [train_fields(spec) for key, spec in specs.items() if not store.is_trained(key)]
     if new:
         print(f"checking the plug-ins of {counted(len(new), 'model')}", flush=True)
-        problems = ask("jobs.plugins.preflight", config.plugins, new)
+        problems = ask("jobs.preflight.checks", config.plugins, new)
         if problems:
             raise ConfigError(problems)
 

@@ -1,1 +1,1 @@
-"""Code of a user: found, copied, imported, and checked before it is used. Only ``preflight`` imports torch."""
+"""Code of a user: found, copied, imported, described. Knows no torch."""

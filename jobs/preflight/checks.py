@@ -1,4 +1,4 @@
-"""python -m jobs.plugins.preflight FOLDER: what trainings and certificates rely on, tried before a launch.
+"""python -m jobs.preflight.checks FOLDER: what trainings and certificates rely on, tried before a launch.
 
 A certificate holds for a function of one image. Statistics of a batch, randomness of the network's own or
 a branch for a device would make it hold for nothing, and no later check would see it. So the network is
@@ -23,8 +23,8 @@ from jobs.errors import ConfigError
 from jobs.networks.classifier import Classifier, classifier_for
 from jobs.networks.folding import FoldedClassifier
 from jobs.plugins import isolated, loading
-from jobs.plugins.guards import guarded
-from jobs.plugins.recorder import Operation, course, course_on, first_apart
+from jobs.preflight.guards import guarded
+from jobs.preflight.recorder import Operation, course, course_on, first_apart
 from jobs.specs.train import TrainSpec, train_fields
 from jobs.training.distributed import Group
 from jobs.training.feeding import ImageBatch

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from jobs.errors import ConfigError
-from jobs.plugins import isolated, loading, preflight
-from jobs.plugins.guards import guarded
+from jobs.plugins import isolated, loading
+from jobs.preflight import checks
+from jobs.preflight.guards import guarded
 from jobs.specs.plugin import Plugin
 from jobs.specs.train import TrainSpec
 from jobs.validation import build
@@ -64,7 +65,7 @@ def with_network(folder: Path, line: str) -> TrainSpec:
 
 def network_problem(folder: Path, line: str) -> str | None:
     with guarded():
-        return preflight.network_problem(with_network(folder, line))
+        return checks.network_problem(with_network(folder, line))
 
 
 def test_a_sound_network_passes(tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_what_breaks_a_certificate_is_refused_with_its_line(tmp_path: Path, line
 def test_what_a_plug_in_may_not_do_is_refused_with_its_line(tmp_path: Path, line: str, message: str) -> None:
     spec = with_network(tmp_path / "own", line)
     with guarded(), pytest.raises((RuntimeError, ValueError), match=r"\w") as caught:
-        preflight.network_problem(spec)
+        checks.network_problem(spec)
     described = loading.described(caught.value)
     assert described.startswith(f"nets.py:{LINE}: ")
     assert message in described
@@ -136,7 +137,7 @@ def method_problem(folder: Path, line: str) -> str | None:
     objective = Plugin(name="objectives:Mine", options={"weight": 1.0})
     spec = build(TrainSpec, {**BASE, **GAUSSIAN, "m_train": 2, "objective": objective}, where="train")
     with guarded():
-        return preflight.method_problem(spec)
+        return checks.method_problem(spec)
 
 
 @pytest.mark.parametrize(
@@ -176,6 +177,6 @@ def test_problems_of_all_plug_ins_are_told_at_once(tmp_path: Path, monkeypatch: 
     answers: list[Any] = []
     monkeypatch.setattr(isolated, "question", lambda folder: [asdict(spec), asdict(spec)])
     monkeypatch.setattr(isolated, "answer", lambda folder, results: answers.extend(results))
-    preflight.main(tmp_path)
+    checks.main(tmp_path)
     assert len(answers) == 1
     assert answers[0].startswith(f"nets:build: nets.py:{LINE}: roll makes the logits")
