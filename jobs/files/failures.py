@@ -17,7 +17,6 @@ from typing import Literal
 from jobs.atomic import read_json, write_json
 from jobs.errors import CheckpointError, ConfigError, DataError, RecordError, TrainingDivergedError
 from jobs.files.store import Store
-from jobs.plugins.loading import described
 from jobs.rank import is_first_task
 from jobs.specs.units import Unit
 
@@ -122,9 +121,9 @@ def classify(error: BaseException) -> FailureClass:
     return "bug"
 
 
-def record_exception(store: Store, unit: Unit, error: BaseException, log_path: Path) -> Failure:
-    """Record that a unit ended with an exception."""
-    message, failure_class = described(error), classify(error)
+def record_exception(store: Store, unit: Unit, error: BaseException, message: str, log_path: Path) -> Failure:
+    """Record that a unit ended with an exception, in the words given."""
+    failure_class = classify(error)
     if failure_class == "cuda_oom":
         message = f"{message.rstrip()}\n{_smaller(unit)}"
     failure = _failure(store, unit, failure_class, message, log_path)

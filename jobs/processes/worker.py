@@ -17,6 +17,7 @@ from typing import TextIO
 from jobs.errors import FailedElsewhereError, TaskFailedError
 from jobs.files import failures
 from jobs.files.store import Store
+from jobs.plugins.loading import described
 from jobs.processes.usage import clocks, log_usage
 from jobs.rank import is_first_task, num_tasks, rank
 from jobs.specs.units import Resources, Stage, Unit
@@ -55,7 +56,7 @@ def execute(unit: Unit, store: Store, resources: Resources, log_path: Path) -> N
             reason, records = error.__cause__, error.is_first
         if not records:
             raise FailedElsewhereError(f"another task of {unit.name} records why it failed") from error
-        failures.record_exception(store, unit, reason, log_path)
+        failures.record_exception(store, unit, reason, described(reason), log_path)
         raise reason from reason.__cause__
     failures.forget(store, unit)
     log_usage(began)

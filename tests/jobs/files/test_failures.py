@@ -16,6 +16,7 @@ from jobs.errors import (
 )
 from jobs.files import failures
 from jobs.files.store import Store
+from jobs.plugins.loading import described
 from jobs.processes import worker
 from jobs.specs.indices import IndexRange
 from jobs.specs.units import AggregateUnit, ShardUnit, TrainUnit, Unit
@@ -111,6 +112,7 @@ def test_a_record_that_was_removed_does_not_let_the_next_overwrite_one(tmp_path:
 
 @pytest.mark.parametrize(("unit", "option"), [(SHARD, "cluster.batch_size"), (UNITS[0], "cluster.runs_per_gpu")])
 def test_a_full_gpu_says_what_to_do(unit: Unit, option: str, tmp_path: Path) -> None:
-    failure = failures.record_exception(Store(tmp_path), unit, torch.OutOfMemoryError("CUDA out of memory"), tmp_path)
+    error = torch.OutOfMemoryError("CUDA out of memory")
+    failure = failures.record_exception(Store(tmp_path), unit, error, described(error), tmp_path)
     assert failure.message.startswith("OutOfMemoryError: CUDA out of memory\n")
     assert f"a smaller {option}" in failure.message
