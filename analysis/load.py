@@ -125,7 +125,7 @@ def _tables(
     tables = []
     for run in runs:
         table = by_key.get((run.train.key, run.key))
-        wanted = np.arange(run.indices.start, run.indices.stop, run.indices.step)
+        wanted = np.fromiter(run.indices, dtype=np.int64)
         if table is None or not np.array_equal(table["index"].to_numpy(), wanted):
             raise RecordError(
                 f"{path}: the rows of {run.train.key} do not match its image indices; "

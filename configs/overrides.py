@@ -15,7 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 from jobs.errors import ConfigError
 
 _PATH = re.compile(
-    r"(?P<key>\+{0,2}(results|source|output|mapping|train\.(checkpoint|weights)|data\.\w+))=(?P<path>.*)", re.DOTALL
+    r"(?P<key>\+{0,2}(results|source|output|mapping|train\.(checkpoint|weights)|data\.\w+"
+    r"|(certify|attack)\.indices(?==[^[{])))=(?P<path>.*)",
+    re.DOTALL,
 )
 _QUOTED = re.compile(r"""(['"]).*\1""", re.DOTALL)
 
@@ -108,7 +110,7 @@ def _apply(config: DictConfig, override: Override) -> None:
         raise ConfigError([f"{override.input_line}: {key} is a list; write {key}=[...]"])
     else:
         is_new = override.is_add() or override.is_force_add()
-        OmegaConf.update(config, key, value, merge=True, force_add=is_new)
+        OmegaConf.update(config, key, value, merge=isinstance(value, dict), force_add=is_new)
 
 
 def _as_written(text: str) -> str:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from configs.composition import compose_config
 from jobs.files import records
 from jobs.files.store import Store
+from jobs.specs.indices import IndexRange, Indices
 from jobs.specs.runs import Manifest
 from pipeline.request.config import parse_launch
 
@@ -41,6 +42,12 @@ def compose_tiny(results: Path, *more: str) -> dict[str, Any]:
 def tiny_manifest(*more: str) -> Manifest:
     """Its runs."""
     return parse_launch(compose_tiny(Path("unused"), *more)).manifest
+
+
+def as_range(indices: Indices) -> IndexRange:
+    """The images of a run that are a progression, as one shard of it has them."""
+    assert isinstance(indices, IndexRange)
+    return indices
 
 
 def grid_records(results: Path, grid: str = "tiny") -> pa.Table:

@@ -9,7 +9,7 @@ from typing import Any
 from jobs.atomic import read_json, write_json
 from jobs.errors import ConfigError, RecordError
 from jobs.files.store import Store
-from jobs.specs.indices import IndexRange
+from jobs.specs.indices import IndexRange, as_indices
 from jobs.specs.keys import differences
 from jobs.specs.runs import FORMAT, LISTS, TASKS, Manifest, Run, ShardStage, plain_manifest
 from jobs.specs.train import TrainSpec
@@ -86,7 +86,8 @@ def open_grid(store: Store, grid: object) -> Manifest:
 def _run(entry: dict[str, Any], stage: ShardStage, where: str) -> Run:
     train = build(TrainSpec, entry["train"], where=f"{where}.train")
     task = build(TASKS[stage], entry[stage], where=f"{where}.{stage}")
-    indices = build(IndexRange, entry["indices"], where=f"{where}.indices")
+    named = entry["indices"]
+    indices = as_indices(named) if isinstance(named, list) else build(IndexRange, named, where=f"{where}.indices")
     stored = {"train_key": train.key, f"{stage}_key": task.key, f"{stage}.train_key": train.key}
     found = {name: entry.get(name) for name in (*stored,)} | {f"{stage}.train_key": task.train_key}
     if problem := differences(found, stored):

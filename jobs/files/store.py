@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.atomic import listing
-from jobs.specs.indices import IndexRange, missing_from, shard_stem
+from jobs.specs.indices import IndexRange, Indices, missing_from, shard_stem
 from jobs.specs.runs import Place, ShardStage
 
 _SHARD_NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.parquet")
@@ -163,7 +163,7 @@ class Store:
         named = _ranges(self.shards_dir(place), _SHARD_NAME)
         return [indices for indices in named if _has_content(self.shard_path(place, indices))]
 
-    def unfinished(self, place: Place, indices: IndexRange) -> list[int]:
+    def unfinished(self, place: Place, indices: Indices) -> list[int]:
         """The indices among some that no finished shard holds, whichever way shards were cut; ascending."""
         return missing_from(indices, self.finished_shards(place))
 

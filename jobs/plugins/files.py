@@ -12,6 +12,8 @@ from jobs.errors import ConfigError
 from jobs.files.code import PACKAGES
 from jobs.validation import unknown_choice
 
+_ROOT = Path(__file__).resolve().parents[2]
+
 MAX_MB = 16
 """Code is small; whatever is larger was not meant."""
 
@@ -60,7 +62,9 @@ def packages_in(root: Path) -> list[str]:
 
 
 def _members(entry: str) -> Iterator[tuple[str, Path]]:
-    path = Path(entry).expanduser()
+    # A path from here, or from the folder of our packages: grids of this package name examples there.
+    places = (Path(entry).expanduser(), *([_ROOT / entry] if "/" in entry else []))
+    path = next((place for place in places if place.exists()), places[0])
     if path.is_dir() and not _is_package(path):
         members = list(_children(path))
         if not members:

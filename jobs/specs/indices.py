@@ -1,4 +1,4 @@
-"""Sets of image indices as arithmetic progressions, and the cut of any set into shards."""
+"""Sets of image indices, mostly arithmetic progressions, and the cut of any set into shards."""
 
 from __future__ import annotations
 
@@ -39,12 +39,44 @@ class IndexRange:
         return f"{self.start}-{self.stop}-{self.step}"
 
 
-def missing_from(wanted: IndexRange, finished: Iterable[IndexRange]) -> list[int]:
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class IndexList:
+    """Ascending indices that are no progression."""
+
+    indices: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=2, strict=False)]
+
+    @model_validator(mode="after")
+    def _is_the_only_way_to_write_it(self) -> IndexList:
+        steps = np.diff(self.indices)
+        if steps.min() <= 0 or steps.min() == steps.max():
+            raise ValueError("indices must be ascending, distinct and no progression")
+        return self
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+Indices = IndexRange | IndexList
+
+
+def as_indices(values: Iterable[int]) -> Indices:
+    """Some distinct indices >= 0, in any order, at least one: the same set gives the same whatever the order."""
+    found = sorted(values)
+    steps = set(np.diff(found).tolist()) or {1}
+    if len(steps) > 1:
+        return IndexList(indices=tuple(found))
+    return IndexRange(start=found[0], stop=found[-1] + 1, step=steps.pop())
+
+
+def missing_from(wanted: Indices, finished: Iterable[IndexRange]) -> list[int]:
     """The wanted indices that no finished range holds, ascending."""
-    is_finished = np.zeros(wanted.stop, dtype=bool)
+    every = np.fromiter(wanted, dtype=np.int64)
+    is_finished = np.zeros(every[-1] + 1, dtype=bool)
     for shard in finished:
         is_finished[shard.start : shard.stop : shard.step] = True
-    every = np.arange(wanted.start, wanted.stop, wanted.step)
     return [int(index) for index in every[~is_finished[every]]]
 
 

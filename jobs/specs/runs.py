@@ -12,7 +12,7 @@ from pydantic import Field
 
 from jobs.specs.attack import AttackSpec
 from jobs.specs.certify import CertifySpec
-from jobs.specs.indices import IndexRange
+from jobs.specs.indices import IndexList, Indices
 from jobs.specs.keys import canonical_json
 from jobs.specs.train import TrainSpec, train_fields
 
@@ -53,7 +53,7 @@ class Run:
 
     train: TrainSpec
     task: Task
-    indices: IndexRange
+    indices: Indices
 
     def __post_init__(self) -> None:
         if self.task.train_key != self.train.key:
@@ -125,5 +125,5 @@ def _plain_run(run: Run) -> dict[str, Any]:
         f"{run.stage}_key": run.key,
         "train": train_fields(run.train),
         run.stage: asdict(run.task),
-        "indices": asdict(run.indices),
+        "indices": list(run.indices) if isinstance(run.indices, IndexList) else asdict(run.indices),
     }

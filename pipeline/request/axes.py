@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jobs.datasets import Split, count_images
 from jobs.errors import ConfigError
 from jobs.specs.attack import AttackSpec
-from jobs.specs.indices import IndexRange
+from jobs.specs.indices import IndexRange, Indices, as_indices
 from jobs.specs.runs import Place, Run
 from jobs.validation import build, collect
 from pipeline.request.lengths import task_problems
+
+_NAMED = 3  # how many values a message names
 
 
 def expand_attacks(runs: Sequence[Run], attack: Mapping[str, Any], data: Mapping[str, str | None]) -> tuple[Run, ...]:
@@ -49,15 +53,13 @@ def expand_attacks(runs: Sequence[Run], attack: Mapping[str, Any], data: Mapping
     return tuple(found.values())
 
 
-def image_indices(
-    dataset: str, split: Split, values: object, data: Mapping[str, str | None], *, where: str
-) -> IndexRange:
-    """The images that start, stop and step name; a stop of None is the size of the split.
+def image_indices(dataset: str, split: Split, values: object, data: Mapping[str, str | None], *, where: str) -> Indices:
+    """The images that start, stop and step name, or a list, or a file; a stop of None is the size of the split.
 
     Args:
         dataset: Its name.
         split: Of the dataset.
-        values: As configured: a mapping; None for all images.
+        values: As configured: a mapping, a list, or the path of a file of numbers; None for all images.
         data: Folders of datasets.
         where: What the values are, as the user knows them, to begin messages.
 
@@ -65,14 +67,45 @@ def image_indices(
         ConfigError: They are not there, or there are none.
     """
     values = {} if values is None else values
-    if not isinstance(values, Mapping):
-        raise ConfigError([f"{where}: write start, stop and step, for example {{stop: 100}}, got {values!r}"])
     size = count_images(dataset, split, data)
+    if isinstance(values, str | list):
+        listed = _read_numbers(values, where) if isinstance(values, str) else values
+        named = f"{where}={values}" if isinstance(values, str) else where
+        return as_indices(_checked(listed, size, named, f"the {size} images of {dataset}'s {split} split"))
+    if not isinstance(values, Mapping):
+        raise ConfigError([f"{where}: write start, stop and step, a list, or the path of a file, got {values!r}"])
     stop = values.get("stop")
     indices = build(IndexRange, {**values, "stop": size if stop is None else stop}, where=where)
     if indices.stop > size:
         raise ConfigError([f"{where}.stop: {indices.stop} is beyond the {size} images of {dataset}'s {split} split"])
     return indices
+
+
+def _read_numbers(path: str, where: str) -> list[object]:
+    """The whole numbers of a text file, between blanks, commas and comments (#); other words as they are."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise ConfigError(
+            [f"{where}={path}: cannot be read ({reason}); write the path of a file of numbers"]
+        ) from error
+    words = [word for line in lines for word in line.partition("#")[0].replace(",", " ").split()]
+    return [int(word) if word.isdecimal() else word for word in words]
+
+
+def _checked(listed: list[Any], size: int, where: str, images: str) -> list[int]:
+    """Raise ConfigError, with all problems, unless a list holds indices, each once."""
+    wrong = [value for value in listed if type(value) is not int or value < 0]
+    numbers = [value for value in listed if type(value) is int]
+    problems = [f"{where}: {value!r} is not an index of an image: a whole number from 0" for value in wrong[:_NAMED]]
+    problems += [f"{where}: {value} is beyond {images}" for value in sorted(numbers)[-_NAMED:] if value >= size]
+    twice = sorted(value for value, count in Counter(numbers).items() if count > 1)
+    problems += [f"{where}: {value} is given more than once" for value in twice[:_NAMED]]
+    problems += [] if listed else [f"{where}: there is no index in it; leave it out for all images"]
+    if problems:
+        raise ConfigError(problems)
+    return numbers
 
 
 def product_of(axes: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from jobs.errors import ConfigError
 from jobs.specs.certify import CertifySpec
-from jobs.specs.indices import IndexRange
+from jobs.specs.indices import Indices
 from jobs.specs.runs import GridName, Manifest, Place, Run
 from jobs.specs.train import TrainSpec
 from jobs.validation import STRICT, collect, unknown_choice
@@ -70,7 +70,7 @@ def expand(
             range, exclusions that match nothing.
     """
     problems: list[str] = []
-    runs: dict[tuple[Place, IndexRange], Run] = {}
+    runs: dict[tuple[Place, Indices], Run] = {}
     excluded_by: set[int] = set()
     for block_nr, block in enumerate(grid.blocks):
         where = f"grid.blocks[{block_nr}]"

@@ -19,6 +19,7 @@ from jobs.files import records
 from jobs.files.layouts import layout_of
 from jobs.files.manifest import read_manifest, write_manifest
 from jobs.files.store import Store
+from jobs.specs.indices import IndexRange
 from jobs.specs.runs import Manifest, Run
 
 
@@ -168,7 +169,7 @@ def test_nothing_complete_is_an_error_even_then(store: Store, capsys: pytest.Cap
 def test_a_mixed_grid_is_refused(store: Store, what: str, different: str, capsys: pytest.CaptureFixture[str]) -> None:
     first, second, third = _runs(store)
     if what == "images":
-        other = Run(train=third.train, task=third.task, indices=type(third.indices)(start=0, stop=7))
+        other = Run(train=third.train, task=third.task, indices=IndexRange(start=0, stop=7))
     else:
         change = {"n": 100} if what == "n" else {"alpha": 0.01}
         other = replace(third, task=replace(third.task, **change))

@@ -55,6 +55,14 @@ def test_an_override_that_does_not_fit_is_refused(override: str, message: str) -
     assert any(message in problem for problem in caught.value.problems), caught.value.problems
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"), [("[9,3,0]", [9, 3, 0]), ("a b,(c).txt", "a b,(c).txt"), ("{stop: 5}", {"stop": 5})]
+)
+def test_indices_are_a_list_or_a_path_or_keys(value: str, expected: object) -> None:
+    found = compose_config("launch", ["grid=digits", "attack=digits", f"certify.indices={value}"])["certify"]["indices"]
+    assert found == ({"start": 0, "step": 1, **expected} if isinstance(expected, dict) else expected)
+
+
 def test_a_group_of_one_s_own_is_added(tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "short.yaml").write_text("# @package _global_\ntrain:\n  epochs: 3\n")

@@ -13,6 +13,8 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
+from configs.composition import compose_config
+from jobs.plugins.files import read_plugins
 from jobs.training.method import Batch
 
 FOLDER = Path(__file__).parents[2] / "examples" / "methods"
@@ -201,3 +203,9 @@ def _with(batch: Batch, noise: Tensor) -> Batch:
     from dataclasses import replace
 
     return replace(batch, noise_MBCHW=noise)
+
+
+def test_the_grid_of_these_methods_starts_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = {path.name for path in FOLDER.glob("*.py")}
+    assert set(read_plugins(compose_config("launch", ["grid=field_digits"])["plugins"])) == names

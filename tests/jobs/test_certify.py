@@ -25,12 +25,13 @@ from jobs.specs.runs import Run
 from smoothing.bounds import clopper_pearson_lower
 from smoothing.counts import class_counts
 from smoothing.noise import NoiseStream
+from tests.grids import as_range
 from tests.jobs.test_train import Killed
 from tests.jobs.units import GAUSSIAN_RUN, PGD_RUN, RESOURCES, certify_here
 
 RUN = PGD_RUN
 KEYS = RUN.place
-ALL = RUN.indices
+ALL = as_range(RUN.indices)
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from jobs.specs.units import AggregateUnit, ShardUnit, TrainUnit
 from pipeline.local.order import Schedule
 from pipeline.plan import Plan, plan
 from pipeline.state.files import Observation
-from tests.grids import tiny_manifest
+from tests.grids import as_range, tiny_manifest
 
 MANIFEST = tiny_manifest()
 RUNS = MANIFEST.of("certify")
 KEYS = [run.train.key for run in RUNS]
-EVERYTHING = (MANIFEST.of("certify")[0].indices,)
+EVERYTHING = (as_range(MANIFEST.of("certify")[0].indices),)
 
 
 def _observed(

@@ -10,15 +10,19 @@ from typing import Any
 import pytest
 
 from jobs.errors import RecordError
-from jobs.files.manifest import read_manifest, write_manifest
+from jobs.files.manifest import is_written, read_manifest, write_manifest
+from jobs.specs.runs import Manifest
 from tests.grids import tiny_manifest
 
 MANIFEST = tiny_manifest("attack=digits", "attack.epsilon=0.5")
 
 
-def test_a_manifest_survives_the_disk(tmp_path: Path) -> None:
-    write_manifest(tmp_path / "grid.json", MANIFEST)
-    assert read_manifest(tmp_path / "grid.json") == MANIFEST
+@pytest.mark.parametrize("manifest", [MANIFEST, tiny_manifest("certify.indices=[9,3,0]")])
+def test_a_manifest_survives_the_disk(manifest: Manifest, tmp_path: Path) -> None:
+    path = tmp_path / "grid.json"
+    write_manifest(path, manifest)
+    assert read_manifest(path) == manifest
+    assert is_written(path, manifest)
 
 
 def _edit(*keys: Any, value: Any) -> Callable[[Any], None]:
@@ -42,6 +46,7 @@ def _edit(*keys: Any, value: Any) -> Callable[[Any], None]:
         (_edit("attacks", 0, "attack", "n", value=300), r"attacks\[0\] was edited: attack_key is"),
         (_edit("attacks", 0, "train", "seed", value=-1), r"attacks\[0\].train.seed"),
         (_edit("runs", 0, "indices", "stop", value=0), r"runs\[0\].indices"),
+        (_edit("runs", 0, "indices", value=[4, 1, "x"]), "not a grid manifest"),
     ],
 )
 def test_an_edited_manifest_names_file_run_and_field(tmp_path: Path, edit: Callable[[Any], None], message: str) -> None:

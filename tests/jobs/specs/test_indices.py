@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from jobs.specs.indices import IndexRange, missing_from, partition
+from jobs.specs.indices import IndexList, IndexRange, as_indices, missing_from, partition
 
 
 @given(st.sets(st.integers(0, 200)), st.integers(1, 50))
@@ -35,6 +35,23 @@ def test_what_is_missing_is_what_no_shard_holds(start: int, length: int, step: i
     assert missing_from(wanted, shards) == []
     assert missing_from(wanted, shards[1:]) == list(shards[0])
     assert missing_from(wanted, []) == list(wanted)
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, unique=True), st.integers(1, 20))
+def test_any_set_is_one_range_or_one_list(indices: list[int], max_size: int) -> None:
+    wanted = as_indices(indices)
+    assert wanted == as_indices(sorted(indices))
+    assert list(wanted) == sorted(indices)
+    assert isinstance(wanted, IndexRange) == (len(partition(indices, 61)) == 1)
+    shards = partition(wanted, max_size)
+    assert missing_from(wanted, shards) == []
+    assert missing_from(wanted, shards[1:]) == list(shards[0])
+
+
+@pytest.mark.parametrize("indices", [(0, 2, 1), (0, 0, 1), (0, 5), (0, 5, 10), (7,), (-1, 0, 5)])
+def test_a_list_that_has_another_way_to_be_written_is_refused(indices: tuple[int, ...]) -> None:
+    with pytest.raises(ValidationError):
+        IndexList(indices=indices)
 
 
 def test_finished_images_beyond_the_wanted_do_not_matter() -> None:

@@ -30,7 +30,7 @@ from pipeline.slurm.task import ArrayTask
 from pipeline.state import ledger
 from pipeline.state.ledger import ArrayName, Launch
 from pipeline.state.postmortem import find_deaths
-from tests.grids import grid_records, tiny, tiny_manifest
+from tests.grids import as_range, grid_records, tiny, tiny_manifest
 from tests.pipeline.fake_slurm import FakeSlurm
 
 MANIFEST = tiny_manifest()
@@ -64,7 +64,7 @@ def test_what_units_work_on() -> None:
     units: list[Unit] = [
         TrainUnit(train=run.train),
         TrainUnit(train=replace(run.train, num_processes=4)),
-        ShardUnit(run=run, indices=run.indices),
+        ShardUnit(run=run, indices=as_range(run.indices)),
         AggregateUnit(grid="tiny"),
     ]
     assert [num_gpus_of(unit) for unit in units] == [1, 4, 1, 0]

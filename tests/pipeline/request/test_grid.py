@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jobs.errors import ConfigError
-from jobs.specs.runs import Manifest
+from jobs.specs.indices import IndexRange
+from jobs.specs.runs import Manifest, Run
 from jobs.specs.train import TrainSpec
 from jobs.training.schedules import epsilon_at
 from jobs.validation import build
@@ -129,11 +131,36 @@ def test_an_exclusion_that_matches_nothing_is_refused() -> None:
         ({"indices": {"start": 0, "stop": 501}}, "certify.indices.stop: 501 is beyond the 500 images of digits's test"),
         ({"indices": {"start": 9, "stop": 9}}, "indices 9 to 9 are empty"),
         ({"indices": {"first": 9}}, "unknown key 'first'"),
+        ({"indices": [3, 500]}, "certify.indices: 500 is beyond the 500 images of digits's test"),
+        ({"indices": [3, -1, 2.0, True]}, "certify.indices: True is not an index"),
+        ({"indices": [3, 7, 3]}, "certify.indices: 3 is given more than once"),
+        ({"indices": []}, "certify.indices: there is no index in it"),
+        ({"indices": 20}, "certify.indices: write start, stop and step, a list, or the path of a file, got 20"),
+        ({"indices": "nowhere.txt"}, "certify.indices=nowhere.txt: cannot be read (No such file"),
         ({"split": "validation"}, "certify.split: 'validation' is not valid"),
     ],
 )
 def test_a_bad_certification_is_named(certify: dict[str, Any], message: str) -> None:
     assert message in _problems({"method": "gaussian", "sigma": 0.25}, certify=certify)
+
+
+def test_a_list_and_a_file_of_indices_are_a_range_where_they_can_be(tmp_path: Path) -> None:
+    def of(indices: object) -> Run:
+        return _expand({"method": "gaussian", "sigma": 0.25}, certify={"indices": indices}).runs[0]
+
+    path = tmp_path / "chosen.txt"
+    path.write_text("# by hand\n40, 0 20\n60  # and the last\n")
+    expected = of({"start": 0, "stop": 61, "step": 20})
+    assert of([60, 40, 0, 20]) == of(str(path)) == expected
+    assert of([7]).indices == IndexRange(start=7, stop=8)
+    assert list(of([9, 0, 4]).indices) == [0, 4, 9]
+    assert of([9, 0, 4]).key == expected.key
+    path.write_text("0 one\n")
+    with pytest.raises(ConfigError, match=r"chosen\.txt: 'one' is not an index of an image"):
+        of(str(path))
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"chosen\.txt: cannot be read .it is no text"):
+        of(str(path))
 
 
 def test_the_problems_of_all_blocks_are_reported_at_once() -> None:

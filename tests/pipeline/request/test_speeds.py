@@ -10,6 +10,7 @@ from jobs.specs.units import ShardUnit
 from pipeline.cost import gpu_hours
 from pipeline.plan import Plan
 from pipeline.request.config import LaunchConfig, parse_launch
+from tests.grids import as_range
 
 
 def request(*overrides: str) -> LaunchConfig:
@@ -36,7 +37,7 @@ def test_cpus_of_a_certification_are_enough_for_its_noise(overrides: list[str], 
 def certify_hours(cpus: int | None, noise: str) -> float:
     """Estimated for the 15 models of ImageNet, 500 images each."""
     config = request("grid=imagenet_full", "data.imagenet=none", f"certify.noise={noise}")
-    shards = tuple(ShardUnit(run=run, indices=run.indices) for run in config.manifest.runs)
+    shards = tuple(ShardUnit(run=run, indices=as_range(run.indices)) for run in config.manifest.runs)
     todo = Plan(train=(), shards={"certify": shards, "attack": ()}, aggregate=None)
     return gpu_hours(todo, cpus).hours["certify"]
 

@@ -21,7 +21,7 @@ from pipeline.slurm import stalls, task
 from pipeline.slurm.task import ArrayTask, draw_envelope
 from pipeline.state.joblog import BEGAN_VARIABLE
 from pipeline.state.ledger import Launch
-from tests.grids import tiny_manifest
+from tests.grids import as_range, tiny_manifest
 
 MANIFEST = tiny_manifest()
 
@@ -95,7 +95,7 @@ def test_a_unit_waits_for_a_checkpoint_that_another_node_has_just_written(
     results = tmp_path / "results"
     shutil.copytree(undisturbed_results, results)
     store, run = Store(results), MANIFEST.of("certify")[0]
-    unit = ShardUnit(run=run, indices=run.indices)
+    unit = ShardUnit(run=run, indices=as_range(run.indices))
     shutil.rmtree(store.shards_dir(run.place))
     checkpoint = store.checkpoint_path(run.train.key)
     hidden = checkpoint.rename(checkpoint.with_name("hidden"))
@@ -110,7 +110,7 @@ def test_a_unit_whose_checkpoint_never_comes_gives_up_in_writing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, run = Store(tmp_path), MANIFEST.of("certify")[0]
-    unit = ShardUnit(run=run, indices=run.indices)
+    unit = ShardUnit(run=run, indices=as_range(run.indices))
     launch = Launch(manifest=MANIFEST, resources=Resources(device="cpu"), time_limits_min={}, grace_s=1)
     monkeypatch.setattr(task, "_NEED_PATIENCE_S", 0.5)
     with pytest.raises(SystemExit) as left:
