@@ -20,8 +20,9 @@ class DebugExecutor:
     def run(self, plan: Plan, *, grid: str, store: Store, resources: Resources) -> Outcome:
         worker.log_to()
         schedule, failures = Schedule(plan), list[Failure]()
-        with Progress(plan.units) as progress:
+        with Progress(plan.units, store) as progress:
             while (unit := schedule.next_ready(running=())) is not None:
+                progress.start(unit)
                 write_activity(store, grid, running=[unit], queued=schedule.left)
                 log_path = store.log_path(grid, unit.name)
                 try:

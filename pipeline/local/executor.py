@@ -43,13 +43,14 @@ class LocalExecutor:
         unit_process.start_fork_server(_PRELOAD)
         schedule, failures, running = Schedule(plan), list[Failure](), list[UnitProcess]()
         first: Unit | None = None  # in line for a GPU
-        with Progress(plan.units) as progress, _ended_with_us(running):
+        with Progress(plan.units, store) as progress, _ended_with_us(running):
             while True:
                 while len(running) < self.num_workers:
                     first = first or schedule.next_ready(running=[item.unit for item in running])
                     gpus = self._gpus_for(first, running) if first else None
                     if first is None or (self.gpus and gpus is None):
                         break
+                    progress.start(first)
                     running.append(unit_process.start(first, store, resources, store.log_path(grid, first.name), gpus))
                     first = None
                 if not running:

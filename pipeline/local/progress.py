@@ -10,26 +10,31 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from jobs.files.store import Store
 from jobs.specs.units import STAGES, Stage, Unit
 from pipeline.cost import unit_cost
+from pipeline.state.progress import progress_of
 
 _LINE_EVERY_S = 10.0
 
 
 class Progress:
-    """Counts finished units, weighted by their cost, and shows them on standard error."""
+    """Shows on standard error how much of the work is done, weighted by cost, with what running units have saved."""
 
-    def __init__(self, units: tuple[Unit, ...]) -> None:
+    def __init__(self, units: tuple[Unit, ...], store: Store) -> None:
+        self._store = store
         self._total: Counter[Stage] = Counter(unit.stage for unit in units)
         self._done: Counter[Stage] = Counter()
         self._num_failed = 0
-        self._cost = 0.0
+        self._finished = 0.0  # share of the cost; so are the others
+        self._saved: dict[Unit, float] = {}  # of running units
+        self._earlier: dict[Unit, float] = {}  # what a unit had saved when this launch started it
         self._total_cost = sum(map(unit_cost, units))
         self._began = self._said = time.monotonic()
         self._bar = tqdm(
             total=1.0,
             disable=not _has_terminal(),
-            bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
+            bar_format="{percentage:3.0f}%|{bar}| {elapsed}{postfix}",
             dynamic_ncols=True,
             leave=False,
         )
@@ -43,22 +48,28 @@ class Progress:
     ) -> None:
         self._bar.close()
 
+    def start(self, unit: Unit) -> None:
+        """Count what a unit saved at an earlier launch: it costs no time now."""
+        self._earlier[unit] = self._saved[unit] = self._share(unit)
+
     def finish(self, unit: Unit, *, succeeded: bool) -> None:
         """Count a unit that has ended."""
         self._done[unit.stage] += succeeded
         self._num_failed += not succeeded
-        cost = unit_cost(unit) / self._total_cost if self._total_cost else 0.0
-        self._cost += cost
-        self._bar.set_postfix_str(self._counts(), refresh=False)
-        self._bar.update(min(cost, 1.0 - self._bar.n))
+        self._saved.pop(unit, None)
+        self._finished += self._cost(unit)
+        self._show()
         self.tick()
 
     def tick(self) -> None:
-        """Update the clock while no unit ends: on the bar, or with a line every few seconds."""
+        """Update while no unit ends: the clock of a bar, and every few seconds what running units have saved."""
         self._bar.refresh()
-        if self._bar.disable and time.monotonic() - self._said >= _LINE_EVERY_S:
+        if time.monotonic() - self._said >= _LINE_EVERY_S:
             self._said = time.monotonic()
-            self.say(f"{self._cost:4.0%}  {self._counts()}, {self._time_left()} left")
+            self._saved = {unit: self._share(unit) for unit in self._saved}
+            self._show()
+            if self._bar.disable:
+                self.say(f"{self._so_far:4.0%}  {self._counts()}")
 
     def say(self, line: str) -> None:
         """Print a line without breaking the bar."""
@@ -67,13 +78,30 @@ class Progress:
         else:
             self._bar.write(line, file=sys.stderr)
 
+    @property
+    def _so_far(self) -> float:
+        return min(1.0, self._finished + sum(self._saved.values()))
+
+    def _show(self) -> None:
+        self._bar.n = self._so_far
+        self._bar.set_postfix_str(self._counts())
+
     def _counts(self) -> str:
         parts = [f"{stage} {self._done[stage]}/{self._total[stage]}" for stage in STAGES if self._total[stage]]
-        return ", ".join([*parts, *([f"failed {self._num_failed}"] if self._num_failed else [])])
+        failed = [f"failed {self._num_failed}"] if self._num_failed else []
+        return ", ".join([*parts, *failed, f"{self._time_left()} left"])
 
     def _time_left(self) -> str:
+        gained = self._so_far - sum(self._earlier.values())
         elapsed = time.monotonic() - self._began
-        return tqdm.format_interval(elapsed * (1 - self._cost) / self._cost) if self._cost else "?"
+        return tqdm.format_interval(elapsed * (1 - self._so_far) / gained) if gained > 0 else "?"
+
+    def _cost(self, unit: Unit) -> float:
+        return unit_cost(unit) / self._total_cost if self._total_cost else 0.0
+
+    def _share(self, unit: Unit) -> float:
+        """The share of all cost that a unit has saved."""
+        return self._cost(unit) * progress_of(unit, self._store) / max(1, unit.num_parts)
 
 
 def _has_terminal() -> bool:
