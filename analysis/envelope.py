@@ -57,7 +57,7 @@ def envelope(values: dict[str, Any]) -> int:
     Raises:
         ConfigError: The configuration is wrong; nothing was written.
     """
-    config = build(EnvelopeConfig, values, where="envelope")
+    config = build(EnvelopeConfig, values, where="")
     if config.radii is not None and config.step is not None:
         raise ConfigError(["envelope: give radii or step, not both"])
     store = Store(Path(config.results))

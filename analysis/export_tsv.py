@@ -50,7 +50,7 @@ def export_tsv(values: dict[str, Any]) -> int:
     Raises:
         ConfigError: The configuration is wrong; nothing was written.
     """
-    config = build(ExportConfig, values, where="export_tsv")
+    config = build(ExportConfig, values, where="")
     store = Store(Path(config.results))
     grid = load_grid(store, config.grid, where=config.where, allow_partial=config.allow_partial, more=_MORE_COLUMNS)
     logs = by_log_path(grid.models)

@@ -50,7 +50,7 @@ def import_logs(values: dict[str, Any]) -> int:
     Raises:
         ConfigError: The configuration is wrong; nothing was written.
     """
-    config = build(ImportConfig, values, where="import_logs")
+    config = build(ImportConfig, values, where="")
     root, store = source_folder(config.source), Store(Path(config.results))
     if config.grid is None:
         raise ConfigError(["grid is required; write grid=NAME to name the imported grid"])

@@ -52,7 +52,7 @@ def paired(values: dict[str, Any]) -> int:
     Raises:
         ConfigError: The configuration is wrong, or there is no such grid or model.
     """
-    config = build(PairedConfig, values, where="paired")
+    config = build(PairedConfig, values, where="")
     if all(value is None for value in (config.grid_b, config.model_a, config.model_b, config.where_b)):
         raise ConfigError(
             ["paired: choose what to compare, with model_a and model_b, with where and where_b, or with grid_b"]

@@ -21,7 +21,7 @@ from jobs.files.store import Store
 from jobs.networks import checkpoint, pretrained
 from jobs.networks.classifier import Classifier, classifier_for
 from jobs.processes import interrupt
-from jobs.processes.device import set_up_device
+from jobs.processes.device import device_name, set_up_device
 from jobs.rank import num_tasks
 from jobs.specs.train import TrainSpec, train_fields
 from jobs.specs.units import Compile, Resources, TrainUnit
@@ -217,7 +217,9 @@ def _save_state(trainer: _Trainer, store: Store) -> None:
 
 
 def _finish(trainer: _Trainer, store: Store) -> None:
+    device = next(trainer.stepper.classifier.parameters()).device
     spec, history = trainer.stepper.spec, pa.Table.from_pylist(trainer.history)
+    history = history.replace_schema_metadata({"device": device_name(device)})
     write_atomically(
         store.epochs_path(spec.key),
         lambda temporary: pq.write_table(history, temporary, write_page_checksum=True),

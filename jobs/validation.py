@@ -24,7 +24,8 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
     Args:
         cls: The dataclass.
         values: Field values; nested dataclasses as instances.
-        where: What the mapping is, as the user knows it ("train", "cluster"), to begin messages.
+        where: What the mapping is, as the user knows it ("train", "cluster"), to begin messages; empty for a command's
+            own options.
 
     Raises:
         ConfigError: With every problem, each naming key, value and what is valid.
@@ -32,7 +33,7 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
     unnamed = [key for key in values if not isinstance(key, str)]  # YAML's keys may be numbers
     if unnamed:
         known = [field.name for field in fields(cls)]  # type: ignore[arg-type]  # a dataclass
-        raise ConfigError([f"{where}: {unknown_choice('key', key, known)}" for key in unnamed])
+        raise ConfigError([_at(where, unknown_choice("key", key, known)) for key in unnamed])
     try:
         return cls(**values)
     except pydantic.ValidationError as error:
@@ -62,13 +63,17 @@ def unknown_choice(what: str, value: object, valid: Sequence[str], also_near: Se
     return f"unknown {what} {value!r}{hint}; valid: {', '.join(valid)}"
 
 
+def _at(where: str, message: str) -> str:
+    return f"{where}: {message}" if where else message
+
+
 def _describe(cls: type[Any], problem: Any, where: str) -> str:
-    location = ".".join([where, *(str(part) for part in problem["loc"])])
+    location = ".".join(filter(None, [where, *(str(part) for part in problem["loc"])]))
     kind, value, message = problem["type"], problem["input"], problem["msg"]
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         key = str(problem["loc"][-1])
         known = [field.name for field in fields(cls)] if len(problem["loc"]) == 1 else []
-        return f"{where}: {unknown_choice('key', key, known)}" if known else f"{location}: unknown key"
+        return _at(where, unknown_choice("key", key, known)) if known else f"{location}: unknown key"
     if kind in ("missing", "missing_argument"):
         return f"{location}: a value is required"
     if kind in ("dataclass_exact_type", "dict_type"):

@@ -11,17 +11,13 @@ import contextlib
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field
-from pydantic.dataclasses import dataclass
+from typing import Any
 
 from configs.entry import EXIT_FAILED
 from jobs.errors import RecordError
-from jobs.files.manifest import open_grid, read_manifest
+from jobs.files.manifest import GridOptions, read_manifest
 from jobs.files.store import Store
-from jobs.validation import STRICT, build
+from jobs.validation import build
 from jobs.wording import counted
 from pipeline.state import queue
 from pipeline.state.activity import read_queue, slurm_activity, tasks_of_grid, units_of
@@ -31,23 +27,14 @@ from pipeline.state.queue import QueuedTask
 _PATIENCE_S, _POLL_S = 20.0, 0.5
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class CancelConfig:
-    """What to cancel; see configs/cancel.yaml."""
-
-    grid: str | None
-    results: Annotated[str, Field(min_length=1)]
-
-
 def cancel(values: Mapping[str, Any]) -> int:
     """Cancel what SLURM has of a grid; returns the exit code.
 
     Raises:
         ConfigError: No such grid was launched into the results folder.
     """
-    config = build(CancelConfig, values, where="cancel")
-    store = Store(Path(config.results))
-    grid = open_grid(store, config.grid).grid
+    store, manifest = build(GridOptions, values, where="").open()
+    grid = manifest.grid
     try:
         found = tasks_of_grid(store, grid, read_queue(store))
         tasks = [task for task in found if task.is_own]

@@ -1,56 +1,14 @@
-"""What units cost, in forward passes of one image: for progress, order and estimates."""
+"""What units cost, in forward passes of one image: for progress and estimates."""
 
 from __future__ import annotations
-
-from collections import defaultdict
-from collections.abc import Mapping, Set
-from dataclasses import dataclass
 
 from jobs.datasets import dataset_info
 from jobs.specs.attack import AttackSpec
 from jobs.specs.runs import Run
 from jobs.specs.train import TrainSpec
-from jobs.specs.units import ShardUnit, Stage, Unit
-from pipeline.plan import Plan
-from pipeline.request.speeds import FORWARD_PER_S, drawn_per_s
+from jobs.specs.units import ShardUnit, Unit
 
 _BACKWARD = 2.0  # a backward pass costs about two forward passes
-
-
-@dataclass(frozen=True, kw_only=True)
-class GpuHours:
-    """An estimate, good to a factor of about two.
-
-    Attributes:
-        hours: Of one GPU, by stage.
-        unknown: Architectures left out, since their speed is not known.
-    """
-
-    hours: Mapping[Stage, float]
-    unknown: Set[str]
-
-
-def gpu_hours(plan: Plan, certify_cpus: int | None = None) -> GpuHours:
-    """What a plan takes on GPUs as fast as FORWARD_PER_S.
-
-    Args:
-        plan: Of a launch.
-        certify_cpus: CPUs of a job that certifies, for noise that they draw; None is enough of them.
-    """
-    hours: dict[Stage, float] = defaultdict(float)
-    unknown: set[str] = set()
-    for unit in plan.units:
-        if unit.train is None:
-            continue
-        architecture = unit.train.architecture
-        if architecture in FORWARD_PER_S:
-            per_s = FORWARD_PER_S[architecture]
-            if certify_cpus is not None and isinstance(unit, ShardUnit) and unit.stage == "certify":
-                per_s = min(per_s, certify_cpus * drawn_per_s(unit.run))
-            hours[unit.stage] += unit_cost(unit) / per_s / 3600
-        else:
-            unknown.add(architecture)
-    return GpuHours(hours=dict(hours), unknown=unknown)
 
 
 def unit_cost(unit: Unit) -> float:

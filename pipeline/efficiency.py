@@ -10,29 +10,19 @@ if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
-from pydantic.dataclasses import dataclass
 from tabulate import tabulate
 
-from jobs.files.manifest import open_grid
+from jobs.files.manifest import GridOptions
 from jobs.files.store import Store
 from jobs.processes.usage import Usage, read_usage
 from jobs.specs.units import STAGES, Stage
-from jobs.validation import STRICT, build
+from jobs.validation import build
 from pipeline.state.ledger import arrays_of, asked_for
 
 _MEMORY_MARGIN, _TIME_MARGIN = 1.25, 1.5
 """The advised value is this factor times the maximum used."""
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class EfficiencyConfig:
-    """What to look at; see configs/efficiency.yaml."""
-
-    grid: str | None
-    results: Annotated[str, Field(min_length=1)]
 
 
 def efficiency(values: Mapping[str, Any]) -> int:
@@ -41,9 +31,8 @@ def efficiency(values: Mapping[str, Any]) -> int:
     Raises:
         ConfigError: No such grid was launched into the results folder.
     """
-    config = build(EfficiencyConfig, values, where="efficiency")
-    store = Store(Path(config.results))
-    grid = open_grid(store, config.grid).grid
+    store, manifest = build(GridOptions, values, where="").open()
+    grid = manifest.grid
     rows, advice = [], list[str]()
     for stage in STAGES:
         used = [usage for path in _logs(store, grid, stage) if (usage := read_usage(path)) is not None]

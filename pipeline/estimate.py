@@ -1,23 +1,45 @@
-"""What is left of a grid, in device-hours and minutes, by the speed at which the finished part went."""
+"""What is done and what is left of a grid, in hours of a device: as measured, or at the speed of the published logs."""
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
+from typing import Literal, NamedTuple
 
 import pyarrow.parquet as pq
 
+from jobs.errors import RecordError
+from jobs.files.manifest import read_manifest
 from jobs.files.store import Store
-from jobs.specs.runs import SHARD_STAGES, Manifest, Run
-from jobs.specs.units import Stage
-from pipeline.cost import images_cost, train_cost
-from pipeline.state.files import Observation
+from jobs.specs.runs import Manifest, Task
+from jobs.specs.train import TrainSpec
+from jobs.specs.units import ShardUnit, Stage, TrainUnit
+from pipeline.cost import images_cost, train_cost, unit_cost
+from pipeline.plan import Plan
+from pipeline.request.speeds import FORWARD_PER_S, drawn_per_s
+from pipeline.state.files import Observation, observe
 
-T = TypeVar("T")
-_SAMPLES = 12  # files read for each stage, spread over what is finished
+Device = Literal["CPU", "GPU"]
+_SAMPLES = 12  # files read for each kind of work, spread over what is finished
+
+
+class Kind(NamedTuple):
+    """Work whose time is proportional to its cost in forward passes, on one device."""
+
+    stage: Stage
+    architecture: str
+    settings: tuple[object, ...]
+
+    @classmethod
+    def of(cls, train: TrainSpec, task: Task | None = None) -> Kind:
+        """Of a training, or of a task on what it trained."""
+        names = ("precision", "noise", "mode", "stop_wrong", "curtail")  # what stops early takes less than its cost
+        stage: Stage = "train" if task is None else task.stage
+        settings = (train.dataset, *(getattr(task or train, name, None) for name in names))
+        return cls(stage, train.architecture, settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,60 +63,122 @@ class Estimate:
 
 
 def estimate(manifest: Manifest, observed: Observation, store: Store) -> Estimate:
-    """From the times in a few finished files of each stage. Reads only."""
-    specs = manifest.models
-    trained = [spec for key, spec in specs.items() if key in observed.trained]
-    train_left = sum(train_cost(spec) for key, spec in specs.items() if key not in observed.trained)
-    train_done = sum(map(train_cost, trained))
-    train_s = _seconds_per_cost(  # the time is that of several devices at once
-        (_elapsed_s(store.epochs_path(spec.key)), train_cost(spec) / spec.num_processes) for spec in _spread(trained)
-    )
-    spent_h: dict[Stage, float | None] = {"train": _hours(train_done, train_s)}
-    left_h: dict[Stage, float | None] = {"train": _hours(train_left, train_s)}
-    for stage in SHARD_STAGES:
-        if runs := manifest.of(stage):  # few grids have attacks
-            spent_h[stage], left_h[stage] = _shard_hours(runs, observed, store)
-    return Estimate(spent_h=spent_h, left_h=left_h)
+    """From the times in a few finished files of each kind. Reads only."""
+    done, left = defaultdict[Kind, float](float), defaultdict[Kind, float](float)
+    for key, spec in manifest.models.items():
+        (done if key in observed.trained else left)[Kind.of(spec)] += train_cost(spec)
+    for run in manifest.runs:
+        kind, num_missing = Kind.of(run.train, run.task), len(observed.missing(run))
+        left[kind] += images_cost(run, num_missing)
+        done[kind] += images_cost(run, len(run.indices) - num_missing)
+    speeds = measured(manifest, observed, store)
+    return Estimate(spent_h=_hours(done, speeds), left_h=_hours(left, speeds))
 
 
-def _shard_hours(runs: Sequence[Run], observed: Observation, store: Store) -> tuple[float | None, float | None]:
-    """Hours spent on certifications or attacks, and hours left."""
-    left = done = 0.0
-    shards = []
-    for run in runs:
-        num_missing = len(observed.missing(run))
-        left += images_cost(run, num_missing)
-        done += images_cost(run, len(run.indices) - num_missing)
-        shards += [(run, shard) for shard in observed.finished(run)]
-    seconds = _seconds_per_cost(
-        (_elapsed_s(store.shard_path(run.place, shard)), images_cost(run, len(shard))) for run, shard in _spread(shards)
-    )
-    return _hours(done, seconds), _hours(left, seconds)
+def _hours(costs: Mapping[Kind, float], speeds: Mapping[Kind, float]) -> dict[Stage, float | None]:
+    hours: dict[Stage, float | None] = {}
+    for kind, cost in costs.items():
+        before, own = hours.get(kind.stage, 0.0), 0.0 if not cost else speeds.get(kind)
+        hours[kind.stage] = None if before is None or own is None else before + cost * own / 3600
+    return hours
 
 
-def _hours(cost: float, seconds_per_cost: float | None) -> float | None:
-    if cost == 0:
-        return 0.0
-    return None if seconds_per_cost is None else cost * seconds_per_cost / 3600
+def measured(
+    manifest: Manifest, observed: Observation, store: Store, devices: Mapping[Stage, Device] | None = None
+) -> dict[Kind, float]:
+    """Seconds that a forward pass takes in a grid's finished work; by kind, where one was measured.
+
+    Args:
+        manifest: The grid.
+        observed: What is finished.
+        store: The results folder.
+        devices: Count only what such a device did; None counts all.
+    """
+    units: dict[Kind, list[TrainUnit | ShardUnit]] = defaultdict(list)
+    for key, spec in manifest.models.items():
+        units[Kind.of(spec)] += [TrainUnit(train=spec)] if key in observed.trained else []
+    for run in manifest.runs:
+        shards = [ShardUnit(run=run, indices=shard) for shard in observed.finished(run)]
+        units[Kind.of(run.train, run.task)] += shards
+    speeds = {}
+    for kind, own in units.items():
+        seconds = cost = 0.0
+        for unit in own[:: max(1, len(own) // _SAMPLES)][:_SAMPLES]:
+            elapsed_s = _elapsed_s(unit, store, None if devices is None else devices[kind.stage])
+            if elapsed_s is not None:
+                seconds, cost = seconds + elapsed_s, cost + unit_cost(unit)
+        if cost:
+            speeds[kind] = seconds / cost
+    return speeds
 
 
-def _seconds_per_cost(samples: Iterable[tuple[float | None, float]]) -> float | None:
-    seconds = cost = 0.0
-    for elapsed_s, unit_cost in samples:
-        if elapsed_s is not None:
-            seconds, cost = seconds + elapsed_s, cost + unit_cost
-    return seconds / cost if cost else None
-
-
-def _elapsed_s(path: Path) -> float | None:
-    """The sum of a file's column elapsed_s; None if it cannot be read, which is for others to report."""
+def _elapsed_s(unit: TrainUnit | ShardUnit, store: Store, device: Device | None) -> float | None:
+    """Seconds of one device; None if another kind did it, or the file cannot be read, which is for others to report."""
+    path = store.epochs_path(unit.train.key)
+    if isinstance(unit, ShardUnit):
+        path = store.shard_path(unit.run.place, unit.indices)
     try:
         table = pq.read_table(path, columns=["elapsed_s"], partitioning=None, page_checksum_verification=True)
     except (OSError, ValueError):  # pyarrow's errors are ValueErrors
         return None
+    name = (table.schema.metadata or {}).get(b"device")
     seconds = table["elapsed_s"].to_pylist()
-    return float(sum(seconds)) if all(second is not None and 0 <= second < math.inf for second in seconds) else None
+    if device is not None and (name is None or (name == b"cpu") != (device == "CPU")):
+        return None
+    if not all(second is not None and 0 <= second < math.inf for second in seconds):
+        return None
+    return float(sum(seconds)) * unit.num_processes  # which worked at the same time
 
 
-def _spread(items: list[T]) -> list[T]:
-    return items[:: max(1, len(items) // _SAMPLES)][:_SAMPLES]
+class Forecast(NamedTuple):
+    """Hours of units of one kind: as measured, or on a GPU of the published logs; a source of None: unknown."""
+
+    kind: Kind
+    source: Literal["measured", "published"] | None
+    hours: float = 0.0
+
+
+def forecast(
+    plan: Plan,
+    manifest: Manifest,
+    observed: Observation,
+    store: Store,
+    *,
+    devices: Mapping[Stage, Device],
+    certify_cpus: int | None = None,
+) -> Iterator[Forecast]:
+    """What a plan takes, by what this grid's finished work, or that of others in the results folder, took.
+
+    Args:
+        plan: Of a launch.
+        manifest: Its grid.
+        observed: What is finished of it.
+        store: The results folder.
+        devices: What each stage will run on.
+        certify_cpus: CPUs of a job that certifies, for noise that they draw; None is enough of them.
+    """
+    costs: dict[Kind, float] = defaultdict(float)
+    published_s: dict[Kind, float] = defaultdict(float)
+    for unit in plan.units:
+        if unit.train is not None and (cost := unit_cost(unit)):
+            run = unit.run if isinstance(unit, ShardUnit) else None
+            kind = Kind.of(unit.train, run.task if run else None)
+            costs[kind] += cost
+            per_s = FORWARD_PER_S.get(kind.architecture, math.nan)
+            if run and run.stage == "certify" and certify_cpus is not None:
+                per_s = min(per_s, certify_cpus * drawn_per_s(run))
+            published_s[kind] += cost / per_s
+    speeds = measured(manifest, observed, store, devices)
+    for grid in store.grid_names():
+        if costs.keys() <= speeds.keys():
+            break
+        with contextlib.suppress(RecordError):
+            other = read_manifest(store.manifest_path(grid))
+            speeds = measured(other, observe(other, store), store, devices) | speeds
+    for kind, cost in costs.items():
+        if kind in speeds:
+            yield Forecast(kind, "measured", cost * speeds[kind] / 3600)
+        elif kind.architecture in FORWARD_PER_S:
+            yield Forecast(kind, "published", published_s[kind] / 3600)
+        else:
+            yield Forecast(kind, None)

@@ -44,7 +44,3 @@ class Executor(Protocol):
     def run(self, plan: Plan, *, grid: str, store: Store, resources: Resources) -> Outcome:
         """Run every unit of the plan that can be run."""
         ...
-
-    def preview(self, plan: Plan, *, grid: str, store: Store) -> str:
-        """What a dry run shows of how the units would run, such as the text for sbatch; changes nothing."""
-        ...

@@ -11,8 +11,8 @@ from configs.entry import EXIT_FAILED
 from jobs.files.store import Store
 from jobs.specs.runs import SHARD_STAGES, Manifest
 from pipeline import text
-from pipeline.state.look import Status, is_in_progress, look
-from pipeline.state.units import State
+from pipeline.request.config import SlurmConfig
+from pipeline.state.units import State, Status, look
 
 _IDLE_SHARE = 0.1
 _HOUR_S = 3600.0
@@ -28,8 +28,8 @@ def next_wait_s(poll_s: float, idle_s: float) -> float:
     return min(max(poll_s, _IDLE_SHARE * idle_s), poll_s * (6 if idle_s < _HOUR_S else 30))
 
 
-def follow(manifest: Manifest, store: Store, *, poll_s: float) -> int:
-    """Print a line whenever something changes; 0 if the grid is complete at the end, else 1.
+def follow(manifest: Manifest, store: Store, *, poll_s: float) -> Status:
+    """Print a line whenever something changes; the state at the end.
 
     While SLURM does not answer, it keeps waiting: an unknown state is not an end.
     """
@@ -40,14 +40,31 @@ def follow(manifest: Manifest, store: Store, *, poll_s: float) -> int:
         if line != said:
             print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
             said, changed_at = line, time.monotonic()
-        if not is_in_progress(current.found.activity):
-            break
+        if not current.found.activity.may_run:
+            return current
         time.sleep(next_wait_s(poll_s, time.monotonic() - changed_at))
-    for failure in text.failure_texts([unit.failure for unit in current.states.units if unit.failure]):
+
+
+def units_with_more(slurm: SlurmConfig, current: Status) -> set[tuple[str, int]]:
+    """Failed units, each with its attempt, to which the next launch gives more memory or time than they had."""
+    found = set[tuple[str, int]]()
+    for item in current.units:
+        if item.failure is not None:
+            stage, failure_class = slurm.stage(item.unit.stage), item.failure.failure_class
+            given = {"host_oom": stage.memory_gb, "timeout": stage.limit_min}.get(failure_class)
+            num_failures = item.failure.counts[failure_class]
+            if given is not None and given(num_failures) != given(num_failures - 1):
+                found.add((item.unit.name, item.failure.attempt))
+    return found
+
+
+def conclude(current: Status) -> int:
+    """Print what failed and what can never run; 0 if the grid is complete, else 1."""
+    for failure in text.failure_texts([unit.failure for unit in current.units if unit.failure]):
         print(failure, file=sys.stderr)
     if current.found.activity.stuck:
         print(text.stuck_reasons(current.found.activity.stuck), file=sys.stderr)
-    if current.states.aggregate.state == "done":
+    if current.aggregate.state == "done":
         print("complete")
         return 0
     print("not complete, and nothing is running or can run: launch again to resume", file=sys.stderr)
@@ -61,15 +78,14 @@ def _line(current: Status) -> str:
 
 def _stage_texts(current: Status) -> Iterator[str]:
     """Progress by stage. Totals are models and images, which stay the same however shards are cut."""
-    states = current.states
-    models = Counter(item.state for item in states.models)
+    models = Counter(item.state for item in current.models)
     yield f"train {models['done']}/{models.total()} models{_in_states(models)}"
     for stage in SHARD_STAGES:
-        runs = states.of(stage)
+        runs = current.of(stage)
         if runs:  # few grids have attacks
             done, total = sum(item.num_done for item in runs), sum(len(item.run.indices) for item in runs)
             yield f"{stage} {done:,}/{total:,} images{_in_states(Counter(s.state for r in runs for s in r.shards))}"
-    yield f"aggregate {states.aggregate.state}"
+    yield f"aggregate {current.aggregate.state}"
 
 
 def _in_states(counts: Counter[State]) -> str:

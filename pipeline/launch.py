@@ -9,27 +9,25 @@ if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-
 
 import sys
 import time
-from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
 
 from configs.entry import EXIT_FAILED
 from jobs.errors import ConfigError, RecordError
 from jobs.files.code import keep_copy
-from jobs.files.failures import Failure
 from jobs.files.folders import check_writable
 from jobs.files.manifest import check_launchable, read_manifest, write_manifest
 from jobs.files.store import Store
 from jobs.specs.runs import Manifest
-from jobs.specs.units import Resources
+from jobs.specs.units import STAGES, Resources, Stage
 from jobs.wording import counted
 from pipeline import text
+from pipeline.estimate import Device, forecast
 from pipeline.executor import Executor
-from pipeline.local.debug import DebugExecutor
-from pipeline.local.executor import LocalExecutor
+from pipeline.local.executor import DebugExecutor, LocalExecutor
 from pipeline.local.gpus import visible_gpus
 from pipeline.plan import Plan, plan
 from pipeline.request.config import LaunchConfig, parse_launch
@@ -41,6 +39,9 @@ from pipeline.state.commands import SchedulerError
 from pipeline.state.ledger import ArrayName, asked_for
 from pipeline.state.postmortem import record_deaths
 from pipeline.state.survey import Survey, survey, survey_slurm
+
+if TYPE_CHECKING:
+    from pipeline.slurm.executor import SlurmExecutor
 
 # A status command that tests the lock holds it for a moment itself.
 _LOCK_PATIENCE_S = 1.0
@@ -60,24 +61,38 @@ def launch(values: dict[str, Any]) -> int:
         _check(config, store)
         if config.dry_run:
             return _dry_run(config, store)
-        with filelock.FileLock(store.launch_lock_path()).acquire(timeout=_LOCK_PATIENCE_S):
-            exit_code = _launch_locked(config, store)
+        exit_code = _launch(config, store)
+        return _follow(config, store, exit_code) if config.wait and config.cluster.kind == "slurm" else exit_code
     except filelock.Timeout:
         print(text.occupied_text(config, store), file=sys.stderr)
-        return EXIT_FAILED
     except SchedulerError as error:
         print(
             f"error: {error}. SLURM did not answer, so the queue state is unknown and nothing was submitted; "
             "launch again when squeue works",
             file=sys.stderr,
         )
-        return EXIT_FAILED
-    if config.wait and config.cluster.kind == "slurm":
-        from pipeline.follow import follow
+    return EXIT_FAILED
 
-        assert config.slurm is not None
-        return max(exit_code, follow(config.manifest, store, poll_s=config.slurm.poll_s))
-    return exit_code
+
+def _launch(config: LaunchConfig, store: Store) -> int:
+    with filelock.FileLock(store.launch_lock_path()).acquire(timeout=_LOCK_PATIENCE_S):
+        return _launch_locked(config, store)
+
+
+def _follow(config: LaunchConfig, store: Store, exit_code: int) -> int:
+    """Wait until nothing runs; launch again as long as units failed that then get more memory or time."""
+    from pipeline.follow import conclude, follow, units_with_more
+
+    assert config.slurm is not None
+    retried = set[tuple[str, int]]()
+    while True:
+        current = follow(config.manifest, store, poll_s=config.slurm.poll_s)
+        more = units_with_more(config.slurm, current) - retried
+        if not more:
+            return max(exit_code, conclude(current))
+        retried |= more  # a launch that is refused does not change them
+        print(f"launching again, with more memory or time for {counted(len(more), 'unit')}", file=sys.stderr)
+        exit_code = _launch(config, store)
 
 
 def _check(config: LaunchConfig, store: Store) -> None:
@@ -118,11 +133,23 @@ def _dry_run(config: LaunchConfig, store: Store) -> int:
     todo = _plan(config, found)
     print(f"grid {manifest.grid}: {counted(len(manifest.models), 'model')}, results in {store.root} (dry run)")
     print(text.plan_table(manifest, found.observed, todo, found.activity))
-    if cost := text.cost_text(todo, config.slurm):
-        print(cost)
-    executor = _executor(config, found, todo)
-    print(executor.preview(todo, grid=manifest.grid, store=store), end="")
+    devices: dict[Stage, Device] = {stage: _device_of(stage, config) for stage in STAGES}
+    cpus = None if config.slurm is None else config.slurm.certify.cpus
+    cost = forecast(todo, manifest, found.observed, store, devices=devices, certify_cpus=cpus)
+    print(text.cost_text(cost, devices), end="\n" if todo.units else "")
+    if config.cluster.kind == "slurm":
+        print(_slurm_executor(config, found, todo).preview(todo, grid=manifest.grid, store=store), end="")
     return 0
+
+
+def _device_of(stage: Stage, config: LaunchConfig) -> Device:
+    """What the units of a stage run on."""
+    if config.cluster.device != "auto":
+        return "CPU" if config.cluster.device == "cpu" else "GPU"
+    if config.cluster.kind != "slurm" or config.slurm is None:
+        return "GPU" if visible_gpus() else "CPU"
+    asks = f"{config.slurm.option(stage, 'gres')} {config.slurm.option(stage, 'extra')}"
+    return "GPU" if config.slurm.stage(stage).gpus or "gpu" in asks else "CPU"
 
 
 def _launch_locked(config: LaunchConfig, store: Store) -> int:
@@ -238,16 +265,18 @@ def _executor(config: LaunchConfig, found: Survey, todo: Plan) -> Executor:
         cluster = config.cluster
         gpus = () if cluster.device == "cpu" else visible_gpus()
         return LocalExecutor(num_workers=cluster.num_workers(len(gpus)), gpus=gpus, runs_per_gpu=cluster.runs_per_gpu)
+    return _slurm_executor(config, found, todo)
+
+
+def _slurm_executor(config: LaunchConfig, found: Survey, todo: Plan) -> SlurmExecutor:
     from pipeline.slurm.executor import SlurmExecutor  # submitit is slow to import
 
     assert config.slurm is not None
-    failures: list[Failure] = [own[-1] for own in found.history if own[-1].unit not in todo.waiting]
     return SlurmExecutor(
         config=config.slurm,
         manifest=config.manifest,
         activity=found.activity,
-        failures=tuple(failures),
-        counts={own[-1].unit: Counter(failure.failure_class for failure in own) for own in found.history},
+        failures={name: failure for name, failure in found.history.items() if name not in todo.waiting},
         runs_per_gpu=config.cluster.runs_per_gpu,
     )
 
@@ -255,15 +284,9 @@ def _executor(config: LaunchConfig, found: Survey, todo: Plan) -> Executor:
 def _resources(config: LaunchConfig, store: Store) -> Resources:
     cluster = config.cluster
     plugins = str(keep_copy(store, config.plugins).resolve()) if config.plugins else None
+    data = {name: None if folder is None else str(Path(folder).absolute()) for name, folder in config.data.items()}
     return Resources(
-        device=cluster.device,
-        threads=cluster.threads,
-        batch_size=cluster.batch_size,
-        save_every_s=cluster.save_every_s,
-        # Workers may start in another folder.
-        data={name: None if folder is None else str(Path(folder).absolute()) for name, folder in config.data.items()},
-        compile=cluster.compile,
-        compile_training=cluster.compile_training,
+        data=data,  # absolute, since workers may start in another folder
         plugins=plugins,
-        min_equal_votes=cluster.min_equal_votes,
+        **{field.name: getattr(cluster, field.name) for field in fields(Resources) if hasattr(cluster, field.name)},
     )

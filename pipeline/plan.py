@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import chain
+from types import MappingProxyType
 
-from jobs.files.failures import FailureClass
-from jobs.specs.indices import IndexRange, missing_from, partition
+from jobs.files.failures import Failure, FailureClass
+from jobs.specs.indices import IndexRange, missing_from, partition, shard_stem
 from jobs.specs.runs import SHARD_STAGES, Manifest, Run, ShardStage
 from jobs.specs.units import AggregateUnit, ShardUnit, TrainUnit, Unit, shards_by_run
 from pipeline.retry import Retry, gave_up
 from pipeline.state.files import Observation
-from pipeline.state.history import NO_HISTORY, History
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ def plan(
     observed: Observation,
     *,
     num_shards: int,
-    history: History = NO_HISTORY,
+    history: Mapping[str, Failure] = MappingProxyType({}),
     in_progress: AbstractSet[str] = frozenset(),
     retry: Retry | None = None,
     num_memories: int = 1,
@@ -57,33 +57,44 @@ def plan(
         observed: What exists.
         num_shards: The shard size is a run's number of images divided by this, rounded up; what is
             missing is cut into shards of at most that size.
-        history: Earlier failures.
+        history: The last failure of each unit that failed, by its name.
         in_progress: Names of units that a scheduler has queued or runs; they are left to it.
         retry: Failures to retry however often they occurred.
         num_memories: Values of memory that a unit gets one after the other when it runs out of it.
     """
+
+    def reason_to_wait(names: Iterable[str]) -> FailureClass | None:
+        counts = sum((history[name].counts for name in names if name in history), Counter[FailureClass]())
+        return gave_up(counts, retry, num_memories)
+
     waiting: dict[str, FailureClass] = {}
     train: dict[str, TrainUnit] = {}
     for key, spec in manifest.models.items():
         unit = TrainUnit(train=spec)
         if key in observed.trained or unit.name in in_progress:
             continue
-        failure_class = gave_up(history.train.get(key, ()), retry, num_memories)
+        failure_class = reason_to_wait([unit.name])
         if failure_class:
             waiting[unit.name] = failure_class
         else:
             train[key] = unit
     shards: list[ShardUnit] = []
-    queued = shards_by_run(in_progress)
+    queued, failed = shards_by_run(in_progress), shards_by_run(history)
     for run in manifest.runs:
-        if f"train/{run.train.key}" not in waiting:
-            shards += _shards(
-                run, observed, num_shards, history, queued.get(run.name, []), retry, num_memories, waiting
-            )
+        if f"train/{run.train.key}" in waiting:
+            continue
+        max_size = -(-len(run.indices) // num_shards)
+        left = set(missing_from(run.indices, [*observed.finished(run), *queued.get(run.name, ())]))
+        for names, indices in _images_by_failures(run, left, failed.get(run.name, ())).items():
+            failure_class = reason_to_wait(names)
+            if failure_class:
+                left -= indices
+                waiting |= {unit.name: failure_class for unit in _cut(run, indices, max_size)}
+        shards += _cut(run, left, max_size)
     aggregate = None if waiting else AggregateUnit(grid=manifest.grid)
     if not train and not shards:
         # It may succeed on new files; on the same ones it would fail again.
-        failure_class = gave_up(history.aggregate, retry, num_memories)
+        failure_class = reason_to_wait(["aggregate"])
         is_complete = observed.aggregated and observed.is_complete(manifest)
         if is_complete or "aggregate" in in_progress:
             aggregate = None
@@ -97,28 +108,19 @@ def plan(
     )
 
 
-def _shards(
-    run: Run,
-    observed: Observation,
-    num_shards: int,
-    history: History,
-    queued: list[IndexRange],
-    retry: Retry | None,
-    num_memories: int,
-    waiting: dict[str, FailureClass],
-) -> list[ShardUnit]:
-    """The missing images, cut into shards; adds those that are not retried to ``waiting``."""
-    missing = missing_from(run.indices, [*observed.finished(run), *queued])
-    max_size = -(-len(run.indices) // num_shards)
-    given_up: dict[FailureClass, list[int]] = defaultdict(list)
-    failed = history.shards.get(run.name, {})
-    for index in missing if failed else ():
-        # Shards may be cut differently between two failures, so failures are counted per image.
-        failures = [failure for shard, those in failed.items() if index in shard for failure in those]
-        failure_class = gave_up(failures, retry, num_memories)
-        if failure_class:
-            given_up[failure_class].append(index)
-    for failure_class, indices in given_up.items():
-        waiting |= {ShardUnit(run=run, indices=shard).name: failure_class for shard in partition(indices, max_size)}
-    left = set(missing).difference(*given_up.values())
-    return [ShardUnit(run=run, indices=indices) for indices in partition(left, max_size)]
+def _images_by_failures(
+    run: Run, missing: set[int], failed: Iterable[IndexRange]
+) -> Mapping[tuple[str, ...], set[int]]:
+    """Missing images by the shards that held them when they failed: shards may be cut differently each time."""
+    names: dict[int, tuple[str, ...]] = defaultdict(tuple)
+    for shard in failed:
+        for index in missing.intersection(shard):
+            names[index] += (f"{run.name}/{shard_stem(shard)}",)
+    found: dict[tuple[str, ...], set[int]] = defaultdict(set)
+    for index, those in names.items():
+        found[those].add(index)
+    return found
+
+
+def _cut(run: Run, indices: Iterable[int], max_size: int) -> list[ShardUnit]:
+    return [ShardUnit(run=run, indices=shard) for shard in partition(indices, max_size)]

@@ -16,18 +16,17 @@ _PATIENCE = 2
 _NODE_AT_FAULT: frozenset[FailureClass] = frozenset({"node_fail", "setup", "unknown"})
 
 
-def gave_up(failures: Iterable[Failure], retry: Retry | None, num_memories: int = 1) -> FailureClass | None:
+def gave_up(counts: Counter[FailureClass], retry: Retry | None, num_memories: int = 1) -> FailureClass | None:
     """The class for which a unit is no longer retried: it failed twice for the same reason.
 
     Args:
-        failures: All of the unit's.
+        counts: How often the unit failed, by class.
         retry: The class to retry anyway, or all.
         num_memories: Values of memory that the unit gets one after the other when it runs out of it.
     """
-    counts = Counter(failure.failure_class for failure in failures if failure.failure_class not in TRANSIENT)
     for failure_class, count in counts.most_common():
         patience = max(_PATIENCE, num_memories) if failure_class == "host_oom" else _PATIENCE
-        if count >= patience and retry not in ("all", failure_class):
+        if count >= patience and failure_class not in TRANSIENT and retry not in ("all", failure_class):
             return failure_class
     return None
 

@@ -11,14 +11,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
-from pydantic.dataclasses import dataclass as strict_dataclass
+from pydantic.dataclasses import dataclass
 from tabulate import tabulate
 
-from jobs.files.manifest import open_grid
+from jobs.files.manifest import GridOptions
 from jobs.files.store import Store
 from jobs.specs.units import TrainUnit, Unit
 from jobs.validation import STRICT, build
@@ -26,20 +25,17 @@ from jobs.wording import counted
 from pipeline import text
 from pipeline.estimate import estimate
 from pipeline.follow import next_wait_s
-from pipeline.state.look import Status, is_in_progress, look
 from pipeline.state.progress import Pace, pace_of, progress_of
 from pipeline.state.queue import user_name
-from pipeline.state.units import STATES, RunStates, UnitState
+from pipeline.state.units import STATES, RunStates, Status, UnitState, look
 
 _CLEAR = "\033[H\033[2J"
 
 
-@strict_dataclass(frozen=True, kw_only=True, config=STRICT)
-class StatusConfig:
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class StatusConfig(GridOptions):
     """What to show; see configs/status.yaml."""
 
-    grid: str | None
-    results: Annotated[str, Field(min_length=1)]
     verbose: bool
     watch: bool
     interval_s: Annotated[float, Field(gt=0)]
@@ -51,9 +47,8 @@ def status(values: Mapping[str, Any]) -> int:
     Raises:
         ConfigError: No such grid was launched into the results folder.
     """
-    config = build(StatusConfig, values, where="status")
-    store = Store(Path(config.results))
-    manifest = open_grid(store, config.grid)
+    config = build(StatusConfig, values, where="")
+    store, manifest = config.open()
     said, changed_at = "", time.monotonic()
     while True:
         current = look(manifest, store)
@@ -63,7 +58,7 @@ def status(values: Mapping[str, Any]) -> int:
         print(lines, flush=True)
         if lines != said:
             said, changed_at = lines, time.monotonic()
-        if not config.watch or not is_in_progress(current.found.activity):
+        if not config.watch or not current.found.activity.may_run:
             return 0
         try:
             time.sleep(next_wait_s(config.interval_s, time.monotonic() - changed_at))
@@ -86,24 +81,23 @@ def _lines(current: Status, *, verbose: bool) -> Iterator[str]:
     if slow:
         yield text.slow_text([(item.unit.name, pace) for item, pace in slow])
     if verbose:
-        yield from (_unit_line(unit, current) for unit in current.states.units)
-    yield from (text.failure_text(unit.failure) for unit in current.states.units if unit.failure)
+        yield from (_unit_line(unit, current) for unit in current.units)
+    yield from text.failure_texts([unit.failure for unit in current.units if unit.failure])
 
 
 def _stage_table(current: Status) -> str:
-    states = current.states
-    by_model = {item.run.train.key: item.train.state for item in states.runs}
+    by_model = {item.run.train.key: item.train.state for item in current.runs}
     counts = {
         "train": Counter(by_model.values()),
-        "certify": Counter(item.state for item in states.of("certify")),
-        "attack": Counter(item.state for item in states.of("attack")),
-        "aggregate": Counter([states.aggregate.state]),
+        "certify": Counter(item.state for item in current.of("certify")),
+        "attack": Counter(item.state for item in current.of("attack")),
+        "aggregate": Counter([current.aggregate.state]),
     }
     counts = {stage: count for stage, count in counts.items() if count}  # few grids have attacks
     shown = [state for state in STATES if state != "unknown" or any(count[state] for count in counts.values())]
     rows = [[stage, count.total(), *(count[state] for state in shown)] for stage, count in counts.items()]
     table = tabulate(rows, headers=["stage", "models", *shown], intfmt=",")
-    lines = [_images_line("certified", states.of("certify")), _images_line("attacked", states.of("attack"))]
+    lines = [_images_line("certified", current.of("certify")), _images_line("attacked", current.of("attack"))]
     return "\n".join([table, *filter(None, lines)])
 
 
@@ -121,7 +115,7 @@ def _estimate_line(current: Status) -> str:
     return (
         line
         if not minutes
-        else f"{line}: about {_duration(minutes)} with the {counted(num_running, 'job')} running now"
+        else f"{line}: about {text.duration_text(60 * minutes)} with the {counted(num_running, 'job')} running now"
     )
 
 
@@ -136,10 +130,6 @@ def _hours(by_stage: Mapping[Any, float | None]) -> str:
     known = f"{sum(value or 0.0 for value in values):.2g}"
     unmeasured = [str(stage) for stage, value in by_stage.items() if value is None]
     return f"{known} + {' and '.join(unmeasured)} (not measured yet)" if unmeasured else known
-
-
-def _duration(minutes: float) -> str:
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
 def _unit_line(item: UnitState, current: Status) -> str:
@@ -163,7 +153,7 @@ def _unit_line(item: UnitState, current: Status) -> str:
 
 
 def _paces(current: Status) -> Iterator[tuple[UnitState, Pace]]:
-    for item in current.states.units:
+    for item in current.units:
         if item.state == "running":
             pace = pace_of(item.unit, current.store, current.store.log_path(current.manifest.grid, item.unit.name))
             if pace is not None:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 from tabulate import tabulate
 
 from jobs.files.failures import Failure
 from jobs.files.store import Store, command_arguments
 from jobs.specs.runs import SHARD_STAGES, Manifest, Run
+from jobs.specs.units import Stage
 from jobs.wording import counted
-from pipeline.cost import gpu_hours
+from pipeline.estimate import Device, Forecast
 from pipeline.executor import Outcome
 from pipeline.plan import Plan
-from pipeline.request.config import LaunchConfig, SlurmConfig
+from pipeline.request.config import LaunchConfig
 from pipeline.state.activity import Activity
 from pipeline.state.files import Observation
-from pipeline.state.history import History
 from pipeline.state.ledger import ArrayName
 from pipeline.state.progress import Pace
 from pipeline.state.queue import QueuedTask
@@ -49,19 +50,30 @@ def _images(runs: Sequence[Run], observed: Observation) -> tuple[int, int]:
     return total, total - sum(len(observed.missing(run)) for run in runs)
 
 
-def cost_text(plan: Plan, slurm: SlurmConfig | None) -> str:
-    """What a plan costs in GPU-hours, for the architectures whose speed is known."""
-    estimate = gpu_hours(plan, None if slurm is None else slurm.certify.cpus)
-    if not estimate.hours:
-        return ""
-    parts = ", ".join(f"{stage} {_rounded(hours)}" for stage, hours in estimate.hours.items())
-    text = f"about {_rounded(sum(estimate.hours.values()))} GPU-hours ({parts}) at the speed of the published logs"
-    unknown = ", ".join(sorted(estimate.unknown))
-    return f"{text}; unknown: {unknown}" if unknown else text
+def cost_text(forecasts: Iterable[Forecast], devices: Mapping[Stage, Device]) -> str:
+    """What a plan costs in hours of the devices that will run it, as far as that is known."""
+    hours: dict[tuple[str, bool], dict[Stage, float]] = defaultdict(lambda: defaultdict(float))
+    unknown: dict[str, None] = {}
+    for kind, source, own in forecasts:
+        device = devices[kind.stage]
+        if source is not None:
+            is_measured = source == "measured"
+            hours[device if is_measured else "GPU", is_measured][kind.stage] += own
+        if source is None or (source == "published" and device == "CPU"):
+            unknown[f"{kind.stage} {kind.architecture} on a {device}"] = None
+    lines = [
+        f"about {_rounded(sum(by_stage.values()))} {device}-hours "
+        f"({', '.join(f'{stage} {_rounded(own)}' for stage, own in by_stage.items())}) "
+        + ("as measured in the results folder" if is_measured else "at the speed of the published logs")
+        for (device, is_measured), by_stage in hours.items()
+    ]
+    if unknown:
+        lines.append(f"hours not known until the first units are measured: {', '.join(unknown)}")
+    return "\n".join(lines)
 
 
 def _rounded(hours: float) -> str:
-    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.1f}"
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
 
 
 def nothing_to_do(config: LaunchConfig, activity: Activity) -> str:
@@ -71,9 +83,9 @@ def nothing_to_do(config: LaunchConfig, activity: Activity) -> str:
     return f"nothing to do: the grid is complete\n{next_step(config)}"
 
 
-def waiting_text(plan: Plan, history: History) -> str:
+def waiting_text(plan: Plan, history: Mapping[str, Failure]) -> str:
     """The units that will not be retried automatically, and how to retry them."""
-    lines = failure_texts([history.last[name] for name in plan.waiting if name in history.last])
+    lines = failure_texts([history[name] for name in plan.waiting if name in history])
     classes = ", ".join(f"retry={failure_class}" for failure_class in sorted(set(plan.waiting.values())))
     lines.append(
         f"{counted(len(plan.waiting), 'unit')} failed twice for the same reason and will not be retried "
@@ -91,7 +103,7 @@ def stuck_reasons(stuck: Sequence[QueuedTask]) -> str:
     """How many tasks SLURM will never run, why, and which options to change."""
     reasons = {task.reason for task in stuck if task.is_stuck}
     hints = {advice(task.reason, _stage(task)) for task in stuck if task.kind == "refused"}
-    text = f"stuck: SLURM will never run {_counted(len(stuck), 'task')} ({', '.join(sorted(reasons))})"
+    text = f"stuck: SLURM will never run {counted(len(stuck), 'task')} ({', '.join(sorted(reasons))})"
     return "; ".join([text, *sorted(filter(None, hints))])
 
 
@@ -110,7 +122,7 @@ def slow_text(slow: Sequence[tuple[str, Pace]]) -> str:
     """Which running units take several times as long as usual."""
     units = ", ".join(f"{name} ({pace_text(pace)})" for name, pace in slow[:_NUM_SHOWN])
     more = f" and {len(slow) - _NUM_SHOWN:,} more" if len(slow) > _NUM_SHOWN else ""
-    return f"slow: {_counted(len(slow), 'running unit')} without progress for longer than usual: {units}{more}"
+    return f"slow: {counted(len(slow), 'running unit')} without progress for longer than usual: {units}{more}"
 
 
 def pace_text(pace: Pace) -> str:
@@ -129,10 +141,6 @@ def duration_text(seconds: float) -> str:
 def _stage(task: QueuedTask) -> str:
     name = ArrayName.parse(task.job_name)
     return "STAGE" if name is None else name.stage
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def queued_text(config: LaunchConfig, store: Store, outcome: Outcome, elapsed_s: float) -> str:
@@ -211,21 +219,17 @@ def failure_texts(failures: Sequence[Failure]) -> list[str]:
     for failure in failures:
         reason = re.sub(r"\d+", "#", failure.message)  # job, process and node numbers differ
         alike.setdefault((failure.failure_class, reason), []).append(failure)
-    return [_failures_text(those) for those in alike.values()]
+    return [_failures_text(*those) for those in alike.values()]
 
 
-def _failures_text(alike: Sequence[Failure]) -> str:
-    more = f"\n         and {len(alike) - 1:,} more for the same reason" if len(alike) > 1 else ""
-    return failure_text(alike[0]) + more
-
-
-def failure_text(failure: Failure) -> str:
-    """One failure: the unit, the reason, and the log."""
+def _failures_text(failure: Failure, *more: Failure) -> str:
+    """One failure (the unit, the reason, and the log) and how many more there are like it."""
     message = "\n         ".join(failure.message.splitlines())
     where = f", node {failure.host}" if failure.job else ""
+    alike = f"\n         and {len(more):,} more for the same reason" if more else ""
     return (
         f"failed   {failure.unit} ({failure.failure_class}, attempt {failure.attempt}{where})\n"
-        f"         {message}\n         log: {failure.log_path}"
+        f"         {message}\n         log: {failure.log_path}{alike}"
     )
 
 

@@ -13,14 +13,12 @@ import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field
-from pydantic.dataclasses import dataclass as strict_dataclass
+from pydantic.dataclasses import dataclass
 
 from configs.entry import EXIT_FAILED
 from jobs.aggregate import checked_shard, collect_run, is_current
@@ -29,7 +27,7 @@ from jobs.cpus import num_cpus
 from jobs.errors import RecordError
 from jobs.files import records
 from jobs.files.layouts import kind_of, layout_of
-from jobs.files.manifest import open_grid
+from jobs.files.manifest import GridOptions
 from jobs.files.store import Store
 from jobs.specs.indices import IndexRange
 from jobs.specs.keys import differences
@@ -39,17 +37,14 @@ from jobs.validation import STRICT, build
 from jobs.wording import counted
 
 
-@strict_dataclass(frozen=True, kw_only=True, config=STRICT)
-class VerifyConfig:
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class VerifyConfig(GridOptions):
     """What to verify; see configs/verify.yaml."""
 
-    grid: str | None
-    results: Annotated[str, Field(min_length=1)]
     set_aside: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class Damage:
+class Damage(NamedTuple):
     """A file that is not what it should be, and why. ``path`` is None where no single file is to blame."""
 
     path: Path | None
@@ -62,9 +57,8 @@ def verify(values: Mapping[str, Any]) -> int:
     Raises:
         ConfigError: No such grid was launched into the results folder.
     """
-    config = build(VerifyConfig, values, where="verify")
-    store = Store(Path(config.results))
-    manifest = open_grid(store, config.grid)
+    config = build(VerifyConfig, values, where="")
+    store, manifest = config.open()
     runs = {run.place: run for run in manifest.runs}
     shards = [(run, indices) for run in runs.values() for indices in store.finished_shards(run.place)]
     trained = [spec for key, spec in manifest.models.items() if store.is_trained(key)]
@@ -101,29 +95,29 @@ def _model_damages(spec: TrainSpec, store: Store) -> Iterator[Damage]:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
         if broken is not None:
-            yield Damage(path=path, problem=f"{path}: damaged, the checksum of {broken} is not that of its content")
+            yield Damage(path, f"{path}: damaged, the checksum of {broken} is not that of its content")
     except (OSError, zipfile.BadZipFile) as error:
-        yield Damage(path=path, problem=f"{path}: cannot be read, truncated or damaged ({error})")
+        yield Damage(path, f"{path}: cannot be read, truncated or damaged ({error})")
     path = store.spec_path(spec.key)
     try:
         found = read_json(path)
         if problem := differences(found, {"key": spec.key, **train_fields(spec)}):
-            yield Damage(path=path, problem=f"{path}: of another spec ({problem})")
+            yield Damage(path, f"{path}: of another spec ({problem})")
     except (OSError, ValueError, AttributeError) as error:
-        yield Damage(path=path, problem=f"{path}: cannot be read ({error})")
+        yield Damage(path, f"{path}: cannot be read ({error})")
     path = store.epochs_path(spec.key)
     try:
         if path.exists():
             pq.read_table(path, partitioning=None, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         reason = str(error).partition("\n")[0]
-        yield Damage(path=path, problem=f"{path}: cannot be read as Parquet, truncated or damaged ({reason})")
+        yield Damage(path, f"{path}: cannot be read as Parquet, truncated or damaged ({reason})")
     sha256 = spec.checkpoint_sha256
     source = None if sha256 is None else store.source_path(sha256)
     if source is not None and source.exists():
         with source.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                yield Damage(path=source, problem=f"{source}: damaged, it does not hash to its name")
+                yield Damage(source, f"{source}: damaged, it does not hash to its name")
 
 
 def _shard_damage(run: Run, indices: IndexRange, store: Store) -> Damage | None:
@@ -131,7 +125,7 @@ def _shard_damage(run: Run, indices: IndexRange, store: Store) -> Damage | None:
     try:
         checked_shard(path, indices, layout_of(run))
     except (RecordError, OSError) as error:
-        return Damage(path=path, problem=str(error))
+        return Damage(path, str(error))
     return None
 
 
@@ -143,14 +137,14 @@ def _records_damages(stage: ShardStage, manifest: Manifest, store: Store, *, com
         table = records.read_records(path, kind)
         json.loads(records.read_metadata(path).get("runs", "{}"))
     except (RecordError, ValueError) as error:
-        yield Damage(path=path, problem=f"{path}: {error}" if str(path) not in str(error) else str(error))
+        yield Damage(path, f"{path}: {error}" if str(path) not in str(error) else str(error))
         return
     if not compare or not is_current(path, manifest):
         return
     try:
         parts = [collect_run(run, store)[0] for run in manifest.of(stage)]
     except RecordError as error:
-        yield Damage(path=None, problem=str(error))
+        yield Damage(None, str(error))
         return
     if not pa.concat_tables(parts).equals(table):
-        yield Damage(path=path, problem=f"{path}: holds other rows than the shards that it was made of")
+        yield Damage(path, f"{path}: holds other rows than the shards that it was made of")

@@ -74,7 +74,7 @@ def test_a_launch_has_nothing_to_do_and_status_calls_everything_done(
     assert run_command("launch", launch, [*COMMAND_LINE, f"results={earlier}", f"cluster={cluster}"]) == 0
     assert "nothing to do" in capsys.readouterr().out
     store = Store(earlier)
-    states = look(read_manifest(store.manifest_path("old")), store).states
+    states = look(read_manifest(store.manifest_path("old")), store)
     assert len(list(states.units)) == 11
     assert {item.state for item in states.units} == {"done"}
     assert _files(earlier) == before

@@ -56,7 +56,7 @@ def paper(values: dict[str, Any]) -> int:
     Raises:
         ConfigError: The configuration is wrong; nothing was written.
     """
-    config = build(PaperConfig, values, where="paper")
+    config = build(PaperConfig, values, where="")
     if (config.source is None) == (config.grid is None):
         raise ConfigError(["paper: give either source=DIR (published logs) or grid=NAME"])
     tables, figures = parse_declarations(config.tables, config.figures)

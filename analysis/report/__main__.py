@@ -46,7 +46,7 @@ def report(values: dict[str, Any]) -> int:
     Raises:
         ConfigError: The configuration is wrong; nothing was written.
     """
-    config = build(ReportConfig, values, where="report")
+    config = build(ReportConfig, values, where="")
     store = Store(Path(config.results))
     grid = load_grid(store, config.grid, where=config.where, allow_partial=config.allow_partial, more=REPORT_COLUMNS)
     asked = question_of(grid.models, where=config.where, selection="same", confidence=config.confidence)

@@ -10,11 +10,13 @@ import re
 import socket
 import time
 import traceback
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from jobs.atomic import read_json, write_json
+from jobs.atomic import listing, read_json, write_json
 from jobs.errors import CheckpointError, ConfigError, DataError, RecordError, TrainingDivergedError
 from jobs.files.store import Store
 from jobs.rank import is_first_task
@@ -51,6 +53,7 @@ class Failure:
         attempt: 1 for the first failure of the unit, and so on.
         time: Seconds since the epoch.
         job: The SLURM job and array task, as 1234_56; empty elsewhere.
+        earlier: How often the unit had failed before, by class; None in records of earlier versions.
     """
 
     unit: str
@@ -63,6 +66,17 @@ class Failure:
     attempt: int
     time: float
     job: str = ""
+    earlier: Mapping[FailureClass, int] | None = None
+
+    @property
+    def counts(self) -> Counter[FailureClass]:
+        """How often the unit has failed until now, by class."""
+        return Counter(self.earlier) + Counter([self.failure_class])
+
+
+def following(failure: Failure, last: Failure) -> Failure:
+    """A failure of the unit that failed before."""
+    return replace(failure, attempt=last.attempt + 1, earlier=dict(last.counts))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +109,9 @@ _FULL_GPU = re.compile(
     r"CUDA error: out of memory|CU(BLAS|DNN)_STATUS_\w*ALLOC\w*_FAILED|Cuda failure \d+ 'out of memory'"
 )
 
+_RECORD = re.compile(
+    r"(?P<stage>train|aggregate|certify|attack)(?:-(?P<key>.+)-(?P<shard>\d+-\d+-\d+))?-attempt-\d+\.json"
+)
 _LOST_PEER = re.compile(r"Connection (closed|reset) by (remote )?peer")  # another process of one training died
 
 
@@ -157,7 +174,34 @@ def failure_elsewhere(store: Store, unit: Unit, log_path: Path) -> Failure:
 
 def failures_of(store: Store, unit: Unit) -> list[Failure]:
     """All recorded failures of a unit, the oldest first."""
-    return [_read(path, unit) for path in _paths(store, unit)]
+    return [_read(path, unit.name) for path in _paths(store, unit)]
+
+
+def last_failure(store: Store, unit: Unit) -> Failure | None:
+    """The last failure of a unit; None where it has none."""
+    return last_failures(_folder(store, unit), lambda name: name == unit.name).get(unit.name)
+
+
+def last_failures(folder: Path, is_wanted: Callable[[str], bool]) -> dict[str, Failure]:
+    """The last failure of each unit of a folder of records, by the unit's name.
+
+    One listing, and one file for each unit, which counts the earlier failures (all files, where it does not).
+
+    Args:
+        folder: ``Store.failures_dir`` or ``Store.grid_failures_dir``.
+        is_wanted: Says of the name of a unit whether to look at it.
+    """
+    attempts: dict[str, list[Path]] = {}
+    for match in filter(None, map(_RECORD.fullmatch, sorted(listing(folder)))):
+        stage, model = match["stage"], folder.parent.name
+        name = stage if stage == "aggregate" else "/".join(filter(None, [stage, model, match["key"], match["shard"]]))
+        attempts.setdefault(name, []).append(folder / match[0])
+    found = {name: _read(paths[-1], name) for name, paths in attempts.items() if is_wanted(name)}
+    for name, failure in found.items():
+        if failure.earlier is None:
+            counts = Counter(_read(path, name).failure_class for path in attempts[name][:-1])
+            found[name] = replace(failure, earlier=dict(counts))
+    return found
 
 
 def forget(store: Store, unit: Unit) -> None:
@@ -172,12 +216,12 @@ def _paths(store: Store, unit: Unit) -> list[Path]:
     return sorted(_folder(store, unit).glob(f"{_stem(unit)}-attempt-*.json"))
 
 
-def _read(path: Path, unit: Unit) -> Failure:
+def _read(path: Path, unit: str) -> Failure:
     try:
         return Failure(**read_json(path))
     except (TypeError, ValueError):  # damaged, or of another version: an attempt that failed all the same
         return Failure(
-            unit=unit.name,
+            unit=unit,
             failure_class="unknown",
             message=f"{path}: this failure's record cannot be read; it can be removed",
             traceback="",
@@ -205,10 +249,8 @@ def _failure(
     log_path: Path,
     place: Place | None = None,
 ) -> Failure:
-    # Counted from the newest: older records may have been removed.
-    attempt = max((failure.attempt for failure in failures_of(store, unit)), default=0) + 1
     place = place or Place.here()
-    return Failure(
+    failure = Failure(
         unit=unit.name,
         failure_class=failure_class,
         message=message,
@@ -216,10 +258,13 @@ def _failure(
         host=place.host,
         gpus=place.gpus,
         log_path=str(log_path),
-        attempt=attempt,
+        attempt=1,
         time=time.time(),
         job=place.job,
+        earlier={},
     )
+    last = last_failure(store, unit)
+    return failure if last is None else following(failure, last)
 
 
 def _folder(store: Store, unit: Unit) -> Path:

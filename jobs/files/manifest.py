@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from jobs.atomic import read_json, write_json
 from jobs.errors import ConfigError, RecordError
@@ -13,7 +16,7 @@ from jobs.specs.indices import IndexRange, as_indices
 from jobs.specs.keys import differences
 from jobs.specs.runs import FORMAT, LISTS, TASKS, Manifest, Run, ShardStage, plain_manifest
 from jobs.specs.train import TrainSpec
-from jobs.validation import build, unknown_choice
+from jobs.validation import STRICT, build, unknown_choice
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
@@ -81,6 +84,23 @@ def open_grid(store: Store, grid: object) -> Manifest:
         return read_manifest(store.manifest_path(str(grid)))
     except RecordError as error:
         raise ConfigError([str(error)]) from error
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class GridOptions:
+    """The options that every command on a launched grid has."""
+
+    grid: str | None
+    results: Annotated[str, Field(min_length=1)]
+
+    def open(self) -> tuple[Store, Manifest]:
+        """The results folder, and the grid in it.
+
+        Raises:
+            ConfigError: See ``open_grid``.
+        """
+        store = Store(Path(self.results))
+        return store, open_grid(store, self.grid)
 
 
 def _run(entry: dict[str, Any], stage: ShardStage, where: str) -> Run:

@@ -171,11 +171,6 @@ class Store:
         """The index ranges of shards that are in progress or were interrupted, sorted."""
         return _ranges(self.shards_dir(place), _PARTIAL_NAME)
 
-    def failed_shards(self, place: Place) -> list[IndexRange]:
-        """The index ranges of shards that failed at least once, sorted."""
-        pattern = re.compile(rf"{place.stage}-{re.escape(place.key)}-(\d+)-(\d+)-(\d+)-attempt-\d+\.json")
-        return sorted(set(_ranges(self.failures_dir(place.train_key), pattern)))
-
     def saved_epochs(self, train_key: str) -> list[int]:
         """Epochs after which an unfinished training can resume, ascending."""
         return sorted(int(match[1]) for match in _matches(self.state_dir(train_key), _STATE_NAME))

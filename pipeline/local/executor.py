@@ -1,4 +1,4 @@
-"""A bounded pool of processes on this machine: one process per unit, on its own GPU or a shared one."""
+"""Runs units on this machine: in a bounded pool of processes, or one after the other in this very process."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 
-from jobs.files.failures import Failure
+from jobs.files.failures import Failure, failures_of
 from jobs.files.store import Store
-from jobs.processes import unit_process
+from jobs.plugins import loading
+from jobs.processes import unit_process, worker
 from jobs.processes.unit_process import UnitProcess
 from jobs.specs.units import Resources, Unit
 from pipeline.executor import Outcome
@@ -70,9 +71,6 @@ class LocalExecutor:
         store.activity_path(grid).unlink(missing_ok=True)
         return Outcome(failures=tuple(failures), skipped=schedule.left)
 
-    def preview(self, plan: Plan, *, grid: str, store: Store) -> str:
-        return ""
-
     def _gpus_for(self, unit: Unit, running: list[UnitProcess]) -> tuple[str, ...] | None:
         if not self.gpus:
             return None
@@ -94,3 +92,28 @@ def _ended_with_us(running: list[UnitProcess]) -> Iterator[None]:
 def _wait_for_some(running: list[UnitProcess]) -> list[UnitProcess]:
     ready = wait([item.sentinel for item in running], timeout=_POLL_S)
     return [item for item in running if item.sentinel in ready]
+
+
+class DebugExecutor:
+    """Runs units in this very process, for breakpoints and profilers; they log to its standard error."""
+
+    def run(self, plan: Plan, *, grid: str, store: Store, resources: Resources) -> Outcome:
+        worker.log_to()
+        schedule, failures = Schedule(plan), list[Failure]()
+        with Progress(plan.units, store) as progress:
+            while (unit := schedule.next_ready(running=())) is not None:
+                progress.start(unit)
+                write_activity(store, grid, running=[unit], queued=schedule.left)
+                log_path = store.log_path(grid, unit.name)
+                try:
+                    worker.execute(unit, store, resources, log_path)
+                except Exception:  # recorded by the worker; other units continue
+                    failures.append(failures_of(store, unit)[-1])
+                    succeeded = False
+                else:
+                    succeeded = True
+                schedule.finish(unit, succeeded=succeeded)
+                progress.finish(unit, succeeded=succeeded)
+        store.activity_path(grid).unlink(missing_ok=True)
+        loading.use(None)  # plug-ins were imported here, and the next launch in this process has a copy of its own
+        return Outcome(failures=tuple(failures), skipped=schedule.left)

@@ -58,24 +58,7 @@ _Positive = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ClusterConfig:
-    """Where and how units run. Nothing in here is part of any key.
-
-    Attributes:
-        kind: local is a bounded pool of processes, debug this process, slurm a cluster; auto is
-            slurm where its sbatch is found, else local.
-        max_workers: Processes at a time; None is as many as the GPUs take, or without any one for each
-            CPU, divided by ``threads``.
-        runs_per_gpu: Units that share a GPU, each in its own process.
-        num_shards: Shards into which the images of a model are cut.
-        device: Of the workers.
-        threads: CPU threads of a worker.
-        batch_size: Rows given to the device at a time when certifying.
-        compile: Whether workers let torch.compile fuse the network when certifying, in which mode, or auto.
-        compile_training: The same for the attacks of training.
-        min_equal_votes: Certification in a precision other than float32 fails below this share of votes equal to
-            those of float32.
-        save_every_s: Seconds between saves of an unfinished shard.
-    """
+    """Where and how units run; configs/cluster/local.yaml explains the options. Nothing in here is part of any key."""
 
     kind: Literal["auto", "local", "debug", "slurm"]
     max_workers: _Positive | None
@@ -95,38 +78,25 @@ class ClusterConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class StageConfig:
-    """What one job of a stage asks for. None: as for all stages, or the cluster's default.
+class _SbatchOptions:
+    """Options of sbatch, for all stages or one; None sends none, or for a stage that of all stages."""
 
-    A training of several processes (``train.num_processes``) asks for so much for each of them.
-
-    Attributes:
-        gpus: GPUs.
-        cpus: CPUs.
-        mem_gb: Memory in GB; of a list, a unit gets the next value after each host_oom.
-        time_min: Time limit in minutes; of a list, a unit gets the next value after each timeout. A job that needs
-            longer is queued again and resumes.
-        partition: Of this stage, as are the next five; ``none`` sends none.
-        account: ...
-        qos: ...
-        constraint: ...
-        gres: ...
-        exclude: ...
-        extra: sbatch options of this stage, added to those of all stages.
-        setup: Shell lines of this stage, in the place of those of all stages.
-        python: Command that runs Python for this stage.
-    """
-
-    gpus: Annotated[int, Field(ge=0)]
-    cpus: _Positive
-    mem_gb: _Memory | Annotated[list[_Memory], Field(min_length=1)] | None
-    time_min: _Positive | Annotated[list[_Positive], Field(min_length=1)]
     partition: str | None
     account: str | None
     qos: str | None
     constraint: str | None
     gres: str | None
     exclude: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class StageConfig(_SbatchOptions):
+    """What one job of a stage asks for; configs/cluster/slurm.yaml explains the options."""
+
+    gpus: Annotated[int, Field(ge=0)]
+    cpus: _Positive
+    mem_gb: _Memory | Annotated[list[_Memory], Field(min_length=1)] | None
+    time_min: _Positive | Annotated[list[_Positive], Field(min_length=1)]
     extra: dict[str, bool | int | str] = Field(default_factory=dict)
     setup: list[str] | None = None
     python: str | None = None
@@ -142,45 +112,9 @@ class StageConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class SlurmConfig:
-    """How units are submitted to SLURM. Nothing in here is part of any key.
+class SlurmConfig(_SbatchOptions):
+    """How units are submitted to SLURM; configs/cluster/slurm.yaml explains the options. Part of no key."""
 
-    Attributes:
-        partition: sbatch option of that name, as are the next six.
-        account: ...
-        qos: ...
-        constraint: ...
-        gres: ...
-        exclude: ...; nodes at fault in failures are added to it.
-        wckey: ...; none is sent where it is None.
-        clusters: The cluster to submit to where SLURM has several; None is the one that the environment names.
-        extra: Any other sbatch options, by their long names; true is an option without a value, false leaves it out.
-        setup: Shell lines before Python starts on a node; the first that fails ends the job.
-        python: Command that runs Python there; None is this interpreter.
-        use_srun: Start the task by srun; without it no warning arrives before preemption and time limits.
-        tasks_per_node: Processes of one training on each node; None is all of them.
-        units_per_job: Units that one job runs, one after the other.
-        max_parallel: Jobs of a stage that may run at a time.
-        max_queued: Tasks that may be in the user's queue, whatever they belong to; what is beyond waits
-            for the next launch.
-        max_array_size: Tasks in an array; None asks the cluster.
-        signal_delay_s: Seconds before the time limit at which SLURM warns the job.
-        after: Job id that all arrays without another dependency wait for, as afterok; or any dependency of sbatch.
-        mail: Address that gets one mail, when the last job of a grid ends.
-        stall_min: Minutes without progress after which a unit is ended and its job requeued; None: never.
-        poll_s: Seconds between queries to SLURM of wait=true; they become fewer while nothing changes.
-        train: Resources of a training job.
-        certify: Resources of a certification job.
-        attack: Resources of a job that attacks.
-        aggregate: Resources of the job that joins the records and draws the envelope.
-    """
-
-    partition: str | None
-    account: str | None
-    qos: str | None
-    constraint: str | None
-    gres: str | None
-    exclude: str | None
     wckey: str | None
     extra: dict[str, bool | int | str]
     setup: list[str]
@@ -285,7 +219,7 @@ def parse_launch(values: Mapping[str, Any]) -> LaunchConfig:
     if problems:
         raise ConfigError(problems)
     rest = {key: value for key, value in values.items() if key not in _GROUPS}
-    options = collect(problems, _Options, rest, where="launch")
+    options = collect(problems, _Options, rest, where="")
     grid = collect(problems, GridConfig, values["grid"], where="grid")
     manifest, plugins = None, Plugins()
     if grid is not None:

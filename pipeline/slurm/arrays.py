@@ -59,7 +59,7 @@ class Block:
     def units(self) -> tuple[Unit, ...]:
         return tuple(unit for array in self.arrays for task in array for unit in task)
 
-    def width_within(self, num_tasks: int) -> int:
+    def width_within(self, num_tasks: float) -> int:
         """The number of leading columns (task i of each array) that hold at most ``num_tasks`` tasks."""
         columns = (sum(len(array) > index for array in self.arrays) for index in range(self.width))
         return sum(total <= num_tasks for total in accumulate(columns))

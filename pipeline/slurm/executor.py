@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,9 @@ from pipeline.executor import Outcome
 from pipeline.plan import Plan
 from pipeline.request.config import SlurmConfig
 from pipeline.retry import bad_nodes
-from pipeline.slurm.answer import SubmissionRefusedError, SubmitLimitError
 from pipeline.slurm.arrays import Block, Task, blocks
-from pipeline.slurm.sbatch import sbatch_parameters
-from pipeline.slurm.snapshot import take_snapshot
-from pipeline.slurm.submit import script, submit
+from pipeline.slurm.sbatch import sbatch_parameters, take_snapshot
+from pipeline.slurm.submit import SubmissionRefusedError, SubmitLimitError, script, submit
 from pipeline.state import commands, ledger, queue
 from pipeline.state.activity import Activity, units_of
 from pipeline.state.commands import SchedulerError
@@ -36,56 +35,54 @@ class SlurmExecutor:
         config: sbatch options and limits.
         manifest: The grid that is launched.
         activity: What is already in progress.
-        failures: Of the units that may be submitted again; the nodes at fault are avoided.
-        counts: How often units failed, by name and class.
+        failures: The last one of each unit that may be submitted again, by its name; the nodes at fault are avoided.
         runs_per_gpu: Units that a job runs at a time; it multiplies ``units_per_job``.
     """
 
     config: SlurmConfig
     manifest: Manifest
     activity: Activity
-    failures: tuple[Failure, ...] = ()
-    counts: Mapping[str, Mapping[FailureClass, int]] = field(default_factory=dict)
+    failures: Mapping[str, Failure] = field(default_factory=dict)
     runs_per_gpu: int = 1
 
     def run(self, plan: Plan, *, grid: str, store: Store, resources: Resources) -> Outcome:
         store = Store(store.root.resolve())  # jobs start in other folders
+        max_queued = self.config.max_queued
+        launch_id, copies = ledger.new_launch_id(store, grid), set(store.code_copies())
+        submission = _Submission(
+            executor=self,
+            plan=plan,
+            store=store,
+            grid=grid,
+            launch_id=launch_id,
+            code=take_snapshot(store),
+            room=math.inf if max_queued is None else max(0, max_queued - self.activity.num_tasks),
+        )
         todo = blocks(
             plan,
             units_per_job=self.config.units_per_job * self.runs_per_gpu,
             max_array_size=self.config.max_array_size or queue.max_array_size(self.cluster),
             in_training={name.partition("/")[2] for name in self.activity.in_progress if name.startswith("train/")},
         )
-        launch_id, copies = ledger.new_launch_id(store, grid), set(store.code_copies())
-        code = take_snapshot(store)
-        had_code = code in copies
-        submission = _Submission(
-            executor=self,
-            store=store,
-            grid=grid,
-            launch_id=launch_id,
-            code=code,
-            room=None if self.config.max_queued is None else max(0, self.config.max_queued - self.activity.num_tasks),
-        )
         ledger.write_launch(store, launch_id, self._frozen(resources))
         problem = None
         try:
-            submission.hand_over(todo, plan)
+            submission.hand_over(todo)
         except SubmissionRefusedError as error:
             try:
                 queue.cancel_jobs(submission.jobs, self.cluster)
             except SchedulerError as silence:
                 told = f"SLURM refuses: {error}; what was submitted before could not be cancelled ({silence})"
-                return submission.outcome(plan, problem=told)
-            submission.forget()
+                return submission.outcome(told)
+            submission.jobs, submission.handed_over = [], []
             problem = f"SLURM refuses: {error}; nothing was submitted"
         except SchedulerError as error:
-            return submission.outcome(plan, problem=str(error))  # it may have taken what it does not confirm
+            return submission.outcome(str(error))  # it may have taken what it does not confirm
         if not submission.jobs:
             shutil.rmtree(store.launch_dir(grid, launch_id), ignore_errors=True)
-            if not had_code:
-                shutil.rmtree(code, ignore_errors=True)
-        return submission.outcome(plan, problem=problem)
+            if submission.code not in copies:
+                shutil.rmtree(submission.code, ignore_errors=True)
+        return submission.outcome(problem)
 
     def _frozen(self, resources: Resources) -> Launch:
         return Launch(
@@ -102,42 +99,53 @@ class SlurmExecutor:
 
     def preview(self, plan: Plan, *, grid: str, store: Store) -> str:
         """The text for sbatch of the first array of each stage."""
-        stages: list[Stage] = [stage for stage in STAGES if any(unit.stage == stage for unit in plan.units)]
         texts = []
-        for stage in stages:
-            name = ArrayName(grid=grid, launch="LAUNCH", array=f"{stage}-0")
-            folder = store.array_dir(grid, name.launch, name.array).absolute()
-            num_tasks = min(1000, len([unit for unit in plan.units if unit.stage == stage]))
-            num_processes = plan.train[0].num_processes if stage == "train" else 1
-            code = store.code_dir("CODE").absolute()
-            parameters = sbatch_parameters(
-                self.config,
-                name,
-                code,
-                folder,
-                exclude=self.excluded(stage),
-                memory_gb=self.config.stage(stage).memory_gb(),
-                limit_min=self.config.stage(stage).limit_min(),
-                num_processes=num_processes,
-            )
-            text = script(folder, parameters, num_tasks, self.config.option(stage, "python"))
-            texts.append(f"\n--- sbatch, {stage}\n{text}\n")
+        for stage in STAGES:
+            units = [unit for unit in plan.units if unit.stage == stage]
+            if units:
+                name = ArrayName(grid=grid, launch="LAUNCH", array=f"{stage}-0")
+                folder, code = (
+                    store.array_dir(grid, name.launch, name.array).absolute(),
+                    store.code_dir("CODE").absolute(),
+                )
+                parameters = self.parameters(name, code, folder, num_processes=units[0].num_processes)
+                text = script(folder, parameters, min(1000, len(units)), self.config.option(stage, "python"))
+                texts.append(f"\n--- sbatch, {stage}\n{text}\n")
         return "".join(texts)
 
-    def num_failures(self, tasks: Iterable[Task], failure_class: FailureClass) -> int:
+    def parameters(
+        self, name: ArrayName, code: Path, folder: Path, tasks: Sequence[Task] = (), **more: Any
+    ) -> dict[str, Any]:
+        """sbatch options of an array of some tasks, by what their units failed of; see ``sbatch_parameters``."""
+        return sbatch_parameters(
+            self.config,
+            name,
+            code,
+            folder,
+            exclude=self._excluded(name.stage),
+            memory_gb=self.config.stage(name.stage).memory_gb(self._num_failures(tasks, "host_oom")),
+            limit_min=self.limit_min(name.stage, tasks),
+            **more,
+        )
+
+    def limit_min(self, stage: Stage, tasks: Sequence[Task]) -> int:
+        """Time limit of an array of some tasks."""
+        return self.config.stage(stage).limit_min(self._num_failures(tasks, "timeout"))
+
+    def _num_failures(self, tasks: Sequence[Task], failure_class: FailureClass) -> int:
         """How often the unit of some tasks that failed most for a reason failed for it."""
-        counts = (self.counts.get(unit.name, {}).get(failure_class, 0) for task in tasks for unit in task)
-        return max(counts, default=0)
+        failed = (self.failures.get(unit.name) for task in tasks for unit in task)
+        return max((failure.counts[failure_class] for failure in failed if failure), default=0)
 
     @property
     def cluster(self) -> str | None:
         """The cluster to submit to; None for the default one."""
         return self.config.clusters or commands.default_cluster()
 
-    def excluded(self, stage: Stage) -> str | None:
+    def _excluded(self, stage: Stage) -> str | None:
         """Nodes that jobs of a stage keep away from: the user's choice and those at fault before."""
-        nodes = sorted({*filter(None, [self.config.option(stage, "exclude")]), *bad_nodes(self.failures)})
-        return ",".join(nodes) or None
+        nodes = {*filter(None, [self.config.option(stage, "exclude")]), *bad_nodes(self.failures.values())}
+        return ",".join(sorted(nodes)) or None
 
 
 @dataclass(kw_only=True)
@@ -145,18 +153,19 @@ class _Submission:
     """One launch's way through its blocks: what is handed over so far, and what SLURM calls it."""
 
     executor: SlurmExecutor
+    plan: Plan
     store: Store
     grid: str
     launch_id: str
     code: Path
-    room: int | None
+    room: float  # tasks that may still be queued
     jobs: list[str] = field(default_factory=list)
     handed_over: list[Unit] = field(default_factory=list)
     arrays: dict[Stage, list[str]] = field(default_factory=lambda: {stage: [] for stage in STAGES})
     num_lanes: dict[Stage, int] = field(default_factory=dict)
     limit: str | None = None
 
-    def hand_over(self, todo: list[Block], plan: Plan) -> None:
+    def hand_over(self, todo: list[Block]) -> None:
         """Submit all blocks, then the aggregation, or as much of it as SLURM takes for now."""
         num_arrays: dict[Stage, int] = {
             "train": sum(bool(block.train) for block in todo),
@@ -169,22 +178,18 @@ class _Submission:
             self._blocks(todo)
         except SubmitLimitError as error:
             self.limit = str(error)
-        if plan.aggregate is not None:
-            self._aggregate(plan.aggregate)
+        if self.plan.aggregate is not None:
+            self._aggregate(self.plan.aggregate)
 
-    def forget(self) -> None:
-        """All that was handed over has been taken back."""
-        self.jobs.clear()
-        self.handed_over.clear()
-
-    def outcome(self, plan: Plan, problem: str | None = None) -> Outcome:
+    def outcome(self, problem: str | None = None) -> Outcome:
+        """What was handed over, and what is left."""
         done = {unit.name for unit in self.handed_over}
         return Outcome(
             failures=(),
             skipped=(),
             num_queued=len(self.handed_over),
             jobs=tuple(self.jobs),
-            left=tuple(unit for unit in plan.units if unit.name not in done),
+            left=tuple(unit for unit in self.plan.units if unit.name not in done),
             limit=self.limit,
             problem=problem,
         )
@@ -203,7 +208,7 @@ class _Submission:
 
     def _fitting(self, block: Block, waiting: list[Block]) -> list[Block]:
         """Submit a block, or as much of it as there is room for; what is still to be submitted."""
-        width = block.width if self.room is None else block.width_within(self.room)
+        width = block.width_within(self.room)
         if not width and not self.jobs and not self.executor.activity.in_progress:
             width = 1  # at least its training, or no launch would ever get anywhere
         if not width:
@@ -235,7 +240,7 @@ class _Submission:
         activity = self.executor.activity
         if self.jobs and unit.name in activity.queued:
             queue.cancel([activity.tasks[unit.name]])
-            self.room = None if self.room is None else self.room + 1
+            self.room += 1
         if self.limit is not None:
             return
         ours = units_of(self.executor.manifest, activity.tasks)
@@ -248,24 +253,20 @@ class _Submission:
     def _array(
         self, stage: Stage, tasks: tuple[Task, ...], dependency: str | None = None, *, num_processes: int = 1
     ) -> str:
-        if self.room is not None and len(tasks) > self.room:
+        if len(tasks) > self.room:
             raise SubmitLimitError(self._limit())
         after = self.executor.config.after
         if dependency is None and after is not None:
             dependency = f"afterok:{after}" if str(after)[0].isdigit() else str(after)
         name = ArrayName(grid=self.grid, launch=self.launch_id, array=f"{stage}-{len(self.arrays[stage])}")
-        stage_config = self.executor.config.stage(stage)
-        limit_min = stage_config.limit_min(self.executor.num_failures(tasks, "timeout"))
+        limit_min = self.executor.limit_min(stage, tasks)
         folder = ledger.write_tasks(self.store, name, [[unit.name for unit in task] for task in tasks], limit_min)
         try:
-            parameters = sbatch_parameters(
-                self.executor.config,
+            parameters = self.executor.parameters(
                 name,
                 self.code,
                 folder,
-                exclude=self.executor.excluded(stage),
-                memory_gb=stage_config.memory_gb(self.executor.num_failures(tasks, "host_oom")),
-                limit_min=limit_min,
+                tasks,
                 num_lanes=self.num_lanes[stage],
                 num_processes=num_processes,
                 dependency=",".join(filter(None, [dependency, self._lane_ahead(stage)])) or None,
@@ -278,8 +279,7 @@ class _Submission:
         self.jobs.append(job)
         self.arrays[stage].append(job)
         self.handed_over += [unit for task in tasks for unit in task]
-        if self.room is not None:
-            self.room -= len(tasks)
+        self.room -= len(tasks)
         return job
 
     def _lane_ahead(self, stage: Stage) -> str | None:

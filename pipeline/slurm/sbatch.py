@@ -1,11 +1,15 @@
-"""What sbatch is asked for: the options of an array, by submitit's names."""
+"""What sbatch is asked for: the options of an array, by submitit's names, and the code that its jobs run."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jobs.files.code import PACKAGES, keep_copy
+from jobs.files.provenance import COMMIT_FILE, git_commit
+from jobs.files.store import Store
 from pipeline.request.config import SlurmConfig, StageConfig
 from pipeline.state.joblog import say_error
 from pipeline.state.ledger import ArrayName
@@ -94,6 +98,7 @@ def _resources(stage: StageConfig, config: SlurmConfig, memory_gb: float | None,
     }
 
 
+_SUFFIXES = {".py", ".yaml", ".csv", ".html", ".js"}
 _OPTIONS = ("partition", "account", "qos", "constraint", "gres")
 
 
@@ -131,3 +136,20 @@ TEMPORARY = (
 def _use_code(code: Path) -> list[str]:
     """Shell lines that make Python import a copy of the code, and not what lies in the folder it starts in."""
     return [f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}", "export PYTHONSAFEPATH=1"]
+
+
+def take_snapshot(store: Store) -> Path:
+    """Copy the code of the running package under the results, so that a job runs what was submitted; its folder.
+
+    It is named by a hash of its content: launches of the same code share one copy, if they are of one user.
+    """
+    root, commit = Path(__file__).resolve().parents[2], git_commit()
+    contents = {str(path.relative_to(root)): path.read_bytes() for path in _files(root)}
+    return keep_copy(store, {**contents, COMMIT_FILE: f"{commit}\n".encode()})
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*")):
+            if path.suffix in _SUFFIXES and path.is_file():
+                yield path

@@ -6,8 +6,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
-from typing import Protocol
 
 from jobs.rank import is_first_task
 from pipeline.state import commands
@@ -17,18 +17,8 @@ WARNING_SIGNAL = signal.SIGUSR2
 """SLURM sends it ahead of preemption and of the time limit."""
 
 
-class Interruptible(Protocol):
-    """What runs on a node."""
-
-    def __call__(self) -> None:
-        """Run to the end."""
-
-    def interrupt(self) -> bool:
-        """Save and stop; whether the job is to be queued again."""
-
-
-def run_interruptible(task: Interruptible) -> None:
-    """Run a task. On SLURM's warning it is interrupted, and its job is queued again unless that is in vain.
+def run_interruptible(task: Callable[[], None], interrupt: Callable[[], bool]) -> None:
+    """Run a task. On SLURM's warning, ``interrupt`` has it save and stop; if that says so, its job is queued again.
 
     Of several tasks of one job, the first decides for all. TERM is left to the processes of the units: SLURM sends
     it to those as well, and they save.
@@ -38,7 +28,7 @@ def run_interruptible(task: Interruptible) -> None:
         logging.warning("SLURM sent %s", signal.Signals(number).name)
         if not is_first_task():
             return
-        if task.interrupt():
+        if interrupt():
             requeue()
         sys.exit(1)
 

@@ -1,4 +1,4 @@
-"""Hands an array to SLURM: one script and one sbatch call, whatever its number of tasks.
+"""Hands an array to SLURM: one script, one sbatch call, whatever its number of tasks, and what sbatch answers.
 
 A task finds its units in the array's folder by its index, so that nothing has to be written after sbatch has
 answered. The text of the script is submitit's.
@@ -6,16 +6,41 @@ answered. The text of the script is submitit's.
 
 from __future__ import annotations
 
+import re
 import shlex
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import submitit
 
-from pipeline.slurm.answer import job_number
 from pipeline.state import commands
+from pipeline.state.commands import SchedulerError
 from pipeline.state.joblog import job_begins_line
+
+_NUMBER = re.compile(r"^\s*Submitted batch job (\d+)|^(\d+)(?:;\S+)?\s*$", re.MULTILINE)
+# The sentence "Job violates accounting/QOS policy (job submit limit, ...)" stands for any limit: not one of these.
+_FULL_QUEUE = re.compile(
+    r"\w*MaxSubmit\w*|\w*GrpSubmit\w*|SubmitJobs?(PerUser|PerAccount)?Limit|MaxJobCount", re.IGNORECASE
+)
+_NO_ANSWER = re.compile(
+    r"Unable to contact|Socket timed out|Connection (refused|timed out)|Zero Bytes|temporarily unable"
+    r"|Transport endpoint|Communication connection|configuration source|Protocol authentication",
+    re.IGNORECASE,
+)
+_SAID_NO = re.compile(
+    r"\b(?:error|fatal): *(.*)|(unrecognized option.*|option .*(?:doesn't allow|requires) an argument.*)"
+)
+_EXIT_OF_A_TIMEOUT = (124, 137)  # of the command timeout, which a site's own sbatch may be wrapped in
+
+
+class SubmissionRefusedError(RuntimeError):
+    """sbatch says no: this array can never run as it was asked for."""
+
+
+class SubmitLimitError(RuntimeError):
+    """sbatch says that the user has too many jobs in the queue for now."""
 
 
 def script(folder: Path, parameters: Mapping[str, Any], num_tasks: int, python: str | None) -> str:
@@ -63,3 +88,27 @@ class _ArrayExecutor(submitit.SlurmExecutor):
         # A warning that comes before Python listens would kill it. Ignored, it is followed by a TERM.
         listen_later = """sh -c 'trap "" USR2; exec "$@"' sh"""
         return f"{listen_later} {self.python} -u -m pipeline.slurm.node {shlex.quote(str(self.folder))}"
+
+
+def job_number(done: subprocess.CompletedProcess[str]) -> str:
+    """The number of the job that sbatch has submitted.
+
+    Raises:
+        SubmissionRefusedError: It refuses.
+        SubmitLimitError: It refuses because too many jobs are in the queue.
+        SchedulerError: Anything else: the job may be queued or not.
+    """
+    numbers = _NUMBER.findall(done.stdout)
+    if done.returncode == 0 and numbers:
+        return "".join(numbers[-1])
+    text = f"{done.stderr}\n{done.stdout}".strip()
+    reason = "; ".join(dict.fromkeys(_reasons(text))) or " ".join(text.split())[:500]
+    if numbers or done.returncode <= 0 or done.returncode in _EXIT_OF_A_TIMEOUT or _NO_ANSWER.search(text) or not text:
+        raise SchedulerError(f"sbatch gives no answer (exit code {done.returncode}): {reason or 'no message'}")
+    if _FULL_QUEUE.search(text):
+        raise SubmitLimitError(reason)
+    raise SubmissionRefusedError(reason)
+
+
+def _reasons(text: str) -> list[str]:
+    return [(match[1] or match[2]).strip() for line in text.splitlines() if (match := _SAID_NO.search(line))]

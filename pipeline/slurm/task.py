@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from jobs.files.failures import FailureClass, Place, failures_of, record_death
+from jobs.files.failures import FailureClass, Place, failures_of, last_failure, record_death
 from jobs.files.store import Store
 from jobs.processes import unit_process, worker
 from jobs.processes.unit_process import UnitProcess
@@ -26,14 +26,12 @@ from jobs.rank import is_first_task
 from jobs.specs.units import ShardUnit, TrainUnit, Unit
 from pipeline.retry import gave_up
 from pipeline.slurm.signals import requeue, run_interruptible
-from pipeline.slurm.stalls import Stalls
 from pipeline.state import joblog
-from pipeline.state.files import observe
-from pipeline.state.history import read_history
+from pipeline.state.files import observe, pending_units, read_history
 from pipeline.state.ledger import Launch, limit_min_of, locate, read_launch, units_of_task
 from pipeline.state.progress import progress_of
 
-_POLL_S = 1.0
+_POLL_S, _LOOK_EVERY_S = 1.0, 10.0
 _EXIT_FAILED, _EXIT_SKIPPED = 1, 3
 _NEED_PATIENCE_S = 60.0
 """For so long a file that another job has written may be hidden by the attribute cache of a network file system."""
@@ -71,10 +69,10 @@ class ArrayTask:
     _progress: dict[str, object] = field(default_factory=dict, init=False)
     _is_interrupted: bool = field(default=False, init=False)
     _num_failed: int = field(default=0, init=False)
-    _stalls: Stalls = field(init=False)
+    _seen: dict[str, tuple[int, float]] = field(default_factory=dict, init=False)
+    _next_look: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
-        self._stalls = Stalls(store=self.store, limit_min=self.launch.stall_min)
         self._patience_ends = time.monotonic() + _NEED_PATIENCE_S
 
     def __call__(self) -> None:
@@ -97,7 +95,7 @@ class ArrayTask:
                 num_done += sum([self._finish(item) for item in [*self._in_progress] if item.sentinel in ended])
                 if self.log_path is not None:
                     joblog.beat(self.log_path)
-                if stalled := self._stalls.among(self._in_progress):
+                if self.launch.stall_min is not None and (stalled := self._stalled(self.launch.stall_min)):
                     self._end_stalled(stalled)
         finally:
             for item in self._in_progress:
@@ -127,17 +125,29 @@ class ArrayTask:
             record_death(self.store, item.unit, failure_class, message, item.log_path)
         return False
 
+    def _stalled(self, limit_min: float) -> list[UnitProcess]:
+        """The running units that have got no further for so long; looks now and then."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return []
+        self._next_look = now + min(_LOOK_EVERY_S, limit_min * 15)
+        for item in self._in_progress:
+            progress = progress_of(item.unit, self.store)
+            if self._seen.get(item.unit.name, (None, now))[0] != progress:
+                self._seen[item.unit.name] = (progress, now)
+        return [item for item in self._in_progress if now - self._seen[item.unit.name][1] > limit_min * 60]
+
     def _end_stalled(self, items: Sequence[UnitProcess]) -> None:
         """End units that make no progress, and put the job back into the queue unless that happened before."""
         for item in items:
             item.kill()
             message = f"no progress for {self.launch.stall_min:g} min (cluster.stall_min); its process was ended"
             record_death(self.store, item.unit, "stalled", message, item.log_path)
-            joblog.unit_failed(item.unit.name, message)
+            joblog.unit_is("failed", item.unit.name, message)
         self._in_progress = [item for item in self._in_progress if item not in items]
         self._stop()
-        is_hopeless = all(gave_up(failures_of(self.store, item.unit), None) for item in items)
-        if is_first_task() and not is_hopeless:
+        last = [last_failure(self.store, item.unit) for item in items]
+        if is_first_task() and not all(failure and gave_up(failure.counts, None) for failure in last):
             requeue()
         self._leave()
 
@@ -146,7 +156,7 @@ class ArrayTask:
         if is_done(unit, self.store):
             return True
         if reason := self._unmet_need(unit):
-            joblog.unit_skipped(unit.name, reason)
+            joblog.unit_is("skipped", unit.name, reason)
             return False
         joblog.unit_begins(unit.name, Place.here())
         log_path = self.store.log_path(self.grid, unit.name)
@@ -164,10 +174,10 @@ class ArrayTask:
         self._in_progress.remove(item)
         failure = item.ended(self.store)
         if failure is not None and not is_done(unit, self.store):
-            joblog.unit_failed(unit.name, failure.message)
+            joblog.unit_is("failed", unit.name, failure.message)
             self._num_failed += 1
             return False
-        joblog.unit_ended(unit.name)
+        joblog.unit_is("end", unit.name)
         return True
 
     def _stop(self) -> list[UnitProcess]:
@@ -176,7 +186,7 @@ class ArrayTask:
         stopped = [*self._in_progress]
         unit_process.interrupt_all(stopped, self.launch.grace_s)
         for item in stopped:
-            joblog.unit_interrupted(item.unit.name)
+            joblog.unit_is("interrupted", item.unit.name)
         return stopped
 
     def _leave(self) -> None:
@@ -205,8 +215,8 @@ class ArrayTask:
         """Whether what a unit needs has failed, as far as the records of failures tell."""
         if unit.train is not None:
             return bool(failures_of(self.store, TrainUnit(train=unit.train)))
-        observed = observe(self.launch.manifest, self.store)
-        return any(True for _ in read_history(self.launch.manifest, observed, self.store))
+        manifest, observed = self.launch.manifest, observe(self.launch.manifest, self.store)
+        return bool(read_history(manifest, observed, self.store, pending_units(manifest, observed)))
 
 
 _STARTED = time.time()
@@ -260,6 +270,6 @@ def main(folder: Path, index: int) -> None:
         time_limit_min=limit,
         log_path=folder / f"{os.environ['SLURM_ARRAY_JOB_ID']}_{index}_0_log.out",
     )
-    run_interruptible(task)
+    run_interruptible(task, task.interrupt)
     if name.stage == "aggregate":
         sys.exit(draw_envelope(name.grid, store))

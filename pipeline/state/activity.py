@@ -51,6 +51,11 @@ class Activity:
         return self.running | self.queued
 
     @property
+    def may_run(self) -> bool:
+        """Whether anything is running or queued, or may be."""
+        return bool(self.in_progress) or self.problem is not None
+
+    @property
     def num_running_jobs(self) -> int:
         """Running jobs or processes."""
         return len({self.tasks[unit].job if unit in self.tasks else unit for unit in self.running})
@@ -116,15 +121,16 @@ def slurm_activity(
         units_by_task = known[name]
         if units_by_task is not None and task.index < len(units_by_task):  # else of another results folder
             units[task] = units_by_task[task.index]
-    never = with_dependents([task for task in units if task.is_stuck and task.is_own and task not in keep], units)
-    stuck = tuple(task for task in never if task.is_own)
+    kept = frozenset(keep)
+    never = with_dependents([task for task in units if task.is_stuck and task.is_own and task not in kept], units)
+    stuck = {task: None for task in never if task.is_own}
     alive = {task: names for task, names in units.items() if task not in stuck}
     running = frozenset(name for task, names in alive.items() if task.is_running for name in names)
     return Activity(
         running=running,
         queued=frozenset(chain.from_iterable(alive.values())) - running,
         tasks={name: task for task, names in alive.items() for name in names},
-        stuck=stuck,
+        stuck=tuple(stuck),
         refused=tuple(task for task in keep if task in units),
         num_tasks=sum(task.is_own for task in tasks_in_queue) - len(stuck),
     )

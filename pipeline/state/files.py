@@ -1,14 +1,15 @@
-"""What is done, according to the files: one or two folder listings per run; only records.parquet is opened."""
+"""What is done and what failed, according to the files. Changes nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from jobs.aggregate import is_aggregated
+from jobs.files.failures import Failure, last_failures
 from jobs.files.store import Store
-from jobs.specs.indices import IndexRange, missing_from
-from jobs.specs.runs import Manifest, Place, Run
+from jobs.specs.indices import IndexRange, missing_from, parse_shard_stem
+from jobs.specs.runs import SHARD_STAGES, Manifest, Place, Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +40,39 @@ class Observation:
 
 
 def observe(manifest: Manifest, store: Store) -> Observation:
-    """Look at the files of a grid; changes nothing."""
+    """Look at the files of a grid: one or two folder listings per run; only records.parquet is opened."""
     return Observation(
         trained=frozenset(key for key in manifest.models if store.is_trained(key)),
         shards={run.place: tuple(store.finished_shards(run.place)) for run in manifest.runs},
         aggregated=is_aggregated(manifest, store),
     )
+
+
+def pending_units(manifest: Manifest, observed: Observation) -> Callable[[str], bool]:
+    """Says of a unit's name whether the grid has such a unit and it is not done."""
+    missing: dict[str, set[int]] = {}
+    for run in manifest.runs:
+        missing.setdefault(run.name, set()).update(observed.missing(run))
+    untrained = manifest.models.keys() - observed.trained
+
+    def is_pending(name: str) -> bool:
+        stage, _, rest = name.partition("/")
+        if stage == "train":
+            return rest in untrained
+        if stage in SHARD_STAGES:
+            run_name, _, stem = name.rpartition("/")
+            return not missing.get(run_name, set()).isdisjoint(parse_shard_stem(stem))
+        return not observed.aggregated
+
+    return is_pending
+
+
+def read_history(
+    manifest: Manifest, observed: Observation, store: Store, is_pending: Callable[[str], bool]
+) -> dict[str, Failure]:
+    """The last failure of each unit that is not done, by its name: a listing per unfinished model, a file per unit."""
+    unfinished = manifest.models.keys() - observed.trained
+    unfinished |= {run.train.key for run in manifest.runs if observed.missing(run)}
+    folders = [store.failures_dir(key) for key in manifest.models if key in unfinished]
+    folders += [] if observed.aggregated else [store.grid_failures_dir(manifest.grid)]
+    return {name: failure for folder in folders for name, failure in last_failures(folder, is_pending).items()}

@@ -8,8 +8,10 @@ import os
 import re
 import shlex
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from jobs.files.failures import Place
 
@@ -21,7 +23,7 @@ _BEGIN = re.compile(r"INFO begin (?P<unit>\S+) on (?P<host>\S+) gpus \[(?P<gpus>
 _ENDED = re.compile(r"(?P<how>INFO end|ERROR failed|WARNING interrupted) (?P<unit>[^\s:]+)")
 _PROGRESS = re.compile(r"(?P<idle>WARNING no progress since this start)|INFO (?:end|progress) ")
 _SKIPPED = re.compile(r"WARNING (?:held back|skipped) (?P<unit>[^\s:]+)")
-
+_LEVELS = {"end": logging.INFO, "failed": logging.ERROR, "interrupted": logging.WARNING, "skipped": logging.WARNING}
 
 BEGAN_VARIABLE = "SMOOTHADV_JOB_BEGAN"
 """The variable that tells a job's processes when it began, in seconds since the epoch."""
@@ -46,20 +48,8 @@ def unit_begins(unit: str, where: Place) -> None:
     logging.info("begin %s on %s gpus [%s]", unit, where.host, where.gpus)
 
 
-def unit_ended(unit: str) -> None:
-    logging.info("end %s", unit)
-
-
-def unit_failed(unit: str, message: str) -> None:
-    logging.error("failed %s: %s", unit, message)
-
-
-def unit_interrupted(unit: str) -> None:
-    logging.warning("interrupted %s", unit)
-
-
-def unit_skipped(unit: str, reason: str) -> None:
-    logging.warning("skipped %s: %s", unit, reason)
+def unit_is(event: Literal["end", "failed", "interrupted", "skipped"], unit: str, reason: str = "") -> None:
+    logging.log(_LEVELS[event], "%s %s%s", event, unit, f": {reason}" if reason else "")
 
 
 def start_without_progress() -> None:
@@ -68,13 +58,10 @@ def start_without_progress() -> None:
 
 def num_idle_starts(path: Path) -> int:
     """How many of the last starts of a job in a row ended without progress, by its log."""
-    try:
-        text = read_tail(path)
-    except OSError:
-        return 0
     num_idle = 0
-    for match in _PROGRESS.finditer(text):
-        num_idle = num_idle + 1 if match["idle"] else 0
+    with contextlib.suppress(OSError):
+        for match in _PROGRESS.finditer(read_tail(path)):
+            num_idle = num_idle + 1 if match["idle"] else 0
     return num_idle
 
 
@@ -90,21 +77,13 @@ def is_beating(path: Path) -> bool:
     return time.time() - path.stat().st_mtime < 3 * _BEAT_S
 
 
-@dataclass(frozen=True, kw_only=True)
-class LostUnit:
-    """A unit that began and whose end nobody wrote down.
-
-    Attributes:
-        unit: Its name.
-        where: Place it began.
-        was_interrupted: Whether it was asked to stop, and had saved its work.
-        after: What the log says after it began.
-    """
+class LostUnit(NamedTuple):
+    """A unit that began and whose end nobody wrote down."""
 
     unit: str
     where: Place
-    was_interrupted: bool
-    after: str
+    was_interrupted: bool  # it was asked to stop, and had saved its work
+    after: str  # what the log says after it began
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,11 +117,10 @@ def read_job_log(path: Path, job: str) -> JobLog:
     if starts:
         text = text[starts[-1].start() :]
     begins = {begin["unit"]: begin for begin in _BEGIN.finditer(text)}
-    lost = [_lost(begin, text[begin.end() :], job) for begin in begins.values()]
     return JobLog(
         text=text,
         host=starts[-1]["host"] if starts else None,
-        lost=tuple(unit for unit in lost if unit is not None),
+        lost=tuple(unit for begin in begins.values() for unit in _lost(begin, text[begin.end() :], job)),
         num_units=len(begins) + len(_SKIPPED.findall(text)),
     )
 
@@ -164,9 +142,7 @@ def said_by_another(log_path: Path, unit: str) -> str | None:
     return None
 
 
-def _lost(begin: re.Match[str], after: str, job: str) -> LostUnit | None:
+def _lost(begin: re.Match[str], after: str, job: str) -> Iterator[LostUnit]:
     ended = [match["how"] for match in _ENDED.finditer(after) if match["unit"] == begin["unit"]]
-    if ended and ended[-1] != "WARNING interrupted":
-        return None
-    where = Place(host=begin["host"], gpus=begin["gpus"], job=job)
-    return LostUnit(unit=begin["unit"], where=where, was_interrupted=bool(ended), after=after)
+    if not ended or ended[-1] == "WARNING interrupted":
+        yield LostUnit(begin["unit"], Place(host=begin["host"], gpus=begin["gpus"], job=job), bool(ended), after)

@@ -8,11 +8,10 @@ why it ended.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from jobs.files.failures import Failure, FailureClass, Place, record_death
+from jobs.files.failures import Failure, FailureClass, Place, following, record_death
 from jobs.files.store import Store
 from jobs.specs.runs import Manifest
 from jobs.specs.units import unit_named
@@ -29,53 +28,17 @@ _REASONS: tuple[tuple[str, FailureClass | None], ...] = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Death:
-    """A unit whose job is gone.
-
-    Attributes:
-        unit: Its name.
-        failure_class: Why, as far as the log tells.
-        message: The same in words.
-        place: Where.
-        log_path: The log that tells.
-        num_before: Failures of the unit that were written down before.
-        may_live: Whether its job has given a sign of life just now, and nothing says that it ended: SLURM may have
-            lost its records.
-    """
-
-    unit: str
-    failure_class: FailureClass
-    message: str
-    place: Place
-    log_path: Path
-    num_before: int = 0
-    may_live: bool = False
-
-    def as_failure(self) -> Failure:
-        """As it would be written down."""
-        return Failure(
-            unit=self.unit,
-            failure_class=self.failure_class,
-            message=self.message,
-            traceback="",
-            host=self.place.host,
-            gpus=self.place.gpus,
-            log_path=str(self.log_path),
-            attempt=self.num_before + 1,
-            time=self.log_path.stat().st_mtime,
-            job=self.place.job,
-        )
-
-
 def find_deaths(
     manifest: Manifest,
     store: Store,
     *,
     is_pending: Callable[[str], bool],
     recorded: Mapping[str, Failure],
-) -> list[Death]:
-    """Deaths that nobody has written down; opens the log of the last job of each such unit only.
+) -> tuple[list[Failure], set[str]]:
+    """Failures that nobody has written down; opens the log of the last job of each such unit only.
+
+    The second result names units whose job has given a sign of life just now, and nothing says that it ended: SLURM
+    may have lost its records.
 
     Args:
         manifest: The grid.
@@ -83,7 +46,7 @@ def find_deaths(
         is_pending: Whether the unit of a name is neither done nor in progress.
         recorded: The last failure of units that have one.
     """
-    deaths, seen = [], set[str]()
+    deaths, alive, seen = list[Failure](), set[str](), set[str]()
     for name in arrays_of(store, manifest.grid):  # the latest first
         tasks, logs = read_tasks(store, name) or [], None
         for index, units in enumerate(tasks):
@@ -95,11 +58,15 @@ def find_deaths(
             if index not in logs:
                 continue  # it never began: cancelled in the queue, or lost with it
             job, log_path = logs[index]
-            for death in _deaths(job, log_path, new):
+            for death, may_live in _deaths(job, log_path, new):
                 last = recorded.get(death.unit)
-                if death.unit in new and (last is None or last.job != job):
-                    deaths.append(replace(death, num_before=0 if last is None else last.attempt))
-    return deaths
+                if death.unit not in new or (last is not None and last.job == job):
+                    continue
+                if may_live:
+                    alive.add(death.unit)
+                else:
+                    deaths.append(death if last is None else following(death, last))
+    return deaths, alive
 
 
 def submission_times(store: Store, grid: str) -> dict[str, float]:
@@ -113,7 +80,7 @@ def submission_times(store: Store, grid: str) -> dict[str, float]:
     return times
 
 
-def record_deaths(deaths: Iterable[Death], manifest: Manifest, store: Store) -> list[Failure]:
+def record_deaths(deaths: Iterable[Failure], manifest: Manifest, store: Store) -> list[Failure]:
     """Write deaths down as failures."""
     return [
         record_death(
@@ -121,47 +88,52 @@ def record_deaths(deaths: Iterable[Death], manifest: Manifest, store: Store) -> 
             unit_named(death.unit, manifest),
             death.failure_class,
             death.message,
-            death.log_path,
-            place=death.place,
+            Path(death.log_path),
+            place=Place(host=death.host, gpus=death.gpus, job=death.job),
         )
         for death in deaths
     ]
 
 
-def _deaths(job: str, log_path: Path, units: Iterable[str]) -> list[Death]:
+def _deaths(job: str, log_path: Path, units: Iterable[str]) -> Iterator[tuple[Failure, bool]]:
     """Of the units that were running when a job ended; of all its units, where it ended before the first began."""
     log = joblog.read_job_log(log_path, job)
     if log.host is None or log.num_units:
-        return [death for lost in log.lost if (death := _death(log_path, lost)) is not None]
+        for lost in log.lost:
+            yield from _death(log_path, lost)
+        return
     said = log.last_lines or "the log says nothing more"
     before = f"the job ended before its first unit began; check cluster.setup, cluster.python and the node:\n{said}"
     failure_class, message = _reason(log.text) or ("setup", before)
-    if failure_class is None:
-        return []
     if failure_class == "unknown":
         failure_class, message = "setup", before
-    place = Place(host=log.host, gpus="", job=job)
-    return [
-        Death(unit=unit, failure_class=failure_class, message=message, place=place, log_path=log_path) for unit in units
-    ]
+    if failure_class is not None:
+        place = Place(host=log.host, gpus="", job=job)
+        yield from ((_failure(unit, failure_class, message, place, log_path), False) for unit in units)
 
 
-def _death(log_path: Path, lost: joblog.LostUnit) -> Death | None:
+def _death(log_path: Path, lost: joblog.LostUnit) -> Iterator[tuple[Failure, bool]]:
+    """Of a unit that was running, and whether it may still be; nothing where it saved its work or was cancelled."""
     reason = _reason(lost.after)
-    if reason is None and lost.was_interrupted:
-        return None  # it was asked to stop, and saved its work
     failure_class, message = reason or ("unknown", "its job ended without an error message; the log may tell more")
-    if failure_class is None:
-        return None
+    if failure_class is None or (reason is None and lost.was_interrupted):
+        return
     if reason:
         message = joblog.said_by_another(log_path, lost.unit) or message
-    return Death(
-        unit=lost.unit,
+    may_live = reason is None and joblog.is_beating(log_path)
+    yield _failure(lost.unit, failure_class, message, lost.where, log_path), may_live
+
+
+def _failure(unit: str, failure_class: FailureClass, message: str, place: Place, log_path: Path) -> Failure:
+    return Failure(
+        unit=unit,
         failure_class=failure_class,
         message=message,
-        place=lost.where,
-        log_path=log_path,
-        may_live=reason is None and joblog.is_beating(log_path),
+        traceback="",
+        log_path=str(log_path),
+        attempt=1,
+        time=log_path.stat().st_mtime,
+        **vars(place),
     )
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from jobs.files.failures import Failure
 from jobs.files.store import Store
-from jobs.specs.indices import parse_shard_stem
 from jobs.specs.runs import Manifest
 from pipeline.state.activity import Activity, slurm_activity
-from pipeline.state.files import Observation, observe
-from pipeline.state.history import History, read_history
-from pipeline.state.postmortem import Death, find_deaths
+from pipeline.state.files import Observation, observe, pending_units, read_history
+from pipeline.state.postmortem import find_deaths
 from pipeline.state.queue import QueuedTask
 
 
@@ -22,14 +21,14 @@ class Survey:
     Attributes:
         activity: What is in progress.
         observed: What is done.
-        history: Recorded failures of what is not done.
-        deaths: Units that ended without a record.
+        history: The last recorded failure of each unit that is not done and failed, by its name.
+        deaths: Failures of units that ended without a record.
     """
 
     activity: Activity
     observed: Observation
-    history: History
-    deaths: tuple[Death, ...] = ()
+    history: Mapping[str, Failure]
+    deaths: Sequence[Failure] = ()
 
 
 def survey(manifest: Manifest, store: Store, activity: Activity) -> Survey:
@@ -42,38 +41,19 @@ def survey(manifest: Manifest, store: Store, activity: Activity) -> Survey:
             in between is then found to be done, and not taken for lost.
     """
     observed = observe(manifest, store)
-    history = read_history(manifest, observed, store)
-    deaths: Sequence[Death] = ()
+    is_pending = pending_units(manifest, observed)
+    history, deaths = read_history(manifest, observed, store, is_pending), list[Failure]()
     if activity.problem is None and not (observed.aggregated and observed.is_complete(manifest)):
-        is_pending = pending_units(manifest, observed, activity)
-        deaths = find_deaths(manifest, store, is_pending=is_pending, recorded=history.last)
-        alive = {death.unit for death in deaths if death.may_live}
-        deaths = [death for death in deaths if not death.may_live]
+        deaths, alive = find_deaths(
+            manifest,
+            store,
+            is_pending=lambda name: name not in activity.in_progress and is_pending(name),
+            recorded=history,
+        )
         activity = replace(activity, running=activity.running | alive)
-    return Survey(activity=activity, observed=observed, history=history, deaths=tuple(deaths))
+    return Survey(activity=activity, observed=observed, history=history, deaths=deaths)
 
 
 def survey_slurm(manifest: Manifest, store: Store, queue: Sequence[QueuedTask]) -> Survey:
     """``survey`` with what SLURM has in its queue."""
     return survey(manifest, store, slurm_activity(store, manifest.grid, queue))
-
-
-def pending_units(manifest: Manifest, observed: Observation, activity: Activity) -> Callable[[str], bool]:
-    """Says of a unit's name whether the unit is neither done nor in progress. Units of other grids are not."""
-    missing: dict[str, set[int]] = {}
-    for run in manifest.runs:
-        missing.setdefault(run.name, set()).update(observed.missing(run))
-    untrained = manifest.models.keys() - observed.trained
-
-    def is_pending(name: str) -> bool:
-        if name in activity.in_progress:
-            return False
-        stage, _, rest = name.partition("/")
-        if stage == "train":
-            return rest in untrained
-        if stage in ("certify", "attack"):
-            run_name, _, stem = name.rpartition("/")
-            return not missing.get(run_name, set()).isdisjoint(parse_shard_stem(stem))
-        return not observed.aggregated
-
-    return is_pending

@@ -1,20 +1,24 @@
-"""The state of every unit of a grid, from a survey: done, running, queued, failed, missing, unknown."""
+"""The state of every unit of a grid now: done, running, queued, failed, missing, unknown."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from jobs.files.failures import Failure
+from jobs.files.store import Store
 from jobs.specs.indices import IndexRange, partition
 from jobs.specs.runs import Manifest, Run, ShardStage
 from jobs.specs.units import AggregateUnit, ShardUnit, TrainUnit, Unit, shards_by_run
-from pipeline.state.survey import Survey
+from pipeline.state.activity import Activity, read_activity, read_queue, slurm_activity
+from pipeline.state.commands import SchedulerError
+from pipeline.state.files import Observation
+from pipeline.state.postmortem import submission_times
+from pipeline.state.survey import Survey, survey
 
 State = Literal["done", "running", "queued", "failed", "missing", "unknown"]
 STATES: tuple[State, ...] = ("done", "running", "queued", "failed", "missing", "unknown")
-_ShardsByRun = Mapping[str, list[IndexRange]]
 # The state shown for a model whose units are in several states.
 _FOREMOST: tuple[State, ...] = ("running", "queued", "unknown", "failed", "missing", "done")
 
@@ -45,9 +49,12 @@ class RunStates:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GridStates:
-    """A whole grid: all certifications, then all attacks."""
+class Status:
+    """The state of a whole grid; of its runs, first all certifications, then all attacks."""
 
+    manifest: Manifest
+    store: Store
+    found: Survey
     runs: tuple[RunStates, ...]
     aggregate: UnitState
 
@@ -69,27 +76,22 @@ class GridStates:
         yield self.aggregate
 
 
-def grid_states(manifest: Manifest, found: Survey, submitted_at: Mapping[str, float]) -> GridStates:
-    """The state of every unit.
-
-    Args:
-        manifest: The grid.
-        found: What is done, in progress, and failed.
-        submitted_at: When each unit was last submitted to SLURM; used when SLURM does not answer.
-    """
-    failures = {**found.history.last, **{death.unit: death.as_failure() for death in found.deaths}}
+def look(manifest: Manifest, store: Store) -> Status:
+    """The state of a grid now; one squeue call, or none if nothing was ever submitted to SLURM."""
+    found = survey(manifest, store, _activity(store, manifest.grid))
+    submitted_at = submission_times(store, manifest.grid) if found.activity.problem else {}
+    failures = {**found.history, **{death.unit: death for death in found.deaths}}
 
     def state_of(unit: Unit) -> UnitState:
         way, failure = found.activity.way_of(unit.name), failures.get(unit.name)
         if way is not None:
             return UnitState(unit=unit, state=way)
         since = submitted_at.get(unit.name)
-        if found.activity.problem and since is not None and (failure is None or failure.time < since):
+        if since is not None and (failure is None or failure.time < since):
             return UnitState(unit=unit, state="unknown")
         return UnitState(unit=unit, state="missing" if failure is None else "failed", failure=failure)
 
-    named = shards_by_run([*found.activity.in_progress, *(submitted_at if found.activity.problem else ())])
-    dead = shards_by_run(death.unit for death in found.deaths)
+    named = shards_by_run([*found.activity.in_progress, *submitted_at, *failures])
     runs = []
     for run in manifest.runs:
         train = TrainUnit(train=run.train)
@@ -98,27 +100,37 @@ def grid_states(manifest: Manifest, found: Survey, submitted_at: Mapping[str, fl
             RunStates(
                 run=run,
                 train=UnitState(unit=train, state="done") if is_trained else state_of(train),
-                shards=tuple(_shards(run, found, state_of, named, dead)),
+                shards=tuple(_shards(run, found.observed, state_of, named.get(run.name, ()))),
                 num_done=len(run.indices) - len(found.observed.missing(run)),
             )
         )
     aggregate = AggregateUnit(grid=manifest.grid)
     is_done = found.observed.aggregated and found.observed.is_complete(manifest)
-    return GridStates(
-        runs=tuple(runs), aggregate=UnitState(unit=aggregate, state="done") if is_done else state_of(aggregate)
-    )
+    last = UnitState(unit=aggregate, state="done") if is_done else state_of(aggregate)
+    return Status(manifest=manifest, store=store, found=found, runs=tuple(runs), aggregate=last)
+
+
+def _activity(store: Store, grid: str) -> Activity:
+    """The queue is read before the files: a unit that ends in between is then found done, not lost."""
+    here = read_activity(store, grid)
+    if here.in_progress or not store.has_slurm_launches():
+        return here
+    try:
+        return slurm_activity(store, grid, read_queue(store))
+    except SchedulerError as error:
+        return Activity(problem=str(error))
 
 
 def _shards(
-    run: Run, found: Survey, state_of: Callable[[Unit], UnitState], named: _ShardsByRun, dead: _ShardsByRun
+    run: Run, observed: Observation, state_of: Callable[[Unit], UnitState], named: Iterable[IndexRange]
 ) -> Iterator[UnitState]:
     """Shards named by files, queue and failures; images in none of them are missing."""
-    for indices in found.observed.finished(run):
-        if any(index in run.indices for index in indices):
+    wanted = frozenset(run.indices)
+    for indices in observed.finished(run):
+        if not wanted.isdisjoint(indices):
             yield UnitState(unit=ShardUnit(run=run, indices=indices), state="done")
-    missing = set(found.observed.missing(run))
-    shards = [*named.get(run.name, ()), *found.history.shards.get(run.name, ()), *dead.get(run.name, ())]
-    for indices in shards:
+    missing = set(observed.missing(run))
+    for indices in named:
         if not missing.isdisjoint(indices):
             missing.difference_update(indices)
             yield state_of(ShardUnit(run=run, indices=indices))

@@ -152,7 +152,7 @@ def test_bad_input_exits_2_and_writes_nothing(
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("retry=foo", "launch.retry: 'foo' is not valid; valid: 'all', 'cuda_oom', "),
+        ("retry=foo", "error: retry: 'foo' is not valid; valid: 'all', 'cuda_oom', "),
         ("+cluster.extra.job_name=mine", "cluster.extra.job_name: set by the launcher; remove it"),
         ("+cluster.extra.cpus_per_task=3", "cluster.extra.cpus_per_task: write cluster.STAGE.cpus instead"),
         ("+certify.train_key=mine", "certify.train_key: the launch fills that in; leave it out"),
@@ -180,7 +180,7 @@ def test_a_file_in_the_place_of_a_dataset_is_refused(tmp_path: Path, capsys: pyt
 def test_all_groups_are_checked_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _launch(tmp_path, "cluster.max_workers=0", "certify.alpha=2", "train.dataset=mnist", "dry_run=3") == 2
     problems = capsys.readouterr().err
-    for part in ("launch.dry_run", "cluster.max_workers", "certify.alpha", "unknown dataset 'mnist'"):
+    for part in ("error: dry_run: ", "cluster.max_workers", "certify.alpha", "unknown dataset 'mnist'"):
         assert part in problems
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from jobs.specs.units import ShardUnit, TrainUnit
 from pipeline.estimate import estimate
 from pipeline.launch import launch
 from pipeline.state.activity import Activity, read_activity
-from pipeline.status import _num_helpers, look, status
+from pipeline.state.units import look
+from pipeline.status import _num_helpers, status
 from tests.grids import tiny, tiny_manifest
 
 
@@ -90,6 +92,49 @@ def test_a_launch_at_work_shows_what_runs(store: Store, capsys: pytest.CaptureFi
     assert run.train.key in text
     # The same without a launch: what a killed one left behind means nothing.
     assert _row(_status(store, capsys), "train") == [3, 2, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("ago_s", "said", "is_slow"),
+    [(30, "30 s", False), (100, "100 s", False), (300, "5 min", True), (10_000, "2.8 h", True)],
+)
+def test_status_tells_the_age_of_the_last_progress_and_marks_what_is_slow(
+    store: Store, capsys: pytest.CaptureFixture[str], ago_s: int, said: str, is_slow: bool
+) -> None:
+    """A training whose epochs usually take 25 s, so that it is slow after more than 125 s."""
+    spec = _run(store).train
+    unit = TrainUnit(train=spec)
+    store.checkpoint_path(spec.key).unlink()
+    now = time.time()
+    for epoch, path in enumerate([store.state_path(spec.key, 1), store.state_path(spec.key, 2)]):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"state")
+        os.utime(path, (now - ago_s - 25 * (1 - epoch),) * 2)
+    os.utime(store.log_path("tiny", unit.name), (now - ago_s,) * 2)
+    write_json(store.activity_path("tiny"), {"running": [unit.name], "queued": [], "pid": 1, "time": 0})
+    with filelock.FileLock(store.launch_lock_path()):
+        text = _status(store, capsys, "verbose=true")
+    (line,) = [line for line in text.splitlines() if line.startswith(f"running  {unit.name} ")]
+    age = f"last progress {said} ago" + (", usually every 25 s" if is_slow else "")
+    assert f"epoch 2 of 3, {age}, log: " in line
+    marked = f"slow: 1 running unit without progress for longer than usual: {unit.name} ({age})"
+    assert (marked in text) == is_slow
+
+
+def test_a_shard_is_slow_by_the_usual_time_of_an_image(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its images took 30 s each, and the last save is three minutes ago."""
+    run = _run(store)
+    unit = ShardUnit(run=run, indices=IndexRange(start=0, stop=7))
+    shutil.move(store.shard_path(run.place, unit.indices), store.partial_path(run.place, unit.indices))
+    partial = store.partial_path(run.place, unit.indices)
+    table = pq.read_table(partial)
+    pq.write_table(table.set_column(table.column_names.index("elapsed_s"), "elapsed_s", pa.array([30.0] * 7)), partial)
+    write_json(store.activity_path("tiny"), {"running": [unit.name], "queued": [], "pid": 1, "time": 0})
+    for ago_s, is_slow in ((140, False), (180, True)):
+        for path in (partial, store.log_path("tiny", unit.name)):
+            os.utime(path, (time.time() - ago_s,) * 2)
+        with filelock.FileLock(store.launch_lock_path()):
+            assert ("slow: 1 running unit" in _status(store, capsys)) == is_slow
 
 
 def test_time_left_counts_every_process_of_a_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

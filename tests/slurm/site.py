@@ -128,15 +128,15 @@ class Site:
 
     def states(self) -> dict[str, str]:
         """The state of every unit by name."""
-        return {item.unit.name: item.state for item in self.look().states.units}
+        return {item.unit.name: item.state for item in self.look().units}
 
     def failures(self) -> dict[str, Failure]:
         """The failure of every unit that status calls failed, by stage and sigma (or shard)."""
-        return {item.unit.name: item.failure for item in self.look().states.units if item.failure}
+        return {item.unit.name: item.failure for item in self.look().units if item.failure}
 
     def unit(self, pattern: str) -> UnitState:
         """The one unit whose name matches."""
-        (found,) = [item for item in self.look().states.units if re.search(pattern, item.unit.name)]
+        (found,) = [item for item in self.look().units if re.search(pattern, item.unit.name)]
         return found
 
     def queue(self) -> list[QueuedTask]:

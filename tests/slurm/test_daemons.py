@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import time
 from pathlib import Path
@@ -34,6 +35,29 @@ def test_kill_9_of_slurmctld_and_of_slurmdbd(site: Site, undisturbed: pa.Table, 
     assert {task.job for task in site.queue()} == queued
     assert set(site.states().values()) == {"queued", "done"}
     release()
+    site.finish()
+    site.assert_complete(undisturbed, before)
+
+
+def test_slurmctld_that_has_lost_its_state_makes_no_failure_of_what_runs(
+    site: Site, undisturbed: pa.Table, undisturbed_site_results: Path
+) -> None:
+    before = site.copy_from(undisturbed_site_results, *HALF)
+    site.order_faults(**{".": "slow"})
+    site.launch("cluster.units_per_job=1", "cluster.num_shards=1")
+    units = ("train/.*s0.25", "certify/.*s0.50")
+    site.await_(lambda: {site.unit(pattern).state for pattern in units} == {"running"}, "both units")
+    site.await_(lambda: all(site.log_of(f"{pattern}*/**/*.log") for pattern in ("train", "certify")), "their logs")
+    kill_daemon("slurmctld")
+    for path in (Path(os.environ["SLURM_CONF"]).parent.parent / "state").iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    start_cluster()
+    assert site.queue() == []
+    assert {site.unit(pattern).state for pattern in units} <= {"running", "done"}
+    assert site.failures() == {}
+    # slurmd ends the jobs that slurmctld does not know; a launch does again what they did not finish.
+    site.await_(lambda: set(site.states().values()) <= {"done", "missing", "failed"}, "the end of their signs of life")
+    site.order_faults()
     site.finish()
     site.assert_complete(undisturbed, before)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from tests.grids import finished_files
-from tests.slurm.site import HALF, Site
+from tests.slurm.site import HALF, LITTLE, Site
 
 SINGLY = ["cluster.units_per_job=1", "cluster.max_array_size=1"]
 """Every array has one task, and every model is a block of its own."""
@@ -84,4 +84,17 @@ def test_units_that_raise_exit_crash_are_killed_or_take_too_much_memory(
     assert avoided.isdisjoint(_hosts(site, "s0.25")[1:])
     assert site.unit("certify/.*s0.50.*/000006").state == "done"
     site.finish(*singly)
+    site.assert_complete(undisturbed, before)
+
+
+def test_a_unit_that_is_killed_for_its_memory_ends_done_with_no_hand(
+    site: Site, undisturbed: pa.Table, undisturbed_site_results: Path
+) -> None:
+    before = site.copy_from(undisturbed_site_results, *LITTLE)
+    site.order_faults(**{"certify/.*/000000": "memory"})
+    text = site.finish("cluster.units_per_job=1", "cluster.num_shards=2", "cluster.certify.mem_gb=[2.5,3]")
+    assert "launching again, with more memory or time for 1 unit" in text
+    scripts = [path.read_text() for path in site.results.glob("grids/faults/slurm/*/certify-*/*_submission.sh")]
+    asked = sorted(found for script in scripts for found in re.findall("--mem=(.*)", script))
+    assert asked == ["2560MB", "2560MB", "3072MB"]
     site.assert_complete(undisturbed, before)

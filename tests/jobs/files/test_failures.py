@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import errno
+import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -88,7 +90,7 @@ def test_the_worker_writes_down_what_ended_a_unit(tmp_path: Path) -> None:
     assert "no such checkpoint" in failure.message
     assert "Traceback" in failure.traceback
     assert failure.log_path == str(tmp_path / "a.log")
-    assert store.failed_shards(PGD_RUN.place) == [SHARD.indices]
+    assert failures.last_failures(store.failures_dir(PGD_RUN.train.key), lambda _: True) == {SHARD.name: failure}
 
 
 def test_a_damaged_failure_record_is_an_attempt_all_the_same(tmp_path: Path) -> None:
@@ -99,6 +101,33 @@ def test_a_damaged_failure_record_is_an_attempt_all_the_same(tmp_path: Path) -> 
     (failure,) = failures.failures_of(store, SHARD)
     assert failure.attempt == 1
     assert f"{path}: this failure's record cannot be read" in failure.message
+
+
+def test_the_last_failure_counts_the_earlier_ones(tmp_path: Path) -> None:
+    """Also where an earlier version wrote some of them, or one is damaged."""
+    store = Store(tmp_path)
+    classes: list[failures.FailureClass] = ["bug", "timeout", "bug", "host_oom"]
+    for number, failure_class in enumerate(classes):
+        failures.record_death(store, SHARD, failure_class, "it failed", tmp_path / "log")
+        failures.record_death(store, UNITS[0], "data", "it failed", tmp_path / "log")
+        last = failures.last_failure(store, SHARD)
+        assert last is not None
+        assert (last.attempt, last.counts) == (number + 1, Counter(classes[: number + 1]))
+    for path in tmp_path.rglob("certify-*.json"):
+        content = json.loads(path.read_text())
+        del content["earlier"]
+        path.write_text(json.dumps(content))
+    last = failures.last_failure(store, SHARD)
+    assert last is not None
+    assert last.counts == Counter(classes)
+    (path,) = tmp_path.rglob("certify-*-attempt-0004.json")
+    path.write_text("{")
+    last = failures.last_failure(store, SHARD)
+    assert last is not None
+    assert last.counts == Counter([*classes[:3], "unknown"])
+    failures.forget(store, SHARD)
+    assert failures.last_failure(store, SHARD) is None
+    assert failures.last_failure(store, UNITS[0]) is not None
 
 
 def test_a_record_that_was_removed_does_not_let_the_next_overwrite_one(tmp_path: Path) -> None:

@@ -214,10 +214,21 @@ def _when(condition: object) -> threading.Event:
 
 def test_a_warning_interrupts_both_and_the_next_start_goes_on(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    units: list[Unit] = [TrainUnit(train=replace(unit.train, epochs=20)) for unit in TRAININGS]
+    units: list[Unit] = [TrainUnit(train=replace(unit.train, epochs=40)) for unit in TRAININGS]
     keys = [unit.train.key for unit in units if isinstance(unit, TrainUnit)]
-    is_time = _when(lambda: all(store.saved_epochs(key) for key in keys[:2]))
-    assert _warned(_task(store, units), is_time)
+    job = _task(store, units)
+
+    def both_have_progress() -> bool:
+        """One that is ahead waits for the other, or it might be done before the other begins."""
+        for item in job._in_progress:
+            if item.process.pid and store.saved_epochs(item.unit.train.key):  # type: ignore[union-attr]
+                os.kill(item.process.pid, signal.SIGSTOP)
+        has_progress = all(store.saved_epochs(key) for key in keys[:2])
+        for item in job._in_progress if has_progress else ():
+            os.kill(item.process.pid or 0, signal.SIGCONT)
+        return has_progress
+
+    assert _warned(job, _when(both_have_progress))
     assert not any(store.is_trained(key) for key in keys[:2])
     assert not store.run_dir(keys[2]).exists()  # was not begun any more
     saved = [store.saved_epochs(key)[-1] for key in keys[:2]]
@@ -268,5 +279,5 @@ def test_of_a_job_that_is_gone_every_unit_in_progress_has_died(tmp_path: Path) -
     begin = "2026-01-01 12:00:00,000 INFO begin {} on n7 gpus [0]\n"
     lines = [begin.format(first), begin.format(second), f"x INFO end {first}\n", begin.format(third)]
     (folder / "5_0_0_log.out").write_text("".join(lines) + "slurmstepd: error: *** CANCELLED DUE TO NODE FAILURE ***\n")
-    deaths = find_deaths(MANIFEST, store, is_pending=lambda unit: unit != first, recorded={})
+    deaths, _ = find_deaths(MANIFEST, store, is_pending=lambda unit: unit != first, recorded={})
     assert [(death.unit, death.failure_class) for death in deaths] == [(second, "node_fail"), (third, "node_fail")]

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from configs.composition import compose_config
+from jobs.files.store import Store
 from jobs.specs.certify import CertifySpec
-from jobs.specs.units import ShardUnit
-from pipeline.cost import gpu_hours
+from jobs.specs.units import STAGES, ShardUnit
+from pipeline.estimate import Device, forecast
 from pipeline.plan import Plan
 from pipeline.request.config import LaunchConfig, parse_launch
+from pipeline.state.files import observe
 from tests.grids import as_range
+
+GPU: Device = "GPU"
 
 
 def request(*overrides: str) -> LaunchConfig:
@@ -39,7 +45,11 @@ def certify_hours(cpus: int | None, noise: str) -> float:
     config = request("grid=imagenet_full", "data.imagenet=none", f"certify.noise={noise}")
     shards = tuple(ShardUnit(run=run, indices=as_range(run.indices)) for run in config.manifest.runs)
     todo = Plan(train=(), shards={"certify": shards, "attack": ()}, aggregate=None)
-    return gpu_hours(todo, cpus).hours["certify"]
+    store, devices = Store(Path("nowhere")), dict.fromkeys(STAGES, GPU)
+    nothing = observe(config.manifest, store)
+    (found,) = forecast(todo, config.manifest, nothing, store, devices=devices, certify_cpus=cpus)
+    assert found.source == "published"
+    return found.hours
 
 
 def test_an_estimate_knows_how_fast_the_cpus_draw() -> None:

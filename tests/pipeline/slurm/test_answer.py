@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from pipeline.slurm.answer import SubmissionRefusedError, SubmitLimitError, job_number
+from pipeline.slurm.submit import SubmissionRefusedError, SubmitLimitError, job_number
 from pipeline.state.commands import SchedulerError
 
 POLICY = (

@@ -18,13 +18,15 @@ from jobs.files.failures import FailureClass, Place, record_death
 from jobs.files.manifest import read_manifest
 from jobs.files.store import Store
 from jobs.specs.indices import IndexRange
+from jobs.specs.runs import Manifest
 from jobs.specs.units import ShardUnit, TrainUnit, Unit
 from pipeline.cancel import cancel
 from pipeline.launch import launch
 from pipeline.state import commands, joblog
 from pipeline.state.activity import slurm_activity
 from pipeline.state.queue import read_queue
-from pipeline.status import look, status
+from pipeline.state.units import Status, look
+from pipeline.status import status
 from tests.grids import finished_files, tiny
 from tests.pipeline.fake_slurm import FakeSlurm
 
@@ -35,8 +37,8 @@ def _launch(results: Path, *more: str) -> int:
 
 def _states(results: Path) -> Counter[tuple[str, str]]:
     store = Store(results)
-    states = look(read_manifest(store.manifest_path("tiny")), store).states
-    return Counter((item.unit.stage, item.state) for item in states.units)
+    found = look(read_manifest(store.manifest_path("tiny")), store)
+    return Counter((item.unit.stage, item.state) for item in found.units)
 
 
 def _fail(results: Path, unit: Unit, failure_class: FailureClass, node: str = "n7") -> None:
@@ -524,6 +526,53 @@ def test_a_unit_gets_the_next_memory_and_time_limit_after_each_failure(fake: Fak
     assert _launch(results, *options) == 1  # no value is left
 
 
+def test_a_waiting_launch_gives_more_memory_and_time_until_the_lists_end(
+    fake: FakeSlurm, results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The queue empties at each round, and the first model has failed once more."""
+    classes: list[FailureClass] = ["host_oom", "timeout", "host_oom", "host_oom"]
+    asked = []
+
+    def follow(manifest: Manifest, store: Store, *, poll_s: float) -> Status:
+        asked.append((fake.option("mem")[0], fake.option("time")[0]))
+        fake.clear()
+        _fail(results, TrainUnit(train=manifest.runs[0].train), classes[len(asked) - 1])
+        return look(manifest, store)
+
+    monkeypatch.setattr("pipeline.follow.follow", follow)
+    assert _launch(results, "wait=true", "cluster.train.mem_gb=[1,2,4]", "cluster.train.time_min=[10,20]") == 1
+    assert asked == [("1024MB", "10"), ("2048MB", "10"), ("2048MB", "20"), ("4096MB", "20")]
+    error = capsys.readouterr().err
+    assert error.count("launching again, with more memory or time for 1 unit\n") == 3
+    assert error.count("not complete, and nothing is running or can run") == 1
+
+
+def test_a_waiting_launch_does_not_repeat_what_gets_nothing_more(
+    fake: FakeSlurm, results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another class than those of the lists; and then more memory than SLURM gives."""
+
+    def follow(manifest: Manifest, store: Store, *, poll_s: float) -> Status:
+        if fake.scripts:
+            fake.clear()
+            _fail(results, TrainUnit(train=manifest.runs[0].train), failure_class)
+            fake.answer(
+                f"sbatch.{fake.calls('sbatch') + 1}", "echo 'sbatch: error: Memory is not available' >&2; exit 1"
+            )
+        return look(manifest, store)
+
+    failure_class: FailureClass = "unknown"
+    monkeypatch.setattr("pipeline.follow.follow", follow)
+    assert _launch(results, "wait=true", "cluster.train.mem_gb=[1,2]") == 1
+    assert "launching again" not in capsys.readouterr().err
+    fake.recover(f"sbatch.{fake.calls('sbatch') + 1}")
+    failure_class = "host_oom"
+    assert _launch(results, "wait=true", "cluster.train.mem_gb=[1,2]") == 1
+    error = capsys.readouterr().err
+    assert error.count("launching again") == 1
+    assert "SLURM refuses: train: Memory is not available" in error
+
+
 def test_a_cancellation_that_has_no_effect_is_an_error(
     fake: FakeSlurm, results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -680,9 +729,7 @@ def test_attacks_are_submitted_as_certifications_are(
     assert _states(results) == queued
     assert _launch(results, *attack) == 0
     assert "nothing to submit: the rest is in progress" in capsys.readouterr().out
-    unit = (
-        look(read_manifest(Store(results).manifest_path("tiny")), Store(results)).states.of("attack")[0].shards[0].unit
-    )
+    unit = look(read_manifest(Store(results).manifest_path("tiny")), Store(results)).of("attack")[0].shards[0].unit
     for _ in range(2):
         _fail(results, unit, "bug")
     subprocess.run(["scancel", *map(str, range(1, 9))], check=True)

@@ -17,7 +17,7 @@ import pytest
 from jobs.files.failures import failures_of, record_death
 from jobs.files.store import Store
 from jobs.specs.units import Resources, ShardUnit, TrainUnit
-from pipeline.slurm import stalls, task
+from pipeline.slurm import task
 from pipeline.slurm.task import ArrayTask, draw_envelope
 from pipeline.state.joblog import BEGAN_VARIABLE
 from pipeline.state.ledger import Launch
@@ -132,7 +132,7 @@ def test_a_unit_that_makes_no_progress_is_ended_and_its_job_queued_again(
 ) -> None:
     store, unit = Store(tmp_path), TrainUnit(train=replace(MANIFEST.of("certify")[0].train, epochs=1000))
     launch = Launch(manifest=MANIFEST, resources=Resources(device="cpu"), time_limits_min={}, grace_s=1, stall_min=0.01)
-    monkeypatch.setattr(stalls, "progress_of", lambda *_: 0)
+    monkeypatch.setattr(task, "progress_of", lambda *_: 0)
     requeued = []
     monkeypatch.setattr(task, "requeue", lambda: requeued.append(True))
     for _ in range(2):

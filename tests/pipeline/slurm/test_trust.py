@@ -12,8 +12,7 @@ import pytest
 
 from jobs.files.store import Store
 from pipeline.launch import launch
-from pipeline.slurm.sbatch import trust_lines
-from pipeline.slurm.snapshot import take_snapshot
+from pipeline.slurm.sbatch import take_snapshot, trust_lines
 from pipeline.state import ledger
 from pipeline.state.ledger import ArrayName, new_launch_id
 from tests.grids import compose_tiny

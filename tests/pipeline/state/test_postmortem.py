@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from jobs.files.failures import FailureClass, failures_of
+from jobs.files.failures import Failure, FailureClass, failures_of
 from jobs.files.store import Store
 from jobs.specs.units import TrainUnit
 from pipeline.state import ledger
 from pipeline.state.ledger import ArrayName
-from pipeline.state.postmortem import Death, find_deaths, record_deaths
+from pipeline.state.postmortem import find_deaths, record_deaths
 from tests.grids import tiny_manifest
 
 MANIFEST = tiny_manifest()
@@ -19,12 +20,15 @@ BEGIN = "2026-01-01 12:00:00,000 INFO begin {} on n7 gpus [0,1]\n"
 STEP = "slurmstepd-n7: error: *** STEP 5.0 ON n7 CANCELLED AT 2026-01-01T12:01:00 {}***\n"
 
 
-def _deaths(tmp_path: Path, text: str | None) -> list[Death]:
+def _deaths(tmp_path: Path, text: str | None) -> list[Failure]:
     store = Store(tmp_path)
     folder = ledger.write_tasks(store, NAME, [[], [FIRST, SECOND]])
     if text is not None:
         (folder / "5_1_0_log.out").write_text(text)
-    return find_deaths(MANIFEST, store, is_pending=lambda name: name in (FIRST, SECOND), recorded={})
+        os.utime(folder / "5_1_0_log.out", (1.7e9, 1.7e9))  # no sign of life for a long time
+    deaths, alive = find_deaths(MANIFEST, store, is_pending=lambda name: name in (FIRST, SECOND), recorded={})
+    assert alive == set()
+    return deaths
 
 
 @pytest.mark.parametrize(
@@ -44,8 +48,8 @@ def _deaths(tmp_path: Path, text: str | None) -> list[Death]:
 def test_the_log_tells_of_what_a_unit_died(tmp_path: Path, text: str, failure_class: FailureClass) -> None:
     (death,) = _deaths(tmp_path, text)
     assert (death.unit, death.failure_class) == (FIRST, failure_class)
-    assert (death.place.host, death.place.gpus, death.place.job) == ("n7", "0,1", "5_1")
-    assert death.as_failure().attempt == 1
+    assert (death.host, death.gpus, death.job) == ("n7", "0,1", "5_1")
+    assert death.attempt == 1
 
 
 JOB_BEGINS = "2026-01-01 12:00:00 INFO job begins: tiny.x.train-0 task 1 on n7, job 5_1, start 0\n"
@@ -67,8 +71,8 @@ def test_a_job_that_ends_before_its_first_unit_is_a_failure_of_all_its_units(
     earlier = JOB_BEGINS + BEGIN.format(FIRST) + STEP.format("DUE TO PREEMPTION ")
     deaths = _deaths(tmp_path, earlier + JOB_BEGINS + said)
     assert [(death.unit, death.failure_class) for death in deaths] == [(FIRST, failure_class), (SECOND, failure_class)]
-    assert {(death.place.host, death.place.job) for death in deaths} == {("n7", "5_1")}
-    assert {death.log_path.name for death in deaths} == {"5_1_0_log.out"}
+    assert {(death.host, death.job) for death in deaths} == {("n7", "5_1")}
+    assert {Path(death.log_path).name for death in deaths} == {"5_1_0_log.out"}
     assert all(line.strip() in deaths[0].message for line in said.splitlines())
 
 
@@ -115,14 +119,14 @@ def test_a_death_is_written_down_once(tmp_path: Path) -> None:
     unit = TrainUnit(train=MANIFEST.of("certify")[0].train)
     assert failures_of(Store(tmp_path), unit) == [failure]
     recorded = {FIRST: failure}
-    assert find_deaths(MANIFEST, Store(tmp_path), is_pending=lambda name: True, recorded=recorded) == []
+    assert find_deaths(MANIFEST, Store(tmp_path), is_pending=lambda name: True, recorded=recorded) == ([], set())
 
 
 def test_only_the_latest_job_of_a_unit_counts(tmp_path: Path) -> None:
     _deaths(tmp_path, BEGIN.format(FIRST))
     later = ArrayName(grid="tiny", launch="20260101-130000-abcdef", array="train-0")
     ledger.write_tasks(Store(tmp_path), later, [[FIRST, SECOND]])  # cancelled before it began
-    assert find_deaths(MANIFEST, Store(tmp_path), is_pending=lambda name: True, recorded={}) == []
+    assert find_deaths(MANIFEST, Store(tmp_path), is_pending=lambda name: True, recorded={}) == ([], set())
 
 
 def test_names_of_arrays_lead_back_to_their_folders(tmp_path: Path) -> None:

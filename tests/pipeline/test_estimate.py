@@ -1,0 +1,105 @@
+"""What a launch will take: by what finished work took, on the device that will run it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from configs.entry import run_command
+from jobs.files.manifest import write_manifest
+from jobs.files.store import Store
+from jobs.specs.runs import Manifest
+from jobs.specs.units import STAGES, Stage
+from pipeline.estimate import Device, Forecast, forecast
+from pipeline.launch import launch
+from pipeline.plan import plan
+from pipeline.state.files import observe
+from tests.grids import as_range, tiny, tiny_manifest
+
+MANIFEST = tiny_manifest()
+FIRST, *OTHERS = MANIFEST.of("certify")
+
+
+def _did(path: Path, elapsed_s: Sequence[float], device: str | None = "cpu") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table({"elapsed_s": [*elapsed_s]})
+    pq.write_table(table if device is None else table.replace_schema_metadata({"device": device}), path)
+
+
+def _one_model_done(store: Store, device: str | None = "cpu") -> None:
+    """It took 36 s for each epoch, and 9 s for each image."""
+    _did(store.epochs_path(FIRST.train.key), [36.0] * FIRST.train.epochs, device)
+    store.checkpoint_path(FIRST.train.key).write_bytes(b"weights")
+    _did(store.shard_path(FIRST.place, as_range(FIRST.indices)), [9.0] * len(FIRST.indices), device)
+
+
+def _forecast(store: Store, device: Device, manifest: Manifest = MANIFEST) -> dict[Stage, Forecast]:
+    observed = observe(manifest, store)
+    todo = plan(manifest, observed, num_shards=2)
+    devices = dict.fromkeys(STAGES, device)
+    return {found.kind.stage: found for found in forecast(todo, manifest, observed, store, devices=devices)}
+
+
+def test_hours_are_those_of_finished_work_on_the_same_kind_of_device(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert {found.source for found in _forecast(store, "CPU").values()} == {None}
+    _one_model_done(store)
+    found = _forecast(store, "CPU")
+    assert {stage: own.source for stage, own in found.items()} == {"train": "measured", "certify": "measured"}
+    # The other two models are of the first one's kind; one of them is attacked, which its cost knows.
+    assert found["certify"].hours == pytest.approx(2 * len(FIRST.indices) * 9 / 3600)
+    assert found["train"].hours > 2 * FIRST.train.epochs * 36 / 3600
+    assert {own.source for own in _forecast(store, "GPU").values()} == {None}
+
+
+def test_work_on_an_unknown_device_tells_nothing_of_another(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    _one_model_done(store, device=None)
+    assert {own.source for own in _forecast(store, "CPU").values()} == {None}
+
+
+def test_the_work_of_other_grids_counts_too(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    _one_model_done(store)
+    write_manifest(store.manifest_path("tiny"), MANIFEST)
+    other = tiny_manifest("grid.name=other", "certify.n=200", "train.seed=7")
+    assert {own.source for own in _forecast(store, "CPU", other).values()} == {"measured"}
+
+
+def test_what_stops_early_is_a_kind_of_its_own(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    _one_model_done(store)
+    write_manifest(store.manifest_path("tiny"), MANIFEST)
+    other = tiny_manifest("grid.name=other", "certify.stop_wrong=true")
+    assert _forecast(store, "CPU", other)["certify"].source is None
+
+
+def test_a_dry_run_says_hours_of_the_device_that_will_run_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    store = Store(tmp_path)
+
+    def said(values: list[str]) -> list[str]:
+        assert run_command("launch", launch, [*values, "dry_run=true"]) == 0
+        return [line for line in capsys.readouterr().out.splitlines() if "hours" in line]
+
+    (line,) = said(tiny(tmp_path, "cluster=local"))
+    assert line == (
+        "hours not known until the first units are measured: train digits_cnn on a CPU, certify digits_cnn on a CPU"
+    )
+    _one_model_done(store)
+    (line,) = said(tiny(tmp_path, "cluster=local"))
+    assert line.startswith("about 0.")
+    assert "CPU-hours (train " in line
+    assert line.endswith("as measured in the results folder")
+    published, unknown = said(["grid=cifar_quick", "cluster=local", f"results={tmp_path}"])
+    assert published.endswith("at the speed of the published logs")
+    assert "train cifar_resnet20 on a CPU, certify cifar_resnet20 on a CPU" in unknown
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    (line,) = said(["grid=cifar_quick", "cluster=local", f"results={tmp_path}"])
+    assert line == published
