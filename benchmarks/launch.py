@@ -1,19 +1,22 @@
-"""python -m benchmarks.launch: a second launch and a status of a complete grid, as users run them.
+"""python -m benchmarks.launch: a second launch and a status, as users run them, of a grid in which nothing is to do.
 
-Makes the files of complete grids of 640 models x 20 shards and 6,400 models x 20 shards (what a shard
-holds does not matter here: neither command opens one), then runs both commands in processes of
-their own. Prints wall seconds, CPU seconds and peak memory; ends with exit code 1 above the limits.
+Makes the files of grids of 640 models x 20 shards and 6,400 models x 20 shards (what a shard holds does not matter
+here: neither command opens one), then runs both commands in processes of their own. The grid is complete; or every
+shard has failed twice, or 20 times, and waits for a person; or SLURM has all shards in its queue. Prints wall seconds,
+CPU seconds, their ratio to those of the complete grid, and peak memory; ends with exit code 1 above the limits.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from tabulate import tabulate
@@ -22,15 +25,22 @@ from benchmarks.machine import machine
 from configs.composition import compose_config
 from jobs.aggregate import FINGERPRINT_KEY
 from jobs.files import records
+from jobs.files.failures import following, record_death
 from jobs.files.manifest import write_manifest
 from jobs.files.store import Store
-from jobs.specs.indices import partition
+from jobs.specs.indices import partition, shard_stem
 from jobs.specs.runs import Manifest
+from jobs.specs.units import ShardUnit
 from pipeline.request.config import parse_launch
+from pipeline.state import ledger
+from pipeline.state.ledger import ArrayName
 
 NUM_SHARDS = 20
 LIMITS_S = {12_800: 3.0, 128_000: 30.0}
 LIMIT_MB = 1000
+LIMIT_RATIO = 2.0
+"""CPU seconds with failures or a queue, to those of a complete grid."""
+STATES = ("complete", "failed twice", "failed 20 times", "queued")
 _SEEDS = {12_800: 1, 128_000: 10}
 
 
@@ -39,23 +49,30 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.launch", description=__doc__)
     parser.add_argument("--shards", type=int, nargs="+", default=sorted(LIMITS_S), choices=sorted(LIMITS_S))
     parser.add_argument("--clock", default="wall", choices=["wall", "cpu"], help="what the limits are for")
+    parser.add_argument("--states", nargs="+", default=list(STATES), choices=STATES)
     options = parser.parse_args(arguments)
     print(machine(), flush=True)
     rows, is_slow = [], False
     for num_shards in options.shards:
-        with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-            command = _overrides(num_shards, Path(folder))
-            _complete(parse_launch(compose_config("launch", command)).manifest, Store(Path(folder)))
-            for name, arguments_ in (
-                ("pipeline.launch", command),
-                ("pipeline.status", ["grid=made_up", f"results={folder}"]),
-            ):
-                wall_s, cpu_s, peak_mb, said = _measured([name, *arguments_])
-                assert "nothing to do" in said or "images certified" in said, said
-                rows.append((f"{num_shards:,}", name, wall_s, cpu_s, peak_mb))
-                spent_s = wall_s if options.clock == "wall" else cpu_s
-                is_slow |= spent_s > LIMITS_S[num_shards] or peak_mb > LIMIT_MB
-    print(tabulate(rows, headers=["shards", "command", "wall s", "CPU s", "peak MB"], floatfmt=".1f"))
+        undisturbed_s: dict[str, float] = {}
+        for state in sorted({"complete", *options.states}, key=STATES.index):
+            with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+                command = _overrides(num_shards, Path(folder))
+                environment = _make(state, parse_launch(compose_config("launch", command)).manifest, Path(folder))
+                cluster = "slurm" if state == "queued" else "local"
+                for name, arguments_ in (
+                    ("pipeline.launch", [*command, f"cluster={cluster}"]),
+                    ("pipeline.status", ["grid=made_up", f"results={folder}"]),
+                ):
+                    wall_s, cpu_s, peak_mb, said = _measured([name, *arguments_], environment)
+                    assert EXPECTED[state] in said or "images certified" in said, said
+                    ratio = cpu_s / undisturbed_s.setdefault(name, cpu_s)
+                    rows.append((f"{num_shards:,}", state, name, wall_s, cpu_s, ratio, peak_mb))
+                    spent_s = wall_s if options.clock == "wall" else cpu_s
+                    is_slow |= state == "complete" and spent_s > LIMITS_S[num_shards]
+                    is_slow |= ratio > LIMIT_RATIO or peak_mb > LIMIT_MB
+    headers = ["shards", "state", "command", "wall s", "CPU s", "ratio", "peak MB"]
+    print(tabulate(rows, headers=headers, floatfmt=".1f"))
     return int(is_slow)
 
 
@@ -75,23 +92,71 @@ def _overrides(num_shards: int, folder: Path) -> list[str]:
     ]
 
 
-def _complete(manifest: Manifest, store: Store) -> None:
-    """Every file that says that the grid is done."""
+EXPECTED = {
+    "complete": "nothing to do",
+    "failed twice": "units to run",
+    "failed 20 times": "units to run",
+    "queued": "nothing to submit",
+}
+
+
+def _make(state: str, manifest: Manifest, folder: Path) -> dict[str, str]:
+    """The files of a grid in some state, all models trained; the environment of the commands."""
+    store = Store(folder)
     write_manifest(store.manifest_path(manifest.grid), manifest)
+    units = []
     for run in manifest.runs:
         store.shards_dir(run.place).mkdir(parents=True)
         store.checkpoint_path(run.train.key).write_bytes(b"x")
-        for shard in partition(run.indices, -(-len(run.indices) // NUM_SHARDS)):
-            store.shard_path(run.place, shard).write_bytes(b"x")
-    provenance = {f"{run.train.key}/{run.key}": {"device": "cpu"} for run in manifest.runs}
-    metadata = {FINGERPRINT_KEY: manifest.fingerprint, "runs": json.dumps(provenance)}
-    records.write_records(store.records_path(manifest.grid), records.SCHEMA.empty_table(), metadata)
+        shards = partition(run.indices, -(-len(run.indices) // NUM_SHARDS))
+        units += [ShardUnit(run=run, indices=shard) for shard in shards]
+    if state == "complete":
+        for unit in units:
+            store.shard_path(unit.run.place, unit.indices).write_bytes(b"x")
+        provenance = {f"{run.train.key}/{run.key}": {"device": "cpu"} for run in manifest.runs}
+        metadata = {FINGERPRINT_KEY: manifest.fingerprint, "runs": json.dumps(provenance)}
+        records.write_records(store.records_path(manifest.grid), records.SCHEMA.empty_table(), metadata)
+    elif state == "queued":
+        return _queue(units, store, manifest.grid, folder)
+    else:
+        _fail(units, store, 20 if "20" in state else 2)
+    return {**os.environ}
 
 
-def _measured(arguments: Sequence[str]) -> tuple[float, float, float, str]:
+def _fail(units: Sequence[ShardUnit], store: Store, num_attempts: int) -> None:
+    for unit in units:
+        record = record_death(store, unit, "bug", "RuntimeError: it failed", store.log_path("made_up", unit.name))
+        (first,) = store.failures_dir(unit.train.key).glob(f"certify-*{shard_stem(unit.indices)}-attempt-0001.json")
+        for _ in range(1, num_attempts):
+            record = following(record, record)
+            path = first.with_name(first.name.replace("0001.json", f"{record.attempt:04d}.json"))
+            path.write_text(json.dumps(asdict(record)))
+
+
+def _queue(units: Sequence[ShardUnit], store: Store, grid: str, folder: Path) -> dict[str, str]:
+    """All units in arrays of 1,000 that wait, as commands of SLURM on PATH say."""
+    lines = []
+    for number, first in enumerate(range(0, len(units), 1000)):
+        name = ArrayName(grid=grid, launch="000001-abcdef", array=f"certify-{number}")
+        tasks = [[unit.name] for unit in units[first : first + 1000]]
+        ledger.write_tasks(store, name, tasks)
+        lines += [f"{number + 1}|{index}|PD|{name}||{os.getuid()}||N/A|Priority\n" for index in range(len(tasks))]
+    lines.append(f"999|0|PD|aggregate-0.{grid}.000001-abcdef||{os.getuid()}||N/A|Dependency\n")
+    ledger.write_tasks(store, ArrayName(grid=grid, launch="000001-abcdef", array="aggregate-0"), [["aggregate"]])
+    (folder / "queue").write_text("".join(lines))
+    (folder / "bin").mkdir()
+    for command in ("squeue", "sbatch", "scontrol"):
+        (folder / "bin" / command).write_text(f"#!/bin/sh\n[ {command} != squeue ] || cat {folder}/queue\n")
+        (folder / "bin" / command).chmod(0o755)
+    return {**os.environ, "PATH": f"{folder}/bin:{os.environ['PATH']}"}
+
+
+def _measured(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[float, float, float, str]:
     """Wall seconds, CPU seconds, peak memory in MB and output of a command."""
     began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", _MEASURING, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    command = [sys.executable, "-c", _MEASURING, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode in (0, 1), done.stderr  # 1: units wait for a person
     wall_s = time.perf_counter() - began
     said, _, measured = done.stdout.rstrip().rpartition("\n")
     cpu_s, peak_mb = map(float, measured.split())

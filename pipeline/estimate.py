@@ -17,9 +17,8 @@ from jobs.files.store import Store
 from jobs.specs.runs import Manifest, Task
 from jobs.specs.train import TrainSpec
 from jobs.specs.units import ShardUnit, Stage, TrainUnit
-from pipeline.cost import images_cost, train_cost, unit_cost
 from pipeline.plan import Plan
-from pipeline.request.speeds import FORWARD_PER_S, drawn_per_s
+from pipeline.request.cost import FORWARD_PER_S, drawn_per_s, images_cost, train_cost, unit_cost
 from pipeline.state.files import Observation, observe
 
 Device = Literal["CPU", "GPU"]

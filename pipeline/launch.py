@@ -26,10 +26,9 @@ from jobs.specs.units import STAGES, Resources, Stage
 from jobs.wording import counted
 from pipeline import text
 from pipeline.estimate import Device, forecast
-from pipeline.executor import Executor
 from pipeline.local.executor import DebugExecutor, LocalExecutor
 from pipeline.local.gpus import visible_gpus
-from pipeline.plan import Plan, plan
+from pipeline.plan import Executor, Plan, plan
 from pipeline.request.config import LaunchConfig, parse_launch
 from pipeline.request.lengths import notes
 from pipeline.sources import check_checkpoints, check_data, check_plugins, stage_inputs
@@ -177,7 +176,8 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
     if todo.waiting:
         print(text.waiting_text(todo, found.history), file=sys.stderr)
     if found.activity.refused:
-        print(text.refused_text(found.activity.refused), file=sys.stderr)
+        reasons = text.stuck_reasons(found.activity.refused)
+        print(f"error: {reasons}. Launch again with that changed: the launch then replaces them", file=sys.stderr)
     needs_person = bool(todo.waiting or found.activity.refused)
     if not todo.units:
         if needs_person:
@@ -190,7 +190,8 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
     write_manifest(store.manifest_path(manifest.grid), manifest)
     if found.activity.stuck:
         queue.cancel(found.activity.stuck)
-        print(text.stuck_text(found.activity.stuck), file=sys.stderr)
+        reasons = text.stuck_reasons(found.activity.stuck)
+        print(f"{reasons}; they were cancelled, and their units are submitted again", file=sys.stderr)
     sys.stdout.flush()
     executor = _executor(config, found, todo)
     outcome = executor.run(todo, grid=manifest.grid, store=store, resources=_resources(config, store))
@@ -223,11 +224,10 @@ def _survey_slurm(config: LaunchConfig, store: Store) -> Survey:
     assert config.slurm is not None
     tasks = read_queue(store, config.slurm.clusters or commands.default_cluster())
     found = survey_slurm(config.manifest, store, tasks)
-    refused = []
-    for task in found.activity.stuck:
-        name = ArrayName.parse(task.job_name)
-        if name and task.kind == "refused" and asked_for(store, name) == config.slurm.asked(name.stage):
-            refused.append(task)
+    slurm, stuck = config.slurm, [task for task in found.activity.stuck if task.kind == "refused"]
+    names = {task.job_name: name for task in stuck if (name := ArrayName.parse(task.job_name))}
+    same = {job for job, name in names.items() if asked_for(store, name) == slurm.asked(name.stage)}
+    refused = [task for task in stuck if task.job_name in same]
     if not refused:
         return found
     return survey(config.manifest, store, slurm_activity(store, config.manifest.grid, tasks, keep=refused))

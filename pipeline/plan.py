@@ -1,4 +1,4 @@
-"""What to run: a pure function of what a grid wants and what exists."""
+"""What to run, a pure function of what a grid wants and what exists; and the interface of whatever runs it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import chain
 from types import MappingProxyType
+from typing import Protocol
 
 from jobs.files.failures import Failure, FailureClass
+from jobs.files.store import Store
 from jobs.specs.indices import IndexRange, missing_from, partition, shard_stem
 from jobs.specs.runs import SHARD_STAGES, Manifest, Run, ShardStage
-from jobs.specs.units import AggregateUnit, ShardUnit, TrainUnit, Unit, shards_by_run
+from jobs.specs.units import AggregateUnit, Resources, ShardUnit, TrainUnit, Unit, shards_by_run
 from pipeline.retry import Retry, gave_up
 from pipeline.state.files import Observation
 
@@ -38,6 +40,41 @@ class Plan:
         """All units in order."""
         last = () if self.aggregate is None else (self.aggregate,)
         return (*self.train, *chain.from_iterable(self.shards.values()), *last)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The state of a plan's units when an executor returns.
+
+    Attributes:
+        failures: One for each unit that failed.
+        skipped: Units that were not started because a dependency failed.
+        num_queued: Units submitted to a scheduler, which runs them after the launch returns.
+        jobs: The scheduler's ids for them.
+        left: Units not submitted yet; the next launch submits them.
+        limit: The limit that they would exceed; None if none was in the way.
+        problem: Why not everything could be submitted.
+    """
+
+    failures: tuple[Failure, ...]
+    skipped: tuple[Unit, ...]
+    num_queued: int = 0
+    jobs: tuple[str, ...] = ()
+    left: tuple[Unit, ...] = ()
+    limit: str | None = None
+    problem: str | None = None
+
+
+class Executor(Protocol):
+    """Runs or submits the units of a plan.
+
+    A unit that fails affects only those that depend on it; others continue. Failures are written
+    to the store before they are returned.
+    """
+
+    def run(self, plan: Plan, *, grid: str, store: Store, resources: Resources) -> Outcome:
+        """Run every unit of the plan that can be run."""
+        ...
 
 
 def plan(

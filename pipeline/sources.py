@@ -10,7 +10,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.atomic import write_atomically
@@ -82,13 +82,9 @@ def stage_inputs(plan: Plan, config: LaunchConfig, store: Store) -> None:
             _copy(config.sources[sha256], store.source_path(sha256), sha256)
     for name in sorted({unit.train.dataset for unit in plan.units if unit.train is not None}):
         if not is_prepared(name, config.data, store):
-            _prepare(name, config.data, store)
-
-
-def _prepare(name: str, data: Mapping[str, str | None], store: Store) -> None:
-    print(f"preparing {name} in {data[name]}", flush=True)
-    arguments = [name, str(data[name]), "--results", str(store.root)]
-    _run_module("jobs.prepare", arguments, failed=f"preparing {name} failed")
+            print(f"preparing {name} in {config.data[name]}", flush=True)
+            arguments = [name, str(config.data[name]), "--results", str(store.root)]
+            _run_module("jobs.prepare", arguments, failed=f"preparing {name} failed")
 
 
 def _run_module(module: str, arguments: Sequence[str], *, failed: str) -> None:

@@ -18,8 +18,7 @@ from pydantic.dataclasses import dataclass
 from tabulate import tabulate
 
 from jobs.files.manifest import GridOptions
-from jobs.files.store import Store
-from jobs.specs.units import TrainUnit, Unit
+from jobs.specs.units import TrainUnit
 from jobs.validation import STRICT, build
 from jobs.wording import counted
 from pipeline import text
@@ -77,11 +76,12 @@ def _lines(current: Status, *, verbose: bool) -> Iterator[str]:
         yield text.waiting_tasks_text(activity)
     if activity.stuck:
         yield f"{text.stuck_reasons(activity.stuck)}; launch again to replace them"
-    slow = [(item, pace) for item, pace in _paces(current) if pace.is_slow]
+    paces = dict(_paces(current))
+    slow = [(name, pace) for name, pace in paces.items() if pace.is_slow]
     if slow:
-        yield text.slow_text([(item.unit.name, pace) for item, pace in slow])
+        yield text.slow_text(slow)
     if verbose:
-        yield from (_unit_line(unit, current) for unit in current.units)
+        yield from (_unit_line(item, current, paces.get(item.unit.name)) for item in current.units)
     yield from text.failure_texts([unit.failure for unit in current.units if unit.failure])
 
 
@@ -132,33 +132,25 @@ def _hours(by_stage: Mapping[Any, float | None]) -> str:
     return f"{known} + {' and '.join(unmeasured)} (not measured yet)" if unmeasured else known
 
 
-def _unit_line(item: UnitState, current: Status) -> str:
+def _unit_line(item: UnitState, current: Status, pace: Pace | None) -> str:
     unit, state = item.unit, item.state
-    details = []
-    if state == "running":
-        details.append(_progress(unit, current.store))
+    details = [f"{unit.part} {progress_of(unit, current.store)} of {unit.num_parts}"] if state == "running" else []
     task = current.found.activity.tasks.get(unit.name)
     if task is not None:
         details.append(f"job {task.job}" + (f" on {task.node}" if task.is_running else f" ({task.reason})"))
         if not task.is_own:
             details.append(f"of user {user_name(task.user)}")
-    if state == "running":
-        pace = pace_of(unit, current.store, current.store.log_path(current.manifest.grid, unit.name))
-        if pace is not None:
-            details.append(text.pace_text(pace))
+    if pace is not None:
+        details.append(text.pace_text(pace))
     if state in ("running", "failed", "unknown"):
         log_path = current.store.log_path(current.manifest.grid, unit.name)
         details.append(f"log: {item.failure.log_path if item.failure else log_path}")
     return f"{state:8} {unit.name}  {', '.join(details)}".rstrip()
 
 
-def _paces(current: Status) -> Iterator[tuple[UnitState, Pace]]:
+def _paces(current: Status) -> Iterator[tuple[str, Pace]]:
     for item in current.units:
         if item.state == "running":
-            pace = pace_of(item.unit, current.store, current.store.log_path(current.manifest.grid, item.unit.name))
-            if pace is not None:
-                yield item, pace
-
-
-def _progress(unit: Unit, store: Store) -> str:
-    return f"{unit.part} {progress_of(unit, store)} of {unit.num_parts}"
+            log_path = current.store.log_path(current.manifest.grid, item.unit.name)
+            if pace := pace_of(item.unit, current.store, log_path):
+                yield item.unit.name, pace

@@ -15,8 +15,7 @@ from jobs.specs.runs import SHARD_STAGES, Manifest, Run
 from jobs.specs.units import Stage
 from jobs.wording import counted
 from pipeline.estimate import Device, Forecast
-from pipeline.executor import Outcome
-from pipeline.plan import Plan
+from pipeline.plan import Outcome, Plan
 from pipeline.request.config import LaunchConfig
 from pipeline.state.activity import Activity
 from pipeline.state.files import Observation
@@ -94,22 +93,13 @@ def waiting_text(plan: Plan, history: Mapping[str, Failure]) -> str:
     return "\n".join(lines)
 
 
-def stuck_text(stuck: Sequence[QueuedTask]) -> str:
-    """What was cancelled because it would have stayed in the queue for ever."""
-    return f"{stuck_reasons(stuck)}; they were cancelled, and their units are submitted again"
-
-
 def stuck_reasons(stuck: Sequence[QueuedTask]) -> str:
     """How many tasks SLURM will never run, why, and which options to change."""
     reasons = {task.reason for task in stuck if task.is_stuck}
-    hints = {advice(task.reason, _stage(task)) for task in stuck if task.kind == "refused"}
+    names = {(task.reason, ArrayName.parse(task.job_name)) for task in stuck if task.kind == "refused"}
+    hints = {advice(reason, name.stage if name else "STAGE") for reason, name in names}
     text = f"stuck: SLURM will never run {counted(len(stuck), 'task')} ({', '.join(sorted(reasons))})"
     return "; ".join([text, *sorted(filter(None, hints))])
-
-
-def refused_text(refused: Sequence[QueuedTask]) -> str:
-    """Why tasks stay in the queue for ever: the same options would do the same."""
-    return f"error: {stuck_reasons(refused)}. Launch again with that changed: the launch then replaces them"
 
 
 def waiting_tasks_text(activity: Activity) -> str:
@@ -136,11 +126,6 @@ def duration_text(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _stage(task: QueuedTask) -> str:
-    name = ArrayName.parse(task.job_name)
-    return "STAGE" if name is None else name.stage
 
 
 def queued_text(config: LaunchConfig, store: Store, outcome: Outcome, elapsed_s: float) -> str:

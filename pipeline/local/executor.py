@@ -13,11 +13,10 @@ from jobs.plugins import loading
 from jobs.processes import unit_process, worker
 from jobs.processes.unit_process import UnitProcess
 from jobs.specs.units import Resources, Unit
-from pipeline.executor import Outcome
 from pipeline.local.gpus import choose_gpus, num_gpus_of
 from pipeline.local.order import Schedule
 from pipeline.local.progress import Progress
-from pipeline.plan import Plan
+from pipeline.plan import Outcome, Plan
 from pipeline.state.activity import write_activity
 
 _PRELOAD = [unit_process.WARM, "configs.entry", "pipeline.request.grid", "pipeline.text"]
@@ -44,7 +43,7 @@ class LocalExecutor:
         unit_process.start_fork_server(_PRELOAD)
         schedule, failures, running = Schedule(plan), list[Failure](), list[UnitProcess]()
         first: Unit | None = None  # in line for a GPU
-        with Progress(plan.units, store) as progress, _ended_with_us(running):
+        with contextlib.closing(Progress(plan.units, store)) as progress, _ended_with_us(running):
             while True:
                 while len(running) < self.num_workers:
                     first = first or schedule.next_ready(running=[item.unit for item in running])
@@ -58,9 +57,9 @@ class LocalExecutor:
                     break
                 queued = [*([first] if first else []), *schedule.left]
                 write_activity(store, grid, running=[item.unit for item in running], queued=queued)
-                while not (ended := _wait_for_some(running)):
+                while not (ended := wait([item.sentinel for item in running], timeout=_POLL_S)):
                     progress.tick()
-                for item in ended:
+                for item in [item for item in running if item.sentinel in ended]:
                     running.remove(item)
                     failure = item.ended(store)
                     if failure is not None:
@@ -89,18 +88,13 @@ def _ended_with_us(running: list[UnitProcess]) -> Iterator[None]:
             item.process.join()
 
 
-def _wait_for_some(running: list[UnitProcess]) -> list[UnitProcess]:
-    ready = wait([item.sentinel for item in running], timeout=_POLL_S)
-    return [item for item in running if item.sentinel in ready]
-
-
 class DebugExecutor:
     """Runs units in this very process, for breakpoints and profilers; they log to its standard error."""
 
     def run(self, plan: Plan, *, grid: str, store: Store, resources: Resources) -> Outcome:
         worker.log_to()
         schedule, failures = Schedule(plan), list[Failure]()
-        with Progress(plan.units, store) as progress:
+        with contextlib.closing(Progress(plan.units, store)) as progress:
             while (unit := schedule.next_ready(running=())) is not None:
                 progress.start(unit)
                 write_activity(store, grid, running=[unit], queued=schedule.left)

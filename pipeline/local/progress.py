@@ -6,13 +6,12 @@ import os
 import sys
 import time
 from collections import Counter
-from types import TracebackType
 
 from tqdm import tqdm
 
 from jobs.files.store import Store
 from jobs.specs.units import STAGES, Stage, Unit
-from pipeline.cost import unit_cost
+from pipeline.request.cost import unit_cost
 from pipeline.state.progress import progress_of
 
 _LINE_EVERY_S = 10.0
@@ -40,12 +39,8 @@ class Progress:
         )
         self._bar.set_postfix_str(self._counts())
 
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Remove the bar."""
         self._bar.close()
 
     def start(self, unit: Unit) -> None:

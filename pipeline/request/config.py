@@ -17,9 +17,9 @@ from jobs.specs.runs import Manifest
 from jobs.specs.units import STAGES, Compile, CompileOrAuto, Stage
 from jobs.validation import STRICT, collect
 from pipeline.request.checkpoints import checkpoint_files
+from pipeline.request.cost import cpus_to_certify
 from pipeline.request.grid import GridConfig, expand, models_of
 from pipeline.request.plugins import Plugins, find_plugins
-from pipeline.request.speeds import cpus_to_certify
 from pipeline.retry import Retry
 
 # Options of sbatch that have a name of their own here, and those on which a launch and its jobs rest:

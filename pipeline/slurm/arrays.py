@@ -8,7 +8,7 @@ task i, and starts as soon as that one is done.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import accumulate, chain, zip_longest
@@ -18,7 +18,7 @@ from jobs.specs.runs import ShardStage
 from jobs.specs.units import ShardUnit, TrainUnit, Unit
 from pipeline.plan import Plan
 
-T = TypeVar("T")
+T, U, K = TypeVar("T"), TypeVar("U"), TypeVar("K")
 Task = tuple[Unit, ...]
 """The units that one job runs, one after the other."""
 
@@ -104,9 +104,10 @@ def blocks(plan: Plan, *, units_per_job: int, max_array_size: int, in_training: 
         max_array_size: Maximum number of tasks in an array.
         in_training: Train keys that an earlier launch has in the queue.
     """
-    shards = {stage: _by_model(units) for stage, units in plan.shards.items()}
+    shards = {stage: _grouped(units, lambda unit: unit.train.key) for stage, units in plan.shards.items()}
     result = []
-    for num_processes, train in _by_num_processes(plan.train).items():
+    # The tasks of an array are all of the same size.
+    for num_processes, train in _grouped(plan.train, lambda unit: unit.num_processes).items():
         groups = [
             _Group(train=models, sharded={stage: _layers(models, own) for stage, own in shards.items()})
             # Processes that meet have a job to themselves, or those of its next model could meet them.
@@ -124,19 +125,11 @@ def blocks(plan: Plan, *, units_per_job: int, max_array_size: int, in_training: 
     return result
 
 
-def _by_num_processes(units: Sequence[TrainUnit]) -> dict[int, list[TrainUnit]]:
-    """The tasks of an array are all of the same size."""
-    found: dict[int, list[TrainUnit]] = defaultdict(list)
+def _grouped(units: Iterable[U], key: Callable[[U], K]) -> dict[K, list[U]]:
+    found: dict[K, list[U]] = defaultdict(list)
     for unit in units:
-        found[unit.num_processes].append(unit)
+        found[key(unit)].append(unit)
     return found
-
-
-def _by_model(units: Sequence[ShardUnit]) -> dict[str, list[ShardUnit]]:
-    shards: dict[str, list[ShardUnit]] = defaultdict(list)
-    for unit in units:
-        shards[unit.run.train.key].append(unit)
-    return shards
 
 
 def _layers(models: Sequence[TrainUnit], shards: dict[str, list[ShardUnit]]) -> list[Task]:

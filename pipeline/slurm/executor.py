@@ -13,8 +13,7 @@ from jobs.files.failures import Failure, FailureClass
 from jobs.files.store import Store
 from jobs.specs.runs import SHARD_STAGES, Manifest
 from jobs.specs.units import STAGES, Resources, Stage, Unit
-from pipeline.executor import Outcome
-from pipeline.plan import Plan
+from pipeline.plan import Outcome, Plan
 from pipeline.request.config import SlurmConfig
 from pipeline.retry import bad_nodes
 from pipeline.slurm.arrays import Block, Task, blocks

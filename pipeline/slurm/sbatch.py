@@ -28,7 +28,7 @@ def sbatch_parameters(
     num_processes: int = 1,
     dependency: str | None = None,
 ) -> dict[str, Any]:
-    """sbatch options of an array.
+    """sbatch options of an array, by submitit's names.
 
     Args:
         config: The user's.

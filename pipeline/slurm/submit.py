@@ -55,17 +55,7 @@ def script(folder: Path, parameters: Mapping[str, Any], num_tasks: int, python: 
 def submit(
     folder: Path, parameters: Mapping[str, Any], num_tasks: int, python: str | None, cluster: str | None = None
 ) -> str:
-    """Submit an array by one sbatch call.
-
-    Args:
-        folder: For script and logs; also tells the tasks what they are.
-        parameters: sbatch options by submitit's names.
-        num_tasks: Size of the array; an array of one is an array too.
-        python: Command that runs Python on the nodes; None for this interpreter.
-        cluster: The cluster to submit to; None for the default one.
-
-    Returns:
-        The array's job id.
+    """Submit an array by one sbatch call; its job id. The folder tells the tasks what they are.
 
     Raises:
         SubmissionRefusedError: It can never run.

@@ -28,7 +28,7 @@ from pipeline.retry import gave_up
 from pipeline.slurm.signals import requeue, run_interruptible
 from pipeline.state import joblog
 from pipeline.state.files import observe, pending_units, read_history
-from pipeline.state.ledger import Launch, limit_min_of, locate, read_launch, units_of_task
+from pipeline.state.ledger import Launch, locate, read_launch, read_task
 from pipeline.state.progress import progress_of
 
 _POLL_S, _LOOK_EVERY_S = 1.0, 10.0
@@ -113,7 +113,10 @@ class ArrayTask:
             return True
         joblog.start_without_progress()
         num_idle = 1 + (joblog.num_idle_starts(self.log_path) if self.log_path else 0)
-        had_its_time = not _is_first_start() and self._had_its_time()
+        lasted_s = time.time() - float(os.environ.get(joblog.BEGAN_VARIABLE, _STARTED))
+        early_s = self.launch.signal_delay_s + _SIGNAL_RESOLUTION_S
+        is_first_start = os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
+        had_its_time = not is_first_start and lasted_s >= self.time_limit_min * 60 - early_s
         if not had_its_time and num_idle < _MAX_IDLE_STARTS:
             return True
         for item in stopped:
@@ -193,12 +196,6 @@ class ArrayTask:
         """End this task, its units interrupted."""
         sys.exit(_EXIT_FAILED if is_first_task() else 0)  # what becomes of the job is the first one's to say
 
-    def _had_its_time(self) -> bool:
-        """Whether this start lasted about as long as the time limit lets any last."""
-        began = float(os.environ.get(joblog.BEGAN_VARIABLE, _STARTED))
-        early_s = self.launch.signal_delay_s + _SIGNAL_RESOLUTION_S
-        return time.time() - began >= self.time_limit_min * 60 - early_s
-
     def _unmet_need(self, unit: Unit) -> str | None:
         """What a unit lacks, after waiting for files that may be hidden for a while; gives up in writing."""
         while (reason := unmet_need(unit, self.store, self.launch)) and not self._is_hopeless(unit):
@@ -220,10 +217,6 @@ class ArrayTask:
 
 
 _STARTED = time.time()
-
-
-def _is_first_start() -> bool:
-    return os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
 
 
 def is_done(unit: Unit, store: Store) -> bool:
@@ -260,14 +253,13 @@ def main(folder: Path, index: int) -> None:
     worker.log_to(sys.stderr)
     store, name = locate(folder)
     launch = read_launch(folder.parent)
-    limit = limit_min_of(store, name, launch)
-    units = units_of_task(store, name, index, launch.manifest)
+    units, limit_min = read_task(folder, index, launch)
     task = ArrayTask(
         store=store,
         grid=name.grid,
         units=units,
         launch=launch,
-        time_limit_min=limit,
+        time_limit_min=limit_min,
         log_path=folder / f"{os.environ['SLURM_ARRAY_JOB_ID']}_{index}_0_log.out",
     )
     run_interruptible(task, task.interrupt)

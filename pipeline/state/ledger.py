@@ -159,16 +159,12 @@ def read_tasks(store: Store, name: ArrayName) -> list[list[str]] | None:
     return cast(list[list[str]], read_json(path)["tasks"]) if path.exists() else None
 
 
-def limit_min_of(store: Store, name: ArrayName, launch: Launch) -> int:
-    """The time limit of the tasks of an array; in earlier versions, all arrays of a stage had the same."""
-    path = store.tasks_path(name.grid, name.launch, name.array)
-    return read_json(path).get("time_limit_min") or launch.time_limits_min[name.stage]
-
-
-def units_of_task(store: Store, name: ArrayName, index: int, manifest: Manifest) -> list[Unit]:
-    """The units of one task, of the grid as it was frozen."""
-    tasks: Any = read_tasks(store, name)
-    return [unit_named(unit, manifest) for unit in tasks[index]]
+def read_task(array_dir: Path, index: int, launch: Launch) -> tuple[list[Unit], int]:
+    """The units of one task, of the grid as it was frozen, and its time limit in minutes."""
+    plain = read_json(array_dir / "tasks.json")
+    # In earlier versions, all arrays of a stage had the same limit.
+    limit_min = plain.get("time_limit_min") or launch.time_limits_min[array_dir.name.partition("-")[0]]
+    return [unit_named(unit, launch.manifest) for unit in plain["tasks"][index]], limit_min
 
 
 def arrays_of(store: Store, grid: str) -> Iterator[ArrayName]:

@@ -94,23 +94,33 @@ def test_a_launch_at_work_shows_what_runs(store: Store, capsys: pytest.CaptureFi
     assert _row(_status(store, capsys), "train") == [3, 2, 0, 0, 0, 1]
 
 
+def _touch(path: Path, when: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    os.utime(path, (when, when))
+
+
 @pytest.mark.parametrize(
     ("ago_s", "said", "is_slow"),
     [(30, "30 s", False), (100, "100 s", False), (300, "5 min", True), (10_000, "2.8 h", True)],
 )
 def test_status_tells_the_age_of_the_last_progress_and_marks_what_is_slow(
-    store: Store, capsys: pytest.CaptureFixture[str], ago_s: int, said: str, is_slow: bool
+    store: Store,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    ago_s: int,
+    said: str,
+    is_slow: bool,
 ) -> None:
     """A training whose epochs usually take 25 s, so that it is slow after more than 125 s."""
     spec = _run(store).train
     unit = TrainUnit(train=spec)
     store.checkpoint_path(spec.key).unlink()
     now = time.time()
-    for epoch, path in enumerate([store.state_path(spec.key, 1), store.state_path(spec.key, 2)]):
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"state")
-        os.utime(path, (now - ago_s - 25 * (1 - epoch),) * 2)
-    os.utime(store.log_path("tiny", unit.name), (now - ago_s,) * 2)
+    monkeypatch.setattr("pipeline.state.progress.time.time", lambda: now)
+    _touch(store.log_path("tiny", unit.name), now - ago_s)
+    _touch(store.state_path(spec.key, 1), now - ago_s - 25)
+    _touch(store.state_path(spec.key, 2), now - ago_s)
     write_json(store.activity_path("tiny"), {"running": [unit.name], "queued": [], "pid": 1, "time": 0})
     with filelock.FileLock(store.launch_lock_path()):
         text = _status(store, capsys, "verbose=true")
@@ -131,8 +141,8 @@ def test_a_shard_is_slow_by_the_usual_time_of_an_image(store: Store, capsys: pyt
     pq.write_table(table.set_column(table.column_names.index("elapsed_s"), "elapsed_s", pa.array([30.0] * 7)), partial)
     write_json(store.activity_path("tiny"), {"running": [unit.name], "queued": [], "pid": 1, "time": 0})
     for ago_s, is_slow in ((140, False), (180, True)):
-        for path in (partial, store.log_path("tiny", unit.name)):
-            os.utime(path, (time.time() - ago_s,) * 2)
+        _touch(partial, time.time() - ago_s)
+        _touch(store.log_path("tiny", unit.name), time.time() - ago_s)
         with filelock.FileLock(store.launch_lock_path()):
             assert ("slow: 1 running unit" in _status(store, capsys)) == is_slow
 

@@ -29,7 +29,7 @@ def test_saved_epochs_count_but_only_new_ones_tell_the_time(
         progress.tick()
         return capsys.readouterr().err
 
-    with Progress((unit,), store) as progress:
+    with contextlib.closing(Progress((unit,), store)) as progress:
         store.state_path(unit.train.key, 4).touch()  # of an earlier launch
         progress.start(unit)
         assert line(4, 5.0) == ""  # a line every ten seconds
