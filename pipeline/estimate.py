@@ -43,15 +43,10 @@ class Kind(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Hours of one device (a GPU, or a CPU process), by stage; None where nothing was measured.
+    """Hours of one device (a GPU, or a CPU process), by stage; None where nothing was measured."""
 
-    Attributes:
-        spent_h: Of what is finished.
-        left_h: Of what is not.
-    """
-
-    spent_h: Mapping[Stage, float | None]
-    left_h: Mapping[Stage, float | None]
+    spent_h: Mapping[Stage, float | None]  # of what is finished
+    left_h: Mapping[Stage, float | None]  # of what is not
 
     def minutes_left(self, num_parallel: int) -> float | None:
         """Minutes until everything is done with that many devices; None if unknown."""

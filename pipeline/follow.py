@@ -19,12 +19,7 @@ _HOUR_S = 3600.0
 
 
 def next_wait_s(poll_s: float, idle_s: float) -> float:
-    """Seconds until the next query: more while nothing changes, up to 6 times as many, and 30 after an hour.
-
-    Args:
-        poll_s: Seconds between queries while things change.
-        idle_s: Seconds since the last change.
-    """
+    """Seconds until the next query: more while nothing changes, up to 6 times ``poll_s``, and 30 after an hour."""
     return min(max(poll_s, _IDLE_SHARE * idle_s), poll_s * (6 if idle_s < _HOUR_S else 30))
 
 

@@ -21,18 +21,13 @@ from pipeline.state.files import Observation
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Units to run, in an order that respects what each needs.
+    """Units to run, in an order that respects what each needs."""
 
-    Attributes:
-        train: Base classifiers without a checkpoint.
-        shards: Shards of missing images by stage; each needs its run's checkpoint.
-        aggregate: The last unit, which needs all others; None where the records file is current.
-        waiting: Units that failed too often to be retried automatically, and the class of failure.
-    """
-
-    train: tuple[TrainUnit, ...]
+    train: tuple[TrainUnit, ...]  # base classifiers without a checkpoint
+    # Shards of missing images by stage; each needs its run's checkpoint
     shards: Mapping[ShardStage, tuple[ShardUnit, ...]]
-    aggregate: AggregateUnit | None
+    aggregate: AggregateUnit | None  # the last unit, which needs all others; None where the records file is current
+    # Units that failed too often to be retried automatically, and the class of failure
     waiting: Mapping[str, FailureClass] = field(default_factory=dict)
 
     @property
@@ -44,25 +39,15 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The state of a plan's units when an executor returns.
+    """The state of a plan's units when an executor returns."""
 
-    Attributes:
-        failures: One for each unit that failed.
-        skipped: Units that were not started because a dependency failed.
-        num_queued: Units submitted to a scheduler, which runs them after the launch returns.
-        jobs: The scheduler's ids for them.
-        left: Units not submitted yet; the next launch submits them.
-        limit: The limit that they would exceed; None if none was in the way.
-        problem: Why not everything could be submitted.
-    """
-
-    failures: tuple[Failure, ...]
-    skipped: tuple[Unit, ...]
-    num_queued: int = 0
-    jobs: tuple[str, ...] = ()
-    left: tuple[Unit, ...] = ()
-    limit: str | None = None
-    problem: str | None = None
+    failures: tuple[Failure, ...]  # one for each unit that failed
+    skipped: tuple[Unit, ...]  # units that were not started because a dependency failed
+    num_queued: int = 0  # units submitted to a scheduler, which runs them after the launch returns
+    jobs: tuple[str, ...] = ()  # the scheduler's ids for them
+    left: tuple[Unit, ...] = ()  # units not submitted yet; the next launch submits them
+    limit: str | None = None  # the limit that they would exceed; None if none was in the way
+    problem: str | None = None  # why not everything could be submitted
 
 
 class Executor(Protocol):

@@ -102,7 +102,7 @@ def partition(missing: Iterable[int], max_size: int) -> list[IndexRange]:
             part = chain[first : first + max_size]
             part_step = step if part.size > 1 else 1
             shards.append(IndexRange(start=int(part[0]), stop=int(part[-1]) + 1, step=part_step))
-        left = np.setdiff1d(left, chain, assume_unique=True)
+        left = np.setdiff1d(left, chain, assume_unique=True) if chain.size < left.size else left[:0]
     return sorted(shards)
 
 
@@ -118,6 +118,9 @@ def parse_shard_stem(stem: str) -> IndexRange:
 
 
 def _longest_progression(indices: np.typing.NDArray[np.int64]) -> np.typing.NDArray[np.int64]:
+    steps = np.diff(indices)
+    if (steps == steps[:1]).all():  # most sets are one
+        return indices
     present = set(indices.tolist())
     first = int(indices[0])
     best = 1, 1

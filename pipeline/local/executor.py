@@ -25,18 +25,12 @@ _POLL_S = 1.0
 
 @dataclass(frozen=True)
 class LocalExecutor:
-    """Runs units in at most ``num_workers`` processes at a time.
+    """Runs units in at most ``num_workers`` processes at a time."""
 
-    Attributes:
-        num_workers: Processes at a time.
-        gpus: Those that are given to units, as CUDA_VISIBLE_DEVICES names them; none where all see
-            what this process sees.
-        runs_per_gpu: Units that share a GPU.
-    """
-
-    num_workers: int
+    num_workers: int  # processes at a time
+    # Those that are given to units, as CUDA_VISIBLE_DEVICES names them; none where all see what this process sees
     gpus: tuple[str, ...] = ()
-    runs_per_gpu: int = 1
+    runs_per_gpu: int = 1  # units that share a GPU
 
     def run(self, plan: Plan, *, grid: str, store: Store, resources: Resources) -> Outcome:
         write_activity(store, grid, running=(), queued=plan.units)  # before the import of torch, which is slow

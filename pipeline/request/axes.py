@@ -22,11 +22,8 @@ _NAMED = 3  # how many values a message names
 def expand_attacks(runs: Sequence[Run], attack: Mapping[str, Any], data: Mapping[str, str | None]) -> tuple[Run, ...]:
     """Every attack of the group on every smoothed classifier of a grid, each once.
 
-    Args:
-        runs: The grid's; sigma_cert is the attack's sigma where the group names none.
-        attack: Fields of AttackSpec but for the train key, each a value or a list of values, and
-            ``indices``.
-        data: Folders of datasets.
+    ``attack`` has fields of AttackSpec but for the train key, each a value or a list of values, and ``indices``;
+    sigma_cert is the attack's sigma where it names none.
 
     Raises:
         ConfigError: Unknown or empty axes, or values out of range.

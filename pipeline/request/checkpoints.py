@@ -16,12 +16,9 @@ FILE_AXES = ("weights", "checkpoint")
 
 
 def weights_file(values: Mapping[str, Any], results: Path) -> object:
-    """The file of weights that a model names; None where there is none.
+    """The file that a model names as ``checkpoint`` or ``weights``; None where there is none.
 
-    Args:
-        values: Of the model: ``checkpoint`` or ``weights``, the path of a file, or ``run:TRAIN_KEY`` for what a
-            finished run has learned.
-        results: The results folder.
+    ``run:TRAIN_KEY`` names what a finished run has learned.
 
     Raises:
         ConfigError: Both are given, or there is no such run.
@@ -38,10 +35,7 @@ def weights_file(values: Mapping[str, Any], results: Path) -> object:
 
 
 def sha256_of(path: object) -> str | None:
-    """The hash of a file of weights; None where there is none.
-
-    Args:
-        path: As configured.
+    """The hash of a file of weights, by its path as configured; None where there is none.
 
     Raises:
         ConfigError: It is no path, or the file cannot be read.

@@ -175,38 +175,22 @@ class _Options:
 
 @plain_dataclass(frozen=True, kw_only=True)
 class LaunchConfig:
-    """Everything a launch is told.
+    """Everything a launch is told."""
 
-    Attributes:
-        manifest: What to do: the grid, expanded.
-        cluster: Where to do it.
-        slurm: How to hand it to SLURM; None for a cluster without.
-        results: The results folder.
-        data: Folders of the datasets that are read from disk.
-        plugins: Files of plug-ins, by their path in the folder from which jobs import them.
-        sources: Files of published checkpoints, by the hash that specs name them by.
-        dry_run: Say what would be done, touch nothing.
-        wait: Follow the submitted jobs until they have ended.
-        retry: Failures to retry that are otherwise not retried automatically.
-    """
-
-    manifest: Manifest
-    cluster: ClusterConfig
-    slurm: SlurmConfig | None
+    manifest: Manifest  # what to do: the grid, expanded
+    cluster: ClusterConfig  # where to do it
+    slurm: SlurmConfig | None  # how to hand it to SLURM; None for a cluster without
     results: Path
-    data: Mapping[str, str | None]
-    plugins: Mapping[str, bytes]
-    sources: Mapping[str, Path]
-    dry_run: bool
-    wait: bool
-    retry: Retry | None
+    data: Mapping[str, str | None]  # folders of the datasets that are read from disk
+    plugins: Mapping[str, bytes]  # files of plug-ins, by their path in the folder from which jobs import them
+    sources: Mapping[str, Path]  # files of published checkpoints, by the hash that specs name them by
+    dry_run: bool  # say what would be done, touch nothing
+    wait: bool  # follow the submitted jobs until they have ended
+    retry: Retry | None  # failures to retry that are otherwise not retried automatically
 
 
 def parse_launch(values: Mapping[str, Any]) -> LaunchConfig:
-    """The launch configuration.
-
-    Args:
-        values: As composed from configs/launch.yaml: grid, train, certify, cluster, results, ...
+    """The launch configuration, from values as configs/launch.yaml composes them.
 
     Raises:
         ConfigError: With all problems of all groups.
@@ -243,18 +227,10 @@ def parse_launch(values: Mapping[str, Any]) -> LaunchConfig:
         problems += _sharing_problems(cluster, slurm, manifest)
     if options is None or cluster is None or manifest is None or problems:
         raise ConfigError(problems)
-    return LaunchConfig(
-        manifest=manifest,
-        cluster=cluster,
-        slurm=slurm,
-        results=Path(options.results),
-        data=options.data,
-        plugins=plugins.contents,
-        sources=checkpoint_files(models_of(grid, values["train"]), Path(options.results)) if grid else {},
-        dry_run=options.dry_run,
-        wait=options.wait,
-        retry=options.retry,
-    )
+    results = Path(options.results)
+    sources = checkpoint_files(models_of(grid, values["train"]), results) if grid else {}
+    given = {**vars(options), "results": results, "plugins": plugins.contents}
+    return LaunchConfig(manifest=manifest, cluster=cluster, slurm=slurm, sources=sources, **given)
 
 
 def _extra_problems(slurm: SlurmConfig) -> Iterator[str]:

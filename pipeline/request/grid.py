@@ -28,18 +28,14 @@ _AXES += FILE_AXES
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class GridConfig:
-    """A grid as written in its file.
+    """A grid as written in its file."""
 
-    Attributes:
-        name: Names the folder of its results.
-        blocks: Each a mapping from TrainSpec field (or sigma_cert, or weights: a file's path, or
-            run:TRAIN_KEY; checkpoint is its older name) to a value or a list of values; stands for the product of its
-            lists. Plug-ins are ``module:name``, their options axes such as objective.weight.
-        exclude: Mappings; a model that agrees with all values of one of them is left out.
-    """
-
-    name: GridName
+    name: GridName  # names the folder of its results
+    # Each a mapping from TrainSpec field (or sigma_cert, or weights: a file's path, or run:TRAIN_KEY; checkpoint is
+    # its older name) to a value or a list of values; stands for the product of its lists. Plug-ins are
+    # ``module:name``, their options axes such as objective.weight.
     blocks: list[dict[str, Any]]
+    # Mappings; a model that agrees with all values of one of them is left out
     exclude: list[dict[str, Any]] = Field(default_factory=list)
 
 

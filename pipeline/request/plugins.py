@@ -22,14 +22,11 @@ def is_plugin_axis(axis: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Plugins:
-    """The plug-ins of a launch.
+    """The plug-ins of a launch."""
 
-    Attributes:
-        contents: Their files, by their path in the folder from which they are imported.
-        answers: What ``jobs.plugins.describe`` said, by what it was asked.
-    """
-
+    # Their files, by their path in the folder from which they are imported
     contents: Mapping[str, bytes] = field(default_factory=dict)
+    # What ``jobs.plugins.describe`` said, by what it was asked
     answers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def resolved(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,9 +52,7 @@ class Plugins:
 def find_plugins(entries: Sequence[str], points: Iterable[Mapping[str, Any]]) -> Plugins:
     """Read the plug-ins' files, and ask in a process of its own what the models of a grid need to know of them.
 
-    Args:
-        entries: Packages and folders, as configured.
-        points: The values of each model; may name plug-ins that there are not.
+    The entries are packages and folders, as configured; the points are the values of each model.
 
     Raises:
         ConfigError: With what is wrong with the entries.

@@ -18,28 +18,22 @@ from jobs.specs.runs import ShardStage
 from jobs.specs.units import ShardUnit, TrainUnit, Unit
 from pipeline.plan import Plan
 
-T, U, K = TypeVar("T"), TypeVar("U"), TypeVar("K")
+T = TypeVar("T")
+K = TypeVar("K")
 Task = tuple[Unit, ...]
 """The units that one job runs, one after the other."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Arrays that belong together.
+    """Arrays that belong together."""
 
-    Attributes:
-        train: Tasks of the train array; none where the models are trained or in training.
-        sharded: Arrays of shards by stage. Beside a train array, task i of each needs train task i
-            and nothing else.
-        after_earlier_training: The models are in training by an earlier launch; the rest is to
-            start when that has ended, however it has.
-        num_processes: Tasks of SLURM that train one model of the train array together.
-    """
-
-    train: tuple[Task, ...] = ()
+    train: tuple[Task, ...] = ()  # tasks of the train array; none where the models are trained or in training
+    # Arrays of shards by stage. Beside a train array, task i of each needs train task i and nothing else.
     sharded: Mapping[ShardStage, tuple[tuple[Task, ...], ...]] = field(default_factory=dict)
+    # The models are in training by an earlier launch; the rest is to start when that has ended, however it has
     after_earlier_training: bool = False
-    num_processes: int = 1
+    num_processes: int = 1  # tasks of SLURM that train one model of the train array together
 
     @property
     def arrays(self) -> tuple[tuple[Task, ...], ...]:
@@ -125,8 +119,8 @@ def blocks(plan: Plan, *, units_per_job: int, max_array_size: int, in_training: 
     return result
 
 
-def _grouped(units: Iterable[U], key: Callable[[U], K]) -> dict[K, list[U]]:
-    found: dict[K, list[U]] = defaultdict(list)
+def _grouped(units: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    found: dict[K, list[T]] = defaultdict(list)
     for unit in units:
         found[key(unit)].append(unit)
     return found

@@ -28,21 +28,14 @@ from pipeline.state.reasons import advice
 
 @dataclass(frozen=True, kw_only=True)
 class SlurmExecutor:
-    """Submits arrays; what they do is up to SLURM from then on.
+    """Submits arrays; what they do is up to SLURM from then on."""
 
-    Attributes:
-        config: sbatch options and limits.
-        manifest: The grid that is launched.
-        activity: What is already in progress.
-        failures: The last one of each unit that may be submitted again, by its name; the nodes at fault are avoided.
-        runs_per_gpu: Units that a job runs at a time; it multiplies ``units_per_job``.
-    """
-
-    config: SlurmConfig
-    manifest: Manifest
-    activity: Activity
+    config: SlurmConfig  # sbatch options and limits
+    manifest: Manifest  # the grid that is launched
+    activity: Activity  # what is already in progress
+    # The last one of each unit that may be submitted again, by its name; the nodes at fault are avoided
     failures: Mapping[str, Failure] = field(default_factory=dict)
-    runs_per_gpu: int = 1
+    runs_per_gpu: int = 1  # units that a job runs at a time; it multiplies ``units_per_job``
 
     def run(self, plan: Plan, *, grid: str, store: Store, resources: Resources) -> Outcome:
         store = Store(store.root.resolve())  # jobs start in other folders

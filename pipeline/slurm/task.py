@@ -49,22 +49,14 @@ class ArrayTask:
 
     Where several tasks of SLURM do one unit together, each has its own; the first one decides how the
     job ends.
-
-    Attributes:
-        store: The results folder.
-        grid: The grid it was launched for.
-        units: What to do, in this order.
-        launch: What was frozen when it was submitted.
-        time_limit_min: Of the job.
-        log_path: What SLURM writes into; tells how earlier starts of the job ended.
     """
 
     store: Store
-    grid: str
-    units: list[Unit]
-    launch: Launch
-    time_limit_min: int
-    log_path: Path | None = None
+    grid: str  # the grid it was launched for
+    units: list[Unit]  # what to do, in this order
+    launch: Launch  # what was frozen when it was submitted
+    time_limit_min: int  # of the job
+    log_path: Path | None = None  # what SLURM writes into; tells how earlier starts of the job ended
     _in_progress: list[UnitProcess] = field(default_factory=list, init=False)
     _progress: dict[str, object] = field(default_factory=dict, init=False)
     _is_interrupted: bool = field(default=False, init=False)

@@ -26,25 +26,18 @@ Way = Literal["running", "queued"]
 
 @dataclass(frozen=True, kw_only=True)
 class Activity:
-    """Names of the units that are running and waiting; empty when there are none.
+    """Names of the units that are running and waiting; empty when there are none."""
 
-    Attributes:
-        running: Units of jobs that run (of a job with several, those it has yet to come to, too).
-        queued: Units that wait.
-        tasks: The array task of each of them that SLURM has.
-        stuck: Tasks that SLURM keeps but will never run, with what waits for them; their units are not in progress.
-        refused: Stuck tasks that stay in the queue, since new ones would ask for the same; their units are queued.
-        num_tasks: All tasks of this user in the queue, whatever they belong to, without the stuck ones.
-        problem: Why it is unknown what is in progress; None if it is known.
-    """
-
+    # Units of jobs that run (of a job with several, those it has yet to come to, too)
     running: frozenset[str] = frozenset()
-    queued: frozenset[str] = frozenset()
-    tasks: Mapping[str, QueuedTask] = field(default_factory=dict)
+    queued: frozenset[str] = frozenset()  # units that wait
+    tasks: Mapping[str, QueuedTask] = field(default_factory=dict)  # the array task of each of them that SLURM has
+    # Tasks that SLURM keeps but will never run, with what waits for them; their units are not in progress
     stuck: tuple[QueuedTask, ...] = ()
+    # Stuck tasks that stay in the queue, since new ones would ask for the same; their units are queued
     refused: tuple[QueuedTask, ...] = ()
-    num_tasks: int = 0
-    problem: str | None = None
+    num_tasks: int = 0  # all tasks of this user in the queue, whatever they belong to, without the stuck ones
+    problem: str | None = None  # why it is unknown what is in progress; None if it is known
 
     @cached_property
     def in_progress(self) -> frozenset[str]:
@@ -84,11 +77,7 @@ def units_of(manifest: Manifest, names: Iterable[str]) -> list[str]:
 
 
 def read_queue(store: Store, *more: str | None) -> list[QueuedTask]:
-    """What SLURM has of this user, and of every user who launched into a results folder, on all clusters used.
-
-    Args:
-        store: The results folder.
-        more: Clusters to ask as well; None is the default one.
+    """What SLURM has of this user, and of every user who launched into a results folder, on all clusters used and more.
 
     Raises:
         SchedulerError: SLURM gives no sound answer.
@@ -102,13 +91,7 @@ def slurm_activity(
 ) -> Activity:
     """What of this store SLURM has, whichever grid it was launched for; aggregation of this grid only.
 
-    Opens one file for each of our arrays in the queue.
-
-    Args:
-        store: The results folder.
-        grid: The grid.
-        tasks_in_queue: What SLURM has.
-        keep: Stuck tasks that are to stay in the queue: their units count as queued.
+    Opens one file for each of our arrays in the queue. Stuck tasks to ``keep`` stay in it: their units count as queued.
     """
     known: dict[ArrayName, list[list[str]] | None] = {}
     units: dict[QueuedTask, list[str]] = {}

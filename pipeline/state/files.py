@@ -14,17 +14,11 @@ from jobs.specs.runs import SHARD_STAGES, Manifest, Place, Run
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """The state of a grid's files.
+    """The state of a grid's files."""
 
-    Attributes:
-        trained: Train keys that have a checkpoint.
-        shards: Finished index ranges by where they belong.
-        aggregated: Whether the grid's records files are there and made for just this grid.
-    """
-
-    trained: frozenset[str]
-    shards: Mapping[Place, tuple[IndexRange, ...]]
-    aggregated: bool
+    trained: frozenset[str]  # train keys that have a checkpoint
+    shards: Mapping[Place, tuple[IndexRange, ...]]  # finished index ranges by where they belong
+    aggregated: bool  # whether the grid's records files are there and made for just this grid
 
     def finished(self, run: Run) -> tuple[IndexRange, ...]:
         """The finished index ranges of a run."""

@@ -88,19 +88,12 @@ class LostUnit(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class JobLog:
-    """What the log of one job says of its last start.
+    """What the log of one job says of its last start."""
 
-    Attributes:
-        text: All of it, from the line with which the batch script begins (older logs have none).
-        host: The node; None where the batch script did not say.
-        lost: Units that began and did not end.
-        num_units: Units that began or were skipped.
-    """
-
-    text: str
-    host: str | None
-    lost: tuple[LostUnit, ...]
-    num_units: int
+    text: str  # all of it, from the line with which the batch script begins (older logs have none)
+    host: str | None  # the node; None where the batch script did not say
+    lost: tuple[LostUnit, ...]  # units that began and did not end
+    num_units: int  # units that began or were skipped
 
     @property
     def last_lines(self) -> str:

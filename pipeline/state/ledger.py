@@ -34,17 +34,11 @@ _LOG = re.compile(r"(\d+)_(\d+)_0_log\.out")
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayName:
-    """Names an array in the queue and in the store.
-
-    Attributes:
-        grid: Of the grid.
-        launch: Of the launch: its number for the grid, and something random.
-        array: Stage and number within the launch.
-    """
+    """Names an array in the queue and in the store."""
 
     grid: str
-    launch: str
-    array: str
+    launch: str  # of the launch: its number for the grid, and something random
+    array: str  # stage and number within the launch
 
     def __str__(self) -> str:
         """The name in the queue, of which squeue shows the beginning."""
@@ -64,28 +58,18 @@ class ArrayName:
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """What all tasks of a launch need to know, as it was when they were submitted.
-
-    Attributes:
-        manifest: The grid.
-        resources: How units may run.
-        time_limits_min: Of a task, by stage.
-        grace_s: Between SLURM's warning and its kill.
-        runs_per_gpu: Units that a task runs at a time.
-        cluster: The cluster it was submitted to; None for the default one.
-        signal_delay_s: Seconds before the time limit at which SLURM warns the job.
-        stall_min: Minutes without progress after which a unit is ended and its job queued again; None: never.
-        asked: What a job of each stage asks for, by the names of the options.
-    """
+    """What all tasks of a launch need to know, as it was when they were submitted."""
 
     manifest: Manifest
-    resources: Resources
-    time_limits_min: dict[str, int]
-    grace_s: int
-    runs_per_gpu: int = 1
-    cluster: str | None = None
-    signal_delay_s: int = 120
+    resources: Resources  # how units may run
+    time_limits_min: dict[str, int]  # of a task, by stage
+    grace_s: int  # between SLURM's warning and its kill
+    runs_per_gpu: int = 1  # units that a task runs at a time
+    cluster: str | None = None  # the cluster it was submitted to; None for the default one
+    signal_delay_s: int = 120  # seconds before the time limit at which SLURM warns the job
+    # Minutes without progress after which a unit is ended and its job queued again; None: never
     stall_min: float | None = None
+    # What a job of each stage asks for, by the names of the options
     asked: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 

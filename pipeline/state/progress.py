@@ -24,15 +24,10 @@ _NEVER_SLOW_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """When a running unit last progressed.
+    """When a running unit last progressed."""
 
-    Attributes:
-        age_s: Seconds since then, or since it began.
-        usual_s: Seconds that one image or one epoch usually takes; None where that is unknown.
-    """
-
-    age_s: float
-    usual_s: float | None
+    age_s: float  # seconds since then, or since it began
+    usual_s: float | None  # seconds that one image or one epoch usually takes; None where that is unknown
 
     @property
     def is_slow(self) -> bool:
@@ -49,13 +44,7 @@ def progress_of(unit: Unit, store: Store) -> int:
 
 
 def pace_of(unit: Unit, store: Store, log_path: Path) -> Pace | None:
-    """The pace of a running unit, by the times of its files; None where it has written none.
-
-    Args:
-        unit: The unit.
-        store: Its results.
-        log_path: Its log, which grows when it begins and with what it saves.
-    """
+    """The pace of a running unit, by the times of its log and of what it saves; None where it has written none."""
     times = [*_times([log_path, *_saved(unit, store)])]
     if not times:
         return None

@@ -27,29 +27,17 @@ _WAITING = {"PD", "RQ", "RH", "RF", "RD", "RS", "RV", "SE"}
 
 @dataclass(frozen=True, kw_only=True)
 class QueuedTask:
-    """One task of an array that SLURM has in its queue or runs.
+    """One task of an array that SLURM has in its queue or runs."""
 
-    Attributes:
-        array_id: Job id of the array.
-        index: Within the array.
-        is_running: False while it waits.
-        job_name: Name of the array.
-        node: Where it runs; empty while it waits.
-        reason: Why it waits, in SLURM's words.
-        user: Id of the user who submitted it.
-        dependency: What it still waits for, as squeue shows it.
-        cluster: The cluster that has it; None for the default one.
-    """
-
-    array_id: str
-    index: int
-    is_running: bool
-    job_name: str
-    node: str
-    reason: str
-    user: int
-    dependency: str = ""
-    cluster: str | None = None
+    array_id: str  # job id of the array
+    index: int  # within the array
+    is_running: bool  # False while it waits
+    job_name: str  # name of the array
+    node: str  # where it runs; empty while it waits
+    reason: str  # why it waits, in SLURM's words
+    user: int  # id of the user who submitted it
+    dependency: str = ""  # what it still waits for, as squeue shows it
+    cluster: str | None = None  # the cluster that has it; None for the default one
 
     @property
     def kind(self) -> Kind:
@@ -112,11 +100,7 @@ def is_configured() -> bool:
 
 
 def read_queue(clusters: Iterable[str | None] | None = None, users: Iterable[int] = ()) -> list[QueuedTask]:
-    """All tasks of this user that are queued or running, by one squeue call for each cluster.
-
-    Args:
-        clusters: The clusters to ask; None asks the one that the environment names.
-        users: Ids of other users whose tasks are wanted too.
+    """All tasks of this user, and of others by their ids, that are queued or running; one squeue call for each cluster.
 
     Raises:
         SchedulerError: squeue fails, takes too long, or its answer makes no sense.
@@ -133,11 +117,7 @@ def read_queue(clusters: Iterable[str | None] | None = None, users: Iterable[int
 
 
 def cancel(tasks: Iterable[QueuedTask], *, whole_arrays: bool = False) -> None:
-    """Cancel tasks, or the arrays that they belong to, by one scancel call for each cluster.
-
-    Raises:
-        SchedulerError: It fails. Jobs that have ended meanwhile are no failure.
-    """
+    """Cancel tasks, or the arrays that they belong to; see ``cancel_jobs``."""
     jobs: dict[str | None, set[str]] = defaultdict(set)
     for task in tasks:
         jobs[task.cluster].add(task.array_id if whole_arrays else task.job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Literal
 
@@ -42,6 +43,7 @@ _ADVICE: tuple[tuple[str, str], ...] = (
 )
 
 
+@functools.cache
 def kind_of(reason: str) -> Kind:
     """What the reason of a job that waits means for it."""
     return next((kind for kind, pattern in _KINDS if re.search(pattern, reason, re.IGNORECASE)), "waits")

@@ -16,29 +16,19 @@ from pipeline.state.queue import QueuedTask
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """The state of a grid.
+    """The state of a grid."""
 
-    Attributes:
-        activity: What is in progress.
-        observed: What is done.
-        history: The last recorded failure of each unit that is not done and failed, by its name.
-        deaths: Failures of units that ended without a record.
-    """
-
-    activity: Activity
-    observed: Observation
-    history: Mapping[str, Failure]
-    deaths: Sequence[Failure] = ()
+    activity: Activity  # what is in progress
+    observed: Observation  # what is done
+    history: Mapping[str, Failure]  # the last recorded failure of each unit that is not done and failed, by its name
+    deaths: Sequence[Failure] = ()  # failures of units that ended without a record
 
 
 def survey(manifest: Manifest, store: Store, activity: Activity) -> Survey:
     """Look at the files of a grid.
 
-    Args:
-        manifest: The grid.
-        store: Its results.
-        activity: What is in progress. It must have been looked up *before* this call: a unit that ends
-            in between is then found to be done, and not taken for lost.
+    What is in progress must have been looked up *before*: a unit that ends in between is then found to be done, and not
+    taken for lost.
     """
     observed = observe(manifest, store)
     is_pending = pending_units(manifest, observed)
