@@ -141,10 +141,10 @@ def statistics_notes(comparison: Comparison, frame: pd.DataFrame, levels: Levels
     searched = int(frame["num_models"][0])
     return [
         "MC upper: the accuracy if every image were as robust as its votes allow.",
-        f"Simultaneous: a {levels.confidence:.0%} band for all radii and all {counted(searched, 'certified model')} "
-        "together.",
+        f"Simultaneous: a {levels.confidence:.0%} band that holds for all radii and models at once "
+        f"({counted(searched, 'certified model')}).",
         "High-prob. lower: a lower bound on the share of these images that is truly certified, as some certificates "
-        f"may be false; holds with probability {1 - levels.rho:g} for all these models together.",
+        f"may be false; holds with probability {1 - levels.rho:g} for all these models at once.",
         "Best single: the accuracy of the best single model.",
         "Avg. r: the average certified radius of the model in the row.",
         "Abstains: how often that model abstains; a dash (-) if sampling stopped early.",
