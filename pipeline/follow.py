@@ -12,7 +12,7 @@ from jobs.files.store import Store
 from jobs.specs.runs import SHARD_STAGES, Manifest
 from pipeline import text
 from pipeline.request.config import SlurmConfig
-from pipeline.state.units import State, Status, look
+from pipeline.state.survey import State, Status, look
 
 _IDLE_SHARE = 0.1
 _HOUR_S = 3600.0

@@ -26,7 +26,7 @@ from pipeline.estimate import estimate
 from pipeline.follow import next_wait_s
 from pipeline.state.progress import Pace, pace_of, progress_of
 from pipeline.state.queue import user_name
-from pipeline.state.units import STATES, RunStates, Status, UnitState, look
+from pipeline.state.survey import STATES, RunStates, Status, UnitState, look
 
 _CLEAR = "\033[H\033[2J"
 

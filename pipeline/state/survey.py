@@ -1,17 +1,26 @@
-"""The state of a grid: its files, the queue, and what failed. Changes nothing."""
+"""The state of a grid now: its files, the queue, what failed, and so the state of every unit. Changes nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from jobs.files.failures import Failure
 from jobs.files.store import Store
-from jobs.specs.runs import Manifest
-from pipeline.state.activity import Activity, slurm_activity
+from jobs.specs.indices import IndexRange, partition
+from jobs.specs.runs import Manifest, Run, ShardStage
+from jobs.specs.units import AggregateUnit, ShardUnit, TrainUnit, Unit, shards_by_run
+from pipeline.state.activity import Activity, read_activity, read_queue, slurm_activity
+from pipeline.state.commands import SchedulerError
 from pipeline.state.files import Observation, observe, pending_units, read_history
-from pipeline.state.postmortem import find_deaths
+from pipeline.state.postmortem import find_deaths, submission_times
 from pipeline.state.queue import QueuedTask
+
+State = Literal["done", "running", "queued", "failed", "missing", "unknown"]
+STATES: tuple[State, ...] = ("done", "running", "queued", "failed", "missing", "unknown")
+# The state shown for a model whose units are in several states.
+_FOREMOST: tuple[State, ...] = ("running", "queued", "unknown", "failed", "missing", "done")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,3 +56,118 @@ def survey(manifest: Manifest, store: Store, activity: Activity) -> Survey:
 def survey_slurm(manifest: Manifest, store: Store, queue: Sequence[QueuedTask]) -> Survey:
     """``survey`` with what SLURM has in its queue."""
     return survey(manifest, store, slurm_activity(store, manifest.grid, queue))
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitState:
+    """A unit and its state; the failure of one that failed."""
+
+    unit: Unit
+    state: State
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStates:
+    """What is done to one model: its training, the shards of its certification or attack, and images done."""
+
+    run: Run
+    train: UnitState
+    shards: tuple[UnitState, ...]
+    num_done: int
+
+    @property
+    def state(self) -> State:
+        """One state for all shards."""
+        states = {shard.state for shard in self.shards}
+        return next(state for state in _FOREMOST if state in states)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """The state of a whole grid; of its runs, first all certifications, then all attacks."""
+
+    manifest: Manifest
+    store: Store
+    found: Survey
+    runs: tuple[RunStates, ...]
+    aggregate: UnitState
+
+    def of(self, stage: ShardStage) -> list[RunStates]:
+        """Its certifications, or its attacks."""
+        return [item for item in self.runs if item.run.stage == stage]
+
+    @property
+    def models(self) -> list[UnitState]:
+        """Every training once."""
+        return [*{item.run.train.key: item.train for item in self.runs}.values()]
+
+    @property
+    def units(self) -> Iterator[UnitState]:
+        """Every unit once: models, shards, aggregation."""
+        yield from self.models
+        for item in self.runs:
+            yield from item.shards
+        yield self.aggregate
+
+
+def look(manifest: Manifest, store: Store) -> Status:
+    """The state of a grid now; one squeue call, or none if nothing was ever submitted to SLURM."""
+    found = survey(manifest, store, _activity(store, manifest.grid))
+    submitted_at = submission_times(store, manifest.grid) if found.activity.problem else {}
+    failures = {**found.history, **{death.unit: death for death in found.deaths}}
+
+    def state_of(unit: Unit) -> UnitState:
+        way, failure = found.activity.way_of(unit.name), failures.get(unit.name)
+        if way is not None:
+            return UnitState(unit=unit, state=way)
+        since = submitted_at.get(unit.name)
+        if since is not None and (failure is None or failure.time < since):
+            return UnitState(unit=unit, state="unknown")
+        return UnitState(unit=unit, state="missing" if failure is None else "failed", failure=failure)
+
+    named = shards_by_run([*found.activity.in_progress, *submitted_at, *failures])
+    runs = []
+    for run in manifest.runs:
+        train = TrainUnit(train=run.train)
+        is_trained = run.train.key in found.observed.trained
+        runs.append(
+            RunStates(
+                run=run,
+                train=UnitState(unit=train, state="done") if is_trained else state_of(train),
+                shards=tuple(_shards(run, found.observed, state_of, named.get(run.name, ()))),
+                num_done=len(run.indices) - len(found.observed.missing(run)),
+            )
+        )
+    aggregate = AggregateUnit(grid=manifest.grid)
+    is_done = found.observed.aggregated and found.observed.is_complete(manifest)
+    last = UnitState(unit=aggregate, state="done") if is_done else state_of(aggregate)
+    return Status(manifest=manifest, store=store, found=found, runs=tuple(runs), aggregate=last)
+
+
+def _activity(store: Store, grid: str) -> Activity:
+    """The queue is read before the files: a unit that ends in between is then found done, not lost."""
+    here = read_activity(store, grid)
+    if here.in_progress or not store.has_slurm_launches():
+        return here
+    try:
+        return slurm_activity(store, grid, read_queue(store))
+    except SchedulerError as error:
+        return Activity(problem=str(error))
+
+
+def _shards(
+    run: Run, observed: Observation, state_of: Callable[[Unit], UnitState], named: Iterable[IndexRange]
+) -> Iterator[UnitState]:
+    """Shards named by files, queue and failures; images in none of them are missing."""
+    wanted = frozenset(run.indices)
+    for indices in observed.finished(run):
+        if not wanted.isdisjoint(indices):
+            yield UnitState(unit=ShardUnit(run=run, indices=indices), state="done")
+    missing = set(observed.missing(run))
+    for indices in named:
+        if not missing.isdisjoint(indices):
+            missing.difference_update(indices)
+            yield state_of(ShardUnit(run=run, indices=indices))
+    for indices in partition(missing, len(run.indices)):
+        yield UnitState(unit=ShardUnit(run=run, indices=indices), state="missing")

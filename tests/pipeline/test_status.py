@@ -23,7 +23,7 @@ from jobs.specs.units import ShardUnit, TrainUnit
 from pipeline.estimate import estimate
 from pipeline.launch import launch
 from pipeline.state.activity import Activity, read_activity
-from pipeline.state.units import look
+from pipeline.state.survey import look
 from pipeline.status import _num_helpers, status
 from tests.grids import tiny, tiny_manifest
 

@@ -24,7 +24,7 @@ from jobs.files.manifest import read_manifest
 from jobs.files.store import Store
 from jobs.specs.runs import Manifest
 from pipeline.state.queue import QueuedTask, read_queue
-from pipeline.state.units import UnitState
+from pipeline.state.survey import UnitState
 from pipeline.status import Status, look
 from tests.grids import finished_files, grid_records
 

@@ -25,7 +25,7 @@ from pipeline.launch import launch
 from pipeline.state import commands, joblog
 from pipeline.state.activity import slurm_activity
 from pipeline.state.queue import read_queue
-from pipeline.state.units import Status, look
+from pipeline.state.survey import Status, look
 from pipeline.status import status
 from tests.grids import finished_files, tiny
 from tests.pipeline.fake_slurm import FakeSlurm
