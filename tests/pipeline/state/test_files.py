@@ -70,5 +70,5 @@ def test_status_groups_alike_failures(tmp_path: Path, capsys: pytest.CaptureFixt
         record_death(store, unit, "unknown", f"process {number} exited with code 3", Path("log"))
     assert run_command("status", status, ["grid=tiny", f"results={tmp_path}"]) == 0
     out = capsys.readouterr().out
-    assert out.count("failed   ") == 1
+    assert out.count("\nfailed   ") == 1
     assert f"and {len(UNITS) - 1} more for the same reason" in out
