@@ -4,3 +4,17 @@ Arrays in, arrays out. Nothing in this package knows about files, configuration,
 ``bounds``, ``radius``, ``certificate``, ``accuracy`` and ``noise`` need only numpy and scipy;
 ``counts``, ``certify`` and ``attacks`` also need torch.
 """
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from smoothing.certify import SmoothedClassifier as SmoothedClassifier
+
+
+def __getattr__(name: str) -> object:
+    """``SmoothedClassifier`` is imported when it is asked for, since it needs torch."""
+    if name != "SmoothedClassifier":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from smoothing.certify import SmoothedClassifier
+
+    return SmoothedClassifier

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from smoothing.bounds import min_samples_to_certify
 from smoothing.certificate import Certificate, prediction_from_counts
 from smoothing.counts import BaseClassifier, Draws, LogitsError, VoteCounter, class_counts, draws_between
 from smoothing.distributions import GaussianNoise, NoiseDistribution
@@ -95,84 +96,114 @@ def certify_images(
         yield from queue.settle(batch)
 
 
-def certify(
-    base_classifier: BaseClassifier,
-    image_CHW: Tensor,
-    *,
-    sigma: float,
-    n0: int,
-    n: int,
-    alpha: float,
-    num_classes: int,
-    seed: int,
-    index: int,
-    batch_size: int,
-) -> Certificate:
-    """Predict the smoothed classifier's class at one image and a radius around it.
+@dataclass(frozen=True, kw_only=True)
+class SmoothedClassifier:
+    """A base classifier smoothed by Gaussian noise.
 
-    Args:
-        base_classifier: Maps inputs_BCHW to logits_BK, in evaluation mode.
-        image_CHW: Pixels in [0, 1], float32.
-        sigma: Standard deviation of the noise, > 0.
-        n0: Draws for choosing the class, >= 1.
-        n: Separate draws for bounding its probability, >= 1.
-        alpha: Probability that the certificate is wrong, in (0, 1).
-        num_classes: K.
-        seed: Seed of the run; the noise depends on (seed, index) alone.
-        index: Dataset index of the image.
+    Attributes:
+        base_classifier: Maps inputs_BCHW, pixels of [0, 1] plus noise, to logits_BK. A torch module must be in
+            evaluation mode; in any case a row's logits may not depend on the other rows, nor on chance.
+        sigma: Standard deviation of the noise, > 0, in pixels of [0, 1].
+        seed: The noise depends on this and on the index of the image alone.
         batch_size: Rows per batch on the device; does not change the result on a CPU.
-
-    Returns:
-        The certificate with all votes, so that other bounds can be computed without sampling.
-
-    Guarantee:
-        With probability at least 1 - alpha over the noise: either it abstains, or the smoothed
-        classifier is constant, and equal to the prediction, within the radius.
-
-    Source:
-        Cohen et al. 2019, CERTIFY.
     """
-    images = [LabelledImage(index=index, label=ABSTAIN, image_CHW=image_CHW)]  # the label is not read
-    procedure = Procedure(n0=n0, n=n, alpha=alpha)
-    distribution = GaussianNoise(sigma)
-    ((_, certificate),) = certify_images(
-        base_classifier, images, procedure, distribution, num_classes=num_classes, seed=seed, batch_size=batch_size
-    )
-    return certificate
 
+    base_classifier: BaseClassifier
+    sigma: float
+    seed: int = 0
+    batch_size: int = 1000
 
-def predict(
-    base_classifier: BaseClassifier,
-    image_CHW: Tensor,
-    *,
-    sigma: float,
-    n: int,
-    alpha: float,
-    num_classes: int,
-    seed: int,
-    index: int,
-    batch_size: int,
-) -> int:
-    """The smoothed classifier's class at an image, or ABSTAIN.
+    def certify(
+        self, images: Tensor, *, n: int, n0: int = 100, alpha: float = 0.001, first_index: int = 0
+    ) -> list[Certificate]:
+        """The smoothed classifier's class at each image, and a radius around it.
 
-    Arguments as for ``certify``; all n draws serve one test.
+        Args:
+            images: Pixels in [0, 1], float32, shape (C, H, W) or (B, C, H, W).
+            n: Draws for bounding the probability of the class, >= 1.
+            n0: Separate draws for choosing the class, >= 1.
+            alpha: Probability that a certificate is wrong, in (0, 1).
+            first_index: Index of the first image; the others follow.
 
-    Guarantee:
-        The class returned differs from the smoothed classifier's with probability at most alpha.
+        Returns:
+            One certificate per image, with all votes, so that other bounds can be computed without sampling.
 
-    Source:
-        Cohen et al. 2019, PREDICT.
-    """
-    counts = class_counts(
-        base_classifier,
-        image_CHW,
-        sigma=sigma,
-        num_samples=n,
-        num_classes=num_classes,
-        stream=NoiseStream(seed=seed, index=index, stage="prediction"),
-        batch_size=batch_size,
-    )
-    return prediction_from_counts(counts, alpha=alpha)
+        Raises:
+            LogitsError: Logits are not finite, or not one for each class.
+            ValueError: An argument is outside its range, or n draws can never certify anything.
+
+        Guarantee:
+            For each image, with probability at least 1 - alpha over its noise: either it abstains, or the
+            smoothed classifier is constant, and equal to the prediction, within the radius.
+
+        Source:
+            Cohen et al. 2019, CERTIFY.
+        """
+        if n0 < 1 or n < min_samples_to_certify(alpha):
+            raise ValueError(
+                f"n0={n0}, n={n} draws can never certify anything at alpha={alpha}: take n0 >= 1 and "
+                f"n >= {min_samples_to_certify(alpha)}"
+            )
+        images_BCHW = self._checked(images)
+        done = certify_images(
+            self.base_classifier,
+            # Without stop_wrong, labels are not read.
+            (LabelledImage(index=nr, label=ABSTAIN, image_CHW=one) for nr, one in enumerate(images_BCHW, first_index)),
+            Procedure(n0=n0, n=n, alpha=alpha),
+            GaussianNoise(self.sigma),
+            num_classes=self._num_classes(images_BCHW),
+            seed=self.seed,
+            batch_size=self.batch_size,
+        )
+        by_index = {image.index: certificate for image, certificate in done}
+        return [by_index[index] for index in sorted(by_index)]
+
+    def predict(self, images: Tensor, *, n: int, alpha: float = 0.001, first_index: int = 0) -> list[int]:
+        """The smoothed classifier's class at each image, or ABSTAIN; arguments and errors as for ``certify``.
+
+        Guarantee:
+            Each class returned differs from the smoothed classifier's with probability at most alpha.
+
+        Source:
+            Cohen et al. 2019, PREDICT: all n draws serve one test.
+        """
+        if not 0 < alpha < 1:
+            raise ValueError(f"alpha must lie in (0, 1), got {alpha!r}")
+        images_BCHW = self._checked(images)
+        num_classes = self._num_classes(images_BCHW)
+        counts = [
+            class_counts(
+                self.base_classifier,
+                image_CHW,
+                sigma=self.sigma,
+                num_samples=n,
+                num_classes=num_classes,
+                stream=NoiseStream(seed=self.seed, index=index, stage="prediction"),
+                batch_size=self.batch_size,
+            )
+            for index, image_CHW in enumerate(images_BCHW, first_index)
+        ]
+        return [prediction_from_counts(votes, alpha=alpha) for votes in counts]
+
+    def _checked(self, images: Tensor) -> Tensor:
+        """The images as images_BCHW, on the device of the classifier."""
+        network, images_BCHW = self.base_classifier, images[None] if images.ndim == 3 else images
+        if images_BCHW.ndim != 4 or not len(images_BCHW):
+            raise ValueError(f"images must have shape (C, H, W) or (B, C, H, W), got {tuple(images.shape)}")
+        if images.dtype != torch.float32 or not bool(((images >= 0) & (images <= 1)).all()):
+            raise ValueError(
+                "images must be float32 pixels in [0, 1]; the base classifier normalises them itself, after the noise"
+            )
+        if not isinstance(network, nn.Module):
+            return images_BCHW
+        if any(module.training for module in network.modules()):
+            raise ValueError("the base classifier is in training mode, where logits depend on the batch; call eval()")
+        device = next((weights.device for weights in network.parameters()), images.device)
+        return images_BCHW.to(device)
+
+    @torch.inference_mode()
+    def _num_classes(self, images_BCHW: Tensor) -> int:
+        return int(self.base_classifier(images_BCHW[:1]).shape[-1])
 
 
 @dataclass(eq=False)

@@ -28,7 +28,7 @@ from jobs.specs.units import Resources, ShardUnit
 from jobs.validation import build
 from pipeline.launch import launch
 from pipeline.status import status
-from smoothing.certify import LabelledImage, predict
+from smoothing.certify import LabelledImage, SmoothedClassifier
 from smoothing.counts import LogitsError, class_counts
 from smoothing.noise import NoiseStream
 from tests.grids import tiny
@@ -154,20 +154,8 @@ def test_no_radius_is_predict_on_the_clean_images(trained: Store) -> None:
         trained.checkpoint_path(PGD_RUN.train.key), PGD_RUN.train, torch.device("cpu")
     ).classifier
     images = load_images("digits", "test")
-    expected = [
-        predict(
-            classifier,
-            torch.from_numpy(images.image(index)),
-            sigma=0.25,
-            n=100,
-            alpha=0.001,
-            num_classes=10,
-            seed=0,
-            index=index,
-            batch_size=1000,
-        )
-        for index in ALL
-    ]
+    smoothed = SmoothedClassifier(base_classifier=classifier, sigma=0.25)
+    expected = [smoothed.predict(torch.from_numpy(images.image(index)), n=100, first_index=index)[0] for index in ALL]
     assert table["prediction"].to_pylist() == expected
     assert table["distance"].to_pylist() == [0.0] * 12
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from torch import Tensor
+from torch import Tensor, nn
 
+from smoothing import SmoothedClassifier
 from smoothing.certificate import Certificate, certificate_from_counts
-from smoothing.certify import certify, predict
 from smoothing.counts import class_counts
 from smoothing.noise import NoiseStream, Stage
 from smoothing.radius import ABSTAIN
@@ -25,43 +25,26 @@ NUM_TRIALS = 2000
 
 
 def linear_classifier(inputs_BCHW: Tensor) -> Tensor:
-    """Class 1 where w . x > 0, else class 0; ||w|| = 5."""
-    score_B = inputs_BCHW.flatten(1) @ WEIGHTS_D
+    """Class 1 where w . (x - 1/2) > 0, else class 0; ||w|| = 5."""
+    score_B = (inputs_BCHW.flatten(1) - 0.5) @ WEIGHTS_D
     return torch.stack([-score_B, score_B], dim=1)
 
 
 def image_at(distance: float) -> Tensor:
     """An image at a signed distance from the decision boundary, on the side of class 1 if positive."""
-    return (distance * WEIGHTS_D / 5).reshape(1, 1, 2)
+    return (0.5 + distance * WEIGHTS_D / 5).reshape(1, 1, 2)
 
 
 def certificate_at(distance: float, *, seed: int = 0, index: int = 0, batch_size: int = 500) -> Certificate:
-    return certify(
-        linear_classifier,
-        image_at(distance),
-        sigma=SIGMA,
-        n0=100,
-        n=200,
-        alpha=ALPHA,
-        num_classes=2,
-        seed=seed,
-        index=index,
-        batch_size=batch_size,
-    )
+    smoothed = SmoothedClassifier(base_classifier=linear_classifier, sigma=SIGMA, seed=seed, batch_size=batch_size)
+    (certificate,) = smoothed.certify(image_at(distance), n0=100, n=200, alpha=ALPHA, first_index=index)
+    return certificate
 
 
 def prediction_at(distance: float, *, seed: int = 0, index: int = 0) -> int:
-    return predict(
-        linear_classifier,
-        image_at(distance),
-        sigma=SIGMA,
-        n=200,
-        alpha=ALPHA,
-        num_classes=2,
-        seed=seed,
-        index=index,
-        batch_size=500,
-    )
+    smoothed = SmoothedClassifier(base_classifier=linear_classifier, sigma=SIGMA, seed=seed)
+    (prediction,) = smoothed.predict(image_at(distance), n=200, alpha=ALPHA, first_index=index)
+    return prediction
 
 
 def most_errors_by_chance() -> int:
@@ -99,18 +82,9 @@ def test_clear_predictions_are_right(distance: float) -> None:
 
 
 def test_votes_estimate_the_smoothed_classifier() -> None:
-    counts = certify(
-        linear_classifier,
-        image_at(0.3),
-        sigma=SIGMA,
-        n0=100,
-        n=20_000,
-        alpha=ALPHA,
-        num_classes=2,
-        seed=0,
-        index=0,
-        batch_size=500,
-    ).counts
+    smoothed = SmoothedClassifier(base_classifier=linear_classifier, sigma=SIGMA)
+    (certificate,) = smoothed.certify(image_at(0.3), n=20_000, alpha=ALPHA)
+    counts = certificate.counts
     expected = 0.5 * (1 + math.erf(0.3 / SIGMA / math.sqrt(2)))
     # Four standard errors of a share of 20 000.
     assert counts[1] / 20_000 == pytest.approx(expected, abs=0.013)
@@ -163,3 +137,46 @@ def test_certificate_follows_from_its_votes() -> None:
     certificate = certificate_at(0.2)
     again = certificate_from_counts(certificate.counts0, certificate.counts, sigma=SIGMA, alpha=ALPHA)
     assert same(again, certificate)
+
+
+def test_a_batch_is_its_images_one_by_one() -> None:
+    distances = [0.3, -0.05, 0.0, 0.4]
+    smoothed = SmoothedClassifier(base_classifier=linear_classifier, sigma=SIGMA)
+    images_BCHW = torch.stack([image_at(distance) for distance in distances])
+    certificates = smoothed.certify(images_BCHW, n=200, alpha=ALPHA, first_index=5)
+    expected = [certificate_at(distance, index=5 + nr) for nr, distance in enumerate(distances)]
+    assert all(same(one, other) for one, other in zip(certificates, expected, strict=True))
+    predictions = smoothed.predict(images_BCHW, n=200, alpha=ALPHA, first_index=5)
+    assert predictions == [prediction_at(distance, index=5 + nr) for nr, distance in enumerate(distances)]
+
+
+def test_a_module_is_certified_as_its_function() -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(2, 2))
+    smoothed = SmoothedClassifier(base_classifier=module, sigma=SIGMA)
+    with pytest.raises(ValueError, match=r"training mode.*eval\(\)"):
+        smoothed.certify(image_at(0.3), n=200)
+    module.eval()
+    with torch.no_grad():
+        module[1].weight.copy_(torch.stack([-WEIGHTS_D, WEIGHTS_D]))
+        module[1].bias.copy_(torch.tensor([-0.5, 0.5]))  # w . (1/2, 1/2) = -1/2
+    (certificate,) = smoothed.certify(image_at(0.3), n0=100, n=200, alpha=ALPHA)
+    assert same(certificate, certificate_at(0.3))
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "message"),
+    [
+        (torch.zeros(2), {}, r"shape \(C, H, W\) or \(B, C, H, W\), got \(2,\)"),
+        (torch.zeros(0, 1, 1, 2), {}, r"got \(0, 1, 1, 2\)"),
+        (torch.zeros(1, 1, 2, dtype=torch.uint8), {}, r"float32 pixels in \[0, 1\]"),
+        (torch.full((1, 1, 2), 1.5), {}, r"float32 pixels in \[0, 1\]"),
+        (torch.full((1, 1, 2), torch.nan), {}, r"float32 pixels in \[0, 1\]"),
+        (torch.zeros(1, 1, 2), {"n": 9}, r"never certify.*n >= 10"),
+        (torch.zeros(1, 1, 2), {"n0": 0}, "n0 >= 1"),
+        (torch.zeros(1, 1, 2), {"alpha": 0.0}, r"alpha must lie in \(0, 1\)"),
+    ],
+)
+def test_arguments_outside_their_range_are_refused(image: Tensor, options: dict[str, float], message: str) -> None:
+    smoothed = SmoothedClassifier(base_classifier=linear_classifier, sigma=SIGMA)
+    with pytest.raises(ValueError, match=message):
+        smoothed.certify(image, **{"n": 100, **options})  # type: ignore[arg-type]
