@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from configs import ctrl_c
-from jobs.errors import ConfigError, RecordError
+from jobs.errors import CheckpointError, ConfigError, RecordError
 
 EXIT_FAILED, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 2, ctrl_c.EXIT_INTERRUPTED
 
@@ -65,7 +65,7 @@ def run_command(config_name: str, act: Callable[[dict[str, Any]], int], argument
     except BrokenPipeError:  # the reader of our output has closed it; flushing at exit must not fail either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
-    except (RecordError, OSError) as error:  # an unsound file, a full disk: a traceback would not help
+    except (RecordError, CheckpointError, OSError) as error:  # an unsound file, a full disk: a traceback would not help
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 from pipeline.launch import launch
 from tests.grids import compose_tiny, grid_records
+
+EARLIER = Path(__file__).parent / "fixtures" / "results-0"
 
 
 @pytest.fixture(autouse=True)
@@ -32,3 +35,11 @@ def undisturbed_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def undisturbed_records(undisturbed_results: Path) -> pa.Table:
     return grid_records(undisturbed_results)
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> Path:
+    """The results of an earlier version, unpacked: the grid "old" of two models, certified and attacked."""
+    with tarfile.open(EARLIER / "results.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path / "results"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,9 @@ from jobs.files.store import Store
 from pipeline.launch import launch
 from pipeline.request.config import parse_launch
 from pipeline.status import look
+from tests.conftest import EARLIER
 from tests.pipeline.fake_slurm import FakeSlurm
 
-EARLIER = Path(__file__).parent / "fixtures" / "results-0"
 COMMAND_LINE = [
     "grid=digits",
     "grid.name=old",
@@ -48,14 +47,6 @@ KEYS = {
     "attack/digits-gaussian-s0.25-21847f15/pgd-s0.25-e0.50-m16-t20-84cd6f36",
     "attack/digits-pgd-s0.25-e0.50-m2-t2-a063bb98/pgd-s0.25-e0.50-m16-t20-136d2f78",
 }
-
-
-@pytest.fixture
-def earlier(tmp_path: Path) -> Path:
-    """The earlier results, unpacked."""
-    with tarfile.open(EARLIER / "results.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    return tmp_path / "results"
 
 
 def _files(results: Path) -> dict[str, tuple[bytes, int]]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -41,6 +41,7 @@ __all__ = [
     "dataset_names",
     "differ",
     "load_images",
+    "open_files",
     "short_fingerprint",
 ]
 
@@ -67,6 +68,7 @@ class DatasetInfo:
         augmentation: Of training images.
         from_folder: Whether it is read from a folder that the configuration names (``data.NAME``).
         any_size: Whether the folder may hold another number of images than ``num_images``.
+        class_names: Of the classes in their order; empty where numbers name them.
     """
 
     name: str
@@ -79,6 +81,7 @@ class DatasetInfo:
     augmentation: Augmentation = "none"
     from_folder: bool = False
     any_size: bool = False
+    class_names: tuple[str, ...] = ()
 
 
 def dataset_names() -> list[str]:
@@ -147,6 +150,22 @@ def load_images(name: str, split: Split, data: Mapping[str, str | None] | None =
         raise ConfigError([f"data.{name}: {len(images.labels)} {split} images, expected {expected}"])
     _check_content(images, info, split)
     return images
+
+
+def open_files(name: str, paths: Sequence[Path]) -> Images:
+    """Image files, not read yet, as images of a dataset: cut and scaled like those of its trees. Labels are 0."""
+    from jobs.datasets._tree_images import TreeImages
+
+    info, tree = dataset_info(name), getattr(dataset_module(name), "TREE", None)
+    return TreeImages(
+        name=name,
+        image_shape=info.image_shape,
+        view="exact" if tree is None else tree.view,
+        root=Path(),
+        paths=tuple(map(str, paths)),
+        labels=np.zeros(len(paths), dtype=np.int64),
+        num_levels=info.num_levels,
+    )
 
 
 def _check_content(images: Images, info: DatasetInfo, split: Split) -> None:

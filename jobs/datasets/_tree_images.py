@@ -46,6 +46,7 @@ class TreeImages:
         root: The split's folder.
         paths: Files below it.
         labels: Classes, int64, shape (N,).
+        num_levels: Pixels are integers from 0 to this; those of the files, 0 to 255, are rounded to them.
     """
 
     name: str
@@ -105,12 +106,14 @@ class TreeImages:
             image = _centre(image, height, width)
         if image.size != (width, height):
             raise DataError(f"{self.path(index)}: {image.width} x {image.height} pixels, expected {width} x {height}")
-        return np.asarray(image).transpose(2, 0, 1)
+        pixels = np.asarray(image).reshape(height, width, -1).transpose(2, 0, 1)
+        return pixels if self.num_levels == 255 else np.rint(pixels * (self.num_levels / 255)).astype(np.uint8)
 
     def decoded(self, index: int) -> Image:
-        """The file as an RGB image of 8 bits. Raises DataError naming it."""
+        """The file as an image of 8 bits, RGB or grey as the dataset is. Raises DataError naming it."""
         from PIL import Image, UnidentifiedImageError
 
+        mode = "L" if self.image_shape[0] == 1 else "RGB"
         Image.MAX_IMAGE_PIXELS = None  # the limit here is an error, not a warning that threads may lose
         try:
             with Image.open(self.path(index)) as file:
@@ -121,12 +124,12 @@ class TreeImages:
                     )
                 if file.mode.startswith("I;16"):
                     levels = (np.asarray(file).astype(np.uint32) + 128) // 257  # 65535 becomes 255
-                    return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
+                    return Image.fromarray(levels.astype(np.uint8)).convert(mode)
                 if file.mode in ("I", "F"):
                     raise DataError(
                         f"{self.path(index)}: pixels of 32 bits, whose range is not known; convert it to 8 bits"
                     )
-                return file.convert("RGB")
+                return file.convert(mode)
         except FileNotFoundError as error:
             raise DataError(f"{self.path(index)}: not there any more") from error
         except (OSError, SyntaxError, UnidentifiedImageError) as error:  # SyntaxError: Pillow's for broken PNG

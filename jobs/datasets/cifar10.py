@@ -32,6 +32,7 @@ INFO = DatasetInfo(
     num_images={"train": 50_000, "test": 10_000},
     augmentation="crop_flip",
     from_folder=True,
+    class_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
 )
 
 _FILES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"]

@@ -24,6 +24,7 @@ INFO = DatasetInfo(
     augmentation="crop_flip",
     from_folder=True,
     any_size=True,
+    class_names=cifar10.INFO.class_names,
 )
 TREE = Tree(
     name=INFO.name,

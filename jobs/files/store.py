@@ -39,6 +39,10 @@ class Store:
         """What is known of datasets: which were prepared."""
         return self.root / "data"
 
+    def checksums_path(self) -> Path:
+        """Where this is, the folder is a publication."""
+        return self.root / "SHA256SUMS"
+
     def source_path(self, sha256: str) -> Path:
         """A published checkpoint as it was given to us, named by its content."""
         return self.root / "checkpoints" / f"{sha256}.pth.tar"
@@ -53,6 +57,13 @@ class Store:
 
     def checkpoint_path(self, train_key: str) -> Path:
         return self.run_dir(train_key) / "checkpoint.pt"
+
+    def weights_path(self, train_key: str) -> Path:
+        """The weights in a publication; ``config_path`` has the rest of the checkpoint."""
+        return self.run_dir(train_key) / "model.safetensors"
+
+    def config_path(self, train_key: str) -> Path:
+        return self.run_dir(train_key) / "config.json"
 
     def epochs_path(self, train_key: str) -> Path:
         return self.run_dir(train_key) / "epochs.parquet"

@@ -38,7 +38,7 @@ def ask(module: str, contents: Mapping[str, bytes], question: Sequence[Any]) -> 
             try:
                 done = subprocess.run(
                     [sys.executable, "-P", "-m", module, name],
-                    env=_environment(),
+                    env=environment(),
                     stdout=output,
                     stderr=output,
                     timeout=_LIMIT_S,
@@ -64,7 +64,7 @@ def question(folder: Path) -> list[Any]:
     return asked
 
 
-def _environment() -> dict[str, str]:
-    """In which our packages are ours, whatever is in the current folder."""
+def environment() -> dict[str, str]:
+    """An environment in which our packages are ours, whatever is in the current folder."""
     ours = str(Path(__file__).resolve().parents[2])
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [ours, os.environ.get("PYTHONPATH")]))}

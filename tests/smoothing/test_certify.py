@@ -151,14 +151,15 @@ def test_a_batch_is_its_images_one_by_one() -> None:
 
 
 def test_a_module_is_certified_as_its_function() -> None:
-    module = nn.Sequential(nn.Flatten(), nn.Linear(2, 2))
+    linear = nn.Linear(2, 2)
+    module = nn.Sequential(nn.Flatten(), linear)
     smoothed = SmoothedClassifier(base_classifier=module, sigma=SIGMA)
     with pytest.raises(ValueError, match=r"training mode.*eval\(\)"):
         smoothed.certify(image_at(0.3), n=200)
     module.eval()
     with torch.no_grad():
-        module[1].weight.copy_(torch.stack([-WEIGHTS_D, WEIGHTS_D]))
-        module[1].bias.copy_(torch.tensor([-0.5, 0.5]))  # w . (1/2, 1/2) = -1/2
+        linear.weight.copy_(torch.stack([-WEIGHTS_D, WEIGHTS_D]))
+        linear.bias.copy_(torch.tensor([-0.5, 0.5]))  # w . (1/2, 1/2) = -1/2
     (certificate,) = smoothed.certify(image_at(0.3), n0=100, n=200, alpha=ALPHA)
     assert same(certificate, certificate_at(0.3))
 

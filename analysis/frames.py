@@ -1,0 +1,72 @@
+"""A grid's certified models as pandas: for a notebook, or for plots of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from analysis import load
+from analysis.compare import compare, default_radii
+from analysis.models import REPORT_COLUMNS, CertifiedGrid
+from analysis.selection import Where
+from analysis.statistics import Levels, envelope_frame, model_frame
+from jobs.files.store import Store
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GridFrames:
+    """The certified models of a grid as tables.
+
+    Attributes:
+        models: One row per certified model, as in models.csv (``analysis.statistics.model_frame``).
+        records: One row per certified model and image: model, the columns of the records.
+        curves: Certified accuracy in [0, 1]: one row per radius, one column per certified model.
+        envelope: One row per radius, as in envelope.csv (``analysis.statistics.envelope_frame``).
+    """
+
+    models: pd.DataFrame
+    records: pd.DataFrame
+    curves: pd.DataFrame
+    envelope: pd.DataFrame
+
+
+def load_grid(
+    grid: str,
+    results: str | Path = "results",
+    *,
+    radii: Sequence[float] | None = None,
+    where: Where | None = None,
+    allow_partial: bool = False,
+) -> GridFrames:
+    """A launched or imported grid as pandas.
+
+    Args:
+        grid: Its name.
+        results: The results folder.
+        radii: Radii of curves and envelope; None: about ten even steps.
+        where: Conditions on models, such as ``{"method": "smoothadv"}``.
+        allow_partial: Leave out incomplete models instead of raising an error.
+
+    Raises:
+        ConfigError: There is no such grid, or no model of it matches.
+        RecordError: The grid is incomplete, its models cannot be compared, or a file is invalid.
+    """
+    found = load.load_grid(
+        Store(Path(results)), grid, where=where, allow_partial=allow_partial, more=(*REPORT_COLUMNS, "counts")
+    )
+    comparison = compare(found)
+    at = default_radii(comparison) if radii is None else list(radii)
+    return GridFrames(
+        models=model_frame(found.models),
+        records=_records(found),
+        curves=pd.DataFrame({model.label: model.curve(at) for model in found.models}, index=pd.Index(at, name="r")),
+        envelope=envelope_frame(comparison, at, Levels(confidence=0.95, rho=0.001)),
+    )
+
+
+def _records(grid: CertifiedGrid) -> pd.DataFrame:
+    frames = {model.label: model.rows.to_pandas() for model in grid.models}
+    return pd.concat(frames, names=["model"]).reset_index(level="model").reset_index(drop=True)

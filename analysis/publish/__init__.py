@@ -1,0 +1,1 @@
+"""A grid as others can check, cite and import it."""

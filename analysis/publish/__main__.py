@@ -1,0 +1,87 @@
+"""python -m analysis.publish grid=NAME output=DIR: a grid with its records, weights, cards and checksums."""
+
+from __future__ import annotations
+
+if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-C waits for them
+    from configs.entry import run_entry
+
+    run_entry("publish", "analysis.publish.__main__")
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from analysis.compare import compare
+from analysis.load import load_grid
+from analysis.models import REPORT_COLUMNS
+from analysis.origin import provenance_of
+from analysis.publish.cards import data_card, model_card
+from analysis.publish.files import exchange_weights, record_paths, write_checksums
+from jobs.aggregate import collect_run, is_aggregated
+from jobs.errors import ConfigError, RecordError
+from jobs.files.folders import check_writable
+from jobs.files.manifest import open_grid
+from jobs.files.store import Store, command_arguments
+from jobs.validation import STRICT, build
+from jobs.wording import counted, wrapped
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PublishConfig:
+    """Options of the command; see configs/publish.yaml."""
+
+    grid: str | None
+    output: str | None
+    results: Annotated[str, Field(min_length=1)]
+
+
+def publish(values: dict[str, Any]) -> int:
+    """Write a publication, all of it or nothing; returns the exit code.
+
+    Raises:
+        ConfigError: The configuration is wrong, or the folder is there already.
+        RecordError: The grid is incomplete, or a file is damaged.
+    """
+    config = build(PublishConfig, values, where="publish")
+    store = Store(Path(config.results))
+    manifest = open_grid(store, config.grid)
+    if not config.output:
+        raise ConfigError(["output is required; write output=DIR, a new folder"])
+    target = Path(config.output)
+    if target.exists():
+        raise ConfigError([f"output: {target} exists; remove it, or choose a new folder"])
+    grid = load_grid(store, manifest.grid, more=REPORT_COLUMNS)
+    comparison = compare(grid)
+    if not is_aggregated(manifest, store):
+        name = command_arguments(manifest.grid, store.root)
+        raise RecordError(
+            f"grid {manifest.grid} is not aggregated; launch it again (python -m pipeline.launch {name} ...)"
+        )
+    for run in manifest.runs:
+        collect_run(run, store)  # reads every shard, and names a damaged one
+    check_writable(target.parent, "output")
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
+        root = Path(temporary) / target.name
+        published = Store(root)
+        for path in record_paths(manifest, store):
+            copy = root / path.relative_to(store.root)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+        exchange_weights("export", store, published, manifest)
+        origin = {name: text for name, text in provenance_of(store, grid).items() if name != "results"}
+        (root / "README.md").write_text(data_card(comparison, origin), encoding="utf-8")
+        for key, spec in manifest.models.items():
+            (published.run_dir(key) / "README.md").write_text(model_card(spec, comparison), encoding="utf-8")
+        write_checksums(published)
+        root.rename(target)
+    print(
+        wrapped(
+            f"wrote {target}: {counted(len(manifest.models), 'model')}, {counted(len(grid.models), 'certified model')}"
+        )
+    )
+    print(wrapped("read and complete the cards (README.md) before you publish it: they state no licence"))
+    return 0

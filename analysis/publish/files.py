@@ -1,0 +1,72 @@
+"""The files of a published grid, which is a results folder of its own, and their checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from jobs.errors import RecordError
+from jobs.files.store import Store
+from jobs.plugins.isolated import environment
+from jobs.specs.runs import Manifest
+
+_HEAD = b"# sha256 of the lines below: "  # sha256sum skips it
+
+
+def record_paths(manifest: Manifest, store: Store) -> Iterator[Path]:
+    """The files of a grid that are the same in its results folder and in its publication; those of the grid last."""
+    for run in {run.place: run for run in manifest.runs}.values():
+        yield from (store.shard_path(run.place, indices) for indices in store.finished_shards(run.place))
+    for key in manifest.models:
+        yield from (path for path in (store.spec_path(key), store.epochs_path(key)) if path.exists())
+    yield from (store.records_path(manifest.grid, stage) for stage in sorted({run.stage for run in manifest.runs}))
+    yield store.manifest_path(manifest.grid)
+
+
+def exchange_weights(action: Literal["export", "import"], source: Store, target: Store, manifest: Manifest) -> None:
+    """Write checkpoints as .safetensors, or back, in a process that has torch.
+
+    Raises:
+        RecordError: It failed; the process has printed why.
+    """
+    command = [sys.executable, "-P", "-m", "jobs.networks.exchange", action, str(source.root), str(target.root)]
+    if subprocess.run([*command, *manifest.models], env=environment(), check=False).returncode:
+        raise RecordError(f"the weights of grid {manifest.grid} could not be {action}ed")
+
+
+def write_checksums(store: Store) -> None:
+    """Write SHA256SUMS of everything in a folder, in the form that ``sha256sum --check`` reads."""
+    paths = sorted(path for path in store.root.rglob("*") if path.is_file())
+    lines = b"".join(b"%s  %s\n" % (_sha256(path), os.fsencode(path.relative_to(store.root))) for path in paths)
+    store.checksums_path().write_bytes(_HEAD + hashlib.sha256(lines).hexdigest().encode() + b"\n" + lines)
+
+
+def check_checksums(store: Store) -> set[Path]:
+    """The files that SHA256SUMS lists, each of which has the content listed.
+
+    Raises:
+        RecordError: Something is damaged or missing; names every such file.
+    """
+    head, _, lines = store.checksums_path().read_bytes().partition(b"\n")
+    if head != _HEAD + hashlib.sha256(lines).hexdigest().encode():
+        raise RecordError(f"{store.checksums_path()}: damaged; fetch this publication again")
+    listed = {store.root / os.fsdecode(line[66:]): line[:64] for line in lines.splitlines()}
+    problems = [f"{path}: missing" for path in listed if not path.is_file()]
+    problems += [
+        f"{path}: damaged, its sha256 is not that in {store.checksums_path().name}"
+        for path, sha256 in listed.items()
+        if path.is_file() and _sha256(path) != sha256
+    ]
+    if problems:
+        raise RecordError("\n".join([*problems, "nothing was imported; fetch these files again"]))
+    return set(listed)
+
+
+def _sha256(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest().encode()

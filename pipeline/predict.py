@@ -1,0 +1,11 @@
+"""python -m pipeline.predict run=NAME source=PATH: classify and certify image files with a finished model.
+
+The work is that of ``jobs.predict``, which needs torch; it is imported when the command runs.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    from configs.entry import run_entry
+
+    run_entry("predict", "jobs.predict")
