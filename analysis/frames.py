@@ -69,4 +69,5 @@ def load_grid(
 
 def _records(grid: CertifiedGrid) -> pd.DataFrame:
     frames = {model.label: model.rows.to_pandas() for model in grid.models}
-    return pd.concat(frames, names=["model"]).reset_index(level="model").reset_index(drop=True)
+    joined: pd.DataFrame = pd.concat(frames, names=["model"]).reset_index(level="model").reset_index(drop=True)
+    return joined

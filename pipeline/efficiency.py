@@ -41,7 +41,7 @@ def efficiency(values: Mapping[str, Any]) -> int:
             rows.append(_row(stage, used, asked))
             advice += _advice(stage, used, asked)
     if not rows:
-        print(f"grid {grid}: no log says what its units used; units that run from now on write it")
+        print(f"grid {grid}: no usage was recorded yet; units record it when they run")
         return 0
     headers = ["stage", "units", "GB used", "asked", "CPUs used", "asked", "longest min", "asked", "GPU memory"]
     print(f"grid {grid}: the most that one unit used, and what its job asked for")

@@ -68,9 +68,9 @@ def verify(values: Mapping[str, Any]) -> int:
         print(f"error: {damage.problem}{moved}", file=sys.stderr)
     print(f"grid {manifest.grid}: read {counted(len(trained), 'model')} and {counted(len(shards), 'shard')}")
     if not damages:
-        print("everything that is there is sound")
+        print("no damage found")
         return 0
-    step = "launch again to make them again" if config.set_aside else "set_aside=true renames damaged files"
+    step = "launch again to recreate them" if config.set_aside else "set_aside=true renames damaged files"
     print(f"{counted(len(damages), 'problem')}; {step}")
     return EXIT_FAILED
 

@@ -36,7 +36,7 @@ def test_records_are_all_rows_and_curves_count_them(earlier: Path) -> None:
     for label in LABELS:
         own = frames.records[frames.records["model"] == label]
         for radius in (0.0, 0.3):
-            assert frames.curves.loc[radius, label] == (own["correct"] & (own["radius"] >= radius)).mean()
+            assert frames.curves[label].loc[radius] == (own["correct"] & (own["radius"] >= radius)).mean()
 
 
 def test_conditions_and_errors_are_those_of_the_commands(earlier: Path) -> None:

@@ -56,4 +56,4 @@ def test_options_are_advised_by_the_unit_that_used_most(
     assert "advice: cluster.train.mem_gb=10 cluster.train.time_min=20\n" in out
     shutil.rmtree(store.log_path("tiny", "x").parent)
     assert run_command("efficiency", efficiency, ["grid=tiny", f"results={results}"]) == 0
-    assert "no log says what its units used" in capsys.readouterr().out
+    assert "no usage was recorded yet" in capsys.readouterr().out
