@@ -137,8 +137,8 @@ def _selected(
             f"grid {grid.name}: the best at radius {config.radius:g} is {winner.name}, but a test compares single "
             f"models; choose one with {key}: {names}"
         )
-    searched = counted(len(candidates.by_label), "certified model")
-    return winner.replicates[0], f"{grid.name}: {winner.label}, {_BEST_OF} {searched} at this radius"
+    searched = f", {_BEST_OF} {len(candidates.by_label):,} certified models at this radius"
+    return winner.replicates[0], f"{grid.name}: {winner.label}{searched if len(candidates.by_label) > 1 else ''}"
 
 
 def _text(

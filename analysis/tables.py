@@ -110,7 +110,9 @@ def caption(comparison: Comparison, frame: pd.DataFrame, levels: Levels) -> str:
     sentences = [
         f"Certified accuracy in percent on {counted(candidates.num_images, f'{first.split} image')} of {first.dataset} "
         f"({settings}), with {levels.confidence:.0%} intervals over images.",
-        f"Each row shows the best of {counted(len(candidates.by_label), 'certified model')} at that radius, "
+        f"All rows show the model {frame['single_model'][0]}, since there is no other to select."
+        if len(candidates.by_label) == 1
+        else f"Each row shows the best of {len(candidates.by_label):,} certified models at that radius, "
         f"{_selection(comparison)}. The envelope is not a classifier of its own; the best single model is "
         f"{frame['single_model'][0]}.",
     ]
