@@ -72,7 +72,8 @@ def load_grid(
     tables, images = _tables(manifest, complete, store, columns)
     known_images = [replace(known, images=images[run.place]) for run, known in chosen if run.place not in missing]
     check_comparable(known_images, [str(run.indices) for run in complete])
-    models = label_models(known_images, tables)
+    labelled = zip(label_models(known_images, tables), complete, strict=True)
+    models = tuple(replace(model, info=run.train.info) for model, run in labelled)
     return CertifiedGrid(name=manifest.grid, models=models, missing=tuple(missing.values()))
 
 

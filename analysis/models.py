@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from analysis.selection import Parameters
-from jobs.datasets import dataset_info, differ, short_fingerprint
+from jobs.datasets import DatasetInfo, dataset_info, differ, short_fingerprint
 from jobs.errors import RecordError
 from jobs.specs.keys import decimal
 from jobs.wording import counted
@@ -43,12 +43,14 @@ class CertifiedModel:
         rows: ROW_COLUMNS and the further columns asked for, one row per image, indices ascending. A column
             that is null in the records is null here.
         shared_label: The label that it shares with models of other seeds; empty if there are none.
+        info: The entry of its dataset; None is that of the dataset of this name.
     """
 
     label: str
     parameters: Parameters
     rows: pa.Table
     shared_label: str = ""
+    info: DatasetInfo | None = None
 
     @property
     def recipe_label(self) -> str:
@@ -77,7 +79,7 @@ class CertifiedModel:
         known = self.parameters
         if known.noise is None:
             return 0.0
-        info = dataset_info(known.dataset)
+        info = self.info or dataset_info(known.dataset)
         return noise_distribution(known.noise, known.sigma_cert, info.num_levels).total_variation(
             math.prod(info.image_shape)
         )

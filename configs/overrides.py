@@ -16,7 +16,7 @@ from jobs.errors import ConfigError
 
 _PATH = re.compile(
     r"(?P<key>\+{0,2}(results|source|output|mapping|train\.(checkpoint|weights)|data\.\w+"
-    r"|(certify|attack)\.indices(?==[^[{])))=(?P<path>.*)",
+    r"|(certify|attack)\.indices(?==[^[{])|(data|train\.dataset)(?==(npz|folder):)))=(?P<path>.*)",
     re.DOTALL,
 )
 _QUOTED = re.compile(r"""(['"]).*\1""", re.DOTALL)

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jobs.datasets import dataset_info
 from jobs.files import attack_records
 from jobs.files.store import Store
 from jobs.networks.checkpoint import TrainedClassifier
@@ -39,7 +38,7 @@ def run(unit: ShardUnit, store: Store, resources: Resources) -> None:
     Source:
         Salman et al. 2019, section 4.2 and Figures 3, 7 and 8.
     """
-    spec, num_classes = unit.run.task, dataset_info(unit.train.dataset).num_classes
+    spec, num_classes = unit.run.task, unit.train.info.num_classes
     assert isinstance(spec, AttackSpec)
 
     def attack_image(trained: TrainedClassifier, labelled: LabelledImage) -> dict[str, Any]:

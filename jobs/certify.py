@@ -11,7 +11,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor, nn
 
-from jobs.datasets import Images, dataset_info
+from jobs.datasets import Images
 from jobs.errors import DataError
 from jobs.files import records
 from jobs.files.store import Store
@@ -52,7 +52,7 @@ def run(unit: ShardUnit, store: Store, resources: Resources) -> None:
 
 def _prepared(unit: ShardUnit, resources: Resources, trained: TrainedClassifier, images: Images) -> Work:
     """The network as it is certified, compared with the one in float32 if it is another."""
-    spec, info = unit.run.certify, dataset_info(unit.train.dataset)
+    spec, info = unit.run.certify, unit.train.info
     device = next(trained.classifier.buffers()).device
     settings: Settings = {
         "distribution": noise_distribution(spec.noise, spec.sigma_cert, info.num_levels),

@@ -21,7 +21,7 @@ from tabulate import tabulate
 
 from jobs.certify import procedure
 from jobs.cpus import num_cpus
-from jobs.datasets import DatasetInfo, dataset_info, open_files
+from jobs.datasets import DatasetInfo, open_files
 from jobs.datasets._tree import SUFFIXES
 from jobs.errors import CheckpointError, ConfigError, DataError
 from jobs.files.manifest import open_grid
@@ -76,11 +76,11 @@ def predict(values: Mapping[str, Any]) -> int:
     # The label is not known, so that no class is a wrong one.
     spec = build(CertifySpec, {**asdict(run.certify), **given, "stop_wrong": False}, where="predict")
     try:
-        levels = open_files(run.train.dataset, paths).pixels()
+        levels = open_files(run.train.source, paths).pixels()
     except DataError as error:
         raise ConfigError(str(error).splitlines()) from error
     certificates = _certified(run, spec, levels, store, config.plugins)
-    info = dataset_info(run.train.dataset)
+    info = run.train.info
     rows = [_row(path, one, spec, info) for path, one in zip(paths, certificates, strict=True)]
     if config.format == "json":
         print(json.dumps(rows, indent=2))
@@ -135,7 +135,7 @@ def _certified(
     run: Run, spec: CertifySpec, levels: npt.NDArray[np.uint8], store: Store, plugins: str | None
 ) -> list[Certificate]:
     """One certificate per image; its noise depends on the seed and on its pixels, not on the other files."""
-    info, device = dataset_info(run.train.dataset), set_up_device(Resources(threads=num_cpus(), plugins=plugins))
+    info, device = run.train.info, set_up_device(Resources(threads=num_cpus(), plugins=plugins))
     path = store.checkpoint_path(run.train.key)
     trained = load_classifier(path, run.train, device)
     now = loading.hashes(run.train) if run.train.model is not None else {}

@@ -78,7 +78,7 @@ def run_shard(unit: ShardUnit, store: Store, resources: Resources, prepare: Prep
     remove_stale_temporaries(store.shards_dir(unit.run.place))
     device, layout = set_up_device(resources), layout_of(unit.run)
     trained = _load_or_set_aside(unit, store, device)
-    images = load_images(unit.train.dataset, unit.run.task.split, resources.data)
+    images = load_images(unit.train.source, unit.run.task.split, resources.data)
     work = prepare(trained, images)
     metadata = {
         **work.notes,
@@ -133,7 +133,7 @@ def _plugins(trained: TrainedClassifier, unit: ShardUnit) -> dict[str, str]:
     train = unit.run.train
     if not train.plugins:
         return {}
-    now = loading.hashes(train) if train.model is not None else {}
+    now = loading.hashes(train) if train.model or train.data else {}
     packages = sorted({*trained.plugins, *now})
     found = {name: sorted({own[name] for own in (trained.plugins, now) if name in own}) for name in packages}
     return {"plugins": canonical_json(found)}

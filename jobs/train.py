@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 
 from jobs.atomic import remove_stale_temporaries, write_atomically, write_json
-from jobs.datasets import DatasetInfo, dataset_info, load_images
+from jobs.datasets import DatasetInfo, load_images
 from jobs.errors import CheckpointError, TrainingDivergedError
 from jobs.files.store import Store
 from jobs.networks import checkpoint, pretrained
@@ -68,8 +68,8 @@ def train_as(group: Group, spec: TrainSpec, store: Store, resources: Resources) 
     if group.is_first:
         _write_spec(spec, store)
     trainer = _begin_or_resume(group, spec, store, device, resources.compile_training)
-    info = dataset_info(spec.dataset)
-    loader = make_loader(load_images(spec.dataset, "train", resources.data), info.augmentation, device)
+    info = spec.info
+    loader = make_loader(load_images(spec.source, "train", resources.data), info.augmentation, device)
     while trainer.next_epoch < spec.epochs:
         if group.any(interrupt.was_asked(), device):
             raise interrupt.Interrupted

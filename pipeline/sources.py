@@ -29,6 +29,7 @@ def check_data(config: LaunchConfig) -> None:
     """Raise ConfigError, with all problems, unless every dataset of the grid has a sound folder."""
     problems: list[str] = []
     needed: dict[str, set[Split]] = {}
+    sources = {train.dataset: train.source for train in config.manifest.models.values()}
     for run in config.manifest.runs:
         splits = needed.setdefault(run.train.dataset, set())
         splits.add(run.task.split)
@@ -36,9 +37,9 @@ def check_data(config: LaunchConfig) -> None:
             splits.add("train")
     for name in sorted(needed):
         try:
-            folder = data_folder(name, config.data)
+            folder = data_folder(sources[name], config.data)
             if folder is not None:
-                dataset_module(name).check(folder, sorted(needed[name]))
+                dataset_module(sources[name]).check(folder, sorted(needed[name]))
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -50,8 +51,8 @@ def check_checkpoints(config: LaunchConfig, store: Store) -> None:
     arguments = []
     for key, spec in config.manifest.models.items():
         sha256 = spec.checkpoint_sha256
-        # What training begins with, or what only a plug-in can read, is read when it is used.
-        is_checked = spec.is_taken and spec.model is None
+        # What training begins with, or what only a plug-in can read, or for data of one's own, is read when it is used.
+        is_checked = spec.is_taken and spec.model is None and spec.data is None
         if sha256 is not None and is_checked and not store.source_path(sha256).exists() and not store.is_trained(key):
             path, sigma = str(config.sources[sha256]), str(spec.sigma)
             arguments += [path, spec.architecture, spec.dataset, spec.input_layer, sigma]
@@ -80,7 +81,9 @@ def stage_inputs(plan: Plan, config: LaunchConfig, store: Store) -> None:
         sha256 = unit.train.checkpoint_sha256
         if sha256 is not None and sha256 in config.sources and not store.source_path(sha256).exists():
             _copy(config.sources[sha256], store.source_path(sha256), sha256)
-    for name in sorted({unit.train.dataset for unit in plan.units if unit.train is not None}):
+    # What is the user's own was read when it was described.
+    named = {unit.train.dataset for unit in plan.units if unit.train is not None and unit.train.data is None}
+    for name in sorted(named):
         if not is_prepared(name, config.data, store):
             print(f"preparing {name} in {config.data[name]}", flush=True)
             arguments = [name, str(config.data[name]), "--results", str(store.root)]

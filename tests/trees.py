@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from jobs.datasets import Images
+from jobs.datasets._tree import Tree
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -36,3 +41,13 @@ def make_tree(
                 pixels = np.clip(colour + random.normal(0, 40, size=(size[1], size[0], 3)), 0, 255)
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / split / class_name / f"{number:04d}{suffix}")
     return folder
+
+
+def of_any_size(tree: Tree, **entry: Any) -> Tree:
+    """A tree that takes any number of images, with changes to its entry."""
+    return replace(tree, info=replace(tree.info, **{"any_size": True, **entry}))
+
+
+def inputs_of(images: Images) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """All images in [0, 1], float32, shape (N, C, H, W)."""
+    return images.pixels().astype(np.float32) / np.float32(images.num_levels)

@@ -1,14 +1,17 @@
-"""One split of a dataset, in memory or on disk."""
+"""What is known of a dataset, and the images of one of its splits."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from jobs.errors import DataError
 
 Split = Literal["train", "test"]
 
@@ -16,7 +19,46 @@ CONTENT = "content:"
 """Begins fingerprints over pixels and labels of a tree. Before, they were over the names of files, without it."""
 
 
-class Images(Protocol):
+Augmentation = Literal["none", "crop_flip", "resized_crop_flip"]
+"""How training images are varied. crop_flip: 4 black pixels around, a random crop of the image's
+size, and a flip at random. resized_crop_flip: a random part of random shape (8 to 100 % of the
+area, aspect 3:4 to 4:3) resized, and a flip at random; such images stay on disk, all others are
+kept in the device's memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetInfo:
+    """What can be known of a dataset without reading it.
+
+    Attributes:
+        name: The registry's name.
+        num_classes: K.
+        image_shape: (C, H, W).
+        mean: Channel means of the training images in [0, 1], for the normalisation layer.
+        std: Channel standard deviations, likewise.
+        num_images: Images per split of the complete dataset.
+        num_levels: Pixels are integers from 0 to this, which stands for 1: 255 for 8-bit images. The
+            grid of ``noise=exact_grid``.
+        augmentation: Of training images.
+        from_folder: Whether it is read from a folder that the configuration names (``data.NAME``).
+        any_size: Whether the folder may hold another number of images than ``num_images``.
+        class_names: Of the classes in their order; empty where numbers name them.
+    """
+
+    name: str
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    num_images: Mapping[Split, int]
+    num_levels: int = 255
+    augmentation: Augmentation = "none"
+    from_folder: bool = False
+    any_size: bool = False
+    class_names: tuple[str, ...] = ()
+
+
+class Images:
     """Images of one split, in the order that their indices name.
 
     Attributes:
@@ -24,41 +66,34 @@ class Images(Protocol):
         num_levels: Pixels are the integers 0 to this, which stand for [0, 1].
     """
 
-    @property
-    def labels(self) -> npt.NDArray[np.int64]: ...
-
-    @property
-    def num_levels(self) -> int: ...
+    labels: npt.NDArray[np.int64]
+    num_levels: int
 
     @property
     def fingerprint(self) -> str:
         """Stands for pixels and labels of all images, in their order: the same for the same contents."""
-        ...
+        raise NotImplementedError
 
-    @property
-    def inputs(self) -> npt.NDArray[np.float32]:
-        """All images in [0, 1], float32, shape (N, C, H, W). Raises DataError as ``pixels``."""
-        ...
-
-    def image(self, index: int) -> npt.NDArray[np.float32]:
-        """One image as it is certified: pixels in [0, 1], float32, shape (C, H, W).
+    def pixels_of(self, index: int) -> npt.NDArray[np.uint8]:
+        """One image, 0 to ``num_levels``, uint8, shape (C, H, W).
 
         Raises:
             DataError: The file cannot be decoded or has another size; names it.
         """
-        ...
+        raise NotImplementedError
 
     def pixels(self) -> npt.NDArray[np.uint8]:
-        """All images, 0 to ``num_levels``, uint8, shape (N, C, H, W).
+        """All images, shape (N, C, H, W); else as ``pixels_of``."""
+        raise NotImplementedError
 
-        Raises:
-            DataError: Files cannot be decoded or have another size; names them.
-        """
-        ...
+    def image(self, index: int) -> npt.NDArray[np.float32]:
+        """One image as it is certified: pixels in [0, 1], float32, shape (C, H, W); raises as ``pixels_of``."""
+        image: npt.NDArray[np.float32] = self.pixels_of(index).astype(np.float32) / np.float32(self.num_levels)
+        return image
 
 
 @dataclass(frozen=True, eq=False)
-class ArrayImages:
+class ArrayImages(Images):
     """One split in memory.
 
     Attributes:
@@ -71,23 +106,48 @@ class ArrayImages:
     labels: npt.NDArray[np.int64]
     num_levels: int = 255
 
-    @property
-    def inputs(self) -> npt.NDArray[np.float32]:
-        scaled: npt.NDArray[np.float32] = self.levels.astype(np.float32) / np.float32(self.num_levels)
-        return scaled
-
     @functools.cached_property
     def fingerprint(self) -> str:
         digest = hashlib.sha256(self.levels.tobytes())
         digest.update(self.labels.tobytes())
         return digest.hexdigest()[:16]
 
-    def image(self, index: int) -> npt.NDArray[np.float32]:
-        image: npt.NDArray[np.float32] = self.levels[index].astype(np.float32) / np.float32(self.num_levels)
-        return image
+    def pixels_of(self, index: int) -> npt.NDArray[np.uint8]:
+        return self.levels[index]
 
     def pixels(self) -> npt.NDArray[np.uint8]:
         return self.levels
+
+
+def check_content(images: Images, info: DatasetInfo, split: Split) -> None:
+    """Raise DataError unless images are what ``Images`` promises: wrong ones would be certified all the same."""
+    where, labels = f"{info.name}, {split} split", images.labels
+    problems = []
+    if labels.ndim != 1 or labels.dtype != np.int64:
+        problems.append(f"labels must be int64 of shape (N,), they are {labels.dtype} of shape {labels.shape}")
+    elif labels.size and not (labels.min() >= 0 and labels.max() < info.num_classes):
+        problems.append(
+            f"labels must lie in 0 to {info.num_classes - 1}, they reach from {labels.min()} to {labels.max()}"
+        )
+    if images.num_levels != info.num_levels:
+        problems.append(f"num_levels is {images.num_levels}, its entry says {info.num_levels}")
+    if isinstance(images, ArrayImages):
+        problems += _level_problems(images.levels, len(labels), info)
+    elif (shape := getattr(images, "image_shape", info.image_shape)) != info.image_shape:
+        problems.append(f"images have shape {shape}, expected {info.image_shape}")
+    if problems:
+        raise DataError("\n".join(f"{where}: {problem}" for problem in problems))
+
+
+def _level_problems(levels: npt.NDArray[Any], num_images: int, info: DatasetInfo) -> Iterator[str]:
+    if levels.shape != (num_images, *info.image_shape):
+        yield f"pixels have shape {levels.shape}, expected {(num_images, *info.image_shape)} as (N, C, H, W)"
+    if levels.dtype != np.uint8:
+        looks = np.issubdtype(levels.dtype, np.floating) and levels.size and levels.min() >= 0 and levels.max() <= 1
+        scaled = f": they look like pixels in [0, 1]; multiply by {info.num_levels} and round" if looks else ""
+        yield f"pixels must be uint8 from 0 to {info.num_levels}, they are {levels.dtype}{scaled}"
+    elif levels.size and levels.max() > info.num_levels:
+        yield f"pixels must lie in 0 to {info.num_levels}, the largest is {levels.max()}"
 
 
 def differ(fingerprint: str, other: str) -> bool:

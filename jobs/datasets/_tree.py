@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.atomic import read_json, write_json
-from jobs.datasets._images import Split
+from jobs.datasets._images import DatasetInfo, Split
 from jobs.datasets._tree_images import TreeImages, View
 from jobs.errors import ConfigError
 
@@ -34,20 +34,19 @@ class Tree:
     """Where a tree has what.
 
     Attributes:
-        name: The dataset.
-        num_classes: How many class folders there must be.
-        image_shape: (C, H, W) of the images it gives.
-        view: How files become images of that shape.
+        info: The dataset's entry.
+        view: How files become images of its shape.
         split_folders: Names of the splits' folders.
-        num_images: Images that each split must have; None where any number will do.
     """
 
-    name: str
-    num_classes: int
-    image_shape: tuple[int, int, int]
+    info: DatasetInfo
     view: View
     split_folders: Mapping[Split, str]
-    num_images: Mapping[Split, int] | None = None
+
+    @property
+    def option(self) -> str:
+        """What names its folder, to begin messages."""
+        return f"data.{self.info.name}"
 
     def check(self, folder: Path, needed: Sequence[Split] = ("train", "test")) -> None:
         """Raise ConfigError unless the splits that are needed are there, and those there have the same classes.
@@ -60,32 +59,34 @@ class Tree:
             hint = self._hint(folder)
             raise ConfigError(
                 [
-                    f"data.{self.name}: no folder {folder / self.split_folders[split]}; data.{self.name}=PATH names "
+                    f"{self.option}: no folder {folder / self.split_folders[split]}; {self.option}=PATH names "
                     f"the folder that holds {' and '.join(self.split_folders.values())}{hint}"
                     for split in missing
                 ]
             )
         classes = {split: self._classes(folder / self.split_folders[split]) for split in there}
-        where, found = f"data.{self.name}: {folder}", list(classes.values())
+        where, found = f"{self.option}: {folder}", list(classes.values())
         if found[0] != found[-1]:
             raise ConfigError([f"{where}: classes differ between the splits: {self._difference(*found)}"])
-        if len(found[0]) != self.num_classes:
-            raise ConfigError([f"{where}: {len(found[0])} class folders, {self.name} has {self.num_classes} classes"])
+        if len(found[0]) != self.info.num_classes:
+            raise ConfigError(
+                [f"{where}: {len(found[0])} class folders, {self.info.name} has {self.info.num_classes} classes"]
+            )
 
     def _classes(self, root: Path) -> list[str]:
         """The class folders of a split, in the order of their labels."""
-        names = _subfolders(root)
+        names = subfolders(root)
         if not names and (images := [name for name in os.listdir(root) if name.lower().endswith(SUFFIXES)]):
             raise ConfigError(
                 [
-                    f"data.{self.name}: {root} is flat: {len(images):,} images and no class folders, so that no "
+                    f"{self.option}: {root} is flat: {len(images):,} images and no class folders, so that no "
                     "label is known; sort them into one folder per class, named as in the other split"
                 ]
             )
         if names and all(name.isdecimal() for name in names) and len({len(name) for name in names}) > 1:
             raise ConfigError(
                 [
-                    f"data.{self.name}: the class folders of {root} are numbers of different lengths ({names[0]}, "
+                    f"{self.option}: the class folders of {root} are numbers of different lengths ({names[0]}, "
                     f"{names[1]}, ...), which sort as text: {sorted(names, key=int)[-1]} would not be the last class. "
                     "Rename them with leading zeros, or to their class names"
                 ]
@@ -96,12 +97,12 @@ class Tree:
         """Where the splits are, if they are one folder further up or down, or bear another name."""
         parts = set(self.split_folders.values())
         if folder.name in parts and folder.is_dir():
-            return f". This is one of them: write data.{self.name}={folder.parent}"
-        inner = [name for name in _subfolders(folder) if parts & set(_subfolders(folder / name))]
+            return f". This is one of them: write {self.option}={folder.parent}"
+        inner = [name for name in subfolders(folder) if parts & set(subfolders(folder / name))]
         if len(inner) == 1:
             return f". They are in {folder / inner[0]}"
         known = {"validation", "valid", "val", "test", "training"} - parts
-        if others := sorted(known & set(_subfolders(folder))):
+        if others := sorted(known & set(subfolders(folder))):
             return f"; there is {folder / others[0]}: rename it"
         return ""
 
@@ -115,28 +116,31 @@ class Tree:
         root = folder / self.split_folders[split]
         paths: list[str] = []
         labels: list[int] = []
-        for label, class_name in enumerate(_subfolders(root)):
+        for label, class_name in enumerate(subfolders(root)):
             with os.scandir(root / class_name) as entries:
                 names = sorted(entry.name for entry in entries if entry.name.lower().endswith(SUFFIXES))
             if not names:
-                deeper = "; they are one folder further down" if _subfolders(root / class_name) else ""
-                raise ConfigError(
-                    [f"data.{self.name}: no image in {root / class_name} ({', '.join(SUFFIXES)}){deeper}"]
-                )
+                deeper = "; they are one folder further down" if subfolders(root / class_name) else ""
+                raise ConfigError([f"{self.option}: no image in {root / class_name} ({', '.join(SUFFIXES)}){deeper}"])
             paths += [f"{class_name}/{name}" for name in names]
             labels += [label] * len(names)
-        if self.num_images is not None and len(paths) != self.num_images[split]:
+        if not self.info.any_size and len(paths) != (expected := self.info.num_images[split]):
             raise ConfigError(
-                [f"data.{self.name}: {len(paths):,} images in {root}, {self.name} has {self.num_images[split]:,} there"]
+                [f"{self.option}: {len(paths):,} images in {root}, {self.info.name} has {expected:,} there"]
             )
         return paths, np.asarray(labels, dtype=np.int64)
 
-    def open_split(self, split: Split, folder: Path) -> TreeImages:
-        """A split's images, not read yet."""
+    def count(self, split: Split, folder: Path) -> int:
+        """Images of a split."""
+        return len(self.list_files(split, folder)[0])
+
+    def open_split(self, split: Split, folder: Path | None) -> TreeImages:
+        """A split's images, which are decoded when they are asked for."""
+        assert folder is not None
         paths, labels = self.list_files(split, folder)
         root = folder / self.split_folders[split]
         return TreeImages(
-            name=self.name, image_shape=self.image_shape, view=self.view, root=root, paths=tuple(paths), labels=labels
+            image_shape=self.info.image_shape, view=self.view, root=root, paths=tuple(paths), labels=labels
         )
 
     def is_prepared(self, folder: Path, marks: Path) -> bool:
@@ -156,7 +160,7 @@ class Tree:
         write_json(self._mark(marks), self._listing(folder))
 
     def _mark(self, marks: Path) -> Path:
-        return marks / f"{self.name}.json"
+        return marks / f"{self.info.name}.json"
 
     def _listing(self, folder: Path) -> dict[str, Any]:
         return {
@@ -178,7 +182,8 @@ class Tree:
         return "; ".join(texts)
 
 
-def _subfolders(folder: Path) -> list[str]:
+def subfolders(folder: Path) -> list[str]:
+    """The folders in a folder that may be classes, sorted; none where there is no such folder."""
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if entry.is_dir()]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from jobs.atomic import read_json, write_json
 from jobs.cpus import num_cpus
-from jobs.datasets._images import CONTENT
+from jobs.datasets._images import CONTENT, Images
 from jobs.errors import DataError
 
 if TYPE_CHECKING:
@@ -36,11 +36,10 @@ _NAMED = 5  # how many files a message names
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TreeImages:
+class TreeImages(Images):
     """One split of a tree; images are decoded when they are asked for.
 
     Attributes:
-        name: The dataset.
         image_shape: (C, H, W) of the images it gives.
         view: How files become images of that shape.
         root: The split's folder.
@@ -49,7 +48,6 @@ class TreeImages:
         num_levels: Pixels are integers from 0 to this; those of the files, 0 to 255, are rounded to them.
     """
 
-    name: str
     image_shape: tuple[int, int, int]
     view: View
     root: Path
@@ -76,20 +74,11 @@ class TreeImages:
         logging.info("reading %d images for their fingerprint: %s", len(self.paths), self.root)
         return self._remember(self._each(self._digest))
 
-    @property
-    def inputs(self) -> npt.NDArray[np.float32]:
-        scaled: npt.NDArray[np.float32] = self.pixels().astype(np.float32) / np.float32(self.num_levels)
-        return scaled
-
-    def image(self, index: int) -> npt.NDArray[np.float32]:
-        image: npt.NDArray[np.float32] = self.levels(index).astype(np.float32) / np.float32(self.num_levels)
-        return image
-
     def pixels(self) -> npt.NDArray[np.uint8]:
         found = np.empty((len(self.paths), *self.image_shape), dtype=np.uint8)
 
         def decode(index: int) -> None:
-            found[index] = self.levels(index)
+            found[index] = self.pixels_of(index)
 
         self._each(decode)
         return found
@@ -98,8 +87,7 @@ class TreeImages:
         """Decode every image, and keep their fingerprint. Raises DataError naming those that cannot be."""
         self._remember(self._each(self._digest))
 
-    def levels(self, index: int) -> npt.NDArray[np.uint8]:
-        """One image as it is certified, uint8, shape (C, H, W). Raises DataError naming the file."""
+    def pixels_of(self, index: int) -> npt.NDArray[np.uint8]:
         image = self.decoded(index)
         _, height, width = self.image_shape
         if self.view == "centre":
@@ -140,7 +128,7 @@ class TreeImages:
         return self.root / self.paths[index]
 
     def _digest(self, index: int) -> bytes:
-        return hashlib.sha256(self.levels(index).tobytes()).digest()
+        return hashlib.sha256(self.pixels_of(index).tobytes()).digest()
 
     @functools.cached_property
     def _files(self) -> str:

@@ -8,11 +8,8 @@ dataset, as long as all ten classes are there.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import cast
-
-from jobs.datasets import DatasetInfo, Split, cifar10
-from jobs.datasets._tree import Tree, TreeImages
+from jobs.datasets import DatasetInfo, cifar10
+from jobs.datasets._tree import Tree
 
 INFO = DatasetInfo(
     name="cifar10_images",
@@ -26,21 +23,5 @@ INFO = DatasetInfo(
     any_size=True,
     class_names=cifar10.INFO.class_names,
 )
-TREE = Tree(
-    name=INFO.name,
-    num_classes=INFO.num_classes,
-    image_shape=INFO.image_shape,
-    view="exact",
-    split_folders={"train": "train", "test": "test"},
-)
-check, is_prepared, prepare = TREE.check, TREE.is_prepared, TREE.prepare
-
-
-def open_split(split: Split, folder: Path | None) -> TreeImages:
-    """One split; images are decoded when they are asked for."""
-    return TREE.open_split(split, cast(Path, folder))
-
-
-def count(split: Split, folder: Path) -> int:
-    """Images of a split."""
-    return len(TREE.list_files(split, folder)[0])
+TREE = Tree(info=INFO, view="exact", split_folders={"train": "train", "test": "test"})
+check, is_prepared, prepare, open_split = TREE.check, TREE.is_prepared, TREE.prepare, TREE.open_split

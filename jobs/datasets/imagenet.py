@@ -8,11 +8,8 @@ Source: Russakovsky et al. 2015. Transforms and normalisation: Cohen et al. 2019
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import cast
-
-from jobs.datasets import DatasetInfo, Split
-from jobs.datasets._tree import Tree, TreeImages
+from jobs.datasets import DatasetInfo
+from jobs.datasets._tree import Tree
 
 INFO = DatasetInfo(
     name="imagenet",
@@ -24,17 +21,5 @@ INFO = DatasetInfo(
     augmentation="resized_crop_flip",
     from_folder=True,
 )
-TREE = Tree(
-    name=INFO.name,
-    num_classes=INFO.num_classes,
-    image_shape=INFO.image_shape,
-    view="centre",
-    split_folders={"train": "train", "test": "val"},
-    num_images=INFO.num_images,
-)
-check, is_prepared, prepare = TREE.check, TREE.is_prepared, TREE.prepare
-
-
-def open_split(split: Split, folder: Path | None) -> TreeImages:
-    """One split; images are decoded when they are asked for."""
-    return TREE.open_split(split, cast(Path, folder))
+TREE = Tree(info=INFO, view="centre", split_folders={"train": "train", "test": "val"})
+check, is_prepared, prepare, open_split = TREE.check, TREE.is_prepared, TREE.prepare, TREE.open_split

@@ -13,7 +13,6 @@ import safetensors.torch
 import torch
 
 from jobs.atomic import write_atomically
-from jobs.datasets import dataset_info
 from jobs.errors import CheckpointError, ConfigError
 from jobs.networks.classifier import Classifier, classifier_for, input_statistics
 from jobs.networks.file_kinds import describe, is_safetensors
@@ -45,7 +44,7 @@ def save_classifier(path: Path, classifier: Classifier, spec: TrainSpec) -> None
 
     A checkpoint that is there already stays: shards may have been certified with its weights.
     """
-    info = dataset_info(spec.dataset)
+    info = spec.info
     mean, std = input_statistics(spec.input_layer, info)
     content = {
         "format": FORMAT,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from jobs.architectures import architecture_names
-from jobs.datasets import DatasetInfo, dataset_info
+from jobs.datasets import DatasetInfo
 from jobs.errors import ConfigError
 from jobs.plugins import loading
 from jobs.specs.plugin import LIBRARIES
@@ -60,7 +60,7 @@ class Classifier(nn.Module):
 def classifier_for(spec: TrainSpec) -> Classifier:
     """The freshly initialised classifier of a training; as ``build_classifier``."""
     options = {} if spec.model is None else spec.model.options
-    return build_classifier(spec.architecture, dataset_info(spec.dataset), spec.input_layer, options)
+    return build_classifier(spec.architecture, spec.info, spec.input_layer, options)
 
 
 def build_classifier(

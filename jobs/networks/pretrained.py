@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from jobs.architectures import architecture_names
-from jobs.datasets import DatasetInfo, dataset_info
+from jobs.datasets import DatasetInfo, Source, dataset_info
 from jobs.errors import CheckpointError, ConfigError
 from jobs.files.store import Store
 from jobs.networks import checkpoint
@@ -52,7 +52,7 @@ def load_source(spec: TrainSpec, store: Store) -> Classifier:
     classifier, notes = load_published(
         path,
         spec.architecture,
-        spec.dataset,
+        spec.source,
         input_layer=spec.input_layer,
         sigma=spec.sigma if spec.is_taken else None,
         options=spec.model.options if spec.model else None,
@@ -65,7 +65,7 @@ def load_source(spec: TrainSpec, store: Store) -> Classifier:
 def load_published(
     path: Path,
     architecture: str,
-    dataset: str,
+    dataset: Source,
     *,
     input_layer: InputLayer = "normalize",
     sigma: float | None = None,
@@ -97,7 +97,7 @@ def load_published(
     classifier = build_classifier(architecture, info, input_layer, options)
     notes = _statement_problems(path, content, architecture, sigma)
     try:
-        found = find_weights(content, classifier.network.state_dict(), f"{architecture} for {dataset}")
+        found = find_weights(content, classifier.network.state_dict(), f"{architecture} for {info.name}")
         notes += [*found.notes, *_input_layer_notes(found, info, input_layer)]
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}{_fitting(content, architecture, info)}") from error

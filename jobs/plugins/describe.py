@@ -15,26 +15,27 @@ from typing import Any
 
 import pydantic
 
+from jobs.datasets._own import described
 from jobs.errors import ConfigError
 from jobs.plugins import isolated, loading
 from jobs.specs.keys import canonical_json
-from jobs.specs.plugin import Plugin
+from jobs.specs.plugin import DATA_FILES, Plugin
 from jobs.validation import STRICT, build, unknown_choice
 
 
 def main(folder: Path) -> None:
-    """Answer each [kind, name, options] with {version, options}, or with {problems}."""
+    """Answer each [kind, name, options] with {name, version, options}, or with {problems}."""
     loading.use(folder / "plugins")
     isolated.answer(folder, [_answer(*request) for request in isolated.question(folder)])
 
 
 def _answer(kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        plugin = _model(name, options) if kind == "model" else _part(name, options)
+        plugin = {"model": _model, "data": _data}.get(kind, _part)(name, options)
         _check_plain(plugin)
     except ConfigError as error:
         return {"problems": [f"{kind}: {problem}" for problem in error.problems]}
-    return {"version": plugin.version, "options": plugin.options}
+    return {"name": plugin.name, "version": plugin.version, "options": plugin.options}
 
 
 def _check_plain(plugin: Plugin) -> None:
@@ -78,6 +79,17 @@ def _model(name: str, options: Mapping[str, Any]) -> Plugin:
     parameters = list(inspect.signature(loaded).parameters.values())[1:]
     defaults = {one.name: one.default for one in parameters if one.default is not one.empty}
     return Plugin(name=name, version=loading.version_of(loaded), options={**defaults, **options})
+
+
+def _data(name: str, options: Mapping[str, Any]) -> Plugin:
+    """A data set: a file, a folder, or a function of the split that returns its images."""
+    version = 1 if name.partition(":")[0] in DATA_FILES else loading.version_of(loading.load(name))
+    try:
+        return described(name, version, options)
+    except ConfigError:
+        raise
+    except Exception as error:  # as in loading: a plug-in's code may raise anything
+        raise ConfigError([f"{name}: {loading.described(error)}"]) from error
 
 
 def _signature_problems(name: str, function: Any, options: Mapping[str, Any]) -> Iterator[str]:

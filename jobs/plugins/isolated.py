@@ -18,7 +18,9 @@ _LIMIT_S = 600
 _TAIL = 500
 
 
-def ask(module: str, contents: Mapping[str, bytes], question: Sequence[Any]) -> list[Any]:
+def ask(
+    module: str, contents: Mapping[str, bytes], question: Sequence[Any], *, limit_s: float | None = _LIMIT_S
+) -> list[Any]:
     """What a module answers to each part of a question.
 
     Args:
@@ -26,6 +28,7 @@ def ask(module: str, contents: Mapping[str, bytes], question: Sequence[Any]) -> 
             finds the plug-ins' files in FOLDER/plugins.
         contents: Their files.
         question: Plain values.
+        limit_s: How long it may take; None is for ever.
 
     Raises:
         ConfigError: The process died, or did not end.
@@ -41,11 +44,11 @@ def ask(module: str, contents: Mapping[str, bytes], question: Sequence[Any]) -> 
                     env=environment(),
                     stdout=output,
                     stderr=output,
-                    timeout=_LIMIT_S,
+                    timeout=limit_s,
                     check=False,
                 )
             except subprocess.TimeoutExpired as error:
-                raise ConfigError([f"plugins: a check of them ran for more than {_LIMIT_S} s"]) from error
+                raise ConfigError([f"plugins: a check of them ran for more than {limit_s} s"]) from error
         if done.returncode or not (folder / "answer.json").exists():
             tail = (folder / "output").read_bytes()[-_TAIL:].decode(errors="replace").strip()
             raise ConfigError([f"plugins: a check of them ended with exit code {done.returncode}: {tail}"])

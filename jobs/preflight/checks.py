@@ -18,7 +18,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from jobs.datasets import dataset_info
 from jobs.errors import ConfigError
 from jobs.networks.classifier import Classifier, classifier_for
 from jobs.networks.folding import FoldedClassifier
@@ -54,7 +53,7 @@ def main(folder: Path) -> None:
 def network_problem(spec: TrainSpec) -> str | None:
     """What is wrong with the network of a training as a base classifier; None where nothing is."""
     torch.manual_seed(0)
-    classifier, info = classifier_for(spec).eval().requires_grad_(False), dataset_info(spec.dataset)
+    classifier, info = classifier_for(spec).eval().requires_grad_(False), spec.info
     num_rows = _NUM_ROWS if torch.Size(info.image_shape).numel() <= _LARGE else _NUM_ROWS_LARGE
     generator = torch.Generator().manual_seed(0)
     noisy_RCHW = torch.rand((num_rows, *info.image_shape), generator=generator)
@@ -126,7 +125,7 @@ def method_problem(spec: TrainSpec) -> str | None:
 def _two_steps(spec: TrainSpec) -> list[Tensor]:
     """The losses of two steps, in the first and the last epoch, and the weights after them."""
     torch.manual_seed(0)
-    spec, info = replace(spec, batch_size=_NUM_IMAGES, num_processes=1, multi_noise="paper"), dataset_info(spec.dataset)
+    spec, info = replace(spec, batch_size=_NUM_IMAGES, num_processes=1, multi_noise="paper"), spec.info
     classifier, generator = classifier_for(spec), torch.Generator().manual_seed(1)
     images = ImageBatch(
         num_images=_NUM_IMAGES,
@@ -162,7 +161,7 @@ def _problems(
 
 
 def _network(spec: TrainSpec) -> object:
-    return [train_fields(spec).get(name) for name in ("dataset", "architecture", "model")]
+    return [train_fields(spec).get(name) for name in ("dataset", "architecture", "model", "data")]
 
 
 def _method(spec: TrainSpec) -> object:

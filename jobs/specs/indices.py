@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Annotated
 
@@ -57,6 +58,10 @@ class IndexList:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def __str__(self) -> str:
+        digest = hashlib.sha256(repr(self.indices).encode()).hexdigest()[:8]
+        return f"{len(self)} indices from {self.indices[0]} to {self.indices[-1]} ({digest})"
 
 
 Indices = IndexRange | IndexList

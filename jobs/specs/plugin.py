@@ -15,11 +15,14 @@ from pydantic.dataclasses import dataclass
 
 from jobs.validation import STRICT, build
 
-PluginKind = Literal["objective", "perturbation", "model"]
-"""What may be plugged in; see ``jobs.training.method`` and ``jobs.architectures``."""
+PluginKind = Literal["objective", "perturbation", "model", "data"]
+"""What may be plugged in; see ``jobs.training.method``, ``jobs.architectures`` and ``jobs.datasets``."""
 
 LIBRARIES = ("timm", "torchvision")
 """``timm:NAME`` and ``torchvision:NAME`` are models of these libraries, and no plug-ins."""
+
+DATA_FILES = ("npz", "folder")
+"""``npz:PATH`` and ``folder:PATH`` are data sets; in specs, NAME stands for the path."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -51,8 +54,8 @@ class Plugin:
 
     @property
     def is_own(self) -> bool:
-        """Whether it is a user's own code, and not a library's."""
-        return self.package not in LIBRARIES
+        """Whether it is a user's own code, and not a library's or a file of images."""
+        return self.package not in (*LIBRARIES, *DATA_FILES)
 
 
 def as_plugin(value: object) -> object:

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
 from jobs.architectures import architecture_names
-from jobs.datasets import dataset_names
+from jobs.datasets import DatasetInfo, Source, dataset_info, dataset_names
 from jobs.specs.keys import AtLeastOne, Length, NotNegative, Positive, Seed, decimal, digest
 from jobs.specs.plugin import LIBRARIES, Plugin, as_plugin
 from jobs.validation import STRICT, unknown_choice
@@ -27,7 +27,7 @@ class TrainSpec:
     """One base classifier. sigma and epsilon are l2 lengths in pixels of [0, 1].
 
     Attributes:
-        dataset: A name in ``jobs.datasets``.
+        dataset: A name in ``jobs.datasets``; or that of ``data``.
         architecture: A name in ``jobs.architectures``; or that of ``model``.
         method: gaussian is noise augmentation (Cohen et al. 2019), smoothadv adversarial
             training of the smoothed classifier (Salman et al. 2019), vanilla adversarial training
@@ -61,6 +61,7 @@ class TrainSpec:
         perturbation: Plug-in that perturbs batches, in place of an attack of ours. With epsilon it
             gets the radius of each epoch.
         model: Plug-in or library that builds the network; ``architecture`` is its name.
+        data: A data set of the user's own; ``dataset`` is its name.
         optimizer: sgd, or adamw with torch's betas.
         schedule: The learning rate falls in steps, or along half a cosine to 0 at the end.
         clip_norm: Largest l2 norm of the gradient of all weights together; a longer one is shortened.
@@ -98,6 +99,7 @@ class TrainSpec:
     objective: Plugin | None = None
     perturbation: Plugin | None = None
     model: Plugin | None = None
+    data: Plugin | None = None
     optimizer: Literal["sgd", "adamw"] = "sgd"
     schedule: Literal["step", "cosine"] = "step"
     clip_norm: Positive | None = None
@@ -105,12 +107,7 @@ class TrainSpec:
     init: Literal["take", "train"] = "take"
     input_layer: InputLayer = "normalize"
 
-    @field_validator("dataset")
-    @classmethod
-    def _known_dataset(cls, name: str) -> str:
-        return _known("dataset", name, dataset_names())
-
-    @field_validator("objective", "perturbation", "model", mode="before")
+    @field_validator("objective", "perturbation", "model", "data", mode="before")
     @classmethod
     def _plugin(cls, value: object) -> object:
         return as_plugin(value)
@@ -128,6 +125,11 @@ class TrainSpec:
         return self
 
     def _model_problems(self) -> Iterator[str]:
+        if self.data is None and self.dataset not in dataset_names():
+            hint = "; your own is written npz:PATH, folder:PATH or module:function"
+            yield unknown_choice("dataset", self.dataset, dataset_names()) + hint
+        if self.data is not None and (self.data.label != self.dataset or self.dataset in dataset_names()):
+            yield f"data: {self.data.name} cannot be called {self.dataset}: this package has a data set of that name"
         if self.model is not None and self.model.name != self.architecture:
             yield f"model: {self.model.name} is not the architecture, {self.architecture}"
         if self.model is None and self.architecture not in architecture_names():
@@ -200,7 +202,17 @@ class TrainSpec:
     @property
     def plugins(self) -> tuple[Plugin, ...]:
         """All plug-ins that it is made of."""
-        return tuple(filter(None, (self.objective, self.perturbation, self.model)))
+        return tuple(filter(None, (self.objective, self.perturbation, self.model, self.data)))
+
+    @property
+    def source(self) -> Source:
+        """The dataset, for ``jobs.datasets``."""
+        return self.data or self.dataset
+
+    @property
+    def info(self) -> DatasetInfo:
+        """The dataset's entry."""
+        return dataset_info(self.source)
 
     @property
     def method_name(self) -> str:
@@ -238,14 +250,9 @@ _ADDED_LATER = {
     "objective": None,
     "perturbation": None,
     "model": None,
+    "data": None,
     "optimizer": "sgd",
     "schedule": "step",
     "clip_norm": None,
     "init": "take",
 }
-
-
-def _known(what: str, name: str, valid: list[str]) -> str:
-    if name not in valid:
-        raise ValueError(unknown_choice(what, name, valid))
-    return name

@@ -13,6 +13,7 @@ from jobs.errors import ConfigError
 from jobs.specs.attack import AttackSpec
 from jobs.specs.indices import IndexRange, Indices, as_indices
 from jobs.specs.runs import Place, Run
+from jobs.specs.train import TrainSpec
 from jobs.validation import build, collect
 from pipeline.request.lengths import task_problems
 
@@ -42,7 +43,7 @@ def expand_attacks(runs: Sequence[Run], attack: Mapping[str, Any], data: Mapping
         spec = collect(problems, AttackSpec, fields, where="attack")
         if spec is not None:
             problems += task_problems(run.train, spec)
-            indices = image_indices(run.train.dataset, spec.split, index_values, data, where="attack.indices")
+            indices = image_indices(run.train, spec.split, index_values, data, where="attack.indices")
             attacked = Run(train=run.train, task=spec, indices=indices)
             found.setdefault(attacked.place, attacked)
     if problems:
@@ -50,11 +51,13 @@ def expand_attacks(runs: Sequence[Run], attack: Mapping[str, Any], data: Mapping
     return tuple(found.values())
 
 
-def image_indices(dataset: str, split: Split, values: object, data: Mapping[str, str | None], *, where: str) -> Indices:
+def image_indices(
+    train: TrainSpec, split: Split, values: object, data: Mapping[str, str | None], *, where: str
+) -> Indices:
     """The images that start, stop and step name, or a list, or a file; a stop of None is the size of the split.
 
     Args:
-        dataset: Its name.
+        train: Says which dataset.
         split: Of the dataset.
         values: As configured: a mapping, a list, or the path of a file of numbers; None for all images.
         data: Folders of datasets.
@@ -64,17 +67,19 @@ def image_indices(dataset: str, split: Split, values: object, data: Mapping[str,
         ConfigError: They are not there, or there are none.
     """
     values = {} if values is None else values
-    size = count_images(dataset, split, data)
+    size = count_images(train.source, split, data)
     if isinstance(values, str | list):
         listed = _read_numbers(values, where) if isinstance(values, str) else values
         named = f"{where}={values}" if isinstance(values, str) else where
-        return as_indices(_checked(listed, size, named, f"the {size} images of {dataset}'s {split} split"))
+        return as_indices(_checked(listed, size, named, f"the {size} images of {train.dataset}'s {split} split"))
     if not isinstance(values, Mapping):
         raise ConfigError([f"{where}: write start, stop and step, a list, or the path of a file, got {values!r}"])
     stop = values.get("stop")
     indices = build(IndexRange, {**values, "stop": size if stop is None else stop}, where=where)
     if indices.stop > size:
-        raise ConfigError([f"{where}.stop: {indices.stop} is beyond the {size} images of {dataset}'s {split} split"])
+        raise ConfigError(
+            [f"{where}.stop: {indices.stop} is beyond the {size} images of {train.dataset}'s {split} split"]
+        )
     return indices
 
 

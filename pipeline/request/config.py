@@ -202,6 +202,7 @@ def parse_launch(values: Mapping[str, Any]) -> LaunchConfig:
     ]
     if problems:
         raise ConfigError(problems)
+    values, problems = _with_own_data(values)
     rest = {key: value for key, value in values.items() if key not in _GROUPS}
     options = collect(problems, _Options, rest, where="")
     grid = collect(problems, GridConfig, values["grid"], where="grid")
@@ -214,7 +215,7 @@ def parse_launch(values: Mapping[str, Any]) -> LaunchConfig:
                 values["train"],
                 values["certify"],
                 attack=values["attack"],
-                data=options.data if options else {},
+                data={**(options.data if options else {}), **plugins.data},
                 plugins=plugins,
                 results=Path(options.results if options else "results"),
             )
@@ -230,7 +231,24 @@ def parse_launch(values: Mapping[str, Any]) -> LaunchConfig:
     results = Path(options.results)
     sources = checkpoint_files(models_of(grid, values["train"]), results) if grid else {}
     given = {**vars(options), "results": results, "plugins": plugins.contents}
+    given["data"] = {**options.data, **plugins.data}
     return LaunchConfig(manifest=manifest, cluster=cluster, slurm=slurm, sources=sources, **given)
+
+
+def _with_own_data(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """``data: npz:PATH`` is short for ``dataset: npz:PATH`` of all models; and what is wrong with that."""
+    source, blocks = values["data"], values["grid"].get("blocks")
+    if not isinstance(source, str):
+        return dict(values), []
+    setting = [
+        f"grid.blocks[{number}]"
+        for number, block in enumerate(blocks if isinstance(blocks, list) else [])
+        if isinstance(block, Mapping) and {"dataset", "data"} & set(block)
+    ]
+    problems = [f"data={source} has no effect, because blocks name data sets: {', '.join(setting)}"] if setting else []
+    if ":" not in source:
+        problems.append(f"data={source}: write npz:PATH, folder:PATH or module:function, or data.NAME=PATH")
+    return {**values, "data": {}, "train": {**values["train"], "dataset": source}}, problems
 
 
 def _extra_problems(slurm: SlurmConfig) -> Iterator[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from jobs.datasets import dataset_info
 from jobs.specs.attack import AttackSpec
 from jobs.specs.runs import Run
 from jobs.specs.train import TrainSpec
@@ -33,7 +32,7 @@ def drawn_per_s(run: Run) -> float:
     """Noisy images a second for which one CPU draws the noise; infinite where the GPU draws it."""
     if run.stage == "certify" and run.certify.noise == "exact_grid":
         return math.inf
-    return GAUSSIAN_VALUES_PER_S / math.prod(dataset_info(run.train.dataset).image_shape)
+    return GAUSSIAN_VALUES_PER_S / math.prod(run.train.info.image_shape)
 
 
 def cpus_to_certify(runs: Iterable[Run]) -> int:
@@ -62,7 +61,7 @@ def train_cost(spec: TrainSpec) -> float:
         return 0.0
     # Sub-batches share the batch's m draws: the same rows in m steps.
     draws_attack = 1 if spec.method in ("vanilla", "vanilla_noise") else spec.m_train
-    images = dataset_info(spec.dataset).num_images["train"] * spec.epochs
+    images = spec.info.num_images["train"] * spec.epochs
     both = 1.0 + _BACKWARD
     step = 1.0 if spec.attack in ("stein", "stein_hard") else both
     last = 1.0 if spec.attack == "ddn" else 0.0  # DDN judges its last perturbation

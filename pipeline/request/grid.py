@@ -177,5 +177,5 @@ def _run(
         problems += task_problems(train, certify) if certify else []
     if train is None or certify is None or problems:
         raise ConfigError(problems)
-    indices = image_indices(train.dataset, certify.split, index_values, data, where="certify.indices")
+    indices = image_indices(train, certify.split, index_values, data, where="certify.indices")
     return Run(train=train, task=certify, indices=indices)

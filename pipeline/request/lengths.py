@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from jobs.datasets import dataset_info
 from jobs.specs.runs import Manifest, Task
 from jobs.specs.train import TrainSpec
 from jobs.training.schedules import epsilon_at
@@ -43,7 +42,7 @@ def task_problems(train: TrainSpec, task: Task) -> Iterator[str]:
 def notes(manifest: Manifest) -> Iterator[str]:
     """What a person should see of a grid that can be launched."""
     for spec in manifest.models.values():
-        info = dataset_info(spec.dataset)
+        info = spec.info
         size = info.num_images["train"]
         if spec.checkpoint_sha256 is None and not info.any_size and spec.batch_size > size:
             yield (
@@ -66,7 +65,7 @@ def notes(manifest: Manifest) -> Iterator[str]:
 
 
 def _length_problems(train: TrainSpec, name: str, value: float) -> Iterator[str]:
-    diameter = math.sqrt(math.prod(dataset_info(train.dataset).image_shape))
+    diameter = math.sqrt(math.prod(train.info.image_shape))
     if value > min(LONGEST, diameter):
         published = _PUBLISHED.get(round(value)) if name.endswith("epsilon") and value == round(value) else None
         other = f"; the published models called eps_{value:g} have {published:g}" if published else ""

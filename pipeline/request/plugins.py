@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, get_args
 
 from jobs.errors import ConfigError
 from jobs.plugins.files import read_plugins
 from jobs.plugins.isolated import ask
 from jobs.specs.keys import canonical_json
-from jobs.specs.plugin import Plugin, PluginKind
+from jobs.specs.plugin import DATA_FILES, Plugin, PluginKind
 
 _KINDS: tuple[PluginKind, ...] = get_args(PluginKind)
+_NAMED_BY: Mapping[PluginKind, str] = {"model": "architecture", "data": "dataset"}
+"""A plug-in may stand there, too, beside the names of ours."""
 
 
 def is_plugin_axis(axis: str) -> bool:
@@ -28,6 +31,8 @@ class Plugins:
     contents: Mapping[str, bytes] = field(default_factory=dict)
     # What ``jobs.plugins.describe`` said, by what it was asked
     answers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    # Files and folders of data sets of the user's own, by their names
+    data: Mapping[str, str] = field(default_factory=dict)
 
     def resolved(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Fields of TrainSpec, plug-ins by name and options replaced by plug-ins.
@@ -43,7 +48,9 @@ class Plugins:
             answer = self.answers[_question(kind, name, options)]
             problems += answer.get("problems", [])
             if "problems" not in answer:
-                left[kind] = Plugin(name=name, **answer)
+                plugin = left[kind] = Plugin(**answer)
+                if kind == "data":
+                    left["dataset"] = plugin.label
         if problems:
             raise ConfigError(problems)
         return left
@@ -59,8 +66,17 @@ def find_plugins(entries: Sequence[str], points: Iterable[Mapping[str, Any]]) ->
     """
     contents = read_plugins(entries)
     asked = {_question(*named): named for point in points for named in _named(point)}
-    answers = ask("jobs.plugins.describe", contents, list(asked.values())) if asked else []
-    return Plugins(contents=contents, answers=dict(zip(asked, answers, strict=True)))
+    # All images of a data set are read the first time.
+    limit = {"limit_s": None} if any(kind == "data" for kind, *_ in asked.values()) else {}
+    answers = ask("jobs.plugins.describe", contents, list(asked.values()), **limit) if asked else []
+    paths: dict[str, str] = {}
+    for (kind, name, _), answer in zip(asked.values(), answers, strict=True):
+        library, _, path = name.partition(":")
+        if kind == "data" and library in DATA_FILES and "problems" not in answer:
+            label = Plugin(**answer).label
+            if paths.setdefault(label, path) != path:
+                raise ConfigError([f"two data sets are called {label}: {paths[label]} and {path}; rename one"])
+    return Plugins(contents=contents, answers=dict(zip(asked, answers, strict=True)), data=paths)
 
 
 def _named(values: Mapping[str, Any]) -> Iterator[tuple[PluginKind, str, dict[str, Any]]]:
@@ -73,9 +89,12 @@ def _named(values: Mapping[str, Any]) -> Iterator[tuple[PluginKind, str, dict[st
 
 def _name(values: Mapping[str, Any], kind: PluginKind) -> str | None:
     name = values.get(kind)
-    if kind == "model":
-        name = values.get("architecture") if name is None else name
-        return name if isinstance(name, str) and ":" in name else None
+    if kind in _NAMED_BY:
+        name = values.get(_NAMED_BY[kind]) if name is None else name
+        if not isinstance(name, str) or ":" not in name:
+            return None
+        library, _, path = name.partition(":")
+        return f"{library}:{Path(path).expanduser().absolute()}" if library in DATA_FILES else name
     return None if name is None else str(name)
 
 

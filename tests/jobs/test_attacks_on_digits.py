@@ -16,6 +16,7 @@ from smoothing.attacks import smoothadv_pgd, vanilla_pgd
 from smoothing.ddn import smoothadv_ddn
 from smoothing.gradients import SteinEstimator, smoothed_cross_entropy
 from tests.jobs.units import GAUSSIAN_RUN, retrained, train_here
+from tests.trees import inputs_of
 
 SIGMA, EPSILON, NUM_IMAGES = 0.25, 0.5, 60
 
@@ -32,7 +33,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
 @pytest.fixture(scope="module")
 def digits() -> tuple[Tensor, Tensor]:
     images = load_images("digits", "test")
-    return torch.from_numpy(images.inputs[:NUM_IMAGES]), torch.from_numpy(images.labels[:NUM_IMAGES])
+    return torch.from_numpy(inputs_of(images)[:NUM_IMAGES]), torch.from_numpy(images.labels[:NUM_IMAGES])
 
 
 def _noise(num_draws: int, seed: int) -> Tensor:

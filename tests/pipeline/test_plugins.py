@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from analysis.load import load_grid
 from configs.entry import run_command
 from jobs.errors import ConfigError
 from jobs.files import records
@@ -68,7 +70,7 @@ BLOCKS = (
 def _ask_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Questions about plug-ins answered in this process, which has torch already."""
 
-    def ask(module: str, contents: Mapping[str, bytes], question: Sequence[Any]) -> list[Any]:
+    def ask(module: str, contents: Mapping[str, bytes], question: Sequence[Any], **_: Any) -> list[Any]:
         folder = tmp_path / "asked"
         shutil.rmtree(folder, ignore_errors=True)
         write_files(contents, folder / "plugins")
@@ -238,3 +240,67 @@ def test_a_plug_in_must_not_stand_in_front_of_something_else(
     shutil.copytree(mylab, Path("own") / name)
     assert _launch(Path("results"), f"plugins=[own/{name}]") == 2
     assert "which is imported here; rename it" in capsys.readouterr().err
+
+
+def test_an_npz_file_is_trained_on_certified_and_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    images = (labels[:, None, None] * 80 + random.integers(0, 40, size=(60, 8, 8))).astype(np.uint8)
+    np.savez("Stripes.npz", x_train=images, y_train=labels, x_test=images[:12], y_test=labels[:12])
+    results = Path("results")
+    options = ["data=npz:Stripes.npz", "certify.indices=[9,0,4]", "certify.noise=exact_grid", "plugins=[]"]
+    blocks = "grid.blocks=[{method: gaussian, sigma: 0.25}]"
+    assert _launch(results, blocks, *options) == 0
+    store, table = Store(results), grid_records(results)
+    assert set(table["dataset"].to_pylist()) == {"stripes"}
+    assert table["index"].to_pylist() == [0, 4, 9]
+    (run,) = read_manifest(store.manifest_path("tiny")).runs
+    assert run.train.key.startswith("stripes-gaussian-s0.25-")
+    assert run.train.info.image_shape == (1, 8, 8)
+    (model,) = load_grid(store, "tiny").models
+    assert 0 < model.total_variation < 1e-9
+    before = finished_files(results)
+    # Another place, another way to write it: the same data set.
+    shutil.move("Stripes.npz", tmp_path / "results" / "stripes.npz")
+    capsys.readouterr()
+    in_blocks = "grid.blocks=[{method: gaussian, sigma: 0.25, dataset: 'npz:results/stripes.npz'}]"
+    assert _launch(results, in_blocks, *options[1:]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert finished_files(results) == before
+    # Other images: another data set.
+    np.savez("results/stripes.npz", x_train=images, y_train=labels, x_test=images[1:13], y_test=labels[1:13])
+    assert _launch(results, in_blocks, *options[1:], "dry_run=true") == 0
+    assert ["train", "models", "1", "0", "1"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["data=npz:nowhere.npz"], "nowhere.npz: cannot be read (No such file or directory)"),
+        (["data=stripes.npz"], "data=stripes.npz: write npz:PATH, folder:PATH or module:function, or data.NAME=PATH"),
+        (["data=npz:digits.npz"], "npz:digits cannot be called digits: this package has a data set of that name"),
+        (
+            ["data=npz:a.npz", "grid.blocks=[{method: gaussian, sigma: 0.25, dataset: digits}]"],
+            "data=npz:a.npz has no effect, because blocks name data sets: grid.blocks[0]",
+        ),
+        (
+            ["grid.blocks=[{method: gaussian, sigma: 0.25, dataset: ['npz:a.npz', 'npz:b/a.npz']}]"],
+            "two data sets are called a: ",
+        ),
+        (["data=npz:test.npz", "certify.indices.stop=2"], "test.npz: has no train images"),
+        (["train.dataset=digit"], "unknown dataset 'digit' (did you mean 'digits'?)"),
+    ],
+)
+def test_a_data_set_that_cannot_be_used_is_said_before_anything_is_written(
+    more: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arrays = {"x_test": np.zeros((2, 8, 8), np.uint8), "y_test": np.arange(2)}
+    np.savez("test.npz", **arrays)  # type: ignore[arg-type]
+    Path("b").mkdir()
+    for name in ("digits.npz", "a.npz", "b/a.npz"):
+        np.savez(name, x_train=arrays["x_test"], y_train=arrays["y_test"], **arrays)  # type: ignore[arg-type]
+    assert _launch(Path("results"), "grid.blocks=[{method: gaussian, sigma: 0.25}]", "plugins=[]", *more) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("results").exists()

@@ -8,6 +8,7 @@ from sklearn.datasets import load_digits
 
 from jobs.datasets import ArrayImages, dataset_info, dataset_module, dataset_names, load_images
 from jobs.errors import ConfigError, DataError
+from tests.trees import inputs_of
 
 
 def test_digits_is_registered() -> None:
@@ -17,7 +18,7 @@ def test_digits_is_registered() -> None:
 def test_the_splits_are_disjoint_and_complete() -> None:
     train, test = load_images("digits", "train"), load_images("digits", "test")
     assert len(test.labels) == 500
-    together = np.concatenate([train.inputs, test.inputs]).reshape(1797, 64)
+    together = np.concatenate([inputs_of(train), inputs_of(test)]).reshape(1797, 64)
     everything = (load_digits().data / 16).astype(np.float32)
     assert np.array_equal(np.sort(together.view("V256").ravel()), np.sort(everything.view("V256").ravel()))
 
@@ -49,13 +50,13 @@ def test_the_split_is_pinned() -> None:
 
 
 def test_pixels_lie_in_the_unit_interval() -> None:
-    inputs = load_images("digits", "train").inputs
+    inputs = inputs_of(load_images("digits", "train"))
     assert inputs.dtype == np.float32
     assert (inputs.min(), inputs.max()) == (0.0, 1.0)
 
 
 def test_the_normalisation_is_the_training_set_s() -> None:
-    info, inputs = dataset_info("digits"), load_images("digits", "train").inputs
+    info, inputs = dataset_info("digits"), inputs_of(load_images("digits", "train"))
     assert info.mean == pytest.approx([inputs.mean()], abs=5e-4)
     assert info.std == pytest.approx([inputs.std()], abs=5e-4)
 

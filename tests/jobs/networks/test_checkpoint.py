@@ -13,6 +13,7 @@ from jobs.files.store import Store
 from jobs.networks import checkpoint
 from jobs.networks.classifier import build_classifier
 from tests.jobs.units import GAUSSIAN_RUN, PGD_RUN
+from tests.trees import inputs_of
 
 CPU = torch.device("cpu")
 SPEC = GAUSSIAN_RUN.train
@@ -27,7 +28,7 @@ def path(tmp_path: Path, undisturbed_results: Path) -> Path:
 def test_a_checkpoint_gives_back_the_classifier(path: Path) -> None:
     trained = checkpoint.load_classifier(path, SPEC, CPU)
     images = load_images("digits", "test")
-    predictions = trained.classifier(torch.from_numpy(images.inputs)).argmax(dim=1)
+    predictions = trained.classifier(torch.from_numpy(inputs_of(images))).argmax(dim=1)
     assert (predictions.numpy() == images.labels).mean() > 0.8
     assert not trained.classifier.training
 

@@ -26,7 +26,7 @@ from jobs.training.feeding import (
     epoch_batches,
     random_resized,
 )
-from tests.trees import make_tree
+from tests.trees import inputs_of, make_tree, of_any_size
 from tests.waiting import META, NoBlockingCopies
 
 CPU = torch.device("cpu")
@@ -90,7 +90,7 @@ def test_an_epoch_has_every_image_once_in_another_order_each_time() -> None:
 def test_without_augmentation_images_are_themselves() -> None:
     images = _images()
     for batch in _epoch(MemoryLoader(images, "none", CPU), Share()):
-        assert torch.equal(batch.inputs_BCHW, torch.from_numpy(images.inputs)[batch.indices_B])
+        assert torch.equal(batch.inputs_BCHW, torch.from_numpy(inputs_of(images))[batch.indices_B])
 
 
 @pytest.mark.parametrize("num_processes", [2, 3])
@@ -113,7 +113,7 @@ def test_a_rest_with_fewer_images_than_processes_is_left_out() -> None:
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> TreeImages:
     folder = tmp_path_factory.mktemp("photographs")
     make_tree(folder, per_class={"train": 4, "val": 1}, size=(60, 50), classes=("a", "b", "c"), suffix=".jpg")
-    tree = replace(imagenet.TREE, num_classes=3, num_images=None, image_shape=(3, 32, 32))
+    tree = of_any_size(imagenet.TREE, num_classes=3, image_shape=(3, 32, 32))
     return tree.open_split("train", folder)
 
 
@@ -135,7 +135,7 @@ def test_images_from_disk_are_mirrored_at_random(tmp_path: Path) -> None:
     make_tree(tmp_path, per_class={"train": 1, "val": 1}, size=(60, 50), classes=("a",))
     ramp = np.broadcast_to(np.linspace(0, 255, 60).astype(np.uint8)[None, :, None], (50, 60, 3))
     Image.fromarray(np.ascontiguousarray(ramp)).save(next(tmp_path.glob("train/a/*")))
-    tree = replace(imagenet.TREE, num_classes=1, num_images=None, image_shape=(3, 32, 32))
+    tree = of_any_size(imagenet.TREE, num_classes=1, image_shape=(3, 32, 32))
     images = tree.open_split("train", tmp_path)
     found = [random_resized(images, 0, seed).astype(int)[0] for seed in range(100)]
     mirrored = sum(int(part[:, 0].sum() > part[:, -1].sum()) for part in found)

@@ -20,6 +20,7 @@ from jobs.training.schedules import epsilon_at
 from jobs.training.steps import Epoch, Stepper
 from jobs.validation import build
 from smoothing.gradients import GradientEstimator, PlugInEstimator, SteinEstimator
+from tests.trees import inputs_of
 
 BASE: dict[str, Any] = {
     "dataset": "digits",
@@ -71,7 +72,7 @@ def _epoch(spec: TrainSpec) -> Epoch:
 
 def _batch(num_images: int = 12) -> tuple[Tensor, Tensor]:
     images = load_images("digits", "train")
-    return torch.from_numpy(images.inputs[:num_images]), torch.from_numpy(images.labels[:num_images])
+    return torch.from_numpy(inputs_of(images)[:num_images]), torch.from_numpy(images.labels[:num_images])
 
 
 def _images(inputs: Tensor, labels: Tensor) -> ImageBatch:
