@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from jobs.errors import ConfigError
 
 _PATH = re.compile(
-    r"(?P<key>\+{0,2}(results|source|output|mapping|train\.(checkpoint|weights)|data\.\w+"
+    r"(?P<key>\+{0,2}(results|source|output|mapping|train\.(checkpoint|weights|denoiser_weights)|data\.\w+"
     r"|(certify|attack)\.indices(?==[^[{])|(data|train\.dataset)(?==(npz|folder):)))=(?P<path>.*)",
     re.DOTALL,
 )

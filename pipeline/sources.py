@@ -19,7 +19,7 @@ from jobs.errors import ConfigError
 from jobs.files.store import Store
 from jobs.plugins.isolated import ask
 from jobs.prepare import is_prepared
-from jobs.specs.train import train_fields
+from jobs.specs.train import TrainSpec, train_fields
 from jobs.wording import counted
 from pipeline.plan import Plan
 from pipeline.request.config import LaunchConfig
@@ -33,7 +33,7 @@ def check_data(config: LaunchConfig) -> None:
     for run in config.manifest.runs:
         splits = needed.setdefault(run.train.dataset, set())
         splits.add(run.task.split)
-        if run.train.checkpoint_sha256 is None:
+        if not run.train.is_taken:
             splits.add("train")
     for name in sorted(needed):
         try:
@@ -54,7 +54,7 @@ def check_checkpoints(config: LaunchConfig, store: Store) -> None:
         # What training begins with, or what only a plug-in can read, or for data of one's own, is read when it is used.
         is_checked = spec.is_taken and spec.model is None and spec.data is None
         if sha256 is not None and is_checked and not store.source_path(sha256).exists() and not store.is_trained(key):
-            path, sigma = str(config.sources[sha256]), str(spec.sigma)
+            path, sigma = str(config.sources[sha256]), "none" if spec.denoiser else str(spec.sigma)
             arguments += [path, spec.architecture, spec.dataset, spec.input_layer, sigma]
     if arguments:
         _run_module("jobs.networks.pretrained", arguments, failed="reading the published checkpoints failed")
@@ -78,9 +78,10 @@ def stage_inputs(plan: Plan, config: LaunchConfig, store: Store) -> None:
         ConfigError: A dataset is not available or is broken.
     """
     for unit in plan.train:
-        sha256 = unit.train.checkpoint_sha256
-        if sha256 is not None and sha256 in config.sources and not store.source_path(sha256).exists():
-            _copy(config.sources[sha256], store.source_path(sha256), sha256)
+        for sha256 in unit.train.source_hashes:
+            if sha256 in config.sources and not store.source_path(sha256).exists():
+                _copy(config.sources[sha256], store.source_path(sha256), sha256)
+    _compose([unit.train for unit in plan.units if unit.train is not None], config, store)
     # What is the user's own was read when it was described.
     named = {unit.train.dataset for unit in plan.units if unit.train is not None and unit.train.data is None}
     for name in sorted(named):
@@ -88,6 +89,18 @@ def stage_inputs(plan: Plan, config: LaunchConfig, store: Store) -> None:
             print(f"preparing {name} in {config.data[name]}", flush=True)
             arguments = [name, str(config.data[name]), "--results", str(store.root)]
             _run_module("jobs.prepare", arguments, failed=f"preparing {name} failed")
+
+
+def _compose(specs: Sequence[TrainSpec], config: LaunchConfig, store: Store) -> None:
+    """Make the checkpoints of ensembles. Raises ConfigError where their members are damaged, or changed."""
+    new = {spec.key: spec for spec in specs if spec.members and not store.is_trained(spec.key)}
+    question = [
+        [train_fields(spec), [str(store.checkpoint_path(member.key)) for member in spec.members], str(store.root)]
+        for spec in new.values()
+    ]
+    problems = ask("jobs.networks.compositions", config.plugins, question) if new else []
+    if problems:
+        raise ConfigError(problems)
 
 
 def _run_module(module: str, arguments: Sequence[str], *, failed: str) -> None:

@@ -112,9 +112,10 @@ def _model_damages(spec: TrainSpec, store: Store) -> Iterator[Damage]:
     except (OSError, pa.ArrowException) as error:
         reason = str(error).partition("\n")[0]
         yield Damage(path, f"{path}: cannot be read as Parquet, truncated or damaged ({reason})")
-    sha256 = spec.checkpoint_sha256
-    source = None if sha256 is None else store.source_path(sha256)
-    if source is not None and source.exists():
+    for sha256 in spec.source_hashes:
+        source = store.source_path(sha256)
+        if not source.exists():
+            continue
         with source.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
                 yield Damage(source, f"{source}: damaged, it does not hash to its name")

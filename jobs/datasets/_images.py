@@ -113,7 +113,8 @@ class ArrayImages(Images):
         return digest.hexdigest()[:16]
 
     def pixels_of(self, index: int) -> npt.NDArray[np.uint8]:
-        return self.levels[index]
+        image: npt.NDArray[np.uint8] = self.levels[index]
+        return image
 
     def pixels(self) -> npt.NDArray[np.uint8]:
         return self.levels

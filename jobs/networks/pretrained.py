@@ -22,7 +22,7 @@ from jobs.datasets import DatasetInfo, Source, dataset_info
 from jobs.errors import CheckpointError, ConfigError
 from jobs.files.store import Store
 from jobs.networks import checkpoint
-from jobs.networks.classifier import Classifier, build_classifier, input_statistics
+from jobs.networks.classifier import Classifier, build_classifier, input_statistics, with_denoiser
 from jobs.networks.stand_ins import StandIn
 from jobs.networks.state_dicts import Found, find_weights, stated_sigma
 from jobs.specs.train import InputLayer, TrainSpec
@@ -43,23 +43,38 @@ def load_source(spec: TrainSpec, store: Store) -> Classifier:
             spec's architecture; names what does not fit.
     """
     assert spec.checkpoint_sha256 is not None
-    path = store.source_path(spec.checkpoint_sha256)
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such file; launch again with train.checkpoint=PATH to copy it there")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != spec.checkpoint_sha256:
-        raise CheckpointError(f"{path}: damaged, it hashes to {found[:12]}; remove it and launch again")
+    path = _source(spec.checkpoint_sha256, store)
     classifier, notes = load_published(
         path,
         spec.architecture,
         spec.source,
         input_layer=spec.input_layer,
-        sigma=spec.sigma if spec.is_taken else None,
+        # Behind a denoiser, sigma is the noise that the denoiser removes.
+        sigma=spec.sigma if spec.is_taken and spec.denoiser is None else None,
         options=spec.model.options if spec.model else None,
     )
     for note in notes:
         logging.info("%s", note)
+    classifier = with_denoiser(classifier, spec)
+    if spec.denoiser is not None and spec.denoiser_sha256 is not None:
+        path, denoiser = _source(spec.denoiser_sha256, store), classifier.network.get_submodule("denoiser")
+        try:
+            weights = find_weights(checkpoint.load_untrusted(path), denoiser.state_dict(), spec.denoiser.name).weights
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        denoiser.load_state_dict(weights)
     return classifier
+
+
+def _source(sha256: str, store: Store) -> Path:
+    """A file of weights that a spec names by its hash."""
+    path = store.source_path(sha256)
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file; launch again with train.checkpoint=PATH to copy it there")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != sha256:
+        raise CheckpointError(f"{path}: damaged, it hashes to {found[:12]}; remove it and launch again")
+    return path
 
 
 def load_published(
@@ -168,7 +183,7 @@ def _check_logits(path: Path, classifier: Classifier, info: DatasetInfo) -> None
 
 
 def main(arguments: Sequence[str]) -> int:
-    """``PATH ARCHITECTURE DATASET``, or with ``INPUT_LAYER SIGMA`` behind them, file after file.
+    """``PATH ARCHITECTURE DATASET``, or with ``INPUT_LAYER SIGMA`` (or none) behind them, file after file.
 
     Returns:
         0, with notes on the standard error; 2 and what is wrong with which, unless all can be imported.
@@ -176,7 +191,7 @@ def main(arguments: Sequence[str]) -> int:
     size = 3 if len(arguments) == 3 else 5
     problems: list[str] = []
     for path, architecture, dataset, *rest in zip(*[iter(arguments)] * size, strict=True):
-        input_layer, sigma = (rest[0], float(rest[1])) if rest else ("normalize", None)
+        input_layer, sigma = (rest[0], None if rest[1] == "none" else float(rest[1])) if rest else ("normalize", None)
         try:
             _, notes = load_published(Path(path), architecture, dataset, input_layer=input_layer, sigma=sigma)  # type: ignore[arg-type]
         except (CheckpointError, ConfigError) as error:

@@ -9,7 +9,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def main(folder: Path) -> None:
 
 def _answer(kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        plugin = {"model": _model, "data": _data}.get(kind, _part)(name, options)
+        plugin = {"model": _model, "denoiser": _denoiser, "data": _data}.get(kind, _part)(name, options)
         _check_plain(plugin)
     except ConfigError as error:
         return {"problems": [f"{kind}: {problem}" for problem in error.problems]}
@@ -79,6 +79,12 @@ def _model(name: str, options: Mapping[str, Any]) -> Plugin:
     parameters = list(inspect.signature(loaded).parameters.values())[1:]
     defaults = {one.name: one.default for one in parameters if one.default is not one.empty}
     return Plugin(name=name, version=loading.version_of(loaded), options={**defaults, **options})
+
+
+def _denoiser(name: str, options: Mapping[str, Any]) -> Plugin:
+    """A function build(info, sigma, **options); sigma is that of the model."""
+    plugin = _model(name, {**options, "sigma": 1.0})
+    return replace(plugin, options={key: value for key, value in plugin.options.items() if key != "sigma"})
 
 
 def _data(name: str, options: Mapping[str, Any]) -> Plugin:

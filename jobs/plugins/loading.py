@@ -89,7 +89,8 @@ def make(plugin: Plugin) -> Any:
 def hashes(spec: TrainSpec) -> dict[str, str]:
     """The hash of the files of every plug-in of a training, by package; what was imported, as it is now."""
     packages = sorted({plugin.package for plugin in spec.plugins if plugin.is_own})
-    return {} if _root is None else {package: sha256_of(_root, package) for package in packages}
+    there = packages_in(_root) if _root is not None else []
+    return {package: sha256_of(_root, package) for package in packages if _root is not None and package in there}
 
 
 def described(error: BaseException) -> str:

@@ -46,7 +46,9 @@ def main(folder: Path) -> None:
     specs = [build(TrainSpec, fields, where="train") for fields in isolated.question(folder)]
     with guarded():
         # The steps of a network that cannot be used tell nothing more.
-        problems = _problems(specs, network_problem, _network) or _problems(specs, method_problem, _method)
+        problems = _problems(specs, network_problem, _network) or _problems(
+            [spec for spec in specs if not spec.is_taken], method_problem, _method
+        )
     isolated.answer(folder, list(dict.fromkeys(problems)))
 
 
@@ -161,7 +163,7 @@ def _problems(
 
 
 def _network(spec: TrainSpec) -> object:
-    return [train_fields(spec).get(name) for name in ("dataset", "architecture", "model", "data")]
+    return [train_fields(spec).get(name) for name in ("dataset", "architecture", "model", "data", "denoiser")]
 
 
 def _method(spec: TrainSpec) -> object:

@@ -15,11 +15,14 @@ from pydantic.dataclasses import dataclass
 
 from jobs.validation import STRICT, build
 
-PluginKind = Literal["objective", "perturbation", "model", "data"]
+PluginKind = Literal["objective", "perturbation", "model", "data", "denoiser"]
 """What may be plugged in; see ``jobs.training.method``, ``jobs.architectures`` and ``jobs.datasets``."""
 
 LIBRARIES = ("timm", "torchvision")
 """``timm:NAME`` and ``torchvision:NAME`` are models of these libraries, and no plug-ins."""
+
+ENSEMBLE = "ensemble:mean"
+"""The model that is the mean of finished runs."""
 
 DATA_FILES = ("npz", "folder")
 """``npz:PATH`` and ``folder:PATH`` are data sets; in specs, NAME stands for the path."""
@@ -55,7 +58,7 @@ class Plugin:
     @property
     def is_own(self) -> bool:
         """Whether it is a user's own code, and not a library's or a file of images."""
-        return self.package not in (*LIBRARIES, *DATA_FILES)
+        return self.name != ENSEMBLE and self.package not in (*LIBRARIES, *DATA_FILES)
 
 
 def as_plugin(value: object) -> object:

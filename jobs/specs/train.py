@@ -13,13 +13,14 @@ from pydantic.dataclasses import dataclass
 from jobs.architectures import architecture_names
 from jobs.datasets import DatasetInfo, Source, dataset_info, dataset_names
 from jobs.specs.keys import AtLeastOne, Length, NotNegative, Positive, Seed, decimal, digest
-from jobs.specs.plugin import LIBRARIES, Plugin, as_plugin
-from jobs.validation import STRICT, unknown_choice
+from jobs.specs.plugin import ENSEMBLE, LIBRARIES, Plugin, as_plugin
+from jobs.validation import STRICT, build, unknown_choice
 
 Method = Literal["gaussian", "smoothadv", "vanilla", "vanilla_noise"]
 Attack = Literal["none", "pgd", "ddn", "stein", "stein_hard"]
 TrainPrecision = Literal["float32", "bfloat16"]
 InputLayer = Literal["normalize", "center", "none"]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -62,6 +63,9 @@ class TrainSpec:
             gets the radius of each epoch.
         model: Plug-in or library that builds the network; ``architecture`` is its name.
         data: A data set of the user's own; ``dataset`` is its name.
+        denoiser: Plug-in that builds a network from images plus noise of sigma to images, which stands frozen
+            in front of a classifier whose weights are taken.
+        denoiser_sha256: Hash of the file of its weights.
         optimizer: sgd, or adamw with torch's betas.
         schedule: The learning rate falls in steps, or along half a cosine to 0 at the end.
         clip_norm: Largest l2 norm of the gradient of all weights together; a longer one is shortened.
@@ -100,14 +104,16 @@ class TrainSpec:
     perturbation: Plugin | None = None
     model: Plugin | None = None
     data: Plugin | None = None
+    denoiser: Plugin | None = None
+    denoiser_sha256: Sha256 | None = None
     optimizer: Literal["sgd", "adamw"] = "sgd"
     schedule: Literal["step", "cosine"] = "step"
     clip_norm: Positive | None = None
-    checkpoint_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    checkpoint_sha256: Sha256 | None = None
     init: Literal["take", "train"] = "take"
     input_layer: InputLayer = "normalize"
 
-    @field_validator("objective", "perturbation", "model", "data", mode="before")
+    @field_validator("objective", "perturbation", "model", "data", "denoiser", mode="before")
     @classmethod
     def _plugin(cls, value: object) -> object:
         return as_plugin(value)
@@ -185,6 +191,10 @@ class TrainSpec:
             yield f"input_layer={self.input_layer} goes with train.checkpoint=PATH; leave it out"
         if self.checkpoint_sha256 is None and self.init != "take":
             yield f"init={self.init} goes with train.weights=PATH: there are no weights to begin with"
+        if self.denoiser is not None and not self.is_taken:
+            yield f"denoiser={self.denoiser.name} is frozen, in front of given weights: write weights, and init: take"
+        if self.denoiser is None and self.denoiser_sha256 is not None:
+            yield "denoiser_weights has no effect without a denoiser; leave it out"
         if self.optimizer == "adamw" and self.momentum != 0:
             yield f"momentum={self.momentum} has no effect with optimizer=adamw; write momentum: 0.0"
         if self.schedule == "cosine" and self.lr_gamma != 1:
@@ -197,12 +207,37 @@ class TrainSpec:
     @property
     def is_taken(self) -> bool:
         """Whether its weights are a file's, and nothing is trained."""
-        return self.checkpoint_sha256 is not None and self.init == "take"
+        return bool(self.members) or (self.checkpoint_sha256 is not None and self.init == "take")
+
+    @cached_property
+    def members(self) -> tuple[TrainSpec, ...]:
+        """The trainings of an ensemble; none where it is none."""
+        return tuple(build(TrainSpec, member["train"], where="member") for member in self._member_options)
+
+    @property
+    def member_hashes(self) -> tuple[str, ...]:
+        """The hashes of the members' checkpoints."""
+        return tuple(member["sha256"] for member in self._member_options)
+
+    @property
+    def _member_options(self) -> list[dict[str, Any]]:
+        return self.model.options["members"] if self.model is not None and self.model.name == ENSEMBLE else []
+
+    @property
+    def source_hashes(self) -> tuple[str, ...]:
+        """The hashes of the files that it takes weights from."""
+        return tuple(filter(None, (self.checkpoint_sha256, self.denoiser_sha256)))
+
+    @property
+    def network_plugins(self) -> tuple[Plugin, ...]:
+        """The plug-ins that its network and its images are made of."""
+        own = filter(None, (self.model, self.data, self.denoiser))
+        return (*own, *(plugin for member in self.members for plugin in member.network_plugins))
 
     @property
     def plugins(self) -> tuple[Plugin, ...]:
         """All plug-ins that it is made of."""
-        return tuple(filter(None, (self.objective, self.perturbation, self.model, self.data)))
+        return (*filter(None, (self.objective, self.perturbation)), *self.network_plugins)
 
     @property
     def source(self) -> Source:
@@ -217,6 +252,8 @@ class TrainSpec:
     @property
     def method_name(self) -> str:
         """The method as tables and records name it: with a plug-in, the plug-in's name, after an attack of ours."""
+        if self.members or self.denoiser:
+            return "ensemble" if self.members else "denoised"
         plugged = self.objective or self.perturbation
         if plugged is None:
             return self.method
@@ -251,6 +288,8 @@ _ADDED_LATER = {
     "perturbation": None,
     "model": None,
     "data": None,
+    "denoiser": None,
+    "denoiser_sha256": None,
     "optimizer": "sgd",
     "schedule": "step",
     "clip_norm": None,

@@ -14,6 +14,8 @@ from jobs.files.store import Store
 FILE_AXES = ("weights", "checkpoint")
 """What names a file of weights in a block; checkpoint is the older name."""
 
+DENOISER_AXIS = "denoiser_weights"
+
 
 def weights_file(values: Mapping[str, Any], results: Path) -> object:
     """The file that a model names as ``checkpoint`` or ``weights``; None where there is none.
@@ -34,8 +36,8 @@ def weights_file(values: Mapping[str, Any], results: Path) -> object:
     return str(path)
 
 
-def sha256_of(path: object) -> str | None:
-    """The hash of a file of weights, by its path as configured; None where there is none.
+def sha256_of(path: object, option: str = "checkpoint") -> str | None:
+    """The hash of a file of weights, by its path as configured for an option; None where there is none.
 
     Raises:
         ConfigError: It is no path, or the file cannot be read.
@@ -43,19 +45,20 @@ def sha256_of(path: object) -> str | None:
     if path is None:
         return None
     if not isinstance(path, str) or not path:
-        raise ConfigError([f"train.checkpoint: write the path of a file, got {path!r}"])
+        raise ConfigError([f"train.{option}: write the path of a file, got {path!r}"])
     if Path(path).is_dir():
-        raise ConfigError([f"train.checkpoint: {path} is a folder; write the path of the file in it"])
+        raise ConfigError([f"train.{option}: {path} is a folder; write the path of the file in it"])
     try:
         status = Path(path).stat()
         return _sha256(path, status.st_mtime_ns, status.st_size)
     except OSError as error:
-        raise ConfigError([f"train.checkpoint: cannot read {path} ({error.strerror})"]) from error
+        raise ConfigError([f"train.{option}: cannot read {path} ({error.strerror})"]) from error
 
 
 def checkpoint_files(models: Iterable[Mapping[str, Any]], results: Path) -> dict[str, Path]:
     """The files of all weights that the models of a grid name, by hash."""
-    paths = {str(path) for path in (weights_file(values, results) for values in models) if path is not None}
+    named = [path for values in models for path in (weights_file(values, results), values.get(DENOISER_AXIS))]
+    paths = {str(path) for path in named if path is not None}
     return {str(sha256_of(path)): Path(path) for path in sorted(paths)}
 
 

@@ -17,12 +17,13 @@ from jobs.specs.runs import GridName, Manifest, Place, Run
 from jobs.specs.train import TrainSpec
 from jobs.validation import STRICT, collect, unknown_choice
 from pipeline.request.axes import expand_attacks, image_indices, product_of
-from pipeline.request.checkpoints import FILE_AXES, sha256_of, weights_file
+from pipeline.request.checkpoints import DENOISER_AXIS, FILE_AXES, sha256_of, weights_file
+from pipeline.request.ensembles import ensemble_fields, member_keys
 from pipeline.request.lengths import task_problems, train_problems
 from pipeline.request.plugins import Plugins, is_plugin_axis
 
-_AXES = [*(field.name for field in fields(TrainSpec) if field.name != "checkpoint_sha256"), "sigma_cert"]
-_AXES += FILE_AXES
+_AXES = [*(field.name for field in fields(TrainSpec) if not field.name.endswith("_sha256")), "sigma_cert"]
+_AXES += [*FILE_AXES, DENOISER_AXIS]
 """Beside them plug-ins and their options: objective, objective.NAME."""
 
 
@@ -142,11 +143,7 @@ def _run(
 ) -> Run:
     values, certify_values = {**base_train, **point}, dict(base_certify)
     index_values = certify_values.pop("indices", None)
-    # The block's sigma_cert, else the certify group's, else the sigma of training.
-    for sigma_cert in (values.pop("sigma_cert", None), certify_values.get("sigma_cert"), values.get("sigma")):
-        if sigma_cert is not None:
-            certify_values["sigma_cert"] = sigma_cert
-            break
+    of_block = values.pop("sigma_cert", None)
     problems = [
         f"{group}.{key}: the launch fills that in; leave it out"
         for group, given, key in (("train", values, "checkpoint_sha256"), ("certify", certify_values, "train_key"))
@@ -154,13 +151,20 @@ def _run(
     ]
     checkpoint = None
     try:
-        checkpoint = weights_file(values, results)
-        values = plugins.resolved(
-            {axis: value for axis, value in values.items() if axis not in ("checkpoint", "weights")}
-        )
-        values["checkpoint_sha256"] = sha256_of(checkpoint)
+        if member_keys(values):
+            values = ensemble_fields(values, point, results)
+        else:
+            checkpoint, denoiser = weights_file(values, results), sha256_of(values.get(DENOISER_AXIS), DENOISER_AXIS)
+            left_out = (*FILE_AXES, DENOISER_AXIS)
+            values = plugins.resolved({axis: value for axis, value in values.items() if axis not in left_out})
+            values |= {"checkpoint_sha256": sha256_of(checkpoint), "denoiser_sha256": denoiser}
     except ConfigError as error:
         problems += error.problems
+    # The block's sigma_cert, else the certify group's, else the sigma of training.
+    for sigma_cert in (of_block, certify_values.get("sigma_cert"), values.get("sigma")):
+        if sigma_cert is not None:
+            certify_values["sigma_cert"] = sigma_cert
+            break
     if checkpoint is not None and values.get("init", "take") == "take":
         problems += [
             f"train.{name}: say how {checkpoint} was trained, which no checkpoint file shows; write train.{name}=VALUE"

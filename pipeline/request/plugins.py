@@ -12,6 +12,7 @@ from jobs.plugins.files import read_plugins
 from jobs.plugins.isolated import ask
 from jobs.specs.keys import canonical_json
 from jobs.specs.plugin import DATA_FILES, Plugin, PluginKind
+from pipeline.request.ensembles import member_keys
 
 _KINDS: tuple[PluginKind, ...] = get_args(PluginKind)
 _NAMED_BY: Mapping[PluginKind, str] = {"model": "architecture", "data": "dataset"}
@@ -89,6 +90,8 @@ def _named(values: Mapping[str, Any]) -> Iterator[tuple[PluginKind, str, dict[st
 
 def _name(values: Mapping[str, Any], kind: PluginKind) -> str | None:
     name = values.get(kind)
+    if kind == "model" and member_keys(values):
+        return None
     if kind in _NAMED_BY:
         name = values.get(_NAMED_BY[kind]) if name is None else name
         if not isinstance(name, str) or ":" not in name:

@@ -16,7 +16,7 @@ from jobs.specs.runs import SHARD_STAGES, Manifest, Place, Run
 class Observation:
     """The state of a grid's files."""
 
-    trained: frozenset[str]  # train keys that have a checkpoint
+    trained: frozenset[str]  # train keys that have a checkpoint, or that the launch composes
     shards: Mapping[Place, tuple[IndexRange, ...]]  # finished index ranges by where they belong
     aggregated: bool  # whether the grid's records files are there and made for just this grid
 
@@ -36,7 +36,7 @@ class Observation:
 def observe(manifest: Manifest, store: Store) -> Observation:
     """Look at the files of a grid: one or two folder listings per run; only records.parquet is opened."""
     return Observation(
-        trained=frozenset(key for key in manifest.models if store.is_trained(key)),
+        trained=frozenset(key for key, spec in manifest.models.items() if spec.members or store.is_trained(key)),
         shards={run.place: tuple(store.finished_shards(run.place)) for run in manifest.runs},
         aggregated=is_aggregated(manifest, store),
     )

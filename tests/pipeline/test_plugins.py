@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from analysis.load import load_grid
 from configs.entry import run_command
@@ -20,6 +21,7 @@ from jobs.files.code import write_files
 from jobs.files.failures import failures_of
 from jobs.files.manifest import read_manifest
 from jobs.files.store import Store
+from jobs.networks.checkpoint import load_classifier
 from jobs.plugins import isolated, loading
 from jobs.specs.units import TrainUnit
 from pipeline import sources
@@ -304,3 +306,95 @@ def test_a_data_set_that_cannot_be_used_is_said_before_anything_is_written(
     assert _launch(Path("results"), "grid.blocks=[{method: gaussian, sigma: 0.25}]", "plugins=[]", *more) == 2
     assert message in capsys.readouterr().err
     assert not Path("results").exists()
+
+
+DENOISER = """
+    import torch
+    from torch import nn
+
+
+    class Shrink(nn.Module):
+        def __init__(self, gain):
+            super().__init__()
+            self.gain = nn.Parameter(torch.tensor([gain]))
+
+        def forward(self, x):
+            return 0.3 + self.gain * (x - 0.3)
+
+
+    def denoiser(info, sigma, slope=1.0):
+        return Shrink(slope / (1 + sigma**2))
+
+
+    def mixing(info, sigma):
+        class Mixing(nn.Module):
+            def forward(self, x):
+                return x - x.mean(0)
+
+        return Mixing()
+"""
+SHORT = ["train.epochs=1", "certify.n=100", "certify.indices.stop=4", "cluster.num_shards=1"]
+
+
+def test_finished_runs_are_composed_without_any_training(mylab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(mylab / "denoisers.py", DENOISER)
+    results = Path("results")
+    seeds = "grid.blocks=[{method: gaussian, sigma: 0.25, seed: [0, 1], architecture: 'mylab.nets:build'}]"
+    assert _launch(results, seeds, *SHORT) == 0
+    store = Store(results)
+    members = [run.train for run in read_manifest(store.manifest_path("tiny")).runs]
+    one, other = (member.key for member in members)
+    before = finished_files(results)
+
+    def compose(model: str, *more: str) -> int:
+        capsys.readouterr()
+        return _launch(results, f"grid.blocks=[{{{model}}}]", "grid.name=composed", *SHORT, *more)
+
+    def problem(model: str) -> str:
+        assert compose(model) == 2
+        return capsys.readouterr().err
+
+    assert f"ensemble:{one}: write two or more different runs" in problem(f"model: 'ensemble:{one}'")
+    assert f"ensemble:{one}+{one}: write two or more different" in problem(f"model: 'ensemble:{one}+{one}'")
+    assert "results/runs/x/checkpoint.pt is not there; train" in problem(f"model: 'ensemble:{one}+x'")
+    found = problem(f"model: 'ensemble:{one}+{other}', sigma: 0.5, m_train: 2")
+    assert "sigma has no effect on an ensemble" in found
+    assert "m_train has no effect on an ensemble" in found
+    assert compose(f"model: 'ensemble:{other}+{one}'", "dry_run=true") == 0
+    assert ["train", "models", "1", "1", "0"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert finished_files(results) == before
+    assert compose(f"model: 'ensemble:{other}+{one}'") == 0
+    assert "checking the plug-ins of 1 model" in capsys.readouterr().out
+    (run,) = read_manifest(store.manifest_path("composed")).runs
+    assert run.train.key.startswith("digits-ensemble-s0.25-")
+    assert {member.key for member in run.train.members} == {one, other}
+    assert grid_records(results, "composed")["method"].to_pylist() == ["ensemble"] * 4
+    device, inputs = torch.device("cpu"), torch.rand(3, 1, 8, 8)
+    loading.use(Path("asked/plugins"))
+    loaded = [load_classifier(store.checkpoint_path(spec.key), spec, device) for spec in (*members, run.train)]
+    loading.use(None)
+    logits = [trained.classifier(inputs) for trained in loaded]
+    torch.testing.assert_close(logits[2], (logits[0] + logits[1]) / 2)
+    before |= finished_files(results)
+    assert compose(f"model: 'ensemble:{one}+{other}'") == 0
+    assert "nothing to do" in capsys.readouterr().out
+    # Behind a denoiser, with weights of its own.
+    torch.save({"gain": torch.tensor([0.75])}, "gain.pt")
+    given = f"method: gaussian, sigma: 0.5, architecture: 'mylab.nets:build', weights: 'run:{one}'"
+    behind = f"{given}, denoiser: 'mylab.denoisers:denoiser', denoiser.slope: 0.9, denoiser_weights: gain.pt"
+    assert compose(behind) == 0
+    (run,) = read_manifest(store.manifest_path("composed")).runs
+    assert run.train.key.startswith("digits-denoised-s0.50-")
+    assert run.train.denoiser is not None
+    assert run.train.denoiser.options == {"slope": 0.9}
+    loading.use(Path("asked/plugins"))
+    trained = load_classifier(store.checkpoint_path(run.train.key), run.train, device)
+    loading.use(None)
+    torch.testing.assert_close(trained.classifier(inputs), loaded[0].classifier(0.3 + 0.75 * (inputs - 0.3)))
+    assert before.items() <= finished_files(results).items()
+    assert "denoiser_weights: cannot read nothing.pt" in problem(behind.replace("gain.pt", "nothing.pt"))
+    assert "unknown option 'slop'" in problem(behind.replace("denoiser.slope", "denoiser.slop"))
+    assert "denoiser_weights has no effect without a denoiser" in problem(f"{given}, denoiser_weights: gain.pt")
+    assert "is frozen, in front of given weights" in problem(behind.replace(f"weights: 'run:{one}', ", ""))
+    mixing = f"{given}, denoiser: 'mylab.denoisers:mixing'"
+    assert "mylab/denoisers.py:21: sub makes the logits of an image depend on" in problem(mixing)

@@ -199,6 +199,11 @@ def test_a_folder_of_test_images_alone_can_be_certified(tmp_path: Path) -> None:
     assert dict(dataset_info(described(f"folder:{tree}", 1, {})).num_images) == {"train": 0, "test": 2}
 
 
+def _enlarge_test_images(tree: Path) -> None:
+    for path in tree.glob("test/*/*.png"):
+        Image.new("RGB", (9, 9)).save(path)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -208,10 +213,7 @@ def test_a_folder_of_test_images_alone_can_be_certified(tmp_path: Path) -> None:
         (lambda tree: Image.new("RGB", (7, 5)).save(tree / "train" / "a" / "x.png"), "7 x 5 pixels, expected 6 x 5"),
         (lambda tree: (tree / "test" / "a" / "0000.png").write_text("x"), "broken image, cannot be decoded"),
         (
-            lambda tree: (
-                [path.unlink() for path in tree.glob("test/*/*.png")]
-                and [Image.new("RGB", (9, 9)).save(tree / "test" / name / "0.png") for name in "ab"]
-            ),
+            _enlarge_test_images,
             r"train split: images have shape \(3, 5, 6\), expected \(3, 9, 9\)",
         ),
     ],

@@ -1,0 +1,65 @@
+"""Base classifiers that are made of others: an ensemble of finished runs, and a denoiser in front of a classifier.
+
+python -m jobs.networks.compositions FOLDER: make the checkpoints of ensembles, of which nothing is trained.
+
+Shapes: B images, C H W, K classes, N members.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from jobs.atomic import write_json
+from jobs.errors import CheckpointError, ConfigError
+from jobs.files.store import Store
+from jobs.networks import checkpoint
+from jobs.networks.classifier import Ensemble, classifier_for
+from jobs.plugins import isolated, loading
+from jobs.specs.train import TrainSpec, train_fields
+from jobs.validation import build
+
+
+def main(folder: Path) -> None:
+    """Answer trainings with the checkpoints of their members, each [fields, paths, results], with all problems."""
+    loading.use(folder / "plugins")
+    problems = []
+    for fields, paths, results in isolated.question(folder):
+        try:
+            compose(build(TrainSpec, fields, where="train"), [Path(path) for path in paths], Store(Path(results)))
+        except (CheckpointError, ConfigError) as error:
+            problems.append(str(error))
+    isolated.answer(folder, problems)
+
+
+def compose(spec: TrainSpec, paths: Sequence[Path], store: Store) -> None:
+    """Write the checkpoint of an ensemble.
+
+    Args:
+        spec: The ensemble.
+        paths: The checkpoints of its members, in their order.
+        store: Where it is written.
+
+    Raises:
+        CheckpointError: One is missing, damaged, or not the one that the spec names by its hash.
+        ConfigError: A plug-in of a member cannot be used, or is not the one that it was trained with.
+    """
+    composed = classifier_for(spec)
+    ensemble = composed.network
+    assert isinstance(ensemble, Ensemble)
+    for own, member, sha256, path in zip(ensemble.members, spec.members, spec.member_hashes, paths, strict=True):
+        trained = checkpoint.load_classifier(path, member, torch.device("cpu"))
+        if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+            raise CheckpointError(f"{path}: changed while the ensemble was put together; launch again")
+        checkpoint.check_plugins(path, {"plugins": trained.plugins}, member)
+        own.load_state_dict(trained.classifier.state_dict())
+    write_json(store.spec_path(spec.key), {"key": spec.key, **train_fields(spec)})
+    checkpoint.save_classifier(store.checkpoint_path(spec.key), composed, spec)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
