@@ -12,9 +12,6 @@ from pathlib import Path
 from jobs.files.folders import is_own, only_owner_writes
 from jobs.files.store import Store
 
-PACKAGES = ("analysis", "configs", "jobs", "pipeline", "smoothing")
-"""Ours."""
-
 
 def keep_copy(store: Store, contents: Mapping[str, bytes]) -> Path:
     """The folder that holds just these files, by their path in it; launches of the same content share it."""

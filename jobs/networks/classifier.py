@@ -173,11 +173,11 @@ def build_classifier(
 
 def _of_library(library: str, name: str, info: DatasetInfo, options: dict[str, Any]) -> nn.Module:
     """A model with random weights for the dataset's classes; nothing is downloaded."""
+    models = loading.library(f"{library}:{name}")
     if library == "timm":
-        make = importlib.import_module("timm").create_model  # an optional dependency
         options = {"pretrained": False, "in_chans": info.image_shape[0], **options}
     else:
-        make = importlib.import_module("torchvision.models").get_model
         options = {"weights": None, **options}
+    make = models.create_model if library == "timm" else models.get_model
     network: nn.Module = make(name, num_classes=info.num_classes, **options)
     return network

@@ -5,7 +5,6 @@ Run by the launch, which imports no plug-in itself: they import torch.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,7 @@ from jobs.datasets._own import described
 from jobs.errors import ConfigError
 from jobs.plugins import isolated, loading
 from jobs.specs.keys import canonical_json
-from jobs.specs.plugin import DATA_FILES, Plugin
+from jobs.specs.plugin import DATA_FILES, LIBRARIES, Plugin
 from jobs.validation import STRICT, build, unknown_choice
 
 
@@ -62,13 +61,8 @@ def _part(name: str, options: Mapping[str, Any]) -> Plugin:
 def _model(name: str, options: Mapping[str, Any]) -> Plugin:
     """A function of the dataset's entry and of options; or a model of a library."""
     library, _, model = name.partition(":")
-    if library == "timm":
-        _check_known(model, _timm_models())
-        return Plugin(name=name, options=dict(options))
-    if library == "torchvision":
-        from torchvision.models import list_models
-
-        _check_known(model, list_models())
+    if library in LIBRARIES:
+        _check_known(model, loading.library(name).list_models())
         return Plugin(name=name, options=dict(options))
     loaded = loading.load(name)
     if not callable(loaded):
@@ -110,15 +104,6 @@ def _signature_problems(name: str, function: Any, options: Mapping[str, Any]) ->
     for one in parameters[1:]:
         if one.name in known and one.default is one.empty and one.name not in options:
             yield f"{_place(name, function)}option {one.name} has no default; write model.{one.name}"
-
-
-def _timm_models() -> list[str]:
-    try:
-        timm = importlib.import_module("timm")
-    except ImportError as error:
-        raise ConfigError(["timm is not installed in this environment; install it, or take another model"]) from error
-    names: list[str] = timm.list_models()
-    return names
 
 
 def _check_known(name: str, names: list[str]) -> None:

@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jobs.errors import ConfigError
-from jobs.files.code import PACKAGES
 from jobs.validation import unknown_choice
+
+PACKAGES = ("analysis", "configs", "jobs", "pipeline", "smoothing")
+"""Ours."""
 
 _ROOT = Path(__file__).resolve().parents[2]
 

@@ -67,6 +67,24 @@ def load(name: str) -> Any:
     return getattr(module, attribute)
 
 
+def library(name: str) -> Any:
+    """The module of models of a library that a name such as ``timm:resnet18`` begins with.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    module = name.partition(":")[0]
+    try:
+        return importlib.import_module({"torchvision": "torchvision.models"}.get(module, module))
+    except ImportError as error:
+        raise ConfigError(
+            [
+                f"{name}: {module} is not installed in this environment; install it (pip install {module}), or take "
+                "another model"
+            ]
+        ) from error
+
+
 def version_of(loaded: Any) -> int:
     """The ``VERSION`` of a class or function, or of its module; 1 where neither has one."""
     module = sys.modules.get(getattr(loaded, "__module__", ""))

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jobs.files.code import PACKAGES, keep_copy
+from jobs.files.code import keep_copy
 from jobs.files.provenance import COMMIT_FILE, git_commit
 from jobs.files.store import Store
+from jobs.plugins.files import PACKAGES
 from pipeline.request.config import SlurmConfig, StageConfig
 from pipeline.state.joblog import say_error
 from pipeline.state.ledger import ArrayName
