@@ -44,10 +44,11 @@ def import_records(values: dict[str, Any]) -> int:
         RecordError: The publication is damaged; names every damaged file.
     """
     config = build(ImportConfig, values, where="import_records")
-    source, store = Store(Path(config.source or "")), Store(Path(config.results))
-    if config.source is None or not source.checksums_path().is_file():
-        name = source.checksums_path().name
-        raise ConfigError([f"source: write source=DIR, a folder that analysis.publish wrote (with a file {name})"])
+    if not config.source:
+        raise ConfigError(["source is required; write source=DIR, a folder that analysis.publish wrote"])
+    source, store = Store(Path(config.source)), Store(Path(config.results))
+    if not source.checksums_path().is_file():
+        raise ConfigError([f"source: {source.checksums_path()} is missing; name a folder that analysis.publish wrote"])
     listed = check_checksums(source)
     manifest = read_manifest(source.manifest_path(source.grid_names()[0]))
     paths = list(record_paths(manifest, source))

@@ -73,7 +73,8 @@ def main(arguments: Sequence[str]) -> int:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return 2
-    print(f"{chosen.dataset} is ready in {chosen.folder}")
+    needs_none = data_folder(chosen.dataset, data) is None
+    print(f"{chosen.dataset} is ready{': it needs no folder' if needs_none else f' in {chosen.folder}'}")
     return 0
 
 

@@ -67,7 +67,7 @@ def cost_text(forecasts: Iterable[Forecast], devices: Mapping[Stage, Device]) ->
         for (device, is_measured), by_stage in hours.items()
     ]
     if unknown:
-        lines.append(f"hours not known until the first units are measured: {', '.join(unknown)}")
+        lines.append(f"hours unknown until the first units have run: {', '.join(unknown)}")
     return "\n".join(lines)
 
 

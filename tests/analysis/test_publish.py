@@ -163,4 +163,6 @@ def test_what_is_there_already_is_never_replaced(
     assert "could not be imported" in capsys.readouterr().err
     assert not store.grid_names()
     run("import_records", f"source={tmp_path}", code=2)
-    assert "a folder that analysis.publish wrote" in capsys.readouterr().err
+    assert f"{tmp_path / 'SHA256SUMS'} is missing" in capsys.readouterr().err
+    run("import_records", code=2)
+    assert "source is required" in capsys.readouterr().err

@@ -91,7 +91,7 @@ def test_a_dry_run_says_hours_of_the_device_that_will_run_it(
 
     (line,) = said(tiny(tmp_path, "cluster=local"))
     assert line == (
-        "hours not known until the first units are measured: train digits_cnn on a CPU, certify digits_cnn on a CPU"
+        "hours unknown until the first units have run: train digits_cnn on a CPU, certify digits_cnn on a CPU"
     )
     _one_model_done(store)
     (line,) = said(tiny(tmp_path, "cluster=local"))
