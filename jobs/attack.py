@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from jobs.networks.checkpoint import TrainedClassifier
 from jobs.shards import one_by_one, run_shard
 from jobs.specs.attack import AttackSpec
 from jobs.specs.units import Resources, ShardUnit
-from smoothing.attacks import smoothadv_pgd, vanilla_pgd
+from smoothing.attacks import smoothadv_pgd
 from smoothing.certificate import prediction_from_counts
 from smoothing.certify import LabelledImage
 from smoothing.counts import LogitsError, class_counts
@@ -74,16 +75,17 @@ def attacked(classifier: torch.nn.Module, labelled: LabelledImage, spec: AttackS
     inputs_BCHW = labelled.image_CHW.unsqueeze(0)
     labels_B = torch.tensor([labelled.label], device=inputs_BCHW.device)
     entropy = np.random.SeedSequence((spec.seed, labelled.index)).generate_state(1, np.uint32)[0]
-    settings: dict[str, Any] = {
-        "epsilon": spec.epsilon,
-        "num_steps": spec.num_steps,
-        "generator": torch.Generator(inputs_BCHW.device).manual_seed(int(entropy)),
-        "estimator": gradient_estimator(spec.attack, sigma=spec.sigma, inverse_temperature=spec.inverse_temperature),
-    }
-    if spec.attack == "vanilla":
-        return vanilla_pgd(finite, inputs_BCHW, labels_B, **settings)[0]
-    attack = smoothadv_ddn if spec.attack == "ddn" else smoothadv_pgd
-    return attack(finite, inputs_BCHW, labels_B, _noise(labelled, spec), **settings)[0]
+    attack: Callable[..., Tensor] = smoothadv_ddn if spec.attack == "ddn" else smoothadv_pgd
+    return attack(
+        finite,
+        inputs_BCHW,
+        labels_B,
+        torch.zeros_like(inputs_BCHW).unsqueeze(0) if spec.attack == "vanilla" else _noise(labelled, spec),
+        epsilon=spec.epsilon,
+        num_steps=spec.num_steps,
+        generator=torch.Generator(inputs_BCHW.device).manual_seed(int(entropy)),
+        estimator=gradient_estimator(spec.attack, sigma=spec.sigma, inverse_temperature=spec.inverse_temperature),
+    )[0]
 
 
 def _finite_logits(classifier: torch.nn.Module, inputs_BCHW: Tensor) -> Tensor:

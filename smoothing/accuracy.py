@@ -136,7 +136,9 @@ def upper_envelope(curves: Mapping[str, AccuracyCurve]) -> Envelope:
     """
     if not curves:
         raise ValueError("an envelope needs at least one curve")
-    num_images = _common_num_images(list(curves.values()))
+    sizes = {curve.num_images for curve in curves.values()}
+    if len(sizes) > 1:
+        raise ValueError(f"curves over different numbers of images cannot be compared: {sorted(sizes)}")
     # Computed by counts instead of radii: the largest radius at which some model certifies k images is
     # the maximum over models of their k-th largest radii. This costs models x images; evaluating every
     # model at every radius would cost models^2 x images.
@@ -146,37 +148,18 @@ def upper_envelope(curves: Mapping[str, AccuracyCurve]) -> Envelope:
         reach[model_nr, : curve.radii.size] = curve.radii[::-1]
     best_before = np.full(num_counts, -np.inf)
     count_ends = np.append(reach.max(axis=0)[1:], -np.inf)  # up to here some model certifies k + 1
-    breakpoints, num_certified, winners = [], [], []
+    parts: list[tuple[FloatArray, IntArray, IntArray]] = []  # radii, counts and winner of each model's steps
     for model_nr, reached in enumerate(reach):
         # Of the models that certify k images at a radius the first wins: a model wins beyond all before it.
         steps = np.flatnonzero((reached > best_before) & (reached > count_ends))
-        breakpoints.append(reached[steps])
-        num_certified.append(steps + 1)
-        winners.append(np.full(steps.size, model_nr))
+        parts.append((reached[steps], steps + 1, np.full(steps.size, model_nr)))
         np.maximum(best_before, reached, out=best_before)
-    return _joined_steps(tuple(curves), breakpoints, num_certified, winners, num_images)
-
-
-def _joined_steps(
-    models: tuple[str, ...],
-    breakpoints: Sequence[FloatArray],
-    num_certified: Sequence[IntArray],
-    winners: Sequence[IntArray],
-    num_images: int,
-) -> Envelope:
-    radii, counts, names = (np.concatenate(list(parts)) for parts in (breakpoints, num_certified, winners))
+    radii, counts, winners = map(np.concatenate, zip(*parts, strict=True))
     ascending = np.argsort(radii, kind="stable")
     return Envelope(
-        models=models,
+        models=tuple(curves),
         breakpoints=radii[ascending],
         num_certified=counts[ascending].astype(np.int64),
-        winners=names[ascending].astype(np.int64),
-        num_images=num_images,
+        winners=winners[ascending].astype(np.int64),
+        num_images=sizes.pop(),
     )
-
-
-def _common_num_images(curves: Sequence[AccuracyCurve]) -> int:
-    sizes = {curve.num_images for curve in curves}
-    if len(sizes) > 1:
-        raise ValueError(f"curves over different numbers of images cannot be compared: {sorted(sizes)}")
-    return sizes.pop()

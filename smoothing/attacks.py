@@ -1,4 +1,4 @@
-"""SmoothAdv-PGD, vanilla PGD, and what all attacks share.
+"""SmoothAdv-PGD, of which vanilla PGD is a case, and what all attacks share.
 
 Shapes: B images, M noise draws, C H W image.
 """
@@ -11,9 +11,7 @@ import torch
 from torch import Tensor
 
 from smoothing.counts import BaseClassifier
-from smoothing.gradients import GradientEstimator, PlugInEstimator, smoothed_cross_entropy
-
-__all__ = ["perturbed", "project_l2", "smoothadv_pgd", "smoothed_cross_entropy", "unit_direction", "vanilla_pgd"]
+from smoothing.gradients import GradientEstimator, PlugInEstimator
 
 PAPER_ESTIMATOR = PlugInEstimator()
 """Equation (6) by automatic differentiation, inverse temperature 1."""
@@ -44,7 +42,8 @@ def smoothadv_pgd(
         base_classifier: In evaluation mode, with parameters that do not require gradients.
         inputs_BCHW: Clean images in [0, 1].
         labels_B: True classes, int64.
-        noise_MBCHW: M noise draws for each image, scaled by sigma; the same in every step.
+        noise_MBCHW: M noise draws for each image, scaled by sigma; the same in every step. Zero noise
+            and M = 1 attack the base classifier (vanilla PGD).
         epsilon: Radius of the l2 ball, >= 0.
         num_steps: T >= 0.
         generator: Supplies the direction for an image whose gradient vanishes.
@@ -55,7 +54,8 @@ def smoothadv_pgd(
         Adversarial images, same shape, detached: pixels in [0, 1], within epsilon of the inputs.
 
     Source:
-        Salman et al. 2019, section 3 and Pseudocode 1 (SmoothAdv-PGD).
+        Salman et al. 2019, section 3 and Pseudocode 1 (SmoothAdv-PGD); Appendix C.1 (vanilla PGD, which is
+        that of Madry et al. 2018 without random start).
     """
     if epsilon == 0 or num_steps == 0:
         return inputs_BCHW.detach().clone()
@@ -67,35 +67,6 @@ def smoothadv_pgd(
         delta_BCHW = (inputs_BCHW + delta_BCHW + step_BCHW).clamp(0, 1) - inputs_BCHW
         delta_BCHW = project_l2(delta_BCHW, epsilon)
     return perturbed(inputs_BCHW, delta_BCHW, epsilon)
-
-
-def vanilla_pgd(
-    base_classifier: BaseClassifier,
-    inputs_BCHW: Tensor,
-    labels_B: Tensor,
-    *,
-    epsilon: float,
-    num_steps: int,
-    generator: torch.Generator,
-    estimator: GradientEstimator = PAPER_ESTIMATOR,
-) -> Tensor:
-    """Adversarial examples for the base classifier: ``smoothadv_pgd`` with one draw of zero noise.
-
-    Arguments and result as for ``smoothadv_pgd``.
-
-    Source:
-        Madry et al. 2018 without random start; Salman et al. 2019, Appendix C.1 (vanilla PGD).
-    """
-    return smoothadv_pgd(
-        base_classifier,
-        inputs_BCHW,
-        labels_B,
-        torch.zeros_like(inputs_BCHW).unsqueeze(0),
-        epsilon=epsilon,
-        num_steps=num_steps,
-        generator=generator,
-        estimator=estimator,
-    )
 
 
 def unit_direction(vectors_BCHW: Tensor, fallback_BCHW: Tensor) -> Tensor:

@@ -116,7 +116,7 @@ class VoteCounter:
     def clear(self, slots: Sequence[int]) -> None:
         """Set the votes of some slots to 0."""
         if slots:
-            self._counts_SK[self._on_device(slots)] = 0
+            self._counts_SK[self._sent(torch.tensor(slots))] = 0
 
     def votes(self, slots: Sequence[int]) -> npt.NDArray[np.int64]:
         """The votes of some slots, int64, shape (len(slots), K): one copy from the device.
@@ -124,7 +124,7 @@ class VoteCounter:
         Raises:
             LogitsError: Some of their logits are not finite.
         """
-        counts = self._counts_SK[self._on_device(slots)].cpu().numpy()
+        counts = self._counts_SK[self._sent(torch.tensor(slots))].cpu().numpy()
         if num_broken := int(counts[:, -1].sum()):
             raise LogitsError(
                 f"the classifier's logits are not finite for {num_broken} of {int(counts.sum())} noisy images"
@@ -240,9 +240,6 @@ class VoteCounter:
         slots = [draws.slot for draws in batch]
         slots += [self.blocks_per_batch] * (self.blocks_per_batch - len(batch))
         return self._sent(torch.tensor(slots).repeat_interleave(BLOCK_ROWS))
-
-    def _on_device(self, values: Sequence[int]) -> Tensor:
-        return self._sent(torch.tensor(values))
 
     def _sent(self, values: Tensor) -> Tensor:
         return to_device(values, self._device)

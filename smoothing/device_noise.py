@@ -11,7 +11,7 @@ Shapes: B rows of a batch, S slots, C H W image.
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -19,11 +19,8 @@ from torch import Tensor
 from smoothing.distributions import GridTable, NoiseDistribution
 from smoothing.torch_noise import DeviceTable, torch_draw
 
-
-class Draw(Protocol):
-    """Noisy copies of images: see ``torch_draw``."""
-
-    def __call__(self, centers_SCHW: Tensor, slots_B: Tensor, names_B4: Tensor, table: DeviceTable) -> Tensor: ...
+Draw = Callable[[Tensor, Tensor, Tensor, DeviceTable], Tensor]
+"""Noisy copies of images: see ``torch_draw``."""
 
 
 class DeviceNoise:

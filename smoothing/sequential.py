@@ -8,6 +8,7 @@ own share of alpha.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,7 +56,8 @@ def looks(n: int, alpha: float, mode: Mode) -> tuple[Look, ...]:
         the looks' lower bounds exceeds the true probability with at most that probability,
         whatever rule stops the sampling: the number of votes of every look is a constant.
     """
-    early = [] if mode == "paper" else _doubling(n)
+    doubled = (FIRST_LOOK * 2**look_nr for look_nr in itertools.count())
+    early = [] if mode == "paper" else list(itertools.takewhile(lambda count: count < n, doubled))
     left = 1.0 - EARLY_WEIGHT * len(early)
     assert left > 0.5, "no int32 n has that many doublings"
     return (*(Look(count, alpha * EARLY_WEIGHT) for count in early), Look(n, alpha * left))
@@ -119,14 +121,14 @@ class DecisionRules:
         if self.procedure.curtail:
             every = BLOCK_ROWS * max(1, n // (_CHECKS * BLOCK_ROWS))
             # No image is hopeless before it has lost more votes than some look allows.
-            first = min(self._votes_to_lose(look) for look in self.procedure.looks) + 1
+            first = min(self._votes_to_lose[look] for look in self.procedure.looks) + 1
             counts.update(count for count in range(every, n, every) if count >= first)
         return tuple(sorted(counts))
 
     def is_hopeless(self, count_top: int, num_samples: int) -> bool:
         """Whether no later look can reach 1/2, whatever the remaining votes are."""
         lost = num_samples - count_top
-        return all(lost > self._votes_to_lose(look) for look in self._looks_from(num_samples))
+        return all(lost > self._votes_to_lose[look] for look in self._looks_from(num_samples))
 
     def lower_bound(self, count_top: int, num_samples: int) -> float:
         """The bound of the look at exactly ``num_samples`` votes; 0 if there is no such look."""
@@ -165,12 +167,9 @@ class DecisionRules:
         distance = self.total_variation
         return float(clopper_pearson_lower(count_top, look.num_samples, look.alpha, total_variation=distance))
 
-    def _votes_to_lose(self, look: Look) -> int:
-        """The most votes for other classes with which the look still certifies; -1 if it never does."""
-        return self._losses[look]
-
     @functools.cached_property
-    def _losses(self) -> dict[Look, int]:
+    def _votes_to_lose(self) -> dict[Look, int]:
+        """The most votes for other classes with which a look still certifies; -1 if it never does."""
         least = 0.5 + self.total_variation
         needed = {look: min_count_for(least, look.num_samples, look.alpha) for look in self.procedure.looks}
         return {look: -1 if count is None else look.num_samples - count for look, count in needed.items()}
@@ -229,12 +228,3 @@ class Sampling:
         self.certificate = certificate_from_bound(
             self._p_lower, self._counts0, counts, sigma=self._rules.sigma, stop=stop
         )
-
-
-def _doubling(n: int) -> list[int]:
-    counts = []
-    count = FIRST_LOOK
-    while count < n:
-        counts.append(count)
-        count *= 2
-    return counts

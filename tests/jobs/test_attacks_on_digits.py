@@ -12,7 +12,7 @@ from jobs.datasets import load_images
 from jobs.files.store import Store
 from jobs.networks.checkpoint import load_classifier
 from jobs.networks.classifier import Classifier
-from smoothing.attacks import smoothadv_pgd, vanilla_pgd
+from smoothing.attacks import smoothadv_pgd
 from smoothing.ddn import smoothadv_ddn
 from smoothing.gradients import SteinEstimator, smoothed_cross_entropy
 from tests.jobs.units import GAUSSIAN_RUN, retrained, train_here
@@ -78,5 +78,5 @@ def test_more_draws_make_a_stronger_attack(classifier: Classifier, digits: tuple
     assert clean < one < eight < many
     stein = loss_after(64, estimator=SteinEstimator(sigma=SIGMA))
     assert clean < stein < many
-    vanilla = vanilla_pgd(classifier, *digits, num_steps=10, **SETTINGS)
+    vanilla = smoothadv_pgd(classifier, *digits, torch.zeros_like(fresh[:1]), num_steps=10, **SETTINGS)
     assert clean < float(_loss(classifier, vanilla, digits[1], fresh).mean()) < many

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from smoothing.attacks import smoothadv_pgd, vanilla_pgd
+from smoothing.attacks import smoothadv_pgd
 from smoothing.ddn import smoothadv_ddn
 from smoothing.gradients import PlugInEstimator, SteinEstimator
 
@@ -20,7 +20,7 @@ SIGMA = 0.3
 
 
 def _vanilla(classifier: nn.Module, inputs: Tensor, labels: Tensor, noise: Tensor, **settings: Any) -> Tensor:
-    return vanilla_pgd(classifier, inputs, labels, **settings)
+    return smoothadv_pgd(classifier, inputs, labels, torch.zeros_like(noise[:1]), **settings)
 
 
 ATTACKS: dict[str, Callable[..., Tensor]] = {

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from smoothing.attacks import project_l2, smoothadv_pgd, smoothed_cross_entropy, unit_direction
+from smoothing.attacks import project_l2, smoothadv_pgd, unit_direction
 from smoothing.counts import BaseClassifier
+from smoothing.gradients import smoothed_cross_entropy
 
 quick = settings(deadline=None, derandomize=True, max_examples=150)
 SHAPE = (3, 5, 7)

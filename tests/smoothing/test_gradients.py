@@ -8,13 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from smoothing.attacks import smoothadv_pgd, vanilla_pgd
+from smoothing.attacks import smoothadv_pgd
 from smoothing.gradients import (
     PlugInEstimator,
     SteinEstimator,
     gradient_estimator,
-    plug_in_gradient,
-    stein_gradient,
 )
 
 SIGMA = 0.5
@@ -54,7 +52,7 @@ def test_stein_with_hard_votes_is_the_gradient_of_the_smoothed_linear_classifier
     points = torch.tensor([[[[0.2, 0.7], [0.4, 0.1]]]], dtype=torch.float64)
     generator = torch.Generator().manual_seed(1)
     noise = SIGMA * torch.randn(num_draws, 1, 1, 2, 2, generator=generator, dtype=torch.float64)
-    found, prediction = stein_gradient(classifier, points, torch.tensor([1]), noise, sigma=SIGMA, hard=True)
+    found, prediction = SteinEstimator(sigma=SIGMA, hard=True).gradient(classifier, points, torch.tensor([1]), noise)
     scale = SIGMA * float(classifier.weights.norm())
     margin = float(points.flatten() @ classifier.weights) + classifier.bias
     density = math.exp(-((margin / scale) ** 2) / 2) / math.sqrt(2 * math.pi)
@@ -72,8 +70,8 @@ def test_stein_with_soft_outputs_is_the_gradient_by_differentiation() -> None:
     classifier = nn.Sequential(nn.Flatten(), nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 3)).double().requires_grad_(False)
     points, labels, num_draws = torch.rand(2, 1, 1, 3).double(), torch.tensor([0, 2]), 400_000
     noise = SIGMA * torch.randn(num_draws, 2, 1, 1, 3).double()
-    by_values, _ = stein_gradient(classifier, points, labels, noise, sigma=SIGMA)
-    by_derivative, _ = plug_in_gradient(classifier, points, labels, noise)
+    by_values, _ = SteinEstimator(sigma=SIGMA).gradient(classifier, points, labels, noise)
+    by_derivative, _ = PlugInEstimator().gradient(classifier, points, labels, noise)
     logits = classifier((points + noise).flatten(0, 1)).reshape(num_draws, 2, 3)
     probability = torch.softmax(logits, dim=-1).mean(dim=0)[torch.arange(2), labels]
     tolerance = 5 / (SIGMA * math.sqrt(num_draws))
@@ -86,8 +84,8 @@ def test_the_inverse_temperature_multiplies_the_logits() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).double().requires_grad_(False)
     points, labels, noise = torch.rand(2, 1, 2, 2).double(), torch.tensor([0, 2]), torch.randn(5, 2, 1, 2, 2).double()
     for beta in (0.25, 1.0, 20.0):
-        expected, _ = plug_in_gradient(nn.Sequential(network, Scaled(beta)), points, labels, noise)
-        found, _ = plug_in_gradient(network, points, labels, noise, inverse_temperature=beta)
+        expected, _ = PlugInEstimator().gradient(nn.Sequential(network, Scaled(beta)), points, labels, noise)
+        found, _ = PlugInEstimator(inverse_temperature=beta).gradient(network, points, labels, noise)
         torch.testing.assert_close(found, expected)
 
 
@@ -96,16 +94,15 @@ def test_a_large_inverse_temperature_counts_votes() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).double().requires_grad_(False)
     points, labels, noise = torch.rand(2, 1, 2, 2).double(), torch.tensor([0, 2]), torch.randn(50, 2, 1, 2, 2).double()
-    soft, _ = stein_gradient(network, points, labels, noise, sigma=1.0, inverse_temperature=1e9)
-    hard, _ = stein_gradient(network, points, labels, noise, sigma=1.0, hard=True)
+    soft, _ = SteinEstimator(sigma=1.0, inverse_temperature=1e9).gradient(network, points, labels, noise)
+    hard, _ = SteinEstimator(sigma=1.0, hard=True).gradient(network, points, labels, noise)
     torch.testing.assert_close(soft, hard)
 
 
 @pytest.mark.parametrize("sigma", [0.0, -1.0, math.nan])
 def test_stein_refuses_to_work_without_noise(sigma: float) -> None:
-    points = torch.zeros(1, 1, 1, 2).double()
     with pytest.raises(ValueError, match="sigma must be > 0"):
-        stein_gradient(_linear(2), points, torch.tensor([0]), torch.zeros(1, 1, 1, 1, 2).double(), sigma=sigma)
+        SteinEstimator(sigma=sigma)
 
 
 @pytest.mark.parametrize("m", [1, 2, 7])
@@ -135,7 +132,8 @@ def test_pgd_attains_the_optimum_on_smoothed_linear_models(m: int, beta: float, 
 def test_vanilla_pgd_attains_the_optimum_on_linear_models(batch_size: int) -> None:
     classifier, epsilon = _linear(12), 0.3
     inputs, labels = torch.full((batch_size, 3, 2, 2), 0.5).double(), torch.ones(batch_size, dtype=torch.int64)
-    found = vanilla_pgd(classifier, inputs, labels, epsilon=epsilon, num_steps=2, generator=torch.Generator())
+    noise = torch.zeros_like(inputs).unsqueeze(0)
+    found = smoothadv_pgd(classifier, inputs, labels, noise, epsilon=epsilon, num_steps=2, generator=torch.Generator())
     unit = (classifier.weights / classifier.weights.norm()).reshape(3, 2, 2)
     torch.testing.assert_close(found, (inputs - epsilon * unit), rtol=0, atol=2e-6)
 

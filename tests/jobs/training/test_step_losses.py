@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.training_loops import Setting, fresh_classifier, losses, nudged, our_steps, plain_steps
 from jobs.networks.folding import FoldedClassifier
-from smoothing.gradients import plug_in_gradient
+from smoothing.gradients import PlugInEstimator
 
 CPU = torch.device("cpu")
 DIGITS = Setting(architecture="digits_cnn", dataset="digits", batch_size=32, m_train=2, num_steps=2, learning_rate=0.05)
@@ -69,8 +69,9 @@ def test_folding_loses_no_accuracy() -> None:
     noise_MBCHW = 0.25 * torch.randn((1, 16, 3, 32, 32), generator=generator)
     labels_B = torch.arange(16) % 10
     folded = FoldedClassifier(classifier)
-    found = [plug_in_gradient(one, inputs_BCHW, labels_B, noise_MBCHW)[0] for one in (classifier, folded)]
-    exact, _ = plug_in_gradient(classifier.double(), inputs_BCHW.double(), labels_B, noise_MBCHW.double())
+    gradient = PlugInEstimator().gradient
+    found = [gradient(one, inputs_BCHW, labels_B, noise_MBCHW)[0] for one in (classifier, folded)]
+    exact, _ = gradient(classifier.double(), inputs_BCHW.double(), labels_B, noise_MBCHW.double())
     # The median: where a ReLU tips over, either network's gradient is off by a hundredth.
     plain, ours = ((one - exact).flatten(1).norm(dim=1).div(exact.flatten(1).norm(dim=1)).median() for one in found)
     assert 1e-8 < plain < 1e-5
