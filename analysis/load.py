@@ -22,7 +22,7 @@ from analysis.selection import Parameters, Where, check_where, matches, no_match
 from jobs.aggregate import collect_run, is_current, known_images
 from jobs.errors import ConfigError, RecordError
 from jobs.files import records
-from jobs.files.layouts import layout_of
+from jobs.files.layouts import CERTIFICATION, layout_of
 from jobs.files.manifest import open_grid
 from jobs.files.store import Store, command_arguments
 from jobs.specs.keys import digest
@@ -121,7 +121,7 @@ def _tables(
         return [table.select(list(columns)) for table, _ in collected], {
             run.place: known_images(metadata) for run, (_, metadata) in found
         }
-    by_key = split_runs(path, records.CERTIFICATION, columns)
+    by_key = split_runs(path, CERTIFICATION, columns)
     origins = json.loads(records.read_metadata(path).get("runs", "{}"))
     tables = []
     for run in runs:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from jobs.errors import RecordError
 from jobs.files import records
-from jobs.files.records import RecordKind
+from jobs.files.layouts import RecordKind
 
 _KEYS = ("train_key", "certify_key")
 

@@ -31,7 +31,7 @@ from analysis.export_tsv import log_lines
 from analysis.load import load_grid
 from jobs.aggregate import FINGERPRINT_KEY
 from jobs.files import records
-from jobs.files.layouts import layout_of
+from jobs.files.layouts import CERTIFICATION, layout_of
 from jobs.files.manifest import write_manifest
 from jobs.files.store import Store
 from jobs.specs.certify import CertifySpec
@@ -112,8 +112,8 @@ def made_up_rows(run: Run, rng: np.random.Generator) -> pa.Table:
         "stop": pa.array(["full"] * num_images),
         "elapsed_s": pa.array(np.full(num_images, 0.5)),
     }
-    arrays = [columns[field.name].cast(field.type) for field in records.SCHEMA]
-    return pa.Table.from_arrays(arrays, schema=records.SCHEMA)
+    arrays = [columns[field.name].cast(field.type) for field in CERTIFICATION.schema]
+    return pa.Table.from_arrays(arrays, schema=CERTIFICATION.schema)
 
 
 def measure_command(store: Store) -> tuple[float, float, float]:

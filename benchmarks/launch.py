@@ -26,6 +26,7 @@ from configs.composition import compose_config
 from jobs.aggregate import FINGERPRINT_KEY
 from jobs.files import records
 from jobs.files.failures import following, record_death
+from jobs.files.layouts import CERTIFICATION
 from jobs.files.manifest import write_manifest
 from jobs.files.store import Store
 from jobs.specs.indices import partition, shard_stem
@@ -115,7 +116,7 @@ def _make(state: str, manifest: Manifest, folder: Path) -> dict[str, str]:
             store.shard_path(unit.run.place, unit.indices).write_bytes(b"x")
         provenance = {f"{run.train.key}/{run.key}": {"device": "cpu"} for run in manifest.runs}
         metadata = {FINGERPRINT_KEY: manifest.fingerprint, "runs": json.dumps(provenance)}
-        records.write_records(store.records_path(manifest.grid), records.SCHEMA.empty_table(), metadata)
+        records.write_records(store.records_path(manifest.grid), CERTIFICATION.schema.empty_table(), metadata)
     elif state == "queued":
         return _queue(units, store, manifest.grid, folder)
     else:

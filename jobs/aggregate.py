@@ -18,7 +18,6 @@ from jobs.errors import RecordError
 from jobs.files import records
 from jobs.files.layouts import Layout, kind_of, layout_of
 from jobs.files.manifest import read_manifest
-from jobs.files.partials import remove_served_partials
 from jobs.files.store import Store
 from jobs.specs.indices import IndexRange
 from jobs.specs.runs import LISTS, Manifest, Run, ShardStage
@@ -41,7 +40,7 @@ def run(unit: AggregateUnit, store: Store, resources: Resources) -> None:
     if problems:
         raise RecordError("\n".join(problems))
     for grid_run in manifest.runs:  # of shards that were killed after their last image
-        remove_served_partials(grid_run, store)
+        store.remove_served_partials(grid_run.place)
 
 
 def _aggregate(

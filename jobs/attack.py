@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jobs.files import attack_records
 from jobs.files.store import Store
 from jobs.networks.checkpoint import TrainedClassifier
 from jobs.shards import one_by_one, run_shard
@@ -55,12 +54,13 @@ def run(unit: ShardUnit, store: Store, resources: Resources) -> None:
             stream=NoiseStream(seed=spec.seed, index=labelled.index, stage="prediction"),
             batch_size=resources.batch_size,
         )
-        return attack_records.image_columns(
-            labelled.label,
-            prediction_from_counts(counts, alpha=spec.alpha),
-            counts,
-            distance=float((found_CHW.double() - labelled.image_CHW.double()).norm()),
-        )
+        prediction = prediction_from_counts(counts, alpha=spec.alpha)
+        return {
+            "prediction": prediction,
+            "counts": counts.tolist(),
+            "distance": float((found_CHW.double() - labelled.image_CHW.double()).norm()),
+            "correct": prediction == labelled.label,
+        }
 
     run_shard(unit, store, resources, one_by_one(attack_image))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 
 from jobs.atomic import remove_stale_temporaries, set_aside
@@ -16,7 +17,6 @@ from jobs.datasets import Images, differ, load_images
 from jobs.errors import CheckpointError, RecordError
 from jobs.files import records
 from jobs.files.layouts import Layout, layout_of
-from jobs.files.partials import remove_served_partials
 from jobs.files.provenance import provenance
 from jobs.files.store import Store
 from jobs.networks.checkpoint import TrainedClassifier, load_classifier
@@ -115,7 +115,7 @@ def run_shard(unit: ShardUnit, store: Store, resources: Resources, prepare: Prep
             replace=False,
         )
     logging.info("did all %d images: %s", len(unit.indices), unit.name)
-    remove_served_partials(unit.run, store)
+    store.remove_served_partials(unit.run.place)
 
 
 def _with_finite_logits(done: Iterator[Done], unit: ShardUnit, store: Store) -> Iterator[Done]:
@@ -199,5 +199,5 @@ def _saved_rows(unit: ShardUnit, store: Store, layout: Layout, metadata: Mapping
 def _write(
     path: Path, layout: Layout, rows: Mapping[int, Row], metadata: Mapping[str, str], *, replace: bool = True
 ) -> None:
-    table = records.to_table([rows[index] for index in sorted(rows)], layout.kind)
+    table = pa.Table.from_pylist([dict(rows[index]) for index in sorted(rows)], schema=layout.kind.schema)
     records.write_records(path, table, metadata, layout.kind, replace=replace)

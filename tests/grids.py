@@ -52,7 +52,7 @@ def as_range(indices: Indices) -> IndexRange:
 
 def grid_records(results: Path, grid: str = "tiny") -> pa.Table:
     """The aggregated records without the columns that may differ between equal runs."""
-    return records.read_records(Store(results).records_path(grid)).drop_columns(list(records.TIMING_COLUMNS))
+    return records.read_records(Store(results).records_path(grid)).drop_columns(["elapsed_s"])
 
 
 def finished_files(results: Path) -> dict[str, tuple[int, int]]:

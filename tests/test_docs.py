@@ -13,10 +13,9 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from jobs.files.attack_records import ATTACK
 from jobs.files.failures import FailureClass
 from jobs.files.imported import PREDICTIONS
-from jobs.files.records import CERTIFICATION
+from jobs.files.layouts import ATTACK, CERTIFICATION
 from jobs.specs.attack import AttackSpec
 from jobs.specs.certify import CertifySpec
 from jobs.specs.train import TrainSpec

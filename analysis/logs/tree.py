@@ -18,7 +18,7 @@ from analysis.logs.mapping import LogMapping
 from analysis.logs.paths import LogPath, is_named_like_a_log, parse_log_path
 from jobs.errors import ConfigError, RecordError
 from jobs.files.imported import IMPORTED, PREDICTIONS
-from jobs.files.records import RecordKind
+from jobs.files.layouts import RecordKind
 from jobs.specs.keys import canonical_json, decimal
 
 Verdict = Literal["left out", "kept", "ignored"]

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from jobs.aggregate import collect_run, is_current
 from jobs.files import records
-from jobs.files.attack_records import ATTACK
 from jobs.files.imported import PREDICTIONS
+from jobs.files.layouts import ATTACK
 from jobs.files.store import Store
 from jobs.specs.runs import Manifest
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import logging
 import os
 import re
@@ -39,7 +40,32 @@ FailureClass = Literal[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
+class Place:
+    """Where a unit ran.
+
+    Attributes:
+        host: The node.
+        gpus: CUDA_VISIBLE_DEVICES there.
+        job: The SLURM job and array task, as 1234_56; empty elsewhere.
+    """
+
+    host: str = ""
+    gpus: str = ""
+    job: str = ""
+
+    @classmethod
+    def here(cls) -> Place:
+        """Where this process runs."""
+        array_id, index = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+        return Place(
+            host=os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
+            gpus=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+            job=f"{array_id}_{index}" if array_id and index else "",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure(Place):
     """One failed attempt at a unit.
 
     Attributes:
@@ -47,25 +73,19 @@ class Failure:
         failure_class: What kind of thing happened.
         message: The last line of the error.
         traceback: All of it; empty where the process died without one.
-        host: The node where it ran.
-        gpus: CUDA_VISIBLE_DEVICES there.
         log_path: The unit's log.
         attempt: 1 for the first failure of the unit, and so on.
         time: Seconds since the epoch.
-        job: The SLURM job and array task, as 1234_56; empty elsewhere.
         earlier: How often the unit had failed before, by class; None in records of earlier versions.
     """
 
     unit: str
     failure_class: FailureClass
     message: str
-    traceback: str
-    host: str
-    gpus: str
-    log_path: str
+    traceback: str = ""
+    log_path: str = ""
     attempt: int
     time: float
-    job: str = ""
     earlier: Mapping[FailureClass, int] | None = None
 
     @property
@@ -77,25 +97,6 @@ class Failure:
 def following(failure: Failure, last: Failure) -> Failure:
     """A failure of the unit that failed before."""
     return replace(failure, attempt=last.attempt + 1, earlier=dict(last.counts))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a unit ran: see ``Failure`` for the fields."""
-
-    host: str
-    gpus: str
-    job: str
-
-    @classmethod
-    def here(cls) -> Place:
-        """Where this process runs."""
-        array_id, index = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-        return cls(
-            host=os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
-            gpus=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
-            job=f"{array_id}_{index}" if array_id and index else "",
-        )
 
 
 _BROKEN_GPU = re.compile(
@@ -114,28 +115,30 @@ _RECORD = re.compile(
 )
 _LOST_PEER = re.compile(r"Connection (closed|reset) by (remote )?peer")  # another process of one training died
 
+_BY_MESSAGE: Mapping[FailureClass, re.Pattern[str]] = {  # of a RuntimeError
+    "cuda_oom": _FULL_GPU,
+    "node_fail": _BROKEN_GPU,
+    "unknown": _LOST_PEER,
+}
+_BY_TYPE: Mapping[FailureClass, tuple[type[BaseException], ...]] = {  # the first that it is
+    "host_oom": (MemoryError,),
+    "data": (RecordError, CheckpointError, DataError, TrainingDivergedError, OSError),
+    "config": (ConfigError,),
+    "setup": (ImportError,),  # the environment of this node lacks something
+}
+
 
 def classify(error: BaseException) -> FailureClass:
     """The class of an exception that ended a unit."""
     if type(error).__name__ == "OutOfMemoryError":  # torch's; by name, since torch may not be imported here
         return "cuda_oom"
-    if isinstance(error, RuntimeError) and _FULL_GPU.search(str(error)):
-        return "cuda_oom"
-    if isinstance(error, MemoryError):
-        return "host_oom"
-    if isinstance(error, RuntimeError) and _BROKEN_GPU.search(str(error)):
-        return "node_fail"
-    if isinstance(error, RuntimeError) and _LOST_PEER.search(str(error)):
-        return "unknown"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "disk_full"
-    if isinstance(error, (RecordError, CheckpointError, DataError, TrainingDivergedError, OSError)):
-        return "data"
-    if isinstance(error, ConfigError):
-        return "config"
-    if isinstance(error, ImportError):  # the environment of this node lacks something
-        return "setup"
-    return "bug"
+    by_message = (
+        name for name, text in _BY_MESSAGE.items() if isinstance(error, RuntimeError) and text.search(str(error))
+    )
+    by_type = (name for name, types in _BY_TYPE.items() if isinstance(error, types))
+    return next(itertools.chain(by_message, by_type), "bug")
 
 
 def record_exception(store: Store, unit: Unit, error: BaseException, message: str, log_path: Path) -> Failure:
@@ -224,10 +227,6 @@ def _read(path: Path, unit: str) -> Failure:
             unit=unit,
             failure_class="unknown",
             message=f"{path}: this failure's record cannot be read; it can be removed",
-            traceback="",
-            host="",
-            gpus="",
-            log_path="",
             attempt=int(path.stem.rpartition("-")[2]),
             time=path.stat().st_mtime,
         )
@@ -249,18 +248,14 @@ def _failure(
     log_path: Path,
     place: Place | None = None,
 ) -> Failure:
-    place = place or Place.here()
     failure = Failure(
+        **asdict(place or Place.here()),
         unit=unit.name,
         failure_class=failure_class,
         message=message,
-        traceback="",
-        host=place.host,
-        gpus=place.gpus,
         log_path=str(log_path),
         attempt=1,
         time=time.time(),
-        job=place.job,
         earlier={},
     )
     last = last_failure(store, unit)

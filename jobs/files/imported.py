@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from jobs.atomic import read_json, write_json
 from jobs.errors import RecordError
-from jobs.files.records import SCHEMA, RecordKind
+from jobs.files.layouts import CERTIFICATION, FLOAT, INT, STRING, RecordKind, schema_of
 from jobs.files.store import Store
 
 FORMAT = 1
@@ -30,38 +30,37 @@ _ALWAYS_KNOWN = {
     "radius",
     "correct",
 }
+_TYPES = {field.name: field.type for field in CERTIFICATION.schema}
 
 IMPORTED = RecordKind(
-    "imported",
-    pa.schema([pa.field(field.name, field.type, nullable=field.name not in _ALWAYS_KNOWN) for field in SCHEMA])
-    .append(pa.field("variant", pa.string(), nullable=False))
-    .append(pa.field("source", pa.string(), nullable=False)),
+    "imported", schema_of({**_TYPES, "variant": STRING, "source": STRING}, nullable=_TYPES.keys() - _ALWAYS_KNOWN)
 )
-"""SCHEMA with everything nullable that a log may be silent on, and two columns more: ``variant``, the
+"""CERTIFICATION with everything nullable that a log may be silent on, and two columns more: ``variant``, the
 parts of the path that the grammar does not know, and ``source``, the path itself and which columns
 are null because it does not give them."""
 
 PREDICTIONS = RecordKind(
     "predictions",
-    pa.schema(
-        [
-            pa.field("dataset", pa.string(), nullable=False),
-            pa.field("method", pa.string()),
-            pa.field("attack", pa.string(), nullable=False),
-            pa.field("attack_epsilon", pa.float64(), nullable=False),
-            pa.field("estimator", pa.string(), nullable=False),
-            pa.field("m_test", pa.int32()),
-            pa.field("n", pa.int32(), nullable=False),
-            pa.field("alpha", pa.float64()),
-            pa.field("index", pa.int32(), nullable=False),
-            pa.field("label", pa.int32(), nullable=False),
-            pa.field("prediction", pa.int32(), nullable=False),
-            pa.field("base_prediction", pa.int32(), nullable=False),
-            pa.field("correct", pa.bool_(), nullable=False),
-            pa.field("elapsed_s", pa.float32()),
-            pa.field("variant", pa.string(), nullable=False),
-            pa.field("source", pa.string(), nullable=False),
-        ]
+    schema_of(
+        {
+            "dataset": STRING,
+            "method": STRING,
+            "attack": STRING,
+            "attack_epsilon": FLOAT,
+            "estimator": STRING,
+            "m_test": INT,
+            "n": INT,
+            "alpha": FLOAT,
+            "index": INT,
+            "label": INT,
+            "prediction": INT,
+            "base_prediction": INT,
+            "correct": pa.bool_(),
+            "elapsed_s": pa.float32(),
+            "variant": STRING,
+            "source": STRING,
+        },
+        nullable=("method", "m_test", "alpha", "elapsed_s"),
     ),
 )
 """PREDICT's answers at attacked images: one row per (attack, image). ``estimator`` says whose gradient the

@@ -1,17 +1,33 @@
-"""What the records of a certification or an attack look like, from its specs."""
+"""The kinds of records and their columns; which of them a run determines, and how."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from jobs.files import attack_records, records
-from jobs.files.attack_records import ATTACK
-from jobs.files.records import CERTIFICATION, RecordKind
+import pyarrow as pa
+
 from jobs.specs.keys import canonical_json
 from jobs.specs.runs import Run, ShardStage
-from jobs.specs.train import TrainSpec, train_fields
+from jobs.specs.train import train_fields
+
+STRING, INT, FLOAT = pa.string(), pa.int32(), pa.float64()
+_COUNTS = pa.list_(pa.field("element", INT, nullable=False))
+
+
+@dataclass(frozen=True)
+class RecordKind:
+    """One of the layouts that a records file can have.
+
+    Attributes:
+        name: Stands in the file's metadata; a file of one kind is never read as another.
+        schema: The columns. Those that are not nullable are never null.
+    """
+
+    name: str
+    schema: pa.Schema
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,26 +45,105 @@ class Layout:
     columns: Mapping[str, Any]
 
 
+def schema_of(types: Mapping[str, pa.DataType], nullable: Collection[str] = ()) -> pa.Schema:
+    """A schema of columns that are never null, but for those named."""
+    return pa.schema([pa.field(name, type_, nullable=name in nullable) for name, type_ in types.items()])
+
+
 def layout_of(run: Run) -> Layout:
     """The layout of a run's records."""
-    kind, columns = _KINDS[run.stage]
-    return Layout(kind=kind, specs=spec_metadata(run), columns=columns(run.train, run.task))
+    shared = {name: source for name, (_, source) in _COLUMNS[run.stage].items() if source}
+    return Layout(
+        kind=_KINDS[run.stage],
+        specs={
+            "train_spec": canonical_json(train_fields(run.train)),
+            f"{run.stage}_spec": canonical_json(asdict(run.task)),
+        },
+        columns={name: operator.attrgetter(source)(run) for name, source in shared.items()},
+    )
 
 
 def kind_of(stage: ShardStage) -> RecordKind:
     """The schema of a stage's records."""
-    return _KINDS[stage][0]
+    return _KINDS[stage]
 
 
-def spec_metadata(run: Run) -> dict[str, str]:
-    """Both specs of a run as file metadata."""
-    return {
-        "train_spec": canonical_json(train_fields(run.train)),
-        f"{run.stage}_spec": canonical_json(asdict(run.task)),
-    }
-
-
-_KINDS: Mapping[ShardStage, tuple[RecordKind, Callable[[TrainSpec, Any], dict[str, Any]]]] = {
-    "certify": (CERTIFICATION, records.run_columns),
-    "attack": (ATTACK, attack_records.run_columns),
+# Of each column the type, and where in a run its value is; nowhere if each image has its own.
+_COLUMNS: Mapping[ShardStage, Mapping[str, tuple[pa.DataType, str]]] = {
+    "certify": {
+        "train_key": (STRING, "train.key"),
+        "certify_key": (STRING, "key"),
+        "dataset": (STRING, "train.dataset"),
+        "split": (STRING, "task.split"),
+        "architecture": (STRING, "train.architecture"),
+        "method": (STRING, "train.method_name"),
+        "attack": (STRING, "train.attack"),
+        "sigma_train": (FLOAT, "train.sigma"),
+        "sigma_cert": (FLOAT, "task.sigma_cert"),
+        "epsilon": (FLOAT, "train.epsilon"),
+        "m_train": (INT, "train.m_train"),
+        "num_steps": (INT, "train.num_steps"),
+        "seed": (pa.int64(), "task.seed"),
+        "index": (INT, ""),
+        "label": (INT, ""),
+        "prediction": (INT, ""),
+        "n0": (INT, "task.n0"),
+        "n": (INT, "task.n"),
+        "n_used": (INT, ""),
+        "counts0": (_COUNTS, ""),
+        "counts": (_COUNTS, ""),
+        "count_top": (INT, ""),
+        "alpha": (FLOAT, "task.alpha"),
+        "p_lower": (FLOAT, ""),
+        "radius": (FLOAT, ""),
+        "correct": (pa.bool_(), ""),
+        "stop": (STRING, ""),
+        "noise": (STRING, "task.noise"),
+        "precision": (STRING, "task.precision"),
+        "elapsed_s": (pa.float32(), ""),
+    },
+    "attack": {
+        "train_key": (STRING, "train.key"),
+        "attack_key": (STRING, "key"),
+        "dataset": (STRING, "train.dataset"),
+        "split": (STRING, "task.split"),
+        "architecture": (STRING, "train.architecture"),
+        "method": (STRING, "train.method_name"),
+        "train_attack": (STRING, "train.attack"),
+        "sigma_train": (FLOAT, "train.sigma"),
+        "epsilon_train": (FLOAT, "train.epsilon"),
+        "m_train": (INT, "train.m_train"),
+        "attack": (STRING, "task.attack"),
+        "sigma": (FLOAT, "task.sigma"),
+        "epsilon": (FLOAT, "task.epsilon"),
+        "num_steps": (INT, "task.num_steps"),
+        "m_test": (INT, "task.m_test"),
+        "inverse_temperature": (FLOAT, "task.inverse_temperature"),
+        "n": (INT, "task.n"),
+        "alpha": (FLOAT, "task.alpha"),
+        "precision": (STRING, "task.precision"),
+        "seed": (pa.int64(), "task.seed"),
+        "index": (INT, ""),
+        "label": (INT, ""),
+        "prediction": (INT, ""),
+        "counts": (_COUNTS, ""),
+        "distance": (FLOAT, ""),
+        "correct": (pa.bool_(), ""),
+        "elapsed_s": (pa.float32(), ""),
+    },
 }
+
+
+def _kind(name: str, stage: ShardStage) -> RecordKind:
+    return RecordKind(name, schema_of({column: type_ for column, (type_, _) in _COLUMNS[stage].items()}))
+
+
+CERTIFICATION = _kind("certification", "certify")
+"""What our own runs write; README.md of the results folder explains the columns. Files without a kind are of this
+one."""
+
+ATTACK = _kind("attack", "attack")
+"""prediction is PREDICT's at the adversarial image (-1: it abstains), counts its votes per class,
+distance the l2 length of the perturbation, at most epsilon. The rest is as in certification."""
+
+_KINDS: Mapping[ShardStage, RecordKind] = {"certify": CERTIFICATION, "attack": ATTACK}

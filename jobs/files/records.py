@@ -1,4 +1,4 @@
-"""Certification records: one row per (run, image), in Parquet, checked when written and when read."""
+"""Records: one row per (run, image), in Parquet, checked when written and when read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,94 +14,13 @@ import pyarrow.parquet as pq
 
 from jobs.atomic import write_atomically
 from jobs.errors import RecordError
-from jobs.specs.certify import CertifySpec
+from jobs.files.layouts import CERTIFICATION, RecordKind
 from jobs.specs.keys import differences
-from jobs.specs.train import TrainSpec
 from smoothing.certificate import Certificate
 
 SCHEMA_VERSION = 1
 _VERSION_KEY = "smoothadv.schema_version"
 _KIND_KEY = "smoothadv.kind"
-
-SCHEMA = pa.schema(
-    [
-        pa.field("train_key", pa.string(), nullable=False),
-        pa.field("certify_key", pa.string(), nullable=False),
-        pa.field("dataset", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("architecture", pa.string(), nullable=False),
-        pa.field("method", pa.string(), nullable=False),
-        pa.field("attack", pa.string(), nullable=False),
-        pa.field("sigma_train", pa.float64(), nullable=False),
-        pa.field("sigma_cert", pa.float64(), nullable=False),
-        pa.field("epsilon", pa.float64(), nullable=False),
-        pa.field("m_train", pa.int32(), nullable=False),
-        pa.field("num_steps", pa.int32(), nullable=False),
-        pa.field("seed", pa.int64(), nullable=False),
-        pa.field("index", pa.int32(), nullable=False),
-        pa.field("label", pa.int32(), nullable=False),
-        pa.field("prediction", pa.int32(), nullable=False),
-        pa.field("n0", pa.int32(), nullable=False),
-        pa.field("n", pa.int32(), nullable=False),
-        pa.field("n_used", pa.int32(), nullable=False),
-        pa.field("counts0", pa.list_(pa.field("element", pa.int32(), nullable=False)), nullable=False),
-        pa.field("counts", pa.list_(pa.field("element", pa.int32(), nullable=False)), nullable=False),
-        pa.field("count_top", pa.int32(), nullable=False),
-        pa.field("alpha", pa.float64(), nullable=False),
-        pa.field("p_lower", pa.float64(), nullable=False),
-        pa.field("radius", pa.float64(), nullable=False),
-        pa.field("correct", pa.bool_(), nullable=False),
-        pa.field("stop", pa.string(), nullable=False),
-        pa.field("noise", pa.string(), nullable=False),
-        pa.field("precision", pa.string(), nullable=False),
-        pa.field("elapsed_s", pa.float32(), nullable=False),
-    ]
-)
-"""Columns as README.md of the results folder explains them."""
-
-
-@dataclass(frozen=True)
-class RecordKind:
-    """One of the layouts that a records file can have.
-
-    Attributes:
-        name: Stands in the file's metadata; a file of one kind is never read as another.
-        schema: The columns. Those that are not nullable are never null.
-    """
-
-    name: str
-    schema: pa.Schema
-
-
-CERTIFICATION = RecordKind("certification", SCHEMA)
-"""What our own runs write. Files without a kind are of this one."""
-
-TIMING_COLUMNS = ("elapsed_s",)
-"""The columns that may differ between two runs of the same work."""
-
-
-def run_columns(train: TrainSpec, certify: CertifySpec) -> dict[str, Any]:
-    """The columns that every row of one run shares, with their values."""
-    return {
-        "train_key": train.key,
-        "certify_key": certify.key,
-        "dataset": train.dataset,
-        "split": certify.split,
-        "architecture": train.architecture,
-        "method": train.method_name,
-        "attack": train.attack,
-        "sigma_train": train.sigma,
-        "sigma_cert": certify.sigma_cert,
-        "epsilon": train.epsilon,
-        "m_train": train.m_train,
-        "num_steps": train.num_steps,
-        "seed": certify.seed,
-        "n0": certify.n0,
-        "n": certify.n,
-        "alpha": certify.alpha,
-        "noise": certify.noise,
-        "precision": certify.precision,
-    }
 
 
 def image_columns(label: int, certificate: Certificate) -> dict[str, Any]:
@@ -118,11 +36,6 @@ def image_columns(label: int, certificate: Certificate) -> dict[str, Any]:
         "correct": certificate.prediction == label,
         "stop": certificate.stop,
     }
-
-
-def to_table(rows: Sequence[Mapping[str, Any]], kind: RecordKind = CERTIFICATION) -> pa.Table:
-    """Rows as a table of the kind's schema, in the order given."""
-    return pa.Table.from_pylist(list(rows), schema=kind.schema)
 
 
 def write_records(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,8 +172,8 @@ class Store:
 
     def finished_shards(self, place: Place) -> list[IndexRange]:
         """The index ranges that finished shard files vouch for, sorted; an empty file vouches for nothing."""
-        named = _ranges(self.shards_dir(place), _SHARD_NAME)
-        return [indices for indices in named if _has_content(self.shard_path(place, indices))]
+        folder = self.shards_dir(place)
+        return _ranges(match for match in _matches(folder, _SHARD_NAME) if _has_content(folder / match.string))
 
     def unfinished(self, place: Place, indices: Indices) -> list[int]:
         """The indices among some that no finished shard holds, whichever way shards were cut; ascending."""
@@ -180,7 +181,14 @@ class Store:
 
     def partial_shards(self, place: Place) -> list[IndexRange]:
         """The index ranges of shards that are in progress or were interrupted, sorted."""
-        return _ranges(self.shards_dir(place), _PARTIAL_NAME)
+        return _ranges(_matches(self.shards_dir(place), _PARTIAL_NAME))
+
+    def remove_served_partials(self, place: Place) -> None:
+        """Remove the unfinished files all of whose images are in finished ones by now."""
+        finished = {index for shard in self.finished_shards(place) for index in shard}
+        for partial in self.partial_shards(place):
+            if finished.issuperset(partial):
+                self.partial_path(place, partial).unlink(missing_ok=True)
 
     def saved_epochs(self, train_key: str) -> list[int]:
         """Epochs after which an unfinished training can resume, ascending."""
@@ -202,8 +210,8 @@ def _has_content(path: Path) -> bool:
         return False
 
 
-def _ranges(folder: Path, pattern: re.Pattern[str]) -> list[IndexRange]:
-    found = [tuple(map(int, match.groups())) for match in _matches(folder, pattern)]
+def _ranges(names: Iterable[re.Match[str]]) -> list[IndexRange]:
+    found = [tuple(map(int, name.groups())) for name in names]
     # A name that no writer of ours makes (an empty range) vouches for nothing.
     return sorted(IndexRange(start=a, stop=b, step=c) for a, b, c in found if a < b and c >= 1)
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from analysis.models import ROW_COLUMNS, VOTE_COLUMNS, CertifiedGrid, CertifiedModel
 from analysis.selection import Parameters
-from jobs.files.records import SCHEMA
+from jobs.files.layouts import CERTIFICATION
 from smoothing.bounds import clopper_pearson_lower
 from smoothing.radius import ABSTAIN, certified_radius
 
@@ -122,7 +122,7 @@ def cohen_path(sigma: str, sigma_cert: str | None = None) -> str:
 
 
 def _rows(columns: Mapping[str, Any], num_rows: int, more: Sequence[str] = ()) -> pa.Table:
-    fields = [SCHEMA.field(name) for name in (*ROW_COLUMNS, *more)]
+    fields = [CERTIFICATION.schema.field(name) for name in (*ROW_COLUMNS, *more)]
     arrays = [
         pa.array(columns[field.name], field.type) if field.name in columns else pa.nulls(num_rows, field.type)
         for field in fields

@@ -17,7 +17,7 @@ from jobs import attack
 from jobs.datasets import dataset_info, load_images
 from jobs.errors import ConfigError, RecordError
 from jobs.files import records
-from jobs.files.attack_records import ATTACK
+from jobs.files.layouts import ATTACK
 from jobs.files.store import Store
 from jobs.networks import checkpoint
 from jobs.networks.classifier import build_classifier

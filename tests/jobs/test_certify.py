@@ -15,7 +15,7 @@ from jobs.datasets import dataset_info, load_images
 from jobs.errors import CheckpointError, ConfigError
 from jobs.files import records
 from jobs.files.failures import classify
-from jobs.files.layouts import spec_metadata
+from jobs.files.layouts import CERTIFICATION, RecordKind, layout_of
 from jobs.files.store import Store
 from jobs.networks import checkpoint
 from jobs.networks.classifier import build_classifier
@@ -47,7 +47,7 @@ def store(tmp_path: Path, undisturbed_results: Path) -> Store:
 
 def _records(store: Store) -> pa.Table:
     shards = [records.read_records(store.shard_path(KEYS, shard)) for shard in store.finished_shards(KEYS)]
-    return pa.concat_tables(shards).sort_by("index").drop_columns(list(records.TIMING_COLUMNS))
+    return pa.concat_tables(shards).sort_by("index").drop_columns(["elapsed_s"])
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +239,7 @@ def test_a_checkpoint_of_another_spec_is_set_aside(store: Store) -> None:
 
 def test_shards_say_where_they_come_from(store: Store) -> None:
     certify_here(store, RUN, ALL)
-    metadata = records.check_metadata(store.shard_path(KEYS, ALL), spec_metadata(RUN))
+    metadata = records.check_metadata(store.shard_path(KEYS, ALL), layout_of(RUN).specs)
     assert len(metadata["checkpoint_sha256"]) == 64
     assert metadata["device"] == "cpu"
     assert metadata["source"] == "certify"
@@ -256,7 +256,7 @@ def test_a_partial_file_that_vanishes_while_being_read_is_no_error(
             certify_here(store, RUN, ALL)
     read = records.read_records
 
-    def vanishing(path: Path, kind: records.RecordKind = records.CERTIFICATION) -> pa.Table:
+    def vanishing(path: Path, kind: RecordKind = CERTIFICATION) -> pa.Table:
         if ".partial." in path.name and path.exists() and not path.name.startswith("."):
             path.unlink()
         return read(path, kind)
@@ -287,9 +287,7 @@ def test_what_an_image_gets_does_not_depend_on_its_company(
         certify_here(by_itself, run, alone, replace(RESOURCES, batch_size=100))
         row = records.read_records(by_itself.shard_path(run.place, alone))
         expected = together.filter(pa.compute.equal(together["index"], index))
-        assert row.drop_columns(list(records.TIMING_COLUMNS)).equals(
-            expected.drop_columns(list(records.TIMING_COLUMNS))
-        )
+        assert row.drop_columns(["elapsed_s"]).equals(expected.drop_columns(["elapsed_s"]))
 
 
 def test_adaptive_records_say_what_was_drawn_and_why_it_ended(store: Store) -> None:

@@ -14,6 +14,7 @@ import pytest
 from analysis.envelope import envelope
 from configs.entry import run_command
 from jobs.files import records
+from jobs.files.layouts import CERTIFICATION
 from jobs.files.manifest import read_manifest
 from jobs.files.store import Store
 from pipeline.launch import launch
@@ -80,7 +81,7 @@ def _other_rows(path: Path) -> None:
     metadata = pq.read_schema(path).metadata
     table = records.read_records(path)
     changed = table.set_column(table.schema.get_field_index("radius"), "radius", pa.array([9.0] * len(table)))
-    pq.write_table(changed.cast(records.SCHEMA).replace_schema_metadata(metadata), path, write_page_checksum=True)
+    pq.write_table(changed.cast(CERTIFICATION.schema).replace_schema_metadata(metadata), path, write_page_checksum=True)
 
 
 def test_what_is_sound_is_said_to_be_and_nothing_is_touched(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,7 +160,9 @@ def test_damaged_times_are_not_device_hours(results: Path, capsys: pytest.Captur
         metadata, table = pq.read_schema(path).metadata, records.read_records(path)
         times = pa.array([-7e28] * len(table), pa.float32())
         changed = table.set_column(table.schema.get_field_index("elapsed_s"), "elapsed_s", times)
-        pq.write_table(changed.cast(records.SCHEMA).replace_schema_metadata(metadata), path, write_page_checksum=True)
+        pq.write_table(
+            changed.cast(CERTIFICATION.schema).replace_schema_metadata(metadata), path, write_page_checksum=True
+        )
     assert run_command("status", status, ["grid=tiny", f"results={results}"]) == 0
     out = capsys.readouterr().out
     assert "certify (not measured yet)" in out

@@ -12,7 +12,7 @@ from configs.composition import compose_config
 from configs.entry import run_command
 from jobs.errors import ConfigError, RecordError
 from jobs.files import records
-from jobs.files.attack_records import ATTACK
+from jobs.files.layouts import ATTACK
 from jobs.files.store import Store
 from jobs.specs.runs import Place
 from pipeline.launch import launch

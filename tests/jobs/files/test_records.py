@@ -10,7 +10,7 @@ import pytest
 
 from jobs.errors import RecordError
 from jobs.files import records
-from jobs.files.layouts import spec_metadata
+from jobs.files.layouts import CERTIFICATION, layout_of
 from jobs.specs.indices import IndexRange
 from jobs.specs.runs import Run
 from tests.jobs.specs.test_specs import CERTIFY, GAUSSIAN
@@ -54,7 +54,7 @@ elapsed_s: float not null"""
 @pytest.fixture
 def table() -> pa.Table:
     row = {
-        **records.run_columns(GAUSSIAN, CERTIFY),
+        **layout_of(RUN).columns,
         "index": 0,
         "label": 3,
         "prediction": 3,
@@ -68,23 +68,23 @@ def table() -> pa.Table:
         "stop": "full",
         "elapsed_s": 0.25,
     }
-    return records.to_table([row, {**row, "index": 1}])
+    return pa.Table.from_pylist([row, {**row, "index": 1}], schema=CERTIFICATION.schema)
 
 
 @pytest.fixture
 def path(tmp_path: Path, table: pa.Table) -> Path:
     path = tmp_path / "000000-000002-001.parquet"
-    records.write_records(path, table, spec_metadata(RUN))
+    records.write_records(path, table, layout_of(RUN).specs)
     return path
 
 
 def test_the_schema_is_pinned() -> None:
-    assert records.SCHEMA.to_string() == PINNED_SCHEMA
+    assert CERTIFICATION.schema.to_string() == PINNED_SCHEMA
 
 
 def test_records_survive_the_disk(path: Path, table: pa.Table) -> None:
     assert records.read_records(path).equals(table)
-    assert records.check_metadata(path, spec_metadata(RUN))["smoothadv.schema_version"] == "1"
+    assert records.check_metadata(path, layout_of(RUN).specs)["smoothadv.schema_version"] == "1"
 
 
 def test_a_file_written_by_version_1_still_loads() -> None:
@@ -162,4 +162,4 @@ def test_a_null_is_named(path: Path, table: pa.Table) -> None:
 def test_records_of_another_spec_are_foreign(path: Path) -> None:
     other = replace(RUN, task=replace(CERTIFY, n=500))
     with pytest.raises(RecordError, match=r"foreign records, certify_spec differs: n is 1000, expected 500"):
-        records.check_metadata(path, spec_metadata(other))
+        records.check_metadata(path, layout_of(other).specs)
