@@ -6,7 +6,6 @@ import logging
 import math
 import shutil
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,8 @@ from jobs.training.distributed import Group, run_in_processes, scheduled_group
 from jobs.training.feeding import Loader, epoch_batches, make_loader
 from jobs.training.schedules import epsilon_at, learning_rate_at
 from jobs.training.steps import Epoch, Stepper
+
+_Row = dict[str, Any]  # of epochs.parquet
 
 _STATES_KEPT = 2  # should the newest be unreadable, the one before it still serves
 
@@ -67,20 +68,20 @@ def train_as(group: Group, spec: TrainSpec, store: Store, resources: Resources) 
     device = set_up_device(resources)
     if group.is_first:
         _write_spec(spec, store)
-    trainer = _begin_or_resume(group, spec, store, device, resources.compile_training)
+    stepper, history = _begin_or_resume(group, spec, store, device, resources.compile_training)
     info = spec.info
     loader = make_loader(load_images(spec.source, "train", resources.data), info.augmentation, device)
-    while trainer.next_epoch < spec.epochs:
+    while len(history) < spec.epochs:
         if group.any(interrupt.was_asked(), device):
             raise interrupt.Interrupted
-        _train_epoch(trainer, loader, device)
-        row = trainer.history[-1]
+        row = _train_epoch(stepper, len(history), loader, device)
+        history.append(row)
         logging.info("epoch %(epoch)d: loss %(loss).4f, accuracy %(accuracy).3f, %(elapsed_s).1f s", row)
-        if not (math.isfinite(row["loss"]) and _answers(trainer.stepper.classifier, info, device)):
+        if not (math.isfinite(row["loss"]) and _answers(stepper.classifier, info, device)):
             raise TrainingDivergedError(_divergence_message(spec, store, row["epoch"]))
         if group.is_first:
             try:
-                _save_state(trainer, store)
+                _save_state(stepper, history, store)
             except (FileNotFoundError, CheckpointError):  # another process has just finished and removed the folder
                 if not store.is_trained(spec.key):
                     raise
@@ -89,19 +90,10 @@ def train_as(group: Group, spec: TrainSpec, store: Store, resources: Resources) 
             break
     else:
         if group.is_first:
-            _finish(trainer, store)
+            _finish(stepper, history, store)
     if group.is_first:
         shutil.rmtree(store.state_dir(spec.key), ignore_errors=True)
     group.wait_for_all()
-
-
-@dataclass(kw_only=True, eq=False)
-class _Trainer:
-    """What changes during training; everything random is derived from (seed, epoch)."""
-
-    stepper: Stepper
-    next_epoch: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 def _answers(classifier: Classifier, info: DatasetInfo, device: torch.device) -> bool:
@@ -118,7 +110,10 @@ def _write_spec(spec: TrainSpec, store: Store) -> None:
     write_json(store.spec_path(spec.key), {"key": spec.key, **train_fields(spec)})
 
 
-def _begin_or_resume(group: Group, spec: TrainSpec, store: Store, device: torch.device, compile: Compile) -> _Trainer:
+def _begin_or_resume(
+    group: Group, spec: TrainSpec, store: Store, device: torch.device, compile: Compile
+) -> tuple[Stepper, list[_Row]]:
+    """What takes the steps, and what is known of the epochs done."""
     torch.manual_seed(spec.seed)
     classifier = (classifier_for(spec) if spec.checkpoint_sha256 is None else pretrained.load_source(spec, store)).to(
         device
@@ -126,7 +121,7 @@ def _begin_or_resume(group: Group, spec: TrainSpec, store: Store, device: torch.
     # Before it is replicated: gradients are averaged in the layout that parameters have at that moment.
     classifier.to(memory_format=torch.channels_last)
     optimizer = _optimizer(classifier, spec)
-    next_epoch, history = 0, list[dict[str, Any]]()
+    history: list[_Row] = []
     for epoch in reversed(store.saved_epochs(spec.key)):
         path = store.state_path(spec.key, epoch)
         try:
@@ -138,7 +133,7 @@ def _begin_or_resume(group: Group, spec: TrainSpec, store: Store, device: torch.
             continue
         classifier.load_state_dict(state["state_dict"])
         optimizer.load_state_dict(state["optimizer"])
-        next_epoch, history = epoch, state["history"]
+        history = state["history"]
         logging.info("resuming after epoch %d", epoch)
         break
     group.wait_for_all()  # no process writes a state before all have read the same one
@@ -150,7 +145,7 @@ def _begin_or_resume(group: Group, spec: TrainSpec, store: Store, device: torch.
         group=group,
         compile=compile,
     )
-    return _Trainer(stepper=stepper, next_epoch=next_epoch, history=history)
+    return stepper, history
 
 
 def _optimizer(classifier: Classifier, spec: TrainSpec) -> torch.optim.Optimizer:
@@ -160,31 +155,27 @@ def _optimizer(classifier: Classifier, spec: TrainSpec) -> torch.optim.Optimizer
     return torch.optim.SGD(parameters, lr=learning_rate, momentum=spec.momentum, weight_decay=decay)
 
 
-def _train_epoch(trainer: _Trainer, loader: Loader, device: torch.device) -> None:
-    stepper, epoch, started = trainer.stepper, trainer.next_epoch, time.monotonic()
-    spec, group = stepper.spec, stepper.group
+def _train_epoch(stepper: Stepper, epoch: int, loader: Loader, device: torch.device) -> _Row:
+    spec, group, started = stepper.spec, stepper.group, time.monotonic()
     settings, learning_rate = _epoch(spec, epoch, group, device), learning_rate_at(spec, epoch)
     for parameters in stepper.optimizer.param_groups:
         parameters["lr"] = learning_rate
     # Sums stay on the device: reading them in every step would make it wait for the host.
     sums = torch.zeros(3, device=device)
-    for images in epoch_batches(loader, spec.batch_size, settings.shared, group.share):
+    for images in epoch_batches(loader, spec.batch_size, settings.shared, group):
         if group.num_processes == 1:  # several would wait for each other in the middle of a step
             interrupt.stop_if_asked()  # the state after the last epoch is on the disk
         for step_sums in stepper.steps(images, settings):
             sums += step_sums
     loss, num_correct, num_rows = group.summed(sums).tolist()
-    trainer.history.append(
-        {
-            "epoch": epoch,
-            "learning_rate": learning_rate,
-            "epsilon": settings.epsilon,
-            "loss": loss / num_rows,
-            "accuracy": num_correct / num_rows,
-            "elapsed_s": time.monotonic() - started,
-        }
-    )
-    trainer.next_epoch = epoch + 1
+    return {
+        "epoch": epoch,
+        "learning_rate": learning_rate,
+        "epsilon": settings.epsilon,
+        "loss": loss / num_rows,
+        "accuracy": num_correct / num_rows,
+        "elapsed_s": time.monotonic() - started,
+    }
 
 
 def _epoch(spec: TrainSpec, epoch: int, group: Group, device: torch.device) -> Epoch:
@@ -200,34 +191,33 @@ def _epoch(spec: TrainSpec, epoch: int, group: Group, device: torch.device) -> E
     )
 
 
-def _save_state(trainer: _Trainer, store: Store) -> None:
-    stepper = trainer.stepper
+def _save_state(stepper: Stepper, history: list[_Row], store: Store) -> None:
     content = {
         "format": checkpoint.FORMAT,
         "spec": train_fields(stepper.spec),
         "state_dict": stepper.classifier.state_dict(),
         "optimizer": stepper.optimizer.state_dict(),
-        "history": trainer.history,
+        "history": history,
         **checkpoint.plugins_of(stepper.spec),
     }
     key = stepper.spec.key
-    checkpoint.save(store.state_path(key, trainer.next_epoch), content)
+    checkpoint.save(store.state_path(key, len(history)), content)
     for epoch in store.saved_epochs(key)[:-_STATES_KEPT]:
         store.state_path(key, epoch).unlink(missing_ok=True)
 
 
-def _finish(trainer: _Trainer, store: Store) -> None:
-    device = next(trainer.stepper.classifier.parameters()).device
-    spec, history = trainer.stepper.spec, pa.Table.from_pylist(trainer.history)
-    history = history.replace_schema_metadata({"device": device_name(device)})
+def _finish(stepper: Stepper, history: list[_Row], store: Store) -> None:
+    device = next(stepper.classifier.parameters()).device
+    spec, table = stepper.spec, pa.Table.from_pylist(history)
+    table = table.replace_schema_metadata({"device": device_name(device)})
     write_atomically(
         store.epochs_path(spec.key),
-        lambda temporary: pq.write_table(history, temporary, write_page_checksum=True),
+        lambda temporary: pq.write_table(table, temporary, write_page_checksum=True),
         pq.read_table,
         replace=False,
     )
     # The checkpoint comes last but for the tidying: where it is, training is done.
-    checkpoint.save_classifier(store.checkpoint_path(spec.key), trainer.stepper.classifier, spec)
+    checkpoint.save_classifier(store.checkpoint_path(spec.key), stepper.classifier, spec)
 
 
 def _divergence_message(spec: TrainSpec, store: Store, epoch: int) -> str:

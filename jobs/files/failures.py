@@ -134,9 +134,8 @@ def classify(error: BaseException) -> FailureClass:
         return "cuda_oom"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "disk_full"
-    by_message = (
-        name for name, text in _BY_MESSAGE.items() if isinstance(error, RuntimeError) and text.search(str(error))
-    )
+    text = str(error) if isinstance(error, RuntimeError) else ""
+    by_message = (name for name, pattern in _BY_MESSAGE.items() if pattern.search(text))
     by_type = (name for name, types in _BY_TYPE.items() if isinstance(error, types))
     return next(itertools.chain(by_message, by_type), "bug")
 

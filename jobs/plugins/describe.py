@@ -24,8 +24,7 @@ from jobs.validation import STRICT, build, unknown_choice
 
 def main(folder: Path) -> None:
     """Answer each [kind, name, options] with {name, version, options}, or with {problems}."""
-    loading.use(folder / "plugins")
-    isolated.answer(folder, [_answer(*request) for request in isolated.question(folder)])
+    isolated.answer(folder, lambda requests: [_answer(*request) for request in requests])
 
 
 def _answer(kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,7 +61,9 @@ def _model(name: str, options: Mapping[str, Any]) -> Plugin:
     """A function of the dataset's entry and of options; or a model of a library."""
     library, _, model = name.partition(":")
     if library in LIBRARIES:
-        _check_known(model, loading.library(name).list_models())
+        known = loading.library(name).list_models()
+        if model not in known:
+            raise ConfigError([unknown_choice("model", model, [], also_near=known).partition(";")[0]])
         return Plugin(name=name, options=dict(options))
     loaded = loading.load(name)
     if not callable(loaded):
@@ -104,11 +105,6 @@ def _signature_problems(name: str, function: Any, options: Mapping[str, Any]) ->
     for one in parameters[1:]:
         if one.name in known and one.default is one.empty and one.name not in options:
             yield f"{_place(name, function)}option {one.name} has no default; write model.{one.name}"
-
-
-def _check_known(name: str, names: list[str]) -> None:
-    if name not in names:
-        raise ConfigError([unknown_choice("model", name, [], also_near=names).partition(";")[0]])
 
 
 def _place(name: str, loaded: Any) -> str:

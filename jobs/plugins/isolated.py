@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jobs.errors import ConfigError
 from jobs.files.code import write_files
+from jobs.plugins import loading
 
 _LIMIT_S = 600
 _TAIL = 500
@@ -56,15 +57,11 @@ def ask(
         return answer
 
 
-def answer(folder: Path, results: Sequence[Any]) -> None:
-    """Write the answer that ``ask`` reads."""
-    (folder / "answer.json").write_text(json.dumps(list(results)), encoding="utf-8")
-
-
-def question(folder: Path) -> list[Any]:
-    """What ``ask`` was given."""
-    asked: list[Any] = json.loads((folder / "question.json").read_text(encoding="utf-8"))
-    return asked
+def answer(folder: Path, to: Callable[[list[Any]], list[Any]]) -> None:
+    """Answer what ``ask`` has asked, with its plug-ins at hand."""
+    loading.use(folder / "plugins")
+    question = json.loads((folder / "question.json").read_text(encoding="utf-8"))
+    (folder / "answer.json").write_text(json.dumps(to(question)), encoding="utf-8")
 
 
 def environment() -> dict[str, str]:

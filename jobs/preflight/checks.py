@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,14 +43,17 @@ _DEPENDENT = (
 
 def main(folder: Path) -> None:
     """Answer the fields of some trainings with all that is wrong with their plug-ins."""
-    loading.use(folder / "plugins")
-    specs = [build(TrainSpec, fields, where="train") for fields in isolated.question(folder)]
+    isolated.answer(folder, _all_problems)
+
+
+def _all_problems(trainings: list[dict[str, Any]]) -> list[str]:
+    specs = [build(TrainSpec, fields, where="train") for fields in trainings]
     with guarded():
         # The steps of a network that cannot be used tell nothing more.
         problems = _problems(specs, network_problem, _network) or _problems(
             [spec for spec in specs if not spec.is_taken], method_problem, _method
         )
-    isolated.answer(folder, list(dict.fromkeys(problems)))
+    return list(dict.fromkeys(problems))
 
 
 def network_problem(spec: TrainSpec) -> str | None:

@@ -25,8 +25,9 @@ from jobs.files.store import Store
 from jobs.processes import interrupt, worker
 from jobs.specs.units import Resources, Stage, Unit
 
-WARM = "jobs.warm"
-"""Imports everything that any unit imports."""
+WARM = (*worker.STAGE_MODULES.values(), "sklearn.datasets", "torch._dynamo")
+"""Everything that any unit imports: digits load through sklearn, and the first optimizer of a process imports
+torch._dynamo, which takes seconds."""
 
 _SERVER = "jobs.processes.fork_server"
 _WARM_STAGE: dict[Stage, list[str]] = {

@@ -37,26 +37,13 @@ _POLL_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
-    """The processes of one training; this one alone by default.
-
-    Attributes:
-        rank: Of this process.
-        num_processes: How many there are.
-    """
-
-    rank: int = 0
-    num_processes: int = 1
+class Group(Share):
+    """The processes of one training, which share each batch; this one alone by default."""
 
     @property
     def is_first(self) -> bool:
         """Whether this process writes the files."""
         return self.rank == 0
-
-    @property
-    def share(self) -> Share:
-        """This process's part of each batch."""
-        return Share(rank=self.rank, num_processes=self.num_processes)
 
     def wait_for_all(self) -> None:
         """Return when every process has come here."""

@@ -84,8 +84,7 @@ class ImageBatch:
 class Loader(Protocol):
     """Gives out the images of an epoch."""
 
-    @property
-    def num_images(self) -> int: ...
+    num_images: int
 
     def epoch(
         self, batches: Sequence[Tensor], generator: torch.Generator, share: Share
@@ -129,10 +128,7 @@ class MemoryLoader:
         self._levels_NCHW = torch.from_numpy(images.pixels()).to(device)
         self._labels_N = torch.from_numpy(images.labels).to(device)
         self._num_levels, self._augmentation = images.num_levels, augmentation
-
-    @property
-    def num_images(self) -> int:
-        return len(self._labels_N)
+        self.num_images = len(images.labels)
 
     def epoch(
         self, batches: Sequence[Tensor], generator: torch.Generator, share: Share
@@ -181,10 +177,7 @@ class DiskLoader:
         self._images, self._device = images, device
         self._labels_N = torch.from_numpy(images.labels)
         self._pool = ThreadPoolExecutor(max_workers=num_threads, thread_name_prefix="decode")
-
-    @property
-    def num_images(self) -> int:
-        return len(self._labels_N)
+        self.num_images = len(images.labels)
 
     def epoch(
         self, batches: Sequence[Tensor], generator: torch.Generator, share: Share

@@ -81,7 +81,7 @@ class Stepper:
             yield self._step(images, epoch)
             return
         # The published code cuts even parts and leaves the rest of the batch out.
-        size = min(self.group.share.sizes(images.num_images)) // num_parts
+        size = min(self.group.sizes(images.num_images)) // num_parts
         for start in range(0, num_parts * size, size) if size else ():
             yield self._step(images.part(start, size, num_processes=self.group.num_processes), epoch)
 
@@ -131,7 +131,7 @@ class Stepper:
         spec, mine = self.spec, torch.empty(0)
         if spec.sigma == 0:
             return torch.zeros_like(inputs_BCHW).unsqueeze(0)
-        for rank, size in enumerate(self.group.share.sizes(num_images)):
+        for rank, size in enumerate(self.group.sizes(num_images)):
             shape = (size, spec.m_train, *inputs_BCHW.shape[1:])
             drawn = torch.randn(shape, generator=generator, device=inputs_BCHW.device)
             if rank == self.group.rank:

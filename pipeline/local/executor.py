@@ -19,7 +19,7 @@ from pipeline.local.progress import Progress
 from pipeline.plan import Outcome, Plan
 from pipeline.state.activity import write_activity
 
-_PRELOAD = [unit_process.WARM, "configs.entry", "pipeline.request.grid", "pipeline.text"]
+_PRELOAD = [*unit_process.WARM, "configs.entry", "pipeline.request.grid", "pipeline.text"]
 _POLL_S = 1.0
 
 

@@ -31,7 +31,7 @@ def store(tmp_path: Path, undisturbed_results: Path) -> Store:
 
 
 def _interrupted(unit: Unit, store: Store, has_begun: Callable[[], object]) -> UnitProcess:
-    unit_process.start_fork_server([unit_process.WARM])
+    unit_process.start_fork_server(unit_process.WARM)
     running = unit_process.start(unit, store, SAVE_AT_THE_END_ONLY, store.root / "unit.log")
     while not has_begun():
         assert running.process.is_alive()
