@@ -129,7 +129,8 @@ def _unknown_key(override: Override, config: DictConfig, known: Sequence[str], g
     if not isinstance(siblings, DictConfig):
         return unknown_choice("key", key, [str(other) for other in config], also_near=known)
     if not siblings and parent in groups:
-        return f"{key}: the chosen {parent} has no keys; choose another with {parent}=NAME: {_listed(parent)}"
+        others = ", ".join(options_of(parent))
+        return f"{key}: the chosen {parent} has no keys; choose another with {parent}=NAME: {others}"
     optional = _optional_keys(parent)
     if name in optional or not siblings:
         return f"{key} is not in the chosen files; write +{override.input_line} to set it"
@@ -141,10 +142,6 @@ def _optional_keys(group: str) -> list[str]:
     spec = {"train": TrainSpec, "certify": CertifySpec, "attack": AttackSpec}.get(group)
     names = [field.name for field in fields(spec) if field.default is not MISSING] if spec else []
     return [name.removesuffix("_sha256") for name in names]  # a checkpoint is given by its path
-
-
-def _listed(group: str) -> str:
-    return ", ".join(options_of(group))
 
 
 def _without_effect(overrides: Sequence[Override], blocks: object) -> Iterator[tuple[str, str]]:

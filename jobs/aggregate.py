@@ -48,12 +48,7 @@ def _aggregate(
 ) -> list[str]:
     """Write the records of a stage's runs into one file, or return what stands against it.
 
-    Args:
-        stage: Whose records.
-        manifest: The grid.
-        store: The results folder.
-        images: By data set, split and way of making it the fingerprint of the images seen so far, and on whose;
-            added to.
+    ``images`` is added to: by data set, split and way of making it, the fingerprint of the images, and whose it is.
     """
     runs, path = manifest.of(stage), store.records_path(manifest.grid, stage)
     if not runs:
@@ -105,16 +100,13 @@ def is_current(path: Path, manifest: Manifest) -> bool:
         return False
 
 
-def collect_run(
-    grid_run: Run, store: Store, *, set_aside_damaged: bool = False, allow_gaps: bool = False
-) -> tuple[pa.Table, dict[str, str]]:
+def collect_run(grid_run: Run, store: Store, *, set_aside_damaged: bool = False) -> tuple[pa.Table, dict[str, str]]:
     """The records of one run, sorted by index, from its finished shards.
 
     Args:
         grid_run: The run; images beyond its indices that were certified too are left out.
         store: Where to look.
         set_aside_damaged: Rename shards that cannot be used.
-        allow_gaps: Return what there is instead of refusing an incomplete run.
 
     Returns:
         The rows, and what all shards say of their origin (checkpoint, packages, devices).
@@ -135,12 +127,15 @@ def collect_run(
             problems.append(f"{error}{moved}; launch again to certify its images again")
     problems += _origin_problems(parts) + _plugin_problems(parts)
     problems += _overlap_problems(parts, set_aside_some=set_aside_damaged)
-    problems += [] if problems or allow_gaps else _gap_problems(grid_run, parts)
+    problems += [] if problems else _gap_problems(grid_run, parts)
     if problems:
         raise RecordError("\n".join(problems))
-    table = pa.concat_tables([part for _, part, _ in parts]) if parts else layout.kind.schema.empty_table()
+    table = pa.concat_tables([part for _, part, _ in parts])
     wanted = pc.is_in(table["index"], pa.array(list(grid_run.indices), pa.int32()))
-    return table.filter(wanted).sort_by("index"), _common_origin([metadata for _, _, metadata in parts])
+    return table.filter(wanted).sort_by("index"), {
+        name: ", ".join(sorted({metadata.get(name, "unknown") for _, _, metadata in parts}))
+        for name in ("checkpoint_sha256", "images", "packages", "device", "git_commit")
+    }
 
 
 def checked_shard(path: Path, indices: IndexRange, layout: Layout) -> tuple[pa.Table, dict[str, str]]:
@@ -241,8 +236,3 @@ def known_images(metadata: Mapping[str, str]) -> str:
     found = metadata.get("images", "unknown")
     # Shards of one run that were made before and after fingerprints were over contents have one of each.
     return "" if found == "unknown" else max(found.split(", "), key=lambda part: part.startswith(CONTENT))
-
-
-def _common_origin(metadata: list[dict[str, str]]) -> dict[str, str]:
-    names = ("checkpoint_sha256", "images", "packages", "device", "git_commit")
-    return {name: ", ".join(sorted({entry.get(name, "unknown") for entry in metadata})) for name in names}

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jobs.datasets import Images
 from jobs.files.store import Store
 from jobs.networks.checkpoint import TrainedClassifier
-from jobs.shards import one_by_one, run_shard
+from jobs.shards import Work, run_shard
 from jobs.specs.attack import AttackSpec
 from jobs.specs.units import Resources, ShardUnit
 from smoothing.attacks import smoothadv_pgd
@@ -41,12 +42,12 @@ def run(unit: ShardUnit, store: Store, resources: Resources) -> None:
     spec, num_classes = unit.run.task, unit.train.info.num_classes
     assert isinstance(spec, AttackSpec)
 
-    def attack_image(trained: TrainedClassifier, labelled: LabelledImage) -> dict[str, Any]:
-        device = next(trained.classifier.buffers()).device
+    def attack_image(classifier: torch.nn.Module, labelled: LabelledImage) -> dict[str, Any]:
+        device = next(classifier.buffers()).device
         labelled = replace(labelled, image_CHW=labelled.image_CHW.to(device))
-        found_CHW = attacked(trained.classifier, labelled, spec)
+        found_CHW = attacked(classifier, labelled, spec)
         counts = class_counts(
-            trained.classifier,
+            classifier,
             found_CHW,
             sigma=spec.sigma,
             num_samples=spec.n,
@@ -62,7 +63,10 @@ def run(unit: ShardUnit, store: Store, resources: Resources) -> None:
             "correct": prediction == labelled.label,
         }
 
-    run_shard(unit, store, resources, one_by_one(attack_image))
+    def prepare(trained: TrainedClassifier, _: Images) -> Work:
+        return Work(do=lambda images: ((image, attack_image(trained.classifier, image)) for image in images))
+
+    run_shard(unit, store, resources, prepare)
 
 
 def attacked(classifier: torch.nn.Module, labelled: LabelledImage, spec: AttackSpec) -> Tensor:

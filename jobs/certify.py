@@ -6,6 +6,7 @@ import contextlib
 import functools
 import itertools
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import TypedDict
 
 import torch
@@ -103,13 +104,4 @@ def _off_grid_named(unit: ShardUnit) -> Iterator[None]:
 
 def procedure(spec: CertifySpec) -> Procedure:
     """The settings of CERTIFY in a spec."""
-    return Procedure(
-        n0=spec.n0,
-        n=spec.n,
-        alpha=spec.alpha,
-        mode=spec.mode,
-        stop_rule=spec.stop_rule,
-        radius_step=spec.radius_step,
-        stop_wrong=spec.stop_wrong,
-        curtail=spec.curtail,
-    )
+    return Procedure(**{field.name: getattr(spec, field.name) for field in fields(Procedure)})

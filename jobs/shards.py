@@ -30,8 +30,6 @@ from smoothing.certify import LabelledImage
 from smoothing.counts import LogitsError
 
 Row = Mapping[str, Any]
-
-
 Done = tuple[LabelledImage, dict[str, Any]]
 """An image and the columns that are its own, but for index, label and elapsed_s."""
 
@@ -51,15 +49,6 @@ class Work:
 
 Prepare = Callable[[TrainedClassifier, Images], Work]
 """Gets work ready, for a model and all images of its split."""
-
-
-def one_by_one(do: Callable[[TrainedClassifier, LabelledImage], dict[str, Any]]) -> Prepare:
-    """Work that does one image after the other."""
-
-    def prepare(trained: TrainedClassifier, _: Images) -> Work:
-        return Work(do=lambda images: ((labelled, do(trained, labelled)) for labelled in images))
-
-    return prepare
 
 
 def run_shard(unit: ShardUnit, store: Store, resources: Resources, prepare: Prepare) -> None:
@@ -107,13 +96,8 @@ def run_shard(unit: ShardUnit, store: Store, resources: Resources, prepare: Prep
             logging.info("did %d of %d images", len(rows), len(unit.indices))
             interrupt.stop_if_asked()
     for part in _unclaimed(unit, rows, store):
-        _write(
-            store.shard_path(unit.run.place, part),
-            layout,
-            {index: rows[index] for index in part},
-            metadata,
-            replace=False,
-        )
+        own_rows = {index: rows[index] for index in part}
+        _write(store.shard_path(unit.run.place, part), layout, own_rows, metadata, replace=False)
     logging.info("did all %d images: %s", len(unit.indices), unit.name)
     store.remove_served_partials(unit.run.place)
 
@@ -167,11 +151,7 @@ def _load_or_set_aside(unit: ShardUnit, store: Store, device: torch.device) -> T
 
 
 def _saved_rows(unit: ShardUnit, store: Store, layout: Layout, metadata: Mapping[str, str]) -> dict[int, Row]:
-    """Rows of this shard's images in any unfinished file of the run, by index.
-
-    Other shards of the run may be in progress: their files appear and disappear, and hold none of our
-    images unless the shards were cut differently.
-    """
+    """Rows of this shard's images in any unfinished file of the run, by index; shards may have been cut differently."""
     rows: dict[int, Row] = {}
     for indices in store.partial_shards(unit.run.place):
         if not set(indices).intersection(unit.indices):

@@ -215,11 +215,6 @@ class _InProgress:
     slot: int
     num_asked: int = 0
 
-    @property
-    def has_all_votes(self) -> bool:
-        """Whether all the votes wanted before the next decision have been drawn."""
-        return self.num_asked == self.sampling.num_wanted
-
 
 class _Queue:
     """Images being certified: fills batches with the draws they need, and takes new images when there is room."""
@@ -248,7 +243,8 @@ class _Queue:
     def settle(self, batch: Sequence[Draws]) -> Iterator[tuple[LabelledImage, Certificate]]:
         """Decide on the images of a batch that have all the votes they need."""
         slots = dict.fromkeys(draws.slot for draws in batch)
-        ready = [slot for slot in slots if self._in_progress[slot].has_all_votes]
+        items = [self._in_progress[slot] for slot in slots]
+        ready = [item.slot for item in items if item.num_asked == item.sampling.num_wanted]
         if not ready:
             return
         for slot, counts in zip(ready, self._votes(ready), strict=True):

@@ -31,7 +31,6 @@ def smoothadv_ddn(
     epsilon: float,
     num_steps: int,
     generator: torch.Generator,
-    gamma: float = GAMMA,
     initial_norm: float | Literal["epsilon"] = 1.0,
     num_levels: int | None = LEVELS,
     estimator: GradientEstimator = PAPER_ESTIMATOR,
@@ -39,8 +38,8 @@ def smoothadv_ddn(
     """Adversarial examples for the smoothed classifier: the nearest one found.
 
     Each step adds ``step_size`` times the unit gradient of the loss to the perturbation and gives
-    it a new length: shorter by the factor 1 - gamma where the smoothed classifier is fooled, longer
-    by 1 + gamma where it is not. At the end, the smallest perturbation that fooled it, including the
+    it a new length: shorter by the factor 1 - GAMMA where the smoothed classifier is fooled, longer
+    by 1 + GAMMA where it is not. At the end, the smallest perturbation that fooled it, including the
     last one, is projected onto the ball.
 
     Args:
@@ -52,7 +51,6 @@ def smoothadv_ddn(
         epsilon: Radius of the l2 ball, >= 0.
         num_steps: T >= 0.
         generator: Supplies the direction for an image whose gradient vanishes.
-        gamma: Relative change of the length in each step, in (0, 1).
         initial_norm: The first length, > 0; ``"epsilon"`` is what the published code does in
             training.
         num_levels: Number of levels to which the images tried are rounded; None: no rounding.
@@ -84,10 +82,13 @@ def smoothadv_ddn(
         fooled_B = prediction_B != labels_B
         best_BCHW, best_norm_B = _smaller_of(best_BCHW, best_norm_B, delta_BCHW, fooled_B)
         direction_BCHW = unit_direction(gradient_BCHW, fallback_BCHW)
-        norm_B = torch.minimum(norm_B * torch.where(fooled_B, 1 - gamma, 1 + gamma), limit_B)
+        norm_B = torch.minimum(norm_B * torch.where(fooled_B, 1 - GAMMA, 1 + GAMMA), limit_B)
         moved_BCHW = delta_BCHW + step_size(step_nr, num_steps) * direction_BCHW
         delta_BCHW = per_image(norm_B) * unit_direction(moved_BCHW, fallback_BCHW)
-        delta_BCHW = _to_levels(inputs_BCHW + delta_BCHW, num_levels).clamp(0, 1) - inputs_BCHW
+        tried_BCHW = inputs_BCHW + delta_BCHW
+        if num_levels is not None:
+            tried_BCHW = (tried_BCHW * (num_levels - 1)).round() / (num_levels - 1)
+        delta_BCHW = tried_BCHW.clamp(0, 1) - inputs_BCHW
     fooled_B = estimator.prediction(base_classifier, inputs_BCHW + delta_BCHW, noise_MBCHW) != labels_B
     best_BCHW, _ = _smaller_of(best_BCHW, best_norm_B, delta_BCHW, fooled_B)
     return perturbed(inputs_BCHW, best_BCHW, epsilon)
@@ -103,7 +104,3 @@ def _smaller_of(best_BCHW: Tensor, best_norm_B: Tensor, delta_BCHW: Tensor, fool
     norm_B = delta_BCHW.flatten(1).norm(dim=1)
     better_B = fooled_B & (norm_B < best_norm_B)
     return torch.where(per_image(better_B), delta_BCHW, best_BCHW), torch.where(better_B, norm_B, best_norm_B)
-
-
-def _to_levels(images_BCHW: Tensor, num_levels: int | None) -> Tensor:
-    return images_BCHW if num_levels is None else (images_BCHW * (num_levels - 1)).round() / (num_levels - 1)

@@ -27,7 +27,10 @@ def keep_copy(store: Store, contents: Mapping[str, bytes]) -> Path:
     try:
         write_files(contents, temporary)
         only_owner_writes(temporary, *temporary.rglob("*"))
-        _take_place(temporary, target)
+        os.rename(temporary, target)
+    except OSError:
+        if not target.exists():  # else another launch was first, with the same content
+            raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
@@ -40,11 +43,3 @@ def write_files(contents: Mapping[str, bytes], folder: Path) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-
-
-def _take_place(temporary: Path, target: Path) -> None:
-    try:
-        os.rename(temporary, target)
-    except OSError:
-        if not target.exists():  # else another launch was first, with the same content
-            raise

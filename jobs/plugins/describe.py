@@ -30,19 +30,14 @@ def main(folder: Path) -> None:
 def _answer(kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     try:
         plugin = {"model": _model, "denoiser": _denoiser, "data": _data}.get(kind, _part)(name, options)
-        _check_plain(plugin)
+        try:
+            canonical_json(plugin.options)
+        except (TypeError, ValueError) as error:
+            problem = f"{plugin.name}: its options are part of a key, and must be numbers, texts or lists ({error})"
+            raise ConfigError([problem]) from error
     except ConfigError as error:
         return {"problems": [f"{kind}: {problem}" for problem in error.problems]}
     return {"name": plugin.name, "version": plugin.version, "options": plugin.options}
-
-
-def _check_plain(plugin: Plugin) -> None:
-    try:
-        canonical_json(plugin.options)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            [f"{plugin.name}: its options are part of a key, and must be numbers, texts or lists ({error})"]
-        ) from error
 
 
 def _part(name: str, options: Mapping[str, Any]) -> Plugin:

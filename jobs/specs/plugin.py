@@ -7,13 +7,12 @@ its version.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from jobs.validation import STRICT, build
+from jobs.validation import STRICT
 
 PluginKind = Literal["objective", "perturbation", "model", "data", "denoiser"]
 """What may be plugged in; see ``jobs.training.method``, ``jobs.architectures`` and ``jobs.datasets``."""
@@ -59,8 +58,3 @@ class Plugin:
     def is_own(self) -> bool:
         """Whether it is a user's own code, and not a library's or a file of images."""
         return self.name != ENSEMBLE and self.package not in (*LIBRARIES, *DATA_FILES)
-
-
-def as_plugin(value: object) -> object:
-    """A plug-in from what a file of specs holds; anything else as it is."""
-    return build(Plugin, value, where="plug-in") if isinstance(value, Mapping) else value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from jobs.architectures import architecture_names
 from jobs.datasets import DatasetInfo, Source, dataset_info, dataset_names
 from jobs.specs.keys import AtLeastOne, Length, NotNegative, Positive, Seed, decimal, digest
-from jobs.specs.plugin import ENSEMBLE, LIBRARIES, Plugin, as_plugin
+from jobs.specs.plugin import ENSEMBLE, LIBRARIES, Plugin
 from jobs.validation import STRICT, build, unknown_choice
 
 Method = Literal["gaussian", "smoothadv", "vanilla", "vanilla_noise"]
@@ -116,7 +116,7 @@ class TrainSpec:
     @field_validator("objective", "perturbation", "model", "data", "denoiser", mode="before")
     @classmethod
     def _plugin(cls, value: object) -> object:
-        return as_plugin(value)
+        return build(Plugin, value, where="plug-in") if isinstance(value, Mapping) else value
 
     @model_validator(mode="after")
     def _fields_fit(self) -> TrainSpec:
@@ -139,12 +139,9 @@ class TrainSpec:
         if self.model is not None and self.model.name != self.architecture:
             yield f"model: {self.model.name} is not the architecture, {self.architecture}"
         if self.model is None and self.architecture not in architecture_names():
-            hint = f"; a model of a library is written {' or '.join(f'{name}:NAME' for name in LIBRARIES)}, "
-            yield (
-                unknown_choice("architecture", self.architecture, architecture_names())
-                + hint
-                + ("your own module:function")
-            )
+            problem = unknown_choice("architecture", self.architecture, architecture_names())
+            libraries = " or ".join(f"{name}:NAME" for name in LIBRARIES)
+            yield f"{problem}; a model of a library is written {libraries}, your own module:function"
 
     def _noise_problems(self) -> Iterator[str]:
         if self.method == "vanilla" and (self.sigma, self.m_train) != (0.0, 1):
@@ -178,15 +175,16 @@ class TrainSpec:
 
     def _option_problems(self) -> Iterator[str]:
         """Options without any effect would make two keys for one classifier."""
-        if self.attack in ("none", "stein_hard") and self.inverse_temperature != 1.0:
-            beta = self.inverse_temperature
-            yield f"inverse_temperature={beta} has no effect with attack={self.attack}; leave it out"
-        if self.attack != "ddn" and self.ddn_initial_norm != 1.0:
-            yield f"ddn_initial_norm={self.ddn_initial_norm} has no effect with attack={self.attack}; leave it out"
-        if self.m_train == 1 and self.multi_noise != "paper":
-            yield f"multi_noise={self.multi_noise} has no effect with m_train=1; leave it out"
-        if self.warmup_epochs == 0 and self.warmup != "paper":
-            yield f"warmup={self.warmup} has no effect with warmup_epochs=0; leave it out"
+        idle = [
+            ("inverse_temperature", 1.0, self.attack in ("none", "stein_hard"), f"attack={self.attack}"),
+            ("ddn_initial_norm", 1.0, self.attack != "ddn", f"attack={self.attack}"),
+            ("multi_noise", "paper", self.m_train == 1, "m_train=1"),
+            ("warmup", "paper", self.warmup_epochs == 0, "warmup_epochs=0"),
+            ("precision", "float32", self.is_taken, "train.checkpoint=PATH"),
+        ]
+        for name, default, has_no_effect, setting in idle:
+            if has_no_effect and (value := getattr(self, name)) != default:
+                yield f"{name}={value} has no effect with {setting}; leave it out"
         if self.checkpoint_sha256 is None and self.input_layer != "normalize":
             yield f"input_layer={self.input_layer} goes with train.checkpoint=PATH; leave it out"
         if self.checkpoint_sha256 is None and self.init != "take":
@@ -199,8 +197,6 @@ class TrainSpec:
             yield f"momentum={self.momentum} has no effect with optimizer=adamw; write momentum: 0.0"
         if self.schedule == "cosine" and self.lr_gamma != 1:
             yield f"lr_gamma={self.lr_gamma} has no effect with schedule=cosine; write lr_gamma: 1.0"
-        if self.is_taken and self.precision != "float32":
-            yield f"precision={self.precision} has no effect with train.checkpoint=PATH; leave it out"
         if self.batch_size < self.num_processes * (self.m_train if self.multi_noise == "sub_batches" else 1):
             yield f"batch_size={self.batch_size} leaves processes or sub-batches without images"
 

@@ -134,18 +134,16 @@ class MemoryLoader:
         self, batches: Sequence[Tensor], generator: torch.Generator, share: Share
     ) -> Iterator[tuple[Tensor, Tensor]]:
         for indices_N in batches:
-            yield self._batch(indices_N, generator, share)
-
-    def _batch(self, indices_N: Tensor, generator: torch.Generator, share: Share) -> tuple[Tensor, Tensor]:
-        indices_B = share.of(indices_N)
-        levels_BCHW = self._levels_NCHW[indices_B]
-        if self._augmentation == "crop_flip":
-            # Drawn for the global batch, so that they do not depend on who gets which share.
-            shape, device = (len(indices_N),), generator.device
-            tops, lefts = (torch.randint(2 * PADDING + 1, shape, generator=generator, device=device) for _ in range(2))
-            flips = torch.rand(shape, generator=generator, device=device) < 0.5
-            levels_BCHW = crop_and_flip(levels_BCHW, share.of(tops), share.of(lefts), share.of(flips))
-        return levels_BCHW.float() / self._num_levels, self._labels_N[indices_B]
+            indices_B = share.of(indices_N)
+            levels_BCHW = self._levels_NCHW[indices_B]
+            if self._augmentation == "crop_flip":
+                # Drawn for the global batch, so that they do not depend on who gets which share.
+                shape, device = (len(indices_N),), generator.device
+                tops = torch.randint(2 * PADDING + 1, shape, generator=generator, device=device)
+                lefts = torch.randint(2 * PADDING + 1, shape, generator=generator, device=device)
+                flips = torch.rand(shape, generator=generator, device=device) < 0.5
+                levels_BCHW = crop_and_flip(levels_BCHW, share.of(tops), share.of(lefts), share.of(flips))
+            yield levels_BCHW.float() / self._num_levels, self._labels_N[indices_B]
 
 
 def crop_and_flip(images_BCHW: Tensor, tops_B: Tensor, lefts_B: Tensor, flips_B: Tensor) -> Tensor:
