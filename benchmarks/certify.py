@@ -217,7 +217,7 @@ def _print_device_noise(info: DatasetInfo, sample_s: float, device: torch.device
     names_B4, slots_B = torch.from_numpy(names).to(device), torch.zeros(len(names), dtype=torch.int64, device=device)
     for _ in range(_NOISE_BLOCKS):
         began = spent_s("wall", device.type)
-        noise.inputs(centers_SCHW, slots_B, names_B4)
+        noise(centers_SCHW, slots_B, names_B4)
         best = min(best, (spent_s("wall", device.type) - began) / len(names))
     print(f"noise on the device: {1e6 * best:.3f} microseconds a sample, {best / sample_s:.2%} of certifying it")
 

@@ -210,7 +210,7 @@ class VoteCounter:
             for place, draws in enumerate(batch):
                 names[place] = draws.stream.row_names(draws.block_nr)
             names_B4 = self._sent(torch.from_numpy(names).flatten(0, 1))
-            return self._device_noise.inputs(self._centers_SCHW, slots_B, names_B4)
+            return self._device_noise(self._centers_SCHW, slots_B, names_B4)
         noise_BCHW = self._blocks(batch)
         if self._pace.starves():
             logging.warning(

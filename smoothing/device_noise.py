@@ -10,53 +10,29 @@ Shapes: B rows of a batch, S slots, C H W image.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from smoothing.distributions import GridTable, NoiseDistribution
+from smoothing.distributions import NoiseDistribution
 from smoothing.torch_noise import DeviceTable, torch_draw
 
-Draw = Callable[[Tensor, Tensor, Tensor, DeviceTable], Tensor]
+Draw = Callable[..., Tensor]
 """Noisy copies of images: see ``torch_draw``."""
 
 
-class DeviceNoise:
-    """Draws a grid's noise on a device and adds it to images there."""
-
-    def __init__(self, table: GridTable, device: torch.device, draw: Draw | None = None) -> None:
-        """Prepare to draw.
-
-        Args:
-            table: Thresholds of the noise.
-            device: The device.
-            draw: Implementation; None: the fastest one for the device.
-        """
-        self._table = DeviceTable(table, device)
-        self._draw = fastest_draw(self._table, device) if draw is None else draw
-
-    def inputs(self, centers_SCHW: Tensor, slots_B: Tensor, names_B4: Tensor) -> Tensor:
-        """Noisy copies of images.
-
-        Args:
-            centers_SCHW: Levels of the images, integers in float32.
-            slots_B: The image that each row is a copy of, int64.
-            names_B4: The noise of each row (``NoiseStream.row_names``); any rows, in any order.
-
-        Returns:
-            inputs_BCHW, the classifier's inputs in pixels of [0, 1], float32 and channels last: (level + noise) /
-            num_levels, correctly rounded. They are not in the network's own precision: the classifier
-            subtracts the mean before it rounds, and is the same function wherever noise is drawn.
-        """
-        return self._draw(centers_SCHW, slots_B, names_B4, self._table)
-
-
-def device_noise(distribution: NoiseDistribution, device: torch.device) -> DeviceNoise | None:
-    """Draws noise on a device; None if the host must draw it: for a CPU, and for noise that only numpy draws."""
-    table = None if device.type == "cpu" else distribution.table()
-    return None if table is None else DeviceNoise(table, device)
+def device_noise(
+    distribution: NoiseDistribution, device: torch.device
+) -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
+    """A ``Draw`` on a device, with its table; None if the host must draw: for a CPU, and noise that only numpy draws."""
+    grid = None if device.type == "cpu" else distribution.table()
+    if grid is None:
+        return None
+    table = DeviceTable(grid, device)
+    return functools.partial(fastest_draw(table, device), table=table)
 
 
 def fastest_draw(table: DeviceTable, device: torch.device) -> Draw:

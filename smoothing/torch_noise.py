@@ -40,7 +40,19 @@ class DeviceTable:
 
 
 def torch_draw(centers_SCHW: Tensor, slots_B: Tensor, names_B4: Tensor, table: DeviceTable) -> Tensor:
-    """``DeviceNoise.inputs`` (``smoothing.device_noise``) by torch operations, some rows at a time."""
+    """Noisy copies of images, drawn by torch operations, some rows at a time.
+
+    Args:
+        centers_SCHW: Levels of the images, integers in float32.
+        slots_B: The image that each row is a copy of, int64.
+        names_B4: The noise of each row (``NoiseStream.row_names``); any rows, in any order.
+        table: Of the noise.
+
+    Returns:
+        inputs_BCHW, the classifier's inputs in pixels of [0, 1], float32 and channels last: (level + noise) /
+        num_levels, correctly rounded. They are not in the network's own precision: the classifier
+        subtracts the mean before it rounds, and is the same function wherever noise is drawn.
+    """
     num_rows, shape = len(slots_B), centers_SCHW.shape[1:]
     inputs_BCHW = centers_SCHW.new_empty((num_rows, *shape)).to(memory_format=torch.channels_last)
     # A tensor, because a GPU divides by a Python number as a multiplication by its rounded inverse.

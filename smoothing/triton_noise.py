@@ -23,7 +23,7 @@ _CALLS = 256  # calls of Philox per program; each gives four pixels
 
 
 def triton_draw(centers_SCHW: Tensor, slots_B: Tensor, names_B4: Tensor, table: DeviceTable) -> Tensor:
-    """``DeviceNoise.inputs`` by the kernel."""
+    """``torch_draw`` by the kernel."""
     num_rows, (num_channels, height, width) = len(slots_B), centers_SCHW.shape[1:]
     num_pixels = num_channels * height * width
     inputs_BCHW = torch.empty(

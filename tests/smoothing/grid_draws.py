@@ -8,9 +8,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from smoothing.device_noise import DeviceNoise, Draw
+from smoothing.device_noise import Draw, fastest_draw
 from smoothing.distributions import ExactGridNoise
 from smoothing.noise import BLOCK_ROWS, NoiseStream, Stage
+from smoothing.torch_noise import DeviceTable
 
 STAGES: tuple[Stage, ...] = ("selection", "estimation", "prediction", "attack")
 NUM_CASES = 20
@@ -40,8 +41,9 @@ def _compared(
     noise_BCHW = torch.from_numpy(distribution.block(stream, block_nr, shape)[rows])
     expected_BCHW = distribution.inputs(centers_SCHW[slots_B], noise_BCHW)
     names_B4 = torch.from_numpy(stream.row_names(block_nr)[rows])
-    device_noise = DeviceNoise(distribution.table(), device, draw)
-    found_BCHW = device_noise.inputs(*(values.to(device) for values in (centers_SCHW, slots_B, names_B4)))
+    table = DeviceTable(distribution.table(), device)
+    draw = draw or fastest_draw(table, device)
+    found_BCHW = draw(*(values.to(device) for values in (centers_SCHW, slots_B, names_B4)), table)
     assert found_BCHW.is_contiguous(memory_format=torch.channels_last)
     return int((found_BCHW.cpu() != expected_BCHW).sum()), expected_BCHW.numel()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import subprocess
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from smoothing import counts
 from smoothing.certify import LabelledImage, certify_images
 from smoothing.counts import VoteCounter
-from smoothing.device_noise import DeviceNoise, agree, device_noise, fastest_draw
+from smoothing.device_noise import agree, device_noise, fastest_draw
 from smoothing.distributions import ExactGridNoise, GaussianNoise
 from smoothing.noise import NoiseStream
 from smoothing.sequential import Procedure
@@ -67,14 +68,14 @@ for architecture in (80, 90):
 
 
 def test_rows_are_drawn_alone_and_in_any_order() -> None:
-    noise = DeviceNoise(GRID.table(), CPU)
+    table = DeviceTable(GRID.table(), CPU)
     centers_SCHW, slots_B = torch.zeros(1, 3, 5, 7), torch.zeros(100, dtype=torch.int64)
     names_B4 = torch.from_numpy(STREAM.row_names(3))
-    all_BCHW = noise.inputs(centers_SCHW, slots_B, names_B4)
+    all_BCHW = torch_draw(centers_SCHW, slots_B, names_B4, table)
     order = torch.randperm(100, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(noise.inputs(centers_SCHW, slots_B, names_B4[order]), all_BCHW[order])
+    assert torch.equal(torch_draw(centers_SCHW, slots_B, names_B4[order], table), all_BCHW[order])
     for row in (0, 1, 57, 99):
-        alone_BCHW = noise.inputs(centers_SCHW, slots_B[:1], names_B4[row : row + 1])
+        alone_BCHW = torch_draw(centers_SCHW, slots_B[:1], names_B4[row : row + 1], table)
         assert torch.equal(alone_BCHW[0], all_BCHW[row])
 
 
@@ -112,7 +113,8 @@ def test_where_the_kernel_does_not_run_torch_draws_and_the_log_says_so(caplog: p
 def votes_of_whole_batches(classifier: nn.Module, monkeypatch: pytest.MonkeyPatch, *, on_device: bool) -> Votes:
     """Votes of some images, counted in the way of a GPU, by noise of the device or of the host."""
     monkeypatch.setattr(VoteCounter, "_votes_in_pieces", VoteCounter._votes_at_once)
-    monkeypatch.setattr(counts, "device_noise", lambda *_: DeviceNoise(GRID.table(), CPU) if on_device else None)
+    draw = functools.partial(torch_draw, table=DeviceTable(GRID.table(), CPU)) if on_device else None
+    monkeypatch.setattr(counts, "device_noise", lambda *_: draw)
     generator = torch.Generator().manual_seed(1)
     images = (
         LabelledImage(index=index, label=0, image_CHW=torch.randint(256, (3, 8, 8), generator=generator).float() / 255)
