@@ -24,10 +24,8 @@ Draw = Callable[..., Tensor]
 """Noisy copies of images: see ``torch_draw``."""
 
 
-def device_noise(
-    distribution: NoiseDistribution, device: torch.device
-) -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
-    """A ``Draw`` on a device, with its table; None if the host must draw: for a CPU, and noise that only numpy draws."""
+def device_noise(distribution: NoiseDistribution, device: torch.device) -> Draw | None:
+    """Draws noise on a device, given no table; None if the host must: for a CPU, or noise that only numpy draws."""
     grid = None if device.type == "cpu" else distribution.table()
     if grid is None:
         return None
