@@ -234,7 +234,9 @@ class _Queue:
                 image = next(self._source, None)
                 if image is None:
                     break
-                item = self._begin(image)
+                item = _InProgress(image, Sampling(self._rules, image.label), self._free.popleft())
+                self._counter.assign(item.slot, image.image_CHW)
+                self._in_progress[item.slot] = item
                 self._ask(item, batch)
             if not batch:
                 return
@@ -266,12 +268,6 @@ class _Queue:
             indices = ", ".join(str(self._in_progress[slot].image.index) for slot in slots[:_NAMED])
             more = ", ..." if len(slots) > _NAMED else ""
             raise LogitsError(f"{error} (among the images {indices}{more})") from error
-
-    def _begin(self, image: LabelledImage) -> _InProgress:
-        item = _InProgress(image, Sampling(self._rules, image.label), self._free.popleft())
-        self._counter.assign(item.slot, image.image_CHW)
-        self._in_progress[item.slot] = item
-        return item
 
     def _ask(self, item: _InProgress, batch: list[Draws]) -> None:
         """Add the image's draws to the batch, as far as there is room."""
