@@ -125,8 +125,7 @@ def collect_run(grid_run: Run, store: Store, *, set_aside_damaged: bool = False)
         except RecordError as error:
             moved = f"; moved to {set_aside(path).name}" if set_aside_damaged else ""
             problems.append(f"{error}{moved}; launch again to certify its images again")
-    problems += _origin_problems(parts) + _plugin_problems(parts)
-    problems += _overlap_problems(parts, set_aside_some=set_aside_damaged)
+    problems += _origin_problems(parts) + _overlap_problems(parts, set_aside_some=set_aside_damaged)
     problems += [] if problems else _gap_problems(grid_run, parts)
     if problems:
         raise RecordError("\n".join(problems))
@@ -157,33 +156,24 @@ def checked_shard(path: Path, indices: IndexRange, layout: Layout) -> tuple[pa.T
 
 
 def _origin_problems(parts: list[tuple[Path, pa.Table, dict[str, str]]]) -> list[str]:
+    """Weights, images and plug-ins' files that are not the same for all shards (and for their checkpoint)."""
+    found: dict[str, dict[str, Path]] = {}
+    for path, _, metadata in parts:
+        origins = [("weights", metadata.get("checkpoint_sha256", "")), ("images", metadata.get("images", ""))]
+        for package, hashes in _hashes(metadata).items():
+            origins += [(f"files of the plug-in {package}", sha256) for sha256 in hashes]
+        for what, origin in origins:
+            found.setdefault(what, {}).setdefault(origin, path)
     problems = []
-    for name, what in (("checkpoint_sha256", "weights"), ("images", "images")):
-        by_origin: dict[str, Path] = {}
-        for path, _, metadata in parts:
-            by_origin.setdefault(metadata.get(name, ""), path)
-        if any(differ(one, other) for one, other in itertools.combinations(by_origin, 2)):
-            listing = ", ".join(f"{path} ({origin[:12]})" for origin, path in by_origin.items())
+    for what, paths in found.items():
+        if any(differ(one, other) for one, other in itertools.combinations(paths, 2)):
+            listing = ", ".join(f"{path} ({origin[:12]})" for origin, path in paths.items())
+            instead = "raise its VERSION, which makes another run, or " if what not in ("weights", "images") else ""
             problems.append(
-                f"shards of one run were certified with different {what}: {listing}; remove those of the old {what}"
+                f"shards of one run were certified with different {what}: {listing}; {instead}remove those of the old "
+                f"{what}"
             )
     return problems
-
-
-def _plugin_problems(parts: list[tuple[Path, pa.Table, dict[str, str]]]) -> list[str]:
-    """Plug-ins whose files were not the same for all shards and for their checkpoint."""
-    by_package: dict[str, dict[str, Path]] = {}
-    for path, _, metadata in parts:
-        for package, hashes in _hashes(metadata).items():
-            for sha256 in hashes:
-                by_package.setdefault(package, {}).setdefault(sha256, path)
-    return [
-        f"shards of one run were made with different files of the plug-in {package}: "
-        + ", ".join(f"{path} ({sha256[:12]})" for sha256, path in paths.items())
-        + "; raise its VERSION, which makes another run, or remove the shards of the old files"
-        for package, paths in by_package.items()
-        if len(paths) > 1
-    ]
 
 
 def _hashes(metadata: dict[str, str]) -> dict[str, list[str]]:
