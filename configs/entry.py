@@ -102,11 +102,7 @@ def _listed(label: str, options: Sequence[str]) -> list[str]:
 
 
 def _split(config_name: str, arguments: Sequence[str]) -> tuple[Any, list[str]]:
-    """Options and overrides.
-
-    Raises:
-        ConfigError: There are unknown options.
-    """
+    """Options and overrides; raises ConfigError if there are unknown options."""
     import argparse
     from pathlib import Path
 

@@ -1,5 +1,4 @@
-"""What runs on a node, and the files it leaves: specs, records, store, training, certification.
+"""What one job does, and the files it leaves.
 
-``specs``, ``records``, ``store`` and the other modules about files never import torch, so that the
-login node and the analysis can use them; ``models``, ``checkpoint``, ``train`` and ``certify`` do.
+``specs``, ``files`` and ``plugins`` never import torch, so that the login node and the analysis can use them.
 """

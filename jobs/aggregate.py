@@ -185,11 +185,7 @@ def _hashes(metadata: dict[str, str]) -> dict[str, list[str]]:
 
 
 def _overlap_problems(parts: list[tuple[Path, pa.Table, dict[str, str]]], *, set_aside_some: bool) -> list[str]:
-    """Images in two files: two launches at once that cut shards differently.
-
-    Which file goes is decided by sizes and names alone. Records that chance had made different would
-    else be chosen among.
-    """
+    """Images in two files: two launches at once that cut shards differently. No record decides which file goes."""
     images = {path: set(table["index"].to_pylist()) for path, table, _ in parts}
     if len(set[int]().union(*images.values())) == sum(map(len, images.values())):
         return []  # as nearly always: what follows compares every file with all others
