@@ -12,7 +12,7 @@ from analysis.models import CertifiedGrid, CertifiedModel
 from jobs.aggregate import FINGERPRINT_KEY
 from jobs.atomic import write_json
 from jobs.files import records
-from jobs.files.provenance import git_commit
+from jobs.files.code import git_commit
 from jobs.files.store import Store
 from jobs.specs.keys import canonical_json
 

@@ -18,11 +18,10 @@ from analysis.models import CertifiedModel
 from analysis.printed import printed_envelope
 from analysis.selection import Parameters
 from smoothing.accuracy import abstention_rate
-from smoothing.bands import simultaneous_half_width
 from smoothing.bounds import two_sided_interval
 from smoothing.bracket import min_possible_count, n_limited_radius
-from smoothing.false_certificates import max_false_certificates
 from smoothing.radius import ABSTAIN
+from smoothing.simultaneous import max_false_certificates, simultaneous_half_width
 
 
 @dataclass(frozen=True, kw_only=True)

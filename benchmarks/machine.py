@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from jobs.cpus import num_cpus
+from jobs.host import num_cpus
 
 
 def machine() -> str:

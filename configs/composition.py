@@ -20,9 +20,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from configs.files import CONFIG_DIR, groups_of, options_of
+from configs.files import CONFIG_DIR, all_options, groups_of, options_of, own_files
 from configs.overrides import apply_overrides, first_lines, is_hydras, parse_overrides, refuse_repeated
-from configs.own import all_options, own_files
 from jobs.errors import ConfigError
 from jobs.specs.attack import AttackSpec
 from jobs.specs.certify import CertifySpec

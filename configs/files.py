@@ -1,13 +1,18 @@
-"""The YAML files of this folder: the commands, their groups, and the options of each group.
+"""The YAML files of this folder, and a user's own: commands, their groups, and the options of each group.
 
 They are read as plain YAML, so that ``--help`` does not import Hydra.
 """
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
+
+from jobs.errors import ConfigError
 
 CONFIG_DIR = Path(__file__).parent.resolve()
 
@@ -27,3 +32,58 @@ def groups_of(config_name: str) -> dict[str, bool]:
 def options_of(group: str) -> list[str]:
     """The options of a group, sorted."""
     return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
+
+
+@contextlib.contextmanager
+def own_files(
+    overrides: Sequence[str], groups: Mapping[str, bool], config_dir: Path | None
+) -> Iterator[tuple[list[str], list[Path]]]:
+    """The command line with names in place of paths, and the folders in which Hydra finds these names.
+
+    ``grid=PATH/mine.yaml`` becomes an option in a folder that exists within this context.
+    ``model=package.module:function`` becomes the architecture of that name.
+
+    Args:
+        overrides: As on the command line.
+        groups: The groups of the primary configuration.
+        config_dir: The folder of ``--config-dir``.
+
+    Raises:
+        ConfigError: With all files and folders that do not exist.
+    """
+    problems = list(_folder_problems(config_dir, groups))
+    with tempfile.TemporaryDirectory(prefix="smoothadv-") as name:
+        named = []
+        for text in overrides:
+            group, _, value = text.partition("=")
+            if group in groups and value.endswith((".yaml", ".yml")):
+                path = Path(value).expanduser()
+                problems += [] if path.is_file() else [f"{text}: no such file"]
+                folder = Path(name) / group
+                folder.mkdir(exist_ok=True)
+                (folder / f"own-{path.stem}.yaml").symlink_to(path.resolve())
+                named.append(f"{group}=own-{path.stem}")
+            elif group == "model" and ":" in value and group in groups:
+                named.append(f"train.architecture='{value}'")
+            else:
+                named.append(text)
+        if problems:
+            raise ConfigError(problems)
+        yield named, [folder for folder in (Path(name), config_dir) if folder is not None and any(folder.iterdir())]
+
+
+def _folder_problems(config_dir: Path | None, groups: Mapping[str, bool]) -> Iterator[str]:
+    if config_dir is None:
+        return
+    if not config_dir.is_dir():
+        yield f"--config-dir: {config_dir} is not a folder"
+    for group in groups:
+        for path in (config_dir / group).glob("*.yaml"):
+            if path.stem in options_of(group):
+                yield f"--config-dir: a {group} named {path.stem} already exists in this package; rename {path}"
+
+
+def all_options(group: str, folders: Sequence[Path]) -> list[str]:
+    """The options of a group in this package and in the user's folders, sorted."""
+    theirs = [path.stem for folder in folders for path in (folder / group).glob("*.yaml")]
+    return sorted({*options_of(group), *theirs})

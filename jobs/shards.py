@@ -16,8 +16,8 @@ from jobs.atomic import remove_stale_temporaries, set_aside
 from jobs.datasets import Images, differ, load_images
 from jobs.errors import CheckpointError, RecordError
 from jobs.files import records
+from jobs.files.code import provenance
 from jobs.files.layouts import Layout, layout_of
-from jobs.files.provenance import provenance
 from jobs.files.store import Store
 from jobs.networks.checkpoint import TrainedClassifier, load_classifier
 from jobs.plugins import loading

@@ -17,11 +17,11 @@ from jobs.atomic import remove_stale_temporaries, write_atomically, write_json
 from jobs.datasets import DatasetInfo, load_images
 from jobs.errors import CheckpointError, TrainingDivergedError
 from jobs.files.store import Store
+from jobs.host import num_tasks
 from jobs.networks import checkpoint, pretrained
 from jobs.networks.classifier import Classifier, classifier_for
 from jobs.processes import interrupt
 from jobs.processes.device import device_name, set_up_device
-from jobs.rank import num_tasks
 from jobs.specs.train import TrainSpec, train_fields
 from jobs.specs.units import Compile, Resources, TrainUnit
 from jobs.training.distributed import Group, run_in_processes, scheduled_group

@@ -23,12 +23,12 @@ from pydantic.dataclasses import dataclass
 from configs.entry import EXIT_FAILED
 from jobs.aggregate import checked_shard, collect_run, is_current
 from jobs.atomic import read_json, set_aside
-from jobs.cpus import num_cpus
 from jobs.errors import RecordError
 from jobs.files import records
 from jobs.files.layouts import kind_of, layout_of
 from jobs.files.manifest import GridOptions
 from jobs.files.store import Store
+from jobs.host import num_cpus
 from jobs.specs.indices import IndexRange
 from jobs.specs.keys import differences
 from jobs.specs.runs import Manifest, Run, ShardStage

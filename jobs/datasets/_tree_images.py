@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.atomic import read_json, write_json
-from jobs.cpus import num_cpus
 from jobs.datasets._images import CONTENT, Images
 from jobs.errors import DataError
+from jobs.host import num_cpus
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -1,16 +1,26 @@
-"""Copies of code below the results, named by their content: jobs run what was launched."""
+"""The code that makes results: copied below them, so that jobs run what was launched, and named in them."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib.metadata
+import json
 import os
+import platform
 import shutil
+import subprocess
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
 from jobs.files.folders import is_own, only_owner_writes
 from jobs.files.store import Store
+
+COMMIT_FILE = "COMMIT"
+"""In a copy of the code, beside the packages: the commit it was copied from."""
+
+_VERSIONED = ("torch", "numpy", "scipy", "pyarrow")
 
 
 def keep_copy(store: Store, contents: Mapping[str, bytes]) -> Path:
@@ -43,3 +53,25 @@ def write_files(contents: Mapping[str, bytes], folder: Path) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+
+
+@functools.cache
+def provenance() -> dict[str, str]:
+    """Metadata for result files: ``packages`` as JSON, ``git_commit`` (or unknown)."""
+    versions = {"python": platform.python_version()}
+    versions |= {name: importlib.metadata.version(name) for name in _VERSIONED}
+    return {"packages": json.dumps(versions, sort_keys=True), "git_commit": git_commit()}
+
+
+def git_commit() -> str:
+    """The commit of this code, with -dirty where files differ from it; unknown outside of git."""
+    folder = Path(__file__).parent.parent
+    copied_from = folder.parent / COMMIT_FILE
+    if copied_from.exists():
+        return copied_from.read_text(encoding="utf-8").strip()
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()

@@ -20,7 +20,7 @@ from typing import Literal
 from jobs.atomic import listing, read_json, write_json
 from jobs.errors import CheckpointError, ConfigError, DataError, RecordError, TrainingDivergedError
 from jobs.files.store import Store
-from jobs.rank import is_first_task
+from jobs.host import is_first_task
 from jobs.specs.units import Unit
 
 FailureClass = Literal[

@@ -17,9 +17,9 @@ from typing import TextIO
 from jobs.errors import FailedElsewhereError, TaskFailedError
 from jobs.files import failures
 from jobs.files.store import Store
+from jobs.host import is_first_task, num_tasks, rank
 from jobs.plugins.loading import described
 from jobs.processes.usage import clocks, log_usage
-from jobs.rank import is_first_task, num_tasks, rank
 from jobs.specs.units import Resources, Stage, Unit
 
 STAGE_MODULES: dict[Stage, str] = {

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from jobs.cpus import num_cpus
 from jobs.errors import ConfigError
+from jobs.host import num_cpus
 from jobs.specs.runs import Manifest
 from jobs.specs.units import STAGES, Compile, CompileOrAuto, Stage
 from jobs.validation import STRICT, collect

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jobs.files.code import keep_copy
-from jobs.files.provenance import COMMIT_FILE, git_commit
+from jobs.files.code import COMMIT_FILE, git_commit, keep_copy
 from jobs.files.store import Store
 from jobs.plugins.files import PACKAGES
 from pipeline.request.config import SlurmConfig, StageConfig

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
-from jobs.rank import is_first_task
+from jobs.host import is_first_task
 from pipeline.state import commands
 from pipeline.state.commands import SchedulerError
 

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from jobs.files.failures import FailureClass, Place, failures_of, last_failure, record_death
 from jobs.files.store import Store
+from jobs.host import is_first_task
 from jobs.processes import unit_process, worker
 from jobs.processes.unit_process import UnitProcess
-from jobs.rank import is_first_task
 from jobs.specs.units import ShardUnit, TrainUnit, Unit
 from pipeline.retry import gave_up
 from pipeline.slurm.signals import requeue, run_interruptible

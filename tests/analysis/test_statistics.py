@@ -13,13 +13,12 @@ from analysis.compare import compare
 from analysis.statistics import Levels, abstention, average_radius, envelope_frame
 from analysis.tables import envelope_table, statistics_notes, statistics_table
 from jobs.errors import RecordError
-from smoothing.bands import simultaneous_half_width
 from smoothing.bounds import clopper_pearson_upper
 from smoothing.certificate import certificate_from_counts
 from smoothing.distributions import ExactGridNoise
-from smoothing.false_certificates import max_false_certificates
 from smoothing.radius import certified_radius, max_radius
 from smoothing.sequential import DecisionRules, Procedure
+from smoothing.simultaneous import max_false_certificates, simultaneous_half_width
 from tests.analysis.models import ALPHA, N, grid, model, voted
 
 LEVELS = Levels(confidence=0.95, rho=0.01)

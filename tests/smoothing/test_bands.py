@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from smoothing.bands import simultaneous_half_width
+from smoothing.simultaneous import simultaneous_half_width
 
 
 def test_closed_form() -> None:

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from smoothing.false_certificates import max_false_certificates
+from smoothing.simultaneous import max_false_certificates
 
 
 def _tail(num_images: int, alpha: Fraction, more_than: int) -> Fraction:

@@ -23,11 +23,11 @@ from jobs.datasets import dataset_info, load_images
 from jobs.errors import TrainingDivergedError
 from jobs.files.failures import classify, failures_of
 from jobs.files.store import Store
+from jobs.host import rank
 from jobs.networks import checkpoint
 from jobs.networks.classifier import build_classifier
 from jobs.plugins import loading
 from jobs.processes import interrupt, worker
-from jobs.rank import rank
 from jobs.specs.plugin import Plugin
 from jobs.specs.train import TrainSpec
 from jobs.specs.units import Resources, TrainUnit

@@ -684,7 +684,7 @@ def test_jobs_run_a_copy_of_the_code_that_was_submitted(fake: FakeSlurm, results
     assert _launch(results) == 0
     (copy,) = Store(results).code_copies()
     assert f"export PYTHONPATH={copy}$" in fake.scripts[0]
-    program = "import jobs, pipeline.slurm.task, jobs.files.provenance as p; print(jobs.__file__, p.git_commit())"
+    program = "import jobs, pipeline.slurm.task, jobs.files.code as p; print(jobs.__file__, p.git_commit())"
     command = [sys.executable, "-P", "-c", program]
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": str(copy)}, capture_output=True, text=True, check=True

@@ -1,8 +1,13 @@
-"""Which of the tasks of a SLURM job this process belongs to, as submitit's scripts start them."""
+"""Where this process runs: its CPUs, and which of the tasks of a SLURM job it belongs to, as submitit starts them."""
 
 from __future__ import annotations
 
 import os
+
+
+def num_cpus() -> int:
+    """CPUs that this process may use, at least 1: fewer than the machine has where an affinity mask says so."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def num_tasks() -> int:
