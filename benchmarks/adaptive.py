@@ -25,7 +25,6 @@ from tabulate import tabulate
 from benchmarks.machine import machine
 from configs.composition import compose_config
 from jobs import train
-from jobs.certify import procedure
 from jobs.datasets import dataset_info, load_images
 from jobs.files.store import Store
 from jobs.networks.checkpoint import load_classifier
@@ -99,7 +98,7 @@ def _runs(store: Store, options: argparse.Namespace) -> tuple[Run, ...]:
 
 
 def _both_ways(run: Run, store: Store) -> tuple[Certified, Certified]:
-    adaptive = procedure(run.certify)
+    adaptive = run.certify
     fixed = Procedure(n0=adaptive.n0, n=adaptive.n, alpha=adaptive.alpha)
     return _certified(run, store, fixed), _certified(run, store, adaptive)
 

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import itertools
 from collections.abc import Iterator
-from dataclasses import fields
 from typing import TypedDict
 
 import torch
@@ -21,13 +20,11 @@ from jobs.networks.checkpoint import TrainedClassifier
 from jobs.networks.compilation import compiled_where_it_pays
 from jobs.networks.inference import for_inference
 from jobs.shards import Done, Work, labelled_image, run_shard
-from jobs.specs.certify import CertifySpec
 from jobs.specs.units import Resources, ShardUnit
 from smoothing.certify import LabelledImage, certify_images
 from smoothing.counts import VoteCounter, call_shape
 from smoothing.distributions import NoiseDistribution, OffGridError, noise_distribution
 from smoothing.noise import BLOCK_ROWS
-from smoothing.sequential import Procedure
 
 
 class Settings(TypedDict):
@@ -90,7 +87,7 @@ def _certified(
 ) -> Iterator[Done]:
     spec = unit.run.certify
     with _off_grid_named(unit):
-        for image, certificate in certify_images(network, images, procedure(spec), seed=spec.seed, **settings):
+        for image, certificate in certify_images(network, images, spec, seed=spec.seed, **settings):
             yield image, records.image_columns(image.label, certificate)
 
 
@@ -100,8 +97,3 @@ def _off_grid_named(unit: ShardUnit) -> Iterator[None]:
         yield
     except OffGridError as error:
         raise DataError(f"{unit.train.dataset}, {unit.run.certify.split} split: {error}") from error
-
-
-def procedure(spec: CertifySpec) -> Procedure:
-    """The settings of CERTIFY in a spec."""
-    return Procedure(**{field.name: getattr(spec, field.name) for field in fields(Procedure)})

@@ -15,29 +15,20 @@ from jobs.specs.keys import AtLeastOne, Positive, PositiveLength, Probability, S
 from jobs.validation import STRICT
 from smoothing.bounds import MIN_ALPHA, min_samples_to_certify
 from smoothing.distributions import Noise
-from smoothing.sequential import Mode, StopRule, can_ever_certify, looks
+from smoothing.sequential import Procedure, can_ever_certify
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class CertifySpec:
-    """One way of certifying one base classifier.
+class CertifySpec(Procedure):
+    """One way of certifying one base classifier: a procedure with its model, images and noise.
 
     Attributes:
         train_key: Key of the TrainSpec.
         split: Which images.
         sigma_cert: Standard deviation of the smoothing noise, > 0.
-        n0: Draws that select the class.
-        n: Draws that bound its probability.
         alpha: Error probability of each certificate, in [1e-30, 1); of each look, too.
-        mode: paper is CERTIFY of Cohen et al. 2019, draw for draw; adaptive looks at fewer draws
-            first, each look with its share of alpha (``smoothing.sequential``).
-        stop_rule: With adaptive: grid stops when no further multiple of radius_step can be
-            certified, curve when the radius can grow by less than radius_step.
-        radius_step: With adaptive, > 0.
-        stop_wrong: Stop after selection where it chose another class than the label; in any mode.
-        curtail: Abstain as soon as no votes to come could certify anything; in any mode.
         noise: The noise's distribution: gaussian in float32, or exact_grid, integers added to integers.
         precision: Arithmetic of the network.
         seed: Of the noise, together with each image's index.
@@ -49,11 +40,7 @@ class CertifySpec:
     n0: AtLeastOne
     n: AtLeastOne
     alpha: Probability
-    mode: Mode = "paper"
-    stop_rule: StopRule | None = None
     radius_step: Positive | None = None
-    stop_wrong: bool = False
-    curtail: bool = False
     noise: Noise = "gaussian"
     precision: Precision = "float32"
     seed: Seed
@@ -68,7 +55,7 @@ class CertifySpec:
         return self
 
     def _problems(self) -> Iterator[str]:
-        smallest = min(look.alpha for look in looks(self.n, self.alpha, self.mode))
+        smallest = min(look.alpha for look in self.looks)
         if smallest < MIN_ALPHA:
             yield (
                 f"alpha={self.alpha} is too small: no bound is sound below {MIN_ALPHA}, and the smallest share of a "
