@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from smoothing.distributions import NoiseDistribution
+from smoothing.distributions import ExactGridNoise, NoiseDistribution
 from smoothing.torch_noise import DeviceTable, torch_draw
 
 Draw = Callable[..., Tensor]
@@ -26,10 +26,9 @@ Draw = Callable[..., Tensor]
 
 def device_noise(distribution: NoiseDistribution, device: torch.device) -> Draw | None:
     """Draws noise on a device, given no table; None if the host must: for a CPU, or noise that only numpy draws."""
-    grid = None if device.type == "cpu" else distribution.table()
-    if grid is None:
-        return None
-    table = DeviceTable(grid, device)
+    if device.type == "cpu" or not isinstance(distribution, ExactGridNoise):
+        return None  # of Gaussian noise numpy uses a varying number of the stream's integers per number
+    table = DeviceTable(distribution, device)
     return functools.partial(fastest_draw(table, device), table=table)
 
 

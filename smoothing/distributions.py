@@ -27,20 +27,6 @@ class OffGridError(ValueError):
     """An image whose pixels are not on the grid of exact noise."""
 
 
-@dataclass(frozen=True, eq=False)
-class GridTable:
-    """All that a device needs to draw a grid's noise with the same bits as the host.
-
-    Attributes:
-        thresholds: int64, shape (2 m,), ascending, in (0, 2**62): the noise is the number of those that are not
-            above a uniform integer below 2**62 (of a stream's 64 bits the upper 62), minus m.
-        num_levels: Pixels are the integers 0 to this over this.
-    """
-
-    thresholds: npt.NDArray[np.int64]
-    num_levels: int
-
-
 class NoiseDistribution(Protocol):
     """How noise is drawn and added to an image.
 
@@ -71,10 +57,6 @@ class NoiseDistribution(Protocol):
         """The classifier's inputs in pixels of [0, 1], from float32 tensors or arrays."""
         ...
 
-    def table(self) -> GridTable | None:
-        """The table from which a device draws the same noise; None if only the host can draw it."""
-        ...
-
 
 @dataclass(frozen=True)
 class GaussianNoise:
@@ -99,9 +81,6 @@ class GaussianNoise:
 
     def inputs(self, center: Any, noise: Any) -> Any:
         return center + self.sigma * noise
-
-    def table(self) -> None:
-        """None, because numpy uses a varying number of the stream's integers per normal number."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +137,14 @@ class ExactGridNoise:
         # Integers below 2^24 are exact in float32, and so is their sum.
         return (center + noise) / self.num_levels
 
-    def table(self) -> GridTable:
-        return GridTable(_thresholds(self.sigma * self.num_levels).astype(np.int64), self.num_levels)
+    @property
+    def thresholds(self) -> npt.NDArray[np.int64]:
+        """All that a device needs to draw this noise with the same bits, shape (2 m,), ascending, in (0, 2**62).
+
+        The noise is the number of those that are not above a uniform integer below 2**62 (of a stream's 64 bits
+        the upper 62), minus m.
+        """
+        return _thresholds(self.sigma * self.num_levels).astype(np.int64)
 
 
 def noise_distribution(noise: Noise, sigma: float, num_levels: int) -> NoiseDistribution:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smoothing.distributions import UNIFORM_BITS, GridTable
+from smoothing.distributions import UNIFORM_BITS, ExactGridNoise
 from smoothing.noise import BLOCK_ROWS
 
 GUIDE_BITS = 16
@@ -31,12 +31,12 @@ class DeviceTable:
         num_levels: L, where pixels are the integers 0 to L divided by L.
     """
 
-    def __init__(self, table: GridTable, device: torch.device) -> None:
+    def __init__(self, noise: ExactGridNoise, device: torch.device) -> None:
         firsts = np.arange((1 << GUIDE_BITS) + 1, dtype=np.int64) << (UNIFORM_BITS - GUIDE_BITS)
-        guide = np.searchsorted(table.thresholds, firsts, side="right").astype(np.int32)
-        self.thresholds = torch.from_numpy(table.thresholds).to(device)
+        guide = np.searchsorted(noise.thresholds, firsts, side="right").astype(np.int32)
+        self.thresholds = torch.from_numpy(noise.thresholds).to(device)
         self.guide = torch.from_numpy(guide).to(device)
-        self.num_levels = table.num_levels
+        self.num_levels = noise.num_levels
 
 
 def torch_draw(centers_SCHW: Tensor, slots_B: Tensor, names_B4: Tensor, table: DeviceTable) -> Tensor:

@@ -35,7 +35,7 @@ def test_the_gpu_draws_what_the_host_draws() -> None:
 def test_it_is_the_kernel_that_draws() -> None:
     from smoothing.triton_noise import triton_draw
 
-    assert fastest_draw(DeviceTable(ExactGridNoise(0.25, 255).table(), GPU), GPU) is triton_draw
+    assert fastest_draw(DeviceTable(ExactGridNoise(0.25, 255), GPU), GPU) is triton_draw
 
 
 def votes(device: torch.device, noise: Noise) -> npt.NDArray[np.int64]:

@@ -41,7 +41,7 @@ def _compared(
     noise_BCHW = torch.from_numpy(distribution.block(stream, block_nr, shape)[rows])
     expected_BCHW = distribution.inputs(centers_SCHW[slots_B], noise_BCHW)
     names_B4 = torch.from_numpy(stream.row_names(block_nr)[rows])
-    table = DeviceTable(distribution.table(), device)
+    table = DeviceTable(distribution, device)
     draw = draw or fastest_draw(table, device)
     found_BCHW = draw(*(values.to(device) for values in (centers_SCHW, slots_B, names_B4)), table)
     assert found_BCHW.is_contiguous(memory_format=torch.channels_last)

@@ -68,7 +68,7 @@ for architecture in (80, 90):
 
 
 def test_rows_are_drawn_alone_and_in_any_order() -> None:
-    table = DeviceTable(GRID.table(), CPU)
+    table = DeviceTable(GRID, CPU)
     centers_SCHW, slots_B = torch.zeros(1, 3, 5, 7), torch.zeros(100, dtype=torch.int64)
     names_B4 = torch.from_numpy(STREAM.row_names(3))
     all_BCHW = torch_draw(centers_SCHW, slots_B, names_B4, table)
@@ -80,7 +80,7 @@ def test_rows_are_drawn_alone_and_in_any_order() -> None:
 
 
 def test_memory_of_a_large_batch_is_bounded_without_changing_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = DeviceTable(GRID.table(), CPU)
+    table = DeviceTable(GRID, CPU)
     arguments = torch.zeros(1, 3, 5, 7), torch.zeros(100, dtype=torch.int64), torch.from_numpy(STREAM.row_names(3))
     at_once = torch_draw(*arguments, table)
     monkeypatch.setattr("smoothing.torch_noise._VALUES_AT_ONCE", 1000)
@@ -98,14 +98,14 @@ def off_by_one(centers_SCHW: Tensor, slots_B: Tensor, names_B4: Tensor, table: D
 
 
 def test_a_kernel_that_draws_other_noise_is_noticed() -> None:
-    table = DeviceTable(GRID.table(), CPU)
+    table = DeviceTable(GRID, CPU)
     assert agree(torch_draw, table, CPU)
     assert not agree(off_by_one, table, CPU)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_where_the_kernel_does_not_run_torch_draws_and_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    assert fastest_draw(DeviceTable(GRID.table(), CPU), torch.device("cuda")) is torch_draw
+    assert fastest_draw(DeviceTable(GRID, CPU), torch.device("cuda")) is torch_draw
     assert "the kernel that draws noise on the GPU is not used" in caplog.text
     assert "draw the same noise more slowly" in caplog.text
 
@@ -113,7 +113,7 @@ def test_where_the_kernel_does_not_run_torch_draws_and_the_log_says_so(caplog: p
 def votes_of_whole_batches(classifier: nn.Module, monkeypatch: pytest.MonkeyPatch, *, on_device: bool) -> Votes:
     """Votes of some images, counted in the way of a GPU, by noise of the device or of the host."""
     monkeypatch.setattr(VoteCounter, "_votes_in_pieces", VoteCounter._votes_at_once)
-    draw = functools.partial(torch_draw, table=DeviceTable(GRID.table(), CPU)) if on_device else None
+    draw = functools.partial(torch_draw, table=DeviceTable(GRID, CPU)) if on_device else None
     monkeypatch.setattr(counts, "device_noise", lambda *_: draw)
     generator = torch.Generator().manual_seed(1)
     images = (
