@@ -57,18 +57,10 @@ def clopper_pearson_lower(
 
 
 def clopper_pearson_upper(counts: Counts, num_samples: Counts, alpha: float) -> FloatArray:
-    """One-sided upper confidence bound for a binomial probability.
-
-    Args:
-        counts: Successes k, integers in [0, num_samples]; any shape that broadcasts.
-        num_samples: Trials n, integers >= 1.
-        alpha: Error probability, at least MIN_ALPHA and below 1.
+    """One-sided upper confidence bound for a binomial probability; arguments as for ``clopper_pearson_lower``.
 
     Returns:
         The bound for each k, in (0, 1]; 1 where k = n. Float64, the broadcast shape.
-
-    Raises:
-        ValueError: An argument is outside its range.
 
     Guarantee:
         For K ~ Binomial(n, p) with n fixed beforehand, P(bound(K) < p) <= alpha for every p.

@@ -42,22 +42,14 @@ def smoothadv_ddn(
     by 1 + GAMMA where it is not. At the end, the smallest perturbation that fooled it, including the
     last one, is projected onto the ball.
 
+    Arguments and result as for ``smoothadv_pgd``, and:
+
     Args:
-        base_classifier: In evaluation mode, with parameters that do not require gradients.
-        inputs_BCHW: Clean images in [0, 1].
-        labels_B: True classes, int64.
-        noise_MBCHW: M noise draws for each image, scaled by sigma; the same in every step. Zero noise
-            and M = 1 attack the base classifier.
-        epsilon: Radius of the l2 ball, >= 0.
-        num_steps: T >= 0.
-        generator: Supplies the direction for an image whose gradient vanishes.
         initial_norm: The first length, > 0; ``"epsilon"`` is what the published code does in
             training.
         num_levels: Number of levels to which the images tried are rounded; None: no rounding.
-        estimator: Estimates the direction of ascent.
 
     Returns:
-        Adversarial images, same shape, detached: pixels in [0, 1], within epsilon of the inputs.
         An image is returned unchanged if no adversarial example was found, or if it is misclassified
         without a perturbation.
 
