@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import shutil
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from jobs.files.failures import failures_of
 from jobs.files.manifest import read_manifest
 from jobs.files.store import Store
 from jobs.networks.checkpoint import load_classifier
-from jobs.plugins import isolated, loading
+from jobs.plugins import loading
 from jobs.specs.units import TrainUnit
 from pipeline import sources
 from pipeline.launch import launch
@@ -76,12 +77,10 @@ def _ask_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
         folder = tmp_path / "asked"
         shutil.rmtree(folder, ignore_errors=True)
         write_files(contents, folder / "plugins")
-        answers: list[Any] = []
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(isolated, "question", lambda _: list(question))
-            patch.setattr(isolated, "answer", lambda _, results: answers.extend(results))
-            importlib.import_module(module).main(folder)
+        (folder / "question.json").write_text(json.dumps(list(question)), encoding="utf-8")
+        importlib.import_module(module).main(folder)
         loading.use(None)
+        answers: list[Any] = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
         return answers
 
     monkeypatch.setattr(request, "ask", ask)
