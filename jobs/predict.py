@@ -19,13 +19,12 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from tabulate import tabulate
 
-from jobs.certify import procedure
-from jobs.cpus import num_cpus
 from jobs.datasets import DatasetInfo, open_files
 from jobs.datasets._tree import SUFFIXES
 from jobs.errors import CheckpointError, ConfigError, DataError
 from jobs.files.manifest import open_grid
 from jobs.files.store import Store
+from jobs.host import num_cpus
 from jobs.networks.checkpoint import load_classifier
 from jobs.networks.inference import for_inference
 from jobs.plugins import loading
@@ -150,7 +149,7 @@ def _certified(
         done = certify_images(
             for_inference(trained.classifier, spec.precision, device),
             images,
-            procedure(spec),
+            spec,
             noise_distribution(spec.noise, spec.sigma_cert, info.num_levels),
             num_classes=info.num_classes,
             seed=spec.seed,
