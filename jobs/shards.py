@@ -36,15 +36,11 @@ Done = tuple[LabelledImage, dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Work:
-    """What is done to the images of a shard.
+    """What is done to the images of a shard."""
 
-    Attributes:
-        do: Does images, taking them as it can and handing each back as soon as it is done, in any order.
-        notes: Added to the metadata of the files.
-    """
-
+    # Does images, taking them as it can and handing each back as soon as it is done, in any order
     do: Callable[[Iterator[LabelledImage]], Iterator[Done]]
-    notes: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)  # added to the metadata of the files
 
 
 Prepare = Callable[[TrainedClassifier, Images], Work]

@@ -41,17 +41,11 @@ FailureClass = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a unit ran.
+    """Where a unit ran."""
 
-    Attributes:
-        host: The node.
-        gpus: CUDA_VISIBLE_DEVICES there.
-        job: The SLURM job and array task, as 1234_56; empty elsewhere.
-    """
-
-    host: str = ""
-    gpus: str = ""
-    job: str = ""
+    host: str = ""  # the node
+    gpus: str = ""  # CUDA_VISIBLE_DEVICES there
+    job: str = ""  # the SLURM job and array task, as 1234_56; empty elsewhere
 
     @classmethod
     def here(cls) -> Place:
@@ -66,26 +60,16 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure(Place):
-    """One failed attempt at a unit.
+    """One failed attempt at a unit."""
 
-    Attributes:
-        unit: The unit's name.
-        failure_class: What kind of thing happened.
-        message: The last line of the error.
-        traceback: All of it; empty where the process died without one.
-        log_path: The unit's log.
-        attempt: 1 for the first failure of the unit, and so on.
-        time: Seconds since the epoch.
-        earlier: How often the unit had failed before, by class; None in records of earlier versions.
-    """
-
-    unit: str
-    failure_class: FailureClass
-    message: str
-    traceback: str = ""
-    log_path: str = ""
-    attempt: int
-    time: float
+    unit: str  # the unit's name
+    failure_class: FailureClass  # what kind of thing happened
+    message: str  # the last line of the error
+    traceback: str = ""  # all of it; empty where the process died without one
+    log_path: str = ""  # the unit's log
+    attempt: int  # 1 for the first failure of the unit, and so on
+    time: float  # seconds since the epoch
+    # How often the unit had failed before, by class; None in records of earlier versions
     earlier: Mapping[FailureClass, int] | None = None
 
     @property

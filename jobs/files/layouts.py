@@ -19,30 +19,19 @@ _COUNTS = pa.list_(pa.field("element", INT, nullable=False))
 
 @dataclass(frozen=True)
 class RecordKind:
-    """One of the layouts that a records file can have.
+    """One of the layouts that a records file can have."""
 
-    Attributes:
-        name: Stands in the file's metadata; a file of one kind is never read as another.
-        schema: The columns. Those that are not nullable are never null.
-    """
-
-    name: str
-    schema: pa.Schema
+    name: str  # stands in the file's metadata; a file of one kind is never read as another
+    schema: pa.Schema  # The columns. Those that are not nullable are never null.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The layout of one run's records.
+    """The layout of one run's records."""
 
-    Attributes:
-        kind: Their schema.
-        specs: The specs that their files' metadata hold, canonical JSON by name.
-        columns: The columns that all of them share, with their values.
-    """
-
-    kind: RecordKind
-    specs: Mapping[str, str]
-    columns: Mapping[str, Any]
+    kind: RecordKind  # their schema
+    specs: Mapping[str, str]  # the specs that their files' metadata hold, canonical JSON by name
+    columns: Mapping[str, Any]  # the columns that all of them share, with their values
 
 
 def schema_of(types: Mapping[str, pa.DataType], nullable: Collection[str] = ()) -> pa.Schema:

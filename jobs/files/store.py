@@ -28,13 +28,9 @@ def command_arguments(grid: object, results: Path) -> str:
 
 @dataclass(frozen=True)
 class Store:
-    """All paths below one results folder.
+    """All paths below one results folder."""
 
-    Attributes:
-        root: The results folder.
-    """
-
-    root: Path
+    root: Path  # the results folder
 
     def data_dir(self) -> Path:
         """What is known of datasets: which were prepared."""

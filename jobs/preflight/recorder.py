@@ -19,17 +19,11 @@ from jobs.plugins import loading
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Operation:
-    """One call of a function of torch.
+    """One call of a function of torch."""
 
-    Attributes:
-        name: The function's, with its place: ``mylab/nets.py:12: add``.
-        output: What it returned, where that is a tensor.
-        settings: Its arguments that are no tensors, in words.
-    """
-
-    name: str
-    output: Tensor | None
-    settings: str
+    name: str  # the function's, with its place: ``mylab/nets.py:12: add``
+    output: Tensor | None  # what it returned, where that is a tensor
+    settings: str  # its arguments that are no tensors, in words
 
 
 class _Recording(TorchFunctionMode):

@@ -17,21 +17,13 @@ _LINE = re.compile(r"INFO used (\{.*\})$", re.MULTILINE)
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What one unit has used.
+    """What one unit has used."""
 
-    Attributes:
-        wall_s: Seconds from begin to end.
-        cpu_s: Seconds of all its CPUs together.
-        memory_gb: The most memory that its process held.
-        gpu_memory_gb: The most GPU memory that torch reserved; 0 without a GPU.
-        gpu_total_gb: The memory of that GPU.
-    """
-
-    wall_s: float
-    cpu_s: float
-    memory_gb: float
-    gpu_memory_gb: float = 0.0
-    gpu_total_gb: float = 0.0
+    wall_s: float  # seconds from begin to end
+    cpu_s: float  # seconds of all its CPUs together
+    memory_gb: float  # the most memory that its process held
+    gpu_memory_gb: float = 0.0  # the most GPU memory that torch reserved; 0 without a GPU
+    gpu_total_gb: float = 0.0  # the memory of that GPU
 
 
 def clocks() -> tuple[float, float]:

@@ -19,37 +19,22 @@ TestAttack = Literal["pgd", "ddn", "vanilla", "stein", "stein_hard"]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AttackSpec:
-    """One attack on one smoothed classifier, followed by PREDICT.
+    """One attack on one smoothed classifier, followed by PREDICT."""
 
-    Attributes:
-        train_key: Key of the TrainSpec.
-        split: Which images.
-        attack: pgd and ddn are SmoothAdv's, on the smoothed classifier; vanilla is PGD on the base
-            classifier; stein and stein_hard are PGD along the gradient-free estimate of soft or
-            hard outputs.
-        sigma: Standard deviation of the smoothing noise, > 0.
-        epsilon: Radius of the attack, >= 0.
-        num_steps: Steps T.
-        m_test: Noise draws of the attack; 1 with vanilla, which has none.
-        inverse_temperature: The factor beta of the logits in the attack's softmax.
-        n: Draws of PREDICT.
-        alpha: Its error probability, in [1e-30, 1).
-        precision: Arithmetic of the network.
-        seed: Of all noise, together with each image's index.
-    """
-
-    train_key: str
-    split: Split = "test"
+    train_key: str  # key of the TrainSpec
+    split: Split = "test"  # which images
+    # pgd and ddn are SmoothAdv's, on the smoothed classifier; vanilla is PGD on the base classifier; stein and
+    # stein_hard are PGD along the gradient-free estimate of soft or hard outputs
     attack: TestAttack
-    sigma: PositiveLength
-    epsilon: Length
-    num_steps: AtLeastOne
-    m_test: AtLeastOne
-    inverse_temperature: Positive = 1.0
-    n: AtLeastOne
-    alpha: Probability
-    precision: Literal["float32"] = "float32"
-    seed: Seed
+    sigma: PositiveLength  # standard deviation of the smoothing noise, > 0
+    epsilon: Length  # radius of the attack, >= 0
+    num_steps: AtLeastOne  # steps T
+    m_test: AtLeastOne  # noise draws of the attack; 1 with vanilla, which has none
+    inverse_temperature: Positive = 1.0  # the factor beta of the logits in the attack's softmax
+    n: AtLeastOne  # draws of PREDICT
+    alpha: Probability  # its error probability, in [1e-30, 1)
+    precision: Literal["float32"] = "float32"  # arithmetic of the network
+    seed: Seed  # of all noise, together with each image's index
 
     stage: ClassVar[Literal["attack"]] = "attack"
 

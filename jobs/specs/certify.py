@@ -22,28 +22,19 @@ Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class CertifySpec(Procedure):
-    """One way of certifying one base classifier: a procedure with its model, images and noise.
+    """One way of certifying one base classifier: a procedure with its model, images and noise."""
 
-    Attributes:
-        train_key: Key of the TrainSpec.
-        split: Which images.
-        sigma_cert: Standard deviation of the smoothing noise, > 0.
-        alpha: Error probability of each certificate, in [1e-30, 1); of each look, too.
-        noise: The noise's distribution: gaussian in float32, or exact_grid, integers added to integers.
-        precision: Arithmetic of the network.
-        seed: Of the noise, together with each image's index.
-    """
-
-    train_key: str
-    split: Split = "test"
-    sigma_cert: PositiveLength
+    train_key: str  # key of the TrainSpec
+    split: Split = "test"  # which images
+    sigma_cert: PositiveLength  # standard deviation of the smoothing noise, > 0
     n0: AtLeastOne
     n: AtLeastOne
-    alpha: Probability
+    alpha: Probability  # error probability of each certificate, in [1e-30, 1); of each look, too
     radius_step: Positive | None = None
+    # The noise's distribution: gaussian in float32, or exact_grid, integers added to integers
     noise: Noise = "gaussian"
-    precision: Precision = "float32"
-    seed: Seed
+    precision: Precision = "float32"  # arithmetic of the network
+    seed: Seed  # of the noise, together with each image's index
 
     stage: ClassVar[Literal["certify"]] = "certify"
 

@@ -29,17 +29,12 @@ DATA_FILES = ("npz", "folder")
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Plugin:
-    """One plug-in.
+    """One plug-in."""
 
-    Attributes:
-        name: ``module:attribute``, as it is imported: ``mylab.consistency:Consistency``.
-        version: Its ``VERSION``.
-        options: All of its fields with their values.
-    """
-
+    # ``module:attribute``, as it is imported: ``mylab.consistency:Consistency``
     name: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
-    version: Annotated[int, Field(ge=1)] = 1
-    options: dict[str, Any]
+    version: Annotated[int, Field(ge=1)] = 1  # its ``VERSION``
+    options: dict[str, Any]  # all of its fields with their values
 
     def __hash__(self) -> int:
         return hash((self.name, self.version))

@@ -88,15 +88,10 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """A grid, expanded.
+    """A grid, expanded."""
 
-    Attributes:
-        grid: Its name.
-        runs: Distinct runs: certifications in the order of the grid file, then attacks.
-    """
-
-    grid: str
-    runs: tuple[Run, ...]
+    grid: str  # its name
+    runs: tuple[Run, ...]  # distinct runs: certifications in the order of the grid file, then attacks
 
     def of(self, stage: ShardStage) -> tuple[Run, ...]:
         """The runs of one stage."""

@@ -25,92 +25,61 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TrainSpec:
-    """One base classifier. sigma and epsilon are l2 lengths in pixels of [0, 1].
+    """One base classifier. sigma and epsilon are l2 lengths in pixels of [0, 1]."""
 
-    Attributes:
-        dataset: A name in ``jobs.datasets``; or that of ``data``.
-        architecture: A name in ``jobs.architectures``; or that of ``model``.
-        method: gaussian is noise augmentation (Cohen et al. 2019), smoothadv adversarial
-            training of the smoothed classifier (Salman et al. 2019), vanilla adversarial training
-            of the base classifier without noise, and vanilla_noise the same with noise added to
-            the adversarial examples (Appendix C.1).
-        attack: How adversarial examples are found: pgd, ddn, or pgd along the gradient-free
-            estimate of soft (stein) or hard (stein_hard) outputs; none with gaussian.
-        sigma: Standard deviation of the training noise; 0 with vanilla, else > 0.
-        epsilon: Radius of the attack; 0 with gaussian, else > 0.
-        m_train: Noise draws per image, for attack and training step alike; 1 with vanilla.
-        num_steps: Steps T of the attack.
-        inverse_temperature: The factor beta of the logits in the attack's softmax; 1 is the paper.
-        multi_noise: paper takes one optimizer step on all m_train * batch_size noisy images;
-            sub_batches cuts the batch into m_train parts with a step each, as the published code
-            does.
-        ddn_initial_norm: DDN's first length; "epsilon" is the published code's in training.
-        warmup_epochs: epsilon is full from this epoch on, and grows linearly before.
-        warmup: paper begins at 0, published at epsilon / warmup_epochs.
-        epochs: Passes over the training set.
-        batch_size: Images per optimizer step, over all processes.
-        learning_rate: Of the first epoch.
-        lr_step_epochs: Number of epochs after which the learning rate is multiplied by lr_gamma.
-        lr_gamma: In (0, 1].
-        momentum: Of SGD, in [0, 1).
-        weight_decay: Of SGD.
-        num_processes: Processes (GPUs) that share each batch; batch normalisation sees a share.
-        precision: Arithmetic of the network, in the attack and in the step. Weights, statistics,
-            perturbations, norms and losses are in float32 whatever it is.
-        seed: Of initial weights, order of images and noise.
-        objective: Plug-in whose loss is minimised instead of the cross-entropy.
-        perturbation: Plug-in that perturbs batches, in place of an attack of ours. With epsilon it
-            gets the radius of each epoch.
-        model: Plug-in or library that builds the network; ``architecture`` is its name.
-        data: A data set of the user's own; ``dataset`` is its name.
-        denoiser: Plug-in that builds a network from images plus noise of sigma to images, which stands frozen
-            in front of a classifier whose weights are taken.
-        denoiser_sha256: Hash of the file of its weights.
-        optimizer: sgd, or adamw with torch's betas.
-        schedule: The learning rate falls in steps, or along half a cosine to 0 at the end.
-        clip_norm: Largest l2 norm of the gradient of all weights together; a longer one is shortened.
-        checkpoint_sha256: Hash of a file of weights.
-        init: take: the weights are the classifier, without training; all other fields then describe how
-            they were trained elsewhere. train: training begins with them.
-        input_layer: With a checkpoint: whether its first layer normalises with the dataset's means
-            and deviations (normalize), subtracts the means only (center), or is not there (none).
-            Most files do not say which.
-    """
-
-    dataset: str
-    architecture: str
+    dataset: str  # a name in ``jobs.datasets``; or that of ``data``
+    architecture: str  # a name in ``jobs.architectures``; or that of ``model``
+    # gaussian is noise augmentation (Cohen et al. 2019), smoothadv adversarial training of the smoothed classifier
+    # (Salman et al. 2019), vanilla adversarial training of the base classifier without noise, and vanilla_noise the
+    # same with noise added to the adversarial examples (Appendix C.1).
     method: Method
+    # How adversarial examples are found: pgd, ddn, or pgd along the gradient-free estimate of soft (stein) or hard
+    # (stein_hard) outputs; none with gaussian
     attack: Attack = "none"
-    sigma: Length
-    epsilon: Length = 0.0
-    m_train: AtLeastOne = 1
-    num_steps: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
-    inverse_temperature: Positive = 1.0
+    sigma: Length  # standard deviation of the training noise; 0 with vanilla, else > 0
+    epsilon: Length = 0.0  # radius of the attack; 0 with gaussian, else > 0
+    m_train: AtLeastOne = 1  # noise draws per image, for attack and training step alike; 1 with vanilla
+    num_steps: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0  # steps T of the attack
+    inverse_temperature: Positive = 1.0  # the factor beta of the logits in the attack's softmax; 1 is the paper
+    # paper takes one optimizer step on all m_train * batch_size noisy images; sub_batches cuts the batch into m_train
+    # parts with a step each, as the published code does
     multi_noise: Literal["paper", "sub_batches"] = "paper"
+    # DDN's first length; "epsilon" is the published code's in training
     ddn_initial_norm: Positive | Literal["epsilon"] = 1.0
-    warmup_epochs: Annotated[int, Field(ge=0)] = 0
-    warmup: Literal["paper", "published"] = "paper"
-    epochs: AtLeastOne
-    batch_size: AtLeastOne
-    learning_rate: Positive
-    lr_step_epochs: AtLeastOne
-    lr_gamma: Annotated[float, Field(gt=0, le=1)]
-    momentum: Annotated[float, Field(ge=0, lt=1)]
-    weight_decay: NotNegative
-    num_processes: AtLeastOne = 1
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0  # epsilon is full from this epoch on, and grows linearly before
+    warmup: Literal["paper", "published"] = "paper"  # paper begins at 0, published at epsilon / warmup_epochs
+    epochs: AtLeastOne  # passes over the training set
+    batch_size: AtLeastOne  # images per optimizer step, over all processes
+    learning_rate: Positive  # of the first epoch
+    lr_step_epochs: AtLeastOne  # number of epochs after which the learning rate is multiplied by lr_gamma
+    lr_gamma: Annotated[float, Field(gt=0, le=1)]  # in (0, 1]
+    momentum: Annotated[float, Field(ge=0, lt=1)]  # of SGD, in [0, 1)
+    weight_decay: NotNegative  # of SGD
+    num_processes: AtLeastOne = 1  # processes (GPUs) that share each batch; batch normalisation sees a share
+    # Arithmetic of the network, in the attack and in the step. Weights, statistics, perturbations, norms and losses are
+    # in float32 whatever it is.
     precision: TrainPrecision = "float32"
-    seed: Seed
-    objective: Plugin | None = None
+    seed: Seed  # of initial weights, order of images and noise
+    objective: Plugin | None = None  # plug-in whose loss is minimised instead of the cross-entropy
+    # Plug-in that perturbs batches, in place of an attack of ours. With epsilon it gets the radius of each epoch.
     perturbation: Plugin | None = None
-    model: Plugin | None = None
-    data: Plugin | None = None
+    model: Plugin | None = None  # plug-in or library that builds the network; ``architecture`` is its name
+    data: Plugin | None = None  # a data set of the user's own; ``dataset`` is its name
+    # Plug-in that builds a network from images plus noise of sigma to images, which stands frozen in front of a
+    # classifier whose weights are taken
     denoiser: Plugin | None = None
-    denoiser_sha256: Sha256 | None = None
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    denoiser_sha256: Sha256 | None = None  # hash of the file of its weights
+    optimizer: Literal["sgd", "adamw"] = "sgd"  # sgd, or adamw with torch's betas
+    # The learning rate falls in steps, or along half a cosine to 0 at the end
     schedule: Literal["step", "cosine"] = "step"
+    # Largest l2 norm of the gradient of all weights together; a longer one is shortened
     clip_norm: Positive | None = None
-    checkpoint_sha256: Sha256 | None = None
+    checkpoint_sha256: Sha256 | None = None  # hash of a file of weights
+    # take: the weights are the classifier, without training; all other fields then describe how they were trained
+    # elsewhere. train: training begins with them.
     init: Literal["take", "train"] = "take"
+    # With a checkpoint: whether its first layer normalises with the dataset's means and deviations (normalize),
+    # subtracts the means only (center), or is not there (none). Most files do not say which.
     input_layer: InputLayer = "normalize"
 
     @field_validator("objective", "perturbation", "model", "data", "denoiser", mode="before")

@@ -116,28 +116,19 @@ def shards_by_run(names: Iterable[str]) -> dict[str, list[IndexRange]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """How a unit may run. On a CPU compiling changes how a result is rounded, and ``threads`` that of a training.
+    """How a unit may run. On a CPU compiling changes how a result is rounded, and ``threads`` that of a training."""
 
-    Attributes:
-        device: A torch device; auto is cuda where there is one, else cpu.
-        threads: CPU threads of the process.
-        batch_size: Rows given to the device at a time when certifying.
-        compile: Let torch.compile fuse the network's operations when certifying; rounds otherwise, so
-            that a vote on the edge may change, on a CPU too. auto does so where it pays.
-        compile_training: The same for the attack of a training, whose weights then round otherwise.
-        min_equal_votes: Certification fails where a precision other than float32 changes more of the votes on the
-            first noisy rows than this leaves, in [0, 1].
-        save_every_s: Certification saves finished images at least this often, in seconds.
-        data: Folders of the datasets that are read from disk, by dataset.
-        plugins: The folder from which plug-ins are imported; None where there are none.
-    """
-
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int = 1
-    batch_size: int = 1000
-    save_every_s: float = 30.0
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # a torch device; auto is cuda where there is one, else cpu
+    threads: int = 1  # CPU threads of the process
+    batch_size: int = 1000  # rows given to the device at a time when certifying
+    save_every_s: float = 30.0  # certification saves finished images at least this often, in seconds
+    # Let torch.compile fuse the network's operations when certifying; rounds otherwise, so that a vote on the edge may
+    # change, on a CPU too. auto does so where it pays.
     compile: CompileOrAuto = False
-    compile_training: Compile = False
+    compile_training: Compile = False  # the same for the attack of a training, whose weights then round otherwise
+    # Certification fails where a precision other than float32 changes more of the votes on the first noisy rows than
+    # this leaves, in [0, 1]
     min_equal_votes: float = 0.9
+    # Folders of the datasets that are read from disk, by dataset
     data: Mapping[str, str | None] = field(default_factory=dict)
-    plugins: str | None = None
+    plugins: str | None = None  # the folder from which plug-ins are imported; None where there are none

@@ -47,22 +47,16 @@ class Unperturbed:
 class Adversarial:
     """Adversarial examples for the smoothed classifier, or for the base classifier, in place of the images.
 
-    Attributes:
-        attack: ddn, or pgd along the gradient that ``estimator`` finds.
-        num_steps: T.
-        estimator: Finds the direction of ascent.
-        initial_norm: DDN's first length.
-        sees_noise: Whether the attack runs under the noise of the step (Pseudocode 1) or on the base
-            classifier without noise (Appendix C.1).
-
     Source:
         Salman et al. 2019, Pseudocode 1 and Appendix C.1.
     """
 
-    attack: Literal["pgd", "ddn"]
-    num_steps: int
-    estimator: GradientEstimator
-    initial_norm: float | Literal["epsilon"] = 1.0
+    attack: Literal["pgd", "ddn"]  # ddn, or pgd along the gradient that ``estimator`` finds
+    num_steps: int  # T
+    estimator: GradientEstimator  # finds the direction of ascent
+    initial_norm: float | Literal["epsilon"] = 1.0  # DDN's first length
+    # Whether the attack runs under the noise of the step (Pseudocode 1) or on the base classifier without noise
+    # (Appendix C.1)
     sees_noise: bool = True
 
     def __call__(self, networks: Networks, batch: Batch, generator: torch.Generator) -> Batch:

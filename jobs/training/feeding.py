@@ -34,15 +34,10 @@ _BATCHES_AHEAD = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """Which part of each batch is this process's.
+    """Which part of each batch is this process's."""
 
-    Attributes:
-        rank: Of this process, 0 <= rank < num_processes.
-        num_processes: How many share a batch.
-    """
-
-    rank: int = 0
-    num_processes: int = 1
+    rank: int = 0  # of this process, 0 <= rank < num_processes
+    num_processes: int = 1  # how many share a batch
 
     def sizes(self, num_images: int) -> list[int]:
         """Images of a batch for each process; the first get one more where it does not come out even."""
@@ -56,19 +51,12 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageBatch:
-    """This process's share of a global batch, on the device.
+    """This process's share of a global batch, on the device."""
 
-    Attributes:
-        num_images: Of the global batch.
-        inputs_BCHW: The share's images, in [0, 1].
-        labels_B: Their classes.
-        indices_B: Which images of the split they are.
-    """
-
-    num_images: int
-    inputs_BCHW: Tensor
-    labels_B: Tensor
-    indices_B: Tensor
+    num_images: int  # of the global batch
+    inputs_BCHW: Tensor  # the share's images, in [0, 1]
+    labels_B: Tensor  # their classes
+    indices_B: Tensor  # which images of the split they are
 
     def part(self, start: int, size: int, *, num_processes: int) -> ImageBatch:
         """Some of its images; each process has ``size`` of the global part."""

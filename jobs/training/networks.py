@@ -21,10 +21,9 @@ class StepNetworks:
     Attributes:
         attacked: The classifier as attacks see it: statistics frozen and folded into convolutions,
             parameters without gradients. Brought up to date by the first call of ``frozen`` in a step.
-        noisy_MBK: Logits of the step's last call of ``noisy_logits``, without gradients; None before one.
     """
 
-    noisy_MBK: Tensor | None
+    noisy_MBK: Tensor | None  # logits of the step's last call of ``noisy_logits``, without gradients; None before one
 
     def __init__(
         self, classifier: Classifier, replica: nn.Module, dtype: torch.dtype | None, compile: Compile = False

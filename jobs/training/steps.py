@@ -23,46 +23,27 @@ from jobs.training.networks import StepNetworks
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Epoch:
-    """What holds for one epoch.
+    """What holds for one epoch."""
 
-    Attributes:
-        number: Counted from 0.
-        epsilon: The attack's radius.
-        shared: Generator on the device, in the same state in all processes, which draw the same from it.
-        own: This process's, for what may differ: the attack's way where the gradient vanishes.
-    """
-
-    number: int
-    epsilon: float
-    shared: torch.Generator
-    own: torch.Generator
+    number: int  # counted from 0
+    epsilon: float  # the attack's radius
+    shared: torch.Generator  # generator on the device, in the same state in all processes, which draw the same from it
+    own: torch.Generator  # this process's, for what may differ: the attack's way where the gradient vanishes
 
 
 @dataclass(kw_only=True, eq=False)
 class Stepper:
-    """Takes the steps of one training.
+    """Takes the steps of one training."""
 
-    Attributes:
-        spec: How.
-        classifier: What is trained.
-        replica: The classifier, with gradients averaged over all processes.
-        optimizer: Of its parameters.
-        group: The processes.
-        compile: Whether torch.compile fuses the attacked network's operations, forward and backward.
-        networks: The classifier as its method asks it.
-        perturbation: The method's, from the spec.
-        objective: Likewise.
-    """
-
-    spec: TrainSpec
-    classifier: Classifier
-    replica: nn.Module
-    optimizer: torch.optim.Optimizer
-    group: Group
-    compile: Compile = False
-    networks: StepNetworks = field(init=False)
-    perturbation: Perturbation = field(init=False)
-    objective: Objective = field(init=False)
+    spec: TrainSpec  # how
+    classifier: Classifier  # what is trained
+    replica: nn.Module  # the classifier, with gradients averaged over all processes
+    optimizer: torch.optim.Optimizer  # of its parameters
+    group: Group  # the processes
+    compile: Compile = False  # whether torch.compile fuses the attacked network's operations, forward and backward
+    networks: StepNetworks = field(init=False)  # the classifier as its method asks it
+    perturbation: Perturbation = field(init=False)  # the method's, from the spec
+    objective: Objective = field(init=False)  # likewise
 
     def __post_init__(self) -> None:
         dtype = torch.bfloat16 if self.spec.precision == "bfloat16" else None
