@@ -43,11 +43,6 @@ def own_files(
     ``grid=PATH/mine.yaml`` becomes an option in a folder that exists within this context.
     ``model=package.module:function`` becomes the architecture of that name.
 
-    Args:
-        overrides: As on the command line.
-        groups: The groups of the primary configuration.
-        config_dir: The folder of ``--config-dir``.
-
     Raises:
         ConfigError: With all files and folders that do not exist.
     """

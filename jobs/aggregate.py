@@ -103,10 +103,8 @@ def is_current(path: Path, manifest: Manifest) -> bool:
 def collect_run(grid_run: Run, store: Store, *, set_aside_damaged: bool = False) -> tuple[pa.Table, dict[str, str]]:
     """The records of one run, sorted by index, from its finished shards.
 
-    Args:
-        grid_run: The run; images beyond its indices that were certified too are left out.
-        store: Where to look.
-        set_aside_damaged: Rename shards that cannot be used.
+    Images beyond the run's indices that were certified too are left out. ``set_aside_damaged`` renames shards that
+    cannot be used.
 
     Returns:
         The rows, and what all shards say of their origin (checkpoint, packages, devices).

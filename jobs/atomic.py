@@ -34,7 +34,7 @@ def write_atomically(
     Args:
         path: The file; its folder is made if need be.
         write: Writes the content to the path it is given.
-        check: Reads it back from the path it is given and raises if it is not right; None for no check.
+        check: Reads it back from the path it is given and raises if it is not right.
         replace: False leaves a file alone that is there already: the first writer's stays.
 
     Raises:

@@ -50,13 +50,9 @@ def collect(problems: list[str], cls: type[T], values: Mapping[str, Any], *, whe
 
 
 def unknown_choice(what: str, value: object, valid: Sequence[str], also_near: Sequence[str] = ()) -> str:
-    """A message for a name that is not among the valid ones, with the nearest one suggested.
+    """A message for a name of a ``what`` that is not valid, with the nearest one suggested.
 
-    Args:
-        what: What is named: "dataset".
-        value: The name.
-        valid: The names to list.
-        also_near: Further names worth suggesting, too many to list.
+    Names of ``also_near`` are worth suggesting too, but too many to list.
     """
     near = difflib.get_close_matches(str(value), [*valid, *also_near], n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""

@@ -9,13 +9,7 @@ _MAX_COLUMNS = 100  # longer lines are hard to read
 
 
 def counted(number: int, singular: str, plural: str | None = None) -> str:
-    """A number with its noun: "1 model", "2 models", "15,000 images".
-
-    Args:
-        number: How many, >= 0.
-        singular: The noun for one.
-        plural: The noun for any other number; None: the singular with an s.
-    """
+    """A number >= 0 with its noun, whose plural may have more than an s: "1 model", "2 models", "15,000 images"."""
     return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"
 
 

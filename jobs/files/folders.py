@@ -15,13 +15,10 @@ _WRITE_TRIAL = 1 << 16
 
 
 def check_writable(folder: Path, option: str, *, subfolders: Sequence[str] = (), touch: bool = True) -> None:
-    """Make a folder, or say that nothing can be written there.
+    """Make a folder, which the user names by an option (results, output), or say that nothing can be written there.
 
-    Args:
-        folder: The folder.
-        option: How the user names it: results, output.
-        subfolders: Those in it, where they are there already, that are written to as well.
-        touch: False makes and writes nothing: permissions alone are looked at.
+    Subfolders that exist are written to as well. ``touch=False`` makes and writes nothing: permissions alone are
+    looked at.
 
     Raises:
         ConfigError: It is a file, may not be written to, or its disk is full.

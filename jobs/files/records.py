@@ -48,12 +48,7 @@ def write_records(
 ) -> None:
     """Write a table of records atomically, with page checksums, and read it back before it counts.
 
-    Args:
-        path: The file.
-        table: The rows, of the kind's schema.
-        metadata: Provenance, kept in the file's metadata beside kind and schema version.
-        kind: Which layout.
-        replace: False leaves a file alone that is there already.
+    The file's metadata also hold kind and schema version. ``replace=False`` leaves a file alone that is there already.
     """
     cast = table.cast(kind.schema)
     stamp = {_VERSION_KEY: str(SCHEMA_VERSION), _KIND_KEY: kind.name}
@@ -72,11 +67,7 @@ def write_records(
 def read_records(path: Path, kind: RecordKind = CERTIFICATION, columns: Sequence[str] | None = None) -> pa.Table:
     """All rows of a records file, every page's checksum verified; columns exactly the kind's.
 
-    Args:
-        path: The file.
-        kind: The layout it must have.
-        columns: Read these alone, in this order; None for all. Columns of strings then come
-            dictionary-encoded.
+    With ``columns``, these alone, in this order; columns of strings then come dictionary-encoded.
 
     Raises:
         RecordError: The file cannot be read, is of another kind or schema version, lacks a column, has

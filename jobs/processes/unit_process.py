@@ -124,13 +124,7 @@ def start(
 ) -> UnitProcess:
     """Start a unit; its output is added to ``log_path``. ``start_fork_server`` comes before it.
 
-    Args:
-        unit: What to do.
-        store: Where its files are.
-        resources: How it may run.
-        log_path: Where its process logs.
-        gpus: The GPUs that it sees, as CUDA_VISIBLE_DEVICES names them; None for those that this
-            process sees.
+    It sees the ``gpus`` that CUDA_VISIBLE_DEVICES would name so; None: those that this process sees.
     """
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe()

@@ -31,13 +31,7 @@ STAGE_MODULES: dict[Stage, str] = {
 
 
 def execute(unit: Unit, store: Store, resources: Resources, log_path: Path) -> None:
-    """Run a unit to its end.
-
-    Args:
-        unit: What to do.
-        store: Where its files are.
-        resources: How it may run.
-        log_path: Where this process logs, for the failure record.
+    """Run a unit to its end; ``log_path`` is where this process logs, for the failure record.
 
     Raises:
         FailedElsewhereError: The unit failed, and another task of this job records why.

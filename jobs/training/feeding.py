@@ -82,14 +82,10 @@ class Loader(Protocol):
 
 
 def epoch_batches(loader: Loader, batch_size: int, generator: torch.Generator, share: Share) -> Iterator[ImageBatch]:
-    """All images once, in random order, in batches.
+    """All images once, in random order, in global batches of ``batch_size`` of which this process has its share.
 
-    Args:
-        loader: Where they come from.
-        batch_size: Images of a global batch; the last may be smaller, and is left out if it has fewer
-            images than there are processes.
-        generator: On the device, in the same state in all processes.
-        share: Which rows are this process's.
+    The last batch may be smaller, and is left out if it has fewer images than there are processes. The
+    generator is on the device, in the same state in all processes.
     """
     order_N = torch.randperm(loader.num_images, generator=generator, device=generator.device)
     batches = [batch for batch in torch.split(order_N, batch_size) if len(batch) >= share.num_processes]
