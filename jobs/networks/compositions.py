@@ -11,6 +11,7 @@ import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,21 +20,22 @@ from jobs.errors import CheckpointError, ConfigError
 from jobs.files.store import Store
 from jobs.networks import checkpoint
 from jobs.networks.classifier import Ensemble, classifier_for
-from jobs.plugins import isolated, loading
+from jobs.plugins import isolated
 from jobs.specs.train import TrainSpec, train_fields
 from jobs.validation import build
 
 
 def main(folder: Path) -> None:
     """Answer trainings with the checkpoints of their members, each [fields, paths, results], with all problems."""
-    loading.use(folder / "plugins")
-    problems = []
-    for fields, paths, results in isolated.question(folder):
-        try:
-            compose(build(TrainSpec, fields, where="train"), [Path(path) for path in paths], Store(Path(results)))
-        except (CheckpointError, ConfigError) as error:
-            problems.append(str(error))
-    isolated.answer(folder, problems)
+    isolated.answer(folder, lambda ensembles: [problem for asked in ensembles if (problem := _problem(*asked))])
+
+
+def _problem(fields: dict[str, Any], paths: Sequence[str], results: str) -> str | None:
+    try:
+        compose(build(TrainSpec, fields, where="train"), [Path(path) for path in paths], Store(Path(results)))
+    except (CheckpointError, ConfigError) as error:
+        return str(error)
+    return None
 
 
 def compose(spec: TrainSpec, paths: Sequence[Path], store: Store) -> None:
