@@ -9,6 +9,7 @@ CPU seconds, their ratio to those of the complete grid, and peak memory; ends wi
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -29,7 +30,7 @@ from jobs.files.failures import following, record_death
 from jobs.files.layouts import CERTIFICATION
 from jobs.files.manifest import write_manifest
 from jobs.files.store import Store
-from jobs.specs.indices import partition, shard_stem
+from jobs.specs.indices import partition
 from jobs.specs.runs import Manifest
 from jobs.specs.units import ShardUnit
 from pipeline.request.config import parse_launch
@@ -125,13 +126,16 @@ def _make(state: str, manifest: Manifest, folder: Path) -> dict[str, str]:
 
 
 def _fail(units: Sequence[ShardUnit], store: Store, num_attempts: int) -> None:
+    """Failure records, as the first unit's would be."""
+    first = record_death(store, units[0], "bug", "RuntimeError: it failed", store.log_path("made_up", units[0].name))
+    attempts = [*itertools.accumulate(range(1, num_attempts), lambda last, _: following(last, last), initial=first)]
+    texts = {failure.attempt: json.dumps(asdict(failure)) for failure in attempts}
     for unit in units:
-        record = record_death(store, unit, "bug", "RuntimeError: it failed", store.log_path("made_up", unit.name))
-        (first,) = store.failures_dir(unit.train.key).glob(f"certify-*{shard_stem(unit.indices)}-attempt-0001.json")
-        for _ in range(1, num_attempts):
-            record = following(record, record)
-            path = first.with_name(first.name.replace("0001.json", f"{record.attempt:04d}.json"))
-            path.write_text(json.dumps(asdict(record)))
+        folder, stem = store.failures_dir(unit.train.key), "-".join([unit.stage, *unit.name.split("/")[2:]])
+        folder.mkdir(exist_ok=True)
+        for attempt, text in texts.items():
+            path = folder / f"{stem}-attempt-{attempt:04d}.json"
+            path.write_text(text.replace(units[0].name, unit.name))
 
 
 def _queue(units: Sequence[ShardUnit], store: Store, grid: str, folder: Path) -> dict[str, str]:
