@@ -12,7 +12,7 @@ from typing import Protocol
 
 from jobs.files.failures import Failure, FailureClass
 from jobs.files.store import Store
-from jobs.specs.indices import IndexRange, missing_from, partition, shard_stem
+from jobs.specs.indices import IndexRange, missing_from, partition
 from jobs.specs.runs import SHARD_STAGES, Manifest, Run, ShardStage
 from jobs.specs.units import AggregateUnit, Resources, ShardUnit, TrainUnit, Unit, shards_by_run
 from pipeline.retry import Retry, gave_up
@@ -107,11 +107,14 @@ def plan(
             continue
         max_size = -(-len(run.indices) // num_shards)
         left = set(missing_from(run.indices, [*observed.finished(run), *queued.get(run.name, ())]))
-        for names, indices in _images_by_failures(run, left, failed.get(run.name, ())).items():
+        named = {ShardUnit(run=run, indices=shard).name: shard for shard in failed.get(run.name, ())}
+        for names, indices in _images_by_failures(left, named).items():
             failure_class = reason_to_wait(names)
             if failure_class:
                 left -= indices
-                waiting |= {unit.name: failure_class for unit in _cut(run, indices, max_size)}
+                is_one = len(names) == 1 and len(indices) == len(named[names[0]])
+                units = names if is_one else [unit.name for unit in _cut(run, indices, max_size)]
+                waiting |= dict.fromkeys(units, failure_class)
         shards += _cut(run, left, max_size)
     aggregate = None if waiting else AggregateUnit(grid=manifest.grid)
     if not train and not shards:
@@ -130,14 +133,12 @@ def plan(
     )
 
 
-def _images_by_failures(
-    run: Run, missing: set[int], failed: Iterable[IndexRange]
-) -> Mapping[tuple[str, ...], set[int]]:
+def _images_by_failures(missing: set[int], failed: Mapping[str, IndexRange]) -> Mapping[tuple[str, ...], set[int]]:
     """Missing images by the shards that held them when they failed: shards may be cut differently each time."""
     names: dict[int, tuple[str, ...]] = defaultdict(tuple)
-    for shard in failed:
+    for name, shard in failed.items():
         for index in missing.intersection(shard):
-            names[index] += (f"{run.name}/{shard_stem(shard)}",)
+            names[index] += (name,)
     found: dict[tuple[str, ...], set[int]] = defaultdict(set)
     for index, those in names.items():
         found[those].add(index)

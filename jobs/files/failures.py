@@ -94,9 +94,7 @@ _FULL_GPU = re.compile(
     r"CUDA error: out of memory|CU(BLAS|DNN)_STATUS_\w*ALLOC\w*_FAILED|Cuda failure \d+ 'out of memory'"
 )
 
-_RECORD = re.compile(
-    r"(?P<stage>train|aggregate|certify|attack)(?:-(?P<key>.+)-(?P<shard>\d+-\d+-\d+))?-attempt-\d+\.json"
-)
+_STEM = re.compile(r"(?P<stage>train|aggregate|certify|attack)(?:-(?P<key>.+)-(?P<shard>\d+-\d+-\d+))?")
 _LOST_PEER = re.compile(r"Connection (closed|reset) by (remote )?peer")  # another process of one training died
 
 _BY_MESSAGE: Mapping[FailureClass, re.Pattern[str]] = {  # of a RuntimeError
@@ -177,16 +175,22 @@ def last_failures(folder: Path, is_wanted: Callable[[str], bool]) -> dict[str, F
         folder: ``Store.failures_dir`` or ``Store.grid_failures_dir``.
         is_wanted: Says of the name of a unit whether to look at it.
     """
-    attempts: dict[str, list[Path]] = {}
-    for match in filter(None, map(_RECORD.fullmatch, sorted(listing(folder)))):
-        stage, model = match["stage"], folder.parent.name
+    attempts: dict[str, list[str]] = {}
+    for file_name in listing(folder):
+        stem, separator, _ = file_name.rpartition("-attempt-")
+        if separator and file_name.endswith(".json"):
+            attempts.setdefault(stem, []).append(file_name)
+    found, model = {}, folder.parent.name
+    for match in filter(None, map(_STEM.fullmatch, attempts)):
+        stage, file_names = match["stage"], attempts[match[0]]
         name = stage if stage == "aggregate" else "/".join(filter(None, [stage, model, match["key"], match["shard"]]))
-        attempts.setdefault(name, []).append(folder / match[0])
-    found = {name: _read(paths[-1], name) for name, paths in attempts.items() if is_wanted(name)}
-    for name, failure in found.items():
-        if failure.earlier is None:
-            counts = Counter(_read(path, name).failure_class for path in attempts[name][:-1])
-            found[name] = replace(failure, earlier=dict(counts))
+        if is_wanted(name):
+            newest = max(file_names)
+            failure = _read(folder / newest, name)
+            if failure.earlier is None:
+                counts = Counter(_read(folder / other, name).failure_class for other in file_names if other != newest)
+                failure = replace(failure, earlier=dict(counts))
+            found[name] = failure
     return found
 
 
