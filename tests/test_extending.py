@@ -33,7 +33,7 @@ def write_files(folder: Path) -> list[str]:
 @pytest.mark.slow
 def test_every_line_of_the_page_runs(tmp_path: Path) -> None:
     commands = write_files(tmp_path)
-    assert len(commands) == 12
+    assert len(commands) == 13
     (tmp_path / "jobs").mkdir()  # a folder of the user's that is called like one of our packages
     (tmp_path / "jobs" / "__init__.py").touch()
     run_commands(commands, tmp_path)

@@ -57,7 +57,8 @@ def load(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name and module_name.startswith(error.name):
             raise ConfigError([f"{name}: there is no module {error.name!r} in it"]) from error
-        raise ConfigError([f"{name}: {described(error)}"]) from error
+        advice = "install it where the jobs run (cluster.python, cluster.setup), or add it to plugins"
+        raise ConfigError([f"{name}: {described(error)}; {advice}"]) from error
     except Exception as error:  # a plug-in's code may raise anything
         raise ConfigError([f"{name}: {described(error)}"]) from error
     if not hasattr(module, attribute):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import io
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 
 from jobs.plugins import loading
+from jobs.plugins.output import LimitedOutput
 
 _MAX_LINES = 1000
 _NEW_PROCESS = ("os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.system", "subprocess.Popen")
@@ -31,7 +31,7 @@ def guarded() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for module, name in _SEEDS:
             stack.enter_context(mock.patch.object(module, name, _refusing(getattr(module, name))))
-        stack.enter_context(contextlib.redirect_stdout(_Limited()))
+        stack.enter_context(contextlib.redirect_stdout(LimitedOutput(_MAX_LINES, "four steps")))
         _is_guarding = True
         try:
             yield
@@ -56,15 +56,3 @@ def _refusing(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*arguments, **options)
 
     return call
-
-
-class _Limited(io.StringIO):
-    """Standard output that passes a limited number of lines of a plug-in."""
-
-    num_lines = 0
-
-    def write(self, text: str) -> int:
-        self.num_lines += text.count("\n")
-        if self.num_lines > _MAX_LINES and loading.place_here() is not None:
-            raise RuntimeError(f"prints more than {_MAX_LINES} lines in four steps; a training would print millions")
-        return len(text)

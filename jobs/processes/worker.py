@@ -6,6 +6,7 @@ no torch, never import torch.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
@@ -19,6 +20,7 @@ from jobs.files import failures
 from jobs.files.store import Store
 from jobs.host import is_first_task, num_tasks, rank
 from jobs.plugins.loading import described
+from jobs.plugins.output import LimitedOutput
 from jobs.processes.usage import clocks, log_usage
 from jobs.specs.units import Resources, Stage, Unit
 
@@ -28,6 +30,8 @@ STAGE_MODULES: dict[Stage, str] = {
     "attack": "jobs.attack",
     "aggregate": "jobs.aggregate",
 }
+
+_MAX_LINES = 100_000  # that a plug-in may print in one unit
 
 
 def execute(unit: Unit, store: Store, resources: Resources, log_path: Path) -> None:
@@ -40,7 +44,9 @@ def execute(unit: Unit, store: Store, resources: Resources, log_path: Path) -> N
     gpus, began = os.environ.get("CUDA_VISIBLE_DEVICES", "all"), clocks()
     logging.info("begin %s (host %s, gpus [%s], process %d)", unit.name, socket.gethostname(), gpus, os.getpid())
     try:
-        importlib.import_module(STAGE_MODULES[unit.stage]).run(unit, store, resources)
+        output = LimitedOutput(_MAX_LINES, "one unit", sys.stdout) if resources.plugins else sys.stdout
+        with contextlib.redirect_stdout(output):
+            importlib.import_module(STAGE_MODULES[unit.stage]).run(unit, store, resources)
     except Exception as error:
         logging.exception("failed %s", unit.name)
         # Of several tasks, the one that failed first records why: it knows the reason, the node and the GPU.

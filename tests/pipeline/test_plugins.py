@@ -397,3 +397,29 @@ def test_finished_runs_are_composed_without_any_training(mylab: Path, capsys: py
     assert "is frozen, in front of given weights" in problem(behind.replace(f"weights: 'run:{one}', ", ""))
     mixing = f"{given}, denoiser: 'mylab.denoisers:mixing'"
     assert "mylab/denoisers.py:21: sub makes the logits of an image depend on" in problem(mixing)
+
+
+def test_a_dependency_that_the_node_does_not_have_fails_its_model_alone(mylab: Path) -> None:
+    write(mylab / "nets.py", 'if "asked" not in __file__:\n    import no_such_library\n', textwrap.dedent(NETS))
+    assert _launch(Path("results")) == 1
+    store = Store(Path("results"))
+    runs = read_manifest(store.manifest_path("tiny")).runs
+    assert [store.is_trained(run.train.key) for run in runs] == [True, True, False]
+    (failure,) = failures_of(store, TrainUnit(train=runs[2].train))
+    assert failure.failure_class == "config"
+    assert "mylab/nets.py:2: ModuleNotFoundError: No module named 'no_such_library'; install it" in failure.message
+
+
+def test_a_plug_in_that_floods_the_output_of_a_job_fails_its_model_alone(
+    mylab: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # The preflight takes the first and the last epoch.
+    flood = "for n in range(1_000_000 if self.weight == 2 else 3):\n                    print(n)"
+    write(mylab / "losses.py", LOSSES.replace("EPOCH", "1").replace('raise ValueError("three")', flood))
+    assert _launch(Path("results")) == 1
+    assert len(capfd.readouterr().out.splitlines()) < 101_000
+    store = Store(Path("results"))
+    runs = read_manifest(store.manifest_path("tiny")).runs
+    assert [store.is_trained(run.train.key) for run in runs] == [True, False, True]
+    (failure,) = failures_of(store, TrainUnit(train=runs[1].train))
+    assert "mylab/losses.py:13: RuntimeError: prints more than 100,000 lines in one unit" in failure.message

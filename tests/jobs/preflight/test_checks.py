@@ -100,7 +100,7 @@ def test_what_breaks_a_certificate_is_refused_with_its_line(tmp_path: Path, line
         ("torch.manual_seed(0)", "manual_seed sets the global random state"),
         ("import os; os.fork()", "must not start processes"),
         ("import subprocess; subprocess.run(['true'])", "must not start processes"),
-        ("[print(one) for one in range(1_000_000)]", "prints more than 1000 lines"),
+        ("[print(one) for one in range(1_000_000)]", "prints more than 1,000 lines"),
         ("raise ValueError('three')", "ValueError: three"),
     ],
 )
