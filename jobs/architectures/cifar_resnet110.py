@@ -5,12 +5,8 @@ The network of the paper's CIFAR-10 results.
 
 from __future__ import annotations
 
-from torch import nn
+from functools import partial
 
 from jobs.architectures._cifar_resnet import CifarResNet
-from jobs.datasets import DatasetInfo
 
-
-def build(info: DatasetInfo) -> nn.Module:
-    """The network for images of 32 x 32 pixels or so."""
-    return CifarResNet(110, info)
+build = partial(CifarResNet, 110)

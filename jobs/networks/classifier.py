@@ -115,12 +115,8 @@ def with_denoiser(classifier: Classifier, spec: TrainSpec) -> Classifier:
     if spec.denoiser is None:
         return classifier
     name = spec.denoiser.name
-    try:
+    with loading.errors_of(name):
         denoiser = loading.load(name)(spec.info, sigma=spec.sigma, **spec.denoiser.options)
-    except ConfigError:
-        raise
-    except Exception as error:  # the code of others may raise anything
-        raise ConfigError([f"{name}: {loading.described(error)}"]) from error
     return _of_pixels(Denoised(_checked(denoiser, name).requires_grad_(False), classifier), spec.info)
 
 
@@ -155,7 +151,7 @@ def build_classifier(
     library, _, name = architecture.partition(":")
     if not name and architecture not in architecture_names():
         raise ConfigError([unknown_choice("architecture", architecture, architecture_names())])
-    try:
+    with loading.errors_of(architecture):
         if not name:
             network = importlib.import_module(f"jobs.architectures.{architecture}").build(info)
         elif library in LIBRARIES:
@@ -164,10 +160,6 @@ def build_classifier(
             build = loading.load(architecture)
             network = build(info, **(options or {}))
             input_layer = "none" if getattr(sys.modules[build.__module__], "TAKES_PIXELS", False) else input_layer
-    except ConfigError:
-        raise
-    except Exception as error:  # the code of others may raise anything
-        raise ConfigError([f"{architecture}: {loading.described(error)}"]) from error
     return Classifier(Normalize(*input_statistics(input_layer, info)), _checked(network, architecture))
 
 

@@ -80,12 +80,8 @@ def _denoiser(name: str, options: Mapping[str, Any]) -> Plugin:
 def _data(name: str, options: Mapping[str, Any]) -> Plugin:
     """A data set: a file, a folder, or a function of the split that returns its images."""
     version = 1 if name.partition(":")[0] in DATA_FILES else loading.version_of(loading.load(name))
-    try:
+    with loading.errors_of(name):
         return described(name, version, options)
-    except ConfigError:
-        raise
-    except Exception as error:  # as in loading: a plug-in's code may raise anything
-        raise ConfigError([f"{name}: {loading.described(error)}"]) from error
 
 
 def _signature_problems(name: str, function: Any, options: Mapping[str, Any]) -> Iterator[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,17 @@ def use(root: str | Path | None) -> None:
     _root = new
 
 
+@contextlib.contextmanager
+def errors_of(name: str) -> Iterator[None]:
+    """Whatever the code of others raises here becomes a ConfigError with its file and line."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError([f"{name}: {described(error)}"]) from error
+
+
 def load(name: str) -> Any:
     """The class or function that a plug-in's name stands for.
 
@@ -52,15 +65,14 @@ def load(name: str) -> Any:
     if module_name.partition(".")[0] not in known:
         problem = unknown_choice("plug-in", module_name.partition(".")[0], known)
         raise ConfigError([f"{name}: {problem}; plugins=[...] names what may be imported"])
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and module_name.startswith(error.name):
-            raise ConfigError([f"{name}: there is no module {error.name!r} in it"]) from error
-        advice = "install it where the jobs run (cluster.python, cluster.setup), or add it to plugins"
-        raise ConfigError([f"{name}: {described(error)}; {advice}"]) from error
-    except Exception as error:  # a plug-in's code may raise anything
-        raise ConfigError([f"{name}: {described(error)}"]) from error
+    with errors_of(name):
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name and module_name.startswith(error.name):
+                raise ConfigError([f"{name}: there is no module {error.name!r} in it"]) from error
+            advice = "install it where the jobs run (cluster.python, cluster.setup), or add it to plugins"
+            raise ConfigError([f"{name}: {described(error)}; {advice}"]) from error
     if not hasattr(module, attribute):
         names = [public for public in vars(module) if not public.startswith("_")]
         near = unknown_choice("name", attribute, [], also_near=names).partition(";")[0]
@@ -99,10 +111,8 @@ def make(plugin: Plugin) -> Any:
         ConfigError: It cannot be imported or made; with file and line.
     """
     loaded = load(plugin.name)
-    try:
+    with errors_of(plugin.name):
         return loaded(**plugin.options)
-    except Exception as error:  # as above
-        raise ConfigError([f"{plugin.name}: {described(error)}"]) from error
 
 
 def hashes(spec: TrainSpec) -> dict[str, str]:
