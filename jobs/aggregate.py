@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -35,53 +36,71 @@ def run(unit: AggregateUnit, store: Store, resources: Resources) -> None:
     """
     del resources  # reading and writing files needs none
     manifest = read_manifest(store.manifest_path(unit.grid))
-    images: dict[tuple[str, str, bool], tuple[str, str]] = {}
-    problems = [problem for stage in LISTS for problem in _aggregate(stage, manifest, store, images)]
+    images: Images = {}
+    problems: list[str] = []
+    for stage in LISTS:
+        try:
+            _aggregate(stage, manifest, store, images)
+        except RecordError as error:
+            problems.append(str(error))
     if problems:
         raise RecordError("\n".join(problems))
     for grid_run in manifest.runs:  # of shards that were killed after their last image
         store.remove_served_partials(grid_run.place)
 
 
-def _aggregate(
-    stage: ShardStage, manifest: Manifest, store: Store, images: dict[tuple[str, str, bool], tuple[str, str]]
-) -> list[str]:
-    """Write the records of a stage's runs into one file, or return what stands against it.
+def _aggregate(stage: ShardStage, manifest: Manifest, store: Store, images: Images) -> None:
+    """Write the records of a stage's runs into one file, run by run.
 
-    ``images`` is added to: by data set, split and way of making it, the fingerprint of the images, and whose it is.
+    ``images`` are those of the stages before; it is added to.
+
+    Raises:
+        RecordError: With all that stands against it; there is no file then.
     """
     runs, path = manifest.of(stage), store.records_path(manifest.grid, stage)
     if not runs:
-        return []
-    tables: list[pa.Table] = []
-    provenance: dict[str, Any] = {}
+        return
+    provenance: dict[str, dict[str, str]] = {}
     problems: list[str] = []
-    for grid_run in runs:
-        try:
-            table, metadata = collect_run(grid_run, store, set_aside_damaged=True)
-        except RecordError as error:
-            problems.append(str(error))
-            continue
-        tables.append(table)
-        name, found = f"{grid_run.train.key}/{grid_run.key}", known_images(metadata)
-        provenance[name] = metadata
-        if not found:
-            continue
-        place = (grid_run.train.dataset, grid_run.task.split, found.startswith(CONTENT))
-        first, other = images.setdefault(place, (found, name))
-        if differ(found, first):
-            problems.append(
-                f"different images: {other} is on those with fingerprint {short_fingerprint(first)}, {name} on "
-                f"{short_fingerprint(found)}; remove the shards of one of the two and launch again with the images of "
-                "the other"
-            )
-    if problems:
-        return problems
+
+    def tables() -> Iterator[pa.Table]:
+        for grid_run in runs:
+            name = f"{grid_run.train.key}/{grid_run.key}"
+            try:
+                provenance[name] = yield from run_tables(grid_run, store, set_aside_damaged=True)
+            except RecordError as error:
+                problems.append(str(error))
+                continue
+            problems.extend(other_images(grid_run, provenance[name], images))
+        if problems:
+            raise RecordError("\n".join(problems))
+
+    def metadata() -> dict[str, str]:
+        return {"source": "aggregate", FINGERPRINT_KEY: manifest.fingerprint, "runs": json.dumps(provenance)}
+
     remove_stale_temporaries(path.parent)
-    metadata = {"source": "aggregate", FINGERPRINT_KEY: manifest.fingerprint, "runs": json.dumps(provenance)}
-    records.write_records(path, pa.concat_tables(tables), metadata, kind_of(stage))
-    logging.info("%d records of %d runs: %s", sum(map(len, tables)), len(tables), path)
-    return []
+    records.write_records(path, tables(), metadata, kind_of(stage))
+    logging.info("%d records of %d runs: %s", records.num_rows(path), len(runs), path)
+
+
+Images = dict[tuple[str, str, bool], tuple[str, str]]
+"""By data set, split and way of making it the fingerprint of the images seen so far, and on whose."""
+
+
+def other_images(grid_run: Run, origin: Mapping[str, str], images: Images) -> list[str]:
+    """The problem that a run is on other images than the runs before it; ``images`` is added to."""
+    name, found = f"{grid_run.train.key}/{grid_run.key}", known_images(origin)
+    if not found:
+        return []
+    place = (grid_run.train.dataset, grid_run.task.split, found.startswith(CONTENT))
+    first, other = images.setdefault(place, (found, name))
+    if not differ(found, first):
+        return []
+    return [
+        f"different images: {other} is on those with fingerprint {short_fingerprint(first)}, {name} on "
+        f"{short_fingerprint(found)}; remove the shards of one of the two and launch again with the images of "
+        "the other"
+    ]
 
 
 def is_aggregated(manifest: Manifest, store: Store) -> bool:
@@ -100,52 +119,85 @@ def is_current(path: Path, manifest: Manifest) -> bool:
         return False
 
 
-def collect_run(grid_run: Run, store: Store, *, set_aside_damaged: bool = False) -> tuple[pa.Table, dict[str, str]]:
-    """The records of one run, sorted by index, from its finished shards.
+def collect_run(grid_run: Run, store: Store) -> tuple[pa.Table, dict[str, str]]:
+    """All records of one run at once, and what its shards say of their origin; else as ``run_tables``."""
+    origin: dict[str, str] = {}
+
+    def tables() -> Iterator[pa.Table]:
+        origin.update((yield from run_tables(grid_run, store)))
+
+    schema = layout_of(grid_run).kind.schema
+    return pa.concat_tables([schema.empty_table(), *(table.cast(schema) for table in tables())]), origin
+
+
+def run_tables(
+    grid_run: Run, store: Store, *, set_aside_damaged: bool = False
+) -> Generator[pa.Table, None, dict[str, str]]:
+    """The records of one run by ascending index, from one finished shard after the other; strings as dictionaries.
 
     Images beyond the run's indices that were certified too are left out. ``set_aside_damaged`` renames shards that
     cannot be used.
 
     Returns:
-        The rows, and what all shards say of their origin (checkpoint, packages, devices).
+        In the end, what all shards say of their origin (checkpoint, packages, devices).
 
     Raises:
-        RecordError: A gap, an index in two files, a damaged or foreign shard, or shards certified
-            with different weights.
+        RecordError: After the last of them: a gap, an index in two files, a damaged or foreign shard, or shards
+            certified with different weights.
     """
-    layout = layout_of(grid_run)
-    parts: list[tuple[Path, pa.Table, dict[str, str]]] = []
+    layout, wanted = layout_of(grid_run), set(grid_run.indices)
+    parts: list[Part] = []
     problems: list[str] = []
-    for indices in store.finished_shards(grid_run.place):
-        path = store.shard_path(grid_run.place, indices)
-        try:
-            parts.append((path, *checked_shard(path, indices, layout)))
-        except RecordError as error:
-            moved = f"; moved to {set_aside(path).name}" if set_aside_damaged else ""
-            problems.append(f"{error}{moved}; launch again to certify its images again")
+    for neighbours in _entangled(store.finished_shards(grid_run.place)):
+        tables = []
+        for indices in neighbours:
+            path = store.shard_path(grid_run.place, indices)
+            try:
+                table, metadata = checked_shard(path, indices, layout)
+            except RecordError as error:
+                moved = f"; moved to {set_aside(path).name}" if set_aside_damaged else ""
+                problems.append(f"{error}{moved}; launch again to certify its images again")
+                continue
+            parts.append(Part(path, indices, metadata))
+            is_wanted = [index in wanted for index in indices]
+            tables.append(table if all(is_wanted) else table.filter(pa.array(is_wanted)))
+        yield from tables if len(tables) < 2 else [pa.concat_tables(tables).unify_dictionaries().sort_by("index")]
     problems += _origin_problems(parts) + _overlap_problems(parts, set_aside_some=set_aside_damaged)
     problems += [] if problems else _gap_problems(grid_run, parts)
     if problems:
         raise RecordError("\n".join(problems))
-    table = pa.concat_tables([part for _, part, _ in parts])
-    wanted = pc.is_in(table["index"], pa.array(list(grid_run.indices), pa.int32()))
-    return table.filter(wanted).sort_by("index"), {
-        name: ", ".join(sorted({metadata.get(name, "unknown") for _, _, metadata in parts}))
-        for name in ("checkpoint_sha256", "images", "packages", "device", "git_commit")
-    }
+    return _common_origin(parts, wanted)
+
+
+class Part(NamedTuple):
+    """A shard that is as its place says."""
+
+    path: Path
+    indices: IndexRange
+    metadata: dict[str, str]
+
+
+def _entangled(shards: list[IndexRange]) -> Iterator[list[IndexRange]]:
+    """Shards that lie between one another, together; each of the others alone, all by ascending index."""
+    together: list[IndexRange] = []
+    for indices in shards:
+        if together and indices.start >= max(one.stop for one in together):
+            yield together
+            together = []
+        together.append(indices)
+    yield together
 
 
 def checked_shard(path: Path, indices: IndexRange, layout: Layout) -> tuple[pa.Table, dict[str, str]]:
-    """The rows and the metadata of a shard, all of it read.
+    """The rows, strings as dictionaries, and the metadata of a shard, all of it read.
 
     Raises:
         RecordError: It is damaged, or of other specs, images or parameters than its place says.
     """
     metadata = records.check_metadata(path, layout.specs)
-    table = records.read_records(path, layout.kind)
-    found = table["index"].to_pylist()
-    if found != list(indices):
-        raise RecordError(f"{path}: holds {len(found)} rows that are not the indices of its name ({indices})")
+    table = records.read_records(path, layout.kind, layout.kind.schema.names)
+    if not np.array_equal(table["index"].to_numpy(), np.arange(indices.start, indices.stop, indices.step)):
+        raise RecordError(f"{path}: holds {len(table)} rows that are not the indices of its name ({indices})")
     for column, expected in layout.columns.items():
         values = pc.unique(table[column]).to_pylist()
         if values != [expected]:
@@ -153,7 +205,7 @@ def checked_shard(path: Path, indices: IndexRange, layout: Layout) -> tuple[pa.T
     return table, metadata
 
 
-def _origin_problems(parts: list[tuple[Path, pa.Table, dict[str, str]]]) -> list[str]:
+def _origin_problems(parts: list[Part]) -> list[str]:
     """Weights, images and plug-ins' files that are not the same for all shards (and for their checkpoint)."""
     found: dict[str, dict[str, Path]] = {}
     for path, _, metadata in parts:
@@ -182,9 +234,9 @@ def _hashes(metadata: dict[str, str]) -> dict[str, list[str]]:
         return {"unreadable": [text]}
 
 
-def _overlap_problems(parts: list[tuple[Path, pa.Table, dict[str, str]]], *, set_aside_some: bool) -> list[str]:
+def _overlap_problems(parts: list[Part], *, set_aside_some: bool) -> list[str]:
     """Images in two files: two launches at once that cut shards differently. No record decides which file goes."""
-    images = {path: set(table["index"].to_pylist()) for path, table, _ in parts}
+    images = {path: set(indices) for path, indices, _ in parts}
     if len(set[int]().union(*images.values())) == sum(map(len, images.values())):
         return []  # as nearly always: what follows compares every file with all others
     by_size = sorted(images, key=lambda path: (len(images[path]), path))
@@ -203,8 +255,8 @@ def _overlap_problems(parts: list[tuple[Path, pa.Table, dict[str, str]]], *, set
     return problems
 
 
-def _gap_problems(grid_run: Run, parts: list[tuple[Path, pa.Table, dict[str, str]]]) -> list[str]:
-    there = set[int]().union(*(table["index"].to_pylist() for _, table, _ in parts))
+def _gap_problems(grid_run: Run, parts: list[Part]) -> list[str]:
+    there = set[int]().union(*(indices for _, indices, _ in parts))
     missing = [index for index in grid_run.indices if index not in there]
     if not missing:
         return []
@@ -220,3 +272,13 @@ def known_images(metadata: Mapping[str, str]) -> str:
     found = metadata.get("images", "unknown")
     # Shards of one run that were made before and after fingerprints were over contents have one of each.
     return "" if found == "unknown" else max(found.split(", "), key=lambda part: part.startswith(CONTENT))
+
+
+def _common_origin(parts: list[Part], wanted: set[int]) -> dict[str, str]:
+    names = ("checkpoint_sha256", "images", "packages", "device", "git_commit")
+    origin = {name: ", ".join(sorted({part.metadata.get(name, "unknown") for part in parts})) for name in names}
+    for name in (records.CLEAN_CORRECT, records.CLEAN_SEEN):
+        counts = [part.metadata.get(name, "") for part in parts if wanted.issuperset(part.indices)]
+        if len(counts) == len(parts) and all(map(str.isdecimal, counts)):  # older shards do not say it
+            origin[name] = str(sum(map(int, counts)))
+    return origin

@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Iterator
 from typing import TypedDict
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from jobs.networks.checkpoint import TrainedClassifier
 from jobs.networks.compilation import compiled_where_it_pays
 from jobs.networks.inference import for_inference
 from jobs.shards import Done, Work, labelled_image, run_shard
+from jobs.specs.indices import IndexRange
 from jobs.specs.units import Resources, ShardUnit
 from smoothing.certify import LabelledImage, certify_images
 from smoothing.counts import VoteCounter, call_shape
@@ -79,7 +81,28 @@ def _prepared(unit: ShardUnit, resources: Resources, trained: TrainedClassifier,
         share = equal_votes(in_float32, votes(network), info.num_classes)
         check_equal_votes(share, spec.precision, resources.min_equal_votes)
         notes["equal_votes_float32"] = f"{share:.4f}"
-    return Work(do=lambda todo: _certified(network, unit, todo, settings), notes=notes)
+
+    def clean(part: IndexRange) -> dict[str, str]:
+        plain = for_inference(trained.classifier, spec.precision, device)
+        rows, *_ = call_shape(info.image_shape, resources.batch_size, device)
+        return {
+            records.CLEAN_CORRECT: str(num_correct(plain, images, part, rows, device)),
+            records.CLEAN_SEEN: str(len(part)),
+        }
+
+    return Work(do=lambda todo: _certified(network, unit, todo, settings), notes=notes, about=clean)
+
+
+@torch.inference_mode()
+def num_correct(network: nn.Module, images: Images, part: IndexRange, rows: int, device: torch.device) -> int:
+    """How many images without noise a network classifies correctly, ``rows`` of them at a time."""
+    indices, correct = list(part), 0
+    for start in range(0, len(indices), rows):
+        some = indices[start : start + rows]
+        inputs_BCHW = torch.stack([labelled_image(images, index).image_CHW for index in some]).to(device)
+        labels = [int(images.labels[index]) for index in some]
+        correct += int(np.count_nonzero(network(inputs_BCHW).argmax(dim=1).cpu().numpy() == labels))
+    return correct
 
 
 def _certified(

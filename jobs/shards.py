@@ -41,6 +41,8 @@ class Work:
     # Does images, taking them as it can and handing each back as soon as it is done, in any order
     do: Callable[[Iterator[LabelledImage]], Iterator[Done]]
     notes: Mapping[str, str] = field(default_factory=dict)  # added to the metadata of the files
+    # What to add to the metadata of a finished file with these images
+    about: Callable[[IndexRange], Mapping[str, str]] = lambda _: {}
 
 
 Prepare = Callable[[TrainedClassifier, Images], Work]
@@ -93,7 +95,9 @@ def run_shard(unit: ShardUnit, store: Store, resources: Resources, prepare: Prep
             interrupt.stop_if_asked()
     for part in _unclaimed(unit, rows, store):
         own_rows = {index: rows[index] for index in part}
-        _write(store.shard_path(unit.run.place, part), layout, own_rows, metadata, replace=False)
+        _write(
+            store.shard_path(unit.run.place, part), layout, own_rows, {**metadata, **work.about(part)}, replace=False
+        )
     logging.info("did all %d images: %s", len(unit.indices), unit.name)
     store.remove_served_partials(unit.run.place)
 

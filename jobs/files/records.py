@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -21,6 +23,10 @@ from smoothing.certificate import Certificate
 SCHEMA_VERSION = 1
 _VERSION_KEY = "smoothadv.schema_version"
 _KIND_KEY = "smoothadv.kind"
+
+CLEAN_CORRECT, CLEAN_SEEN = "clean_correct", "clean_seen"
+"""In the metadata of certification shards: how many of their images the base classifier gets right without noise, and
+how many it was asked about."""
 
 
 def image_columns(label: int, certificate: Certificate) -> dict[str, Any]:
@@ -40,28 +46,89 @@ def image_columns(label: int, certificate: Certificate) -> dict[str, Any]:
 
 def write_records(
     path: Path,
-    table: pa.Table,
-    metadata: Mapping[str, str],
+    tables: pa.Table | Iterable[pa.Table],
+    metadata: Mapping[str, str] | Callable[[], Mapping[str, str]],
     kind: RecordKind = CERTIFICATION,
     *,
     replace: bool = True,
 ) -> None:
-    """Write a table of records atomically, with page checksums, and read it back before it counts.
+    """Write records atomically, with page checksums, and read them back before they count.
 
-    The file's metadata also hold kind and schema version. ``replace=False`` leaves a file alone that is there already.
+    Holds a row group at a time in memory. A row group has whole runs, of at least ``_FEWEST`` rows together, or a part
+    of one: whoever reads a few runs skips the others.
+
+    ``tables`` are of the kind's columns; strings may be dictionary-encoded. ``metadata`` goes into the file's, beside kind
+    and schema version; a function is asked after the last table. ``replace=False`` leaves a file alone that is there
+    already.
     """
-    cast = table.cast(kind.schema)
-    stamp = {_VERSION_KEY: str(SCHEMA_VERSION), _KIND_KEY: kind.name}
-    stamped = cast.replace_schema_metadata({**metadata, **stamp})
+    written: list[int] = []
 
     def write(temporary: Path) -> None:
-        pq.write_table(stamped, temporary, compression="zstd", write_page_checksum=True)
+        # Types are those that a reader infers, whether or not strings are written from dictionaries.
+        schema = pa.schema([_encoded(field) for field in kind.schema])
+        options = {"compression": "zstd", "write_page_checksum": True, "store_schema": False}
+        with pq.ParquetWriter(temporary, schema, use_dictionary=_strings(kind.schema), **options) as writer:
+            for group in _row_groups([tables] if isinstance(tables, pa.Table) else tables, schema):
+                writer.write_table(group)
+                written.append(_checksum(group))
+            stamp = {_VERSION_KEY: str(SCHEMA_VERSION), _KIND_KEY: kind.name}
+            writer.add_key_value_metadata({**(metadata() if callable(metadata) else metadata), **stamp})
 
     def check(temporary: Path) -> None:
-        if not read_records(temporary, kind).equals(cast):
+        groups = read_row_groups(temporary, kind, kind.schema.names)
+        if [_checksum(group) for group in groups] != written:
             raise RecordError(f"{path}: read-back differs from what was written; check the file system")
 
     write_atomically(path, write, check, replace=replace)
+
+
+_FEWEST, _MOST = 8192, 65_536  # rows of a row group
+
+
+def _strings(schema: pa.Schema) -> list[str]:
+    return [field.name for field in schema if field.type == pa.string()]
+
+
+def _encoded(field: pa.Field) -> pa.Field:
+    return field.with_type(pa.dictionary(pa.int32(), pa.string())) if field.type == pa.string() else field
+
+
+def _row_groups(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
+    """The rows of all tables, in tables to be written as a row group each; one without rows where there are none."""
+    held: list[pa.Table] = []
+    num_rows, run = 0, None
+    for table in (whole.slice(start, _MOST) for whole in tables for start in range(0, len(whole), _MOST)):
+        before, run = run, [table[name][0].as_py() for name in schema.names[:2]]  # the keys
+        if held and (num_rows + len(table) > _MOST or (num_rows >= _FEWEST and run != before)):
+            yield pa.concat_tables(held).unify_dictionaries()
+            held, num_rows = [], 0
+        held.append(pa.Table.from_arrays([_stored(table[field.name], field.type) for field in schema], schema=schema))
+        num_rows += len(table)
+    yield pa.concat_tables(held).unify_dictionaries() if held else schema.empty_table()
+
+
+def _stored(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
+    return column.dictionary_encode() if column.type == pa.string() else column.cast(wanted)
+
+
+def _checksum(table: pa.Table) -> int:
+    """Of the values alone: however they are cut into chunks, and in whatever order a dictionary lists them."""
+    total = 0
+    for column in table.columns:
+        values = column.combine_chunks()
+        if values.null_count:
+            total = zlib.crc32(np.packbits(values.is_null().to_numpy(zero_copy_only=False)).data, total)
+            values = values.drop_null()
+        if pa.types.is_list(values.type):
+            total = zlib.crc32(values.value_lengths().to_numpy(), total)
+            values = values.flatten()
+        if pa.types.is_dictionary(values.type):
+            hashes = [zlib.crc32(text.encode()) for text in values.dictionary.to_pylist()]
+            numbers = np.array(hashes, np.uint32)[values.indices.to_numpy()]
+        else:
+            numbers = values.to_numpy(zero_copy_only=False)
+        total = zlib.crc32(np.ascontiguousarray(numbers).data, total)
+    return total
 
 
 def read_records(path: Path, kind: RecordKind = CERTIFICATION, columns: Sequence[str] | None = None) -> pa.Table:
@@ -73,17 +140,44 @@ def read_records(path: Path, kind: RecordKind = CERTIFICATION, columns: Sequence
         RecordError: The file cannot be read, is of another kind or schema version, lacks a column, has
             one of another type, or a null where none is allowed. Names file and column.
     """
-    strings = [name for name in columns or () if kind.schema.field(name).type == pa.string()]
-    with _parquet(path, read_dictionary=strings) as file:
+    table = pa.concat_tables(read_row_groups(path, kind, columns or kind.schema.names))
+    return table.cast(kind.schema) if columns is None else table.unify_dictionaries()
+
+
+def read_row_groups(
+    path: Path, kind: RecordKind, columns: Sequence[str], runs: Collection[str] | None = None
+) -> Iterator[pa.Table]:
+    """The row groups of a records file one after the other, strings dictionary-encoded; one without rows for none.
+
+    Args:
+        path: The file.
+        kind: The layout it must have.
+        columns: The columns, in this order.
+        runs: Leave out row groups that hold no run of these train keys; None for none.
+
+    Raises:
+        RecordError: As for ``read_records``.
+    """
+    with _parquet(path) as file:
         _check_stamp(path, _own_metadata(file), kind.name)
-        _check_columns(path, file.schema_arrow, kind, encoded=strings)
-        table = file.read(columns=list(kind.schema.names if columns is None else columns))
-    for name in table.column_names:
-        if not kind.schema.field(name).nullable and table[name].null_count:
-            raise RecordError(f"{path}: column {name!r} has nulls where none are allowed")
-    if columns is None:
-        return table.select(kind.schema.names).cast(kind.schema).replace_schema_metadata(None)
-    return table.select(list(columns)).replace_schema_metadata(None)
+        _check_columns(path, file.schema_arrow, kind)
+    with _parquet(path, read_dictionary=_strings(kind.schema)) as file:
+        groups = [number for number in range(file.num_row_groups) if runs is None or _may_hold(file, number, runs)]
+        if not groups:
+            yield pa.schema([_encoded(kind.schema.field(name)) for name in columns]).empty_table()
+        for number in groups:
+            table = file.read_row_group(number, columns=list(columns))
+            for name in columns:
+                if not kind.schema.field(name).nullable and table[name].null_count:
+                    raise RecordError(f"{path}: column {name!r} has nulls where none are allowed")
+            yield table.select(list(columns)).replace_schema_metadata(None)
+
+
+def _may_hold(file: pq.ParquetFile, group: int, runs: Collection[str]) -> bool:
+    statistics = file.metadata.row_group(group).column(0).statistics  # of train_key
+    return (
+        statistics is None or not statistics.has_min_max or any(statistics.min <= key <= statistics.max for key in runs)
+    )
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -176,13 +270,11 @@ def _check_stamp(path: Path, metadata: Mapping[str, str], kind: str) -> None:
         raise RecordError(f"{path}: holds records of kind {found!r}, expected {kind!r}")
 
 
-def _check_columns(path: Path, found: pa.Schema, kind: RecordKind, *, encoded: Sequence[str]) -> None:
+def _check_columns(path: Path, found: pa.Schema, kind: RecordKind) -> None:
     for field in kind.schema:
         if field.name not in found.names:
             raise RecordError(f"{path}: column {field.name!r} is missing")
         type_found = found.field(field.name).type
-        if field.name in encoded and pa.types.is_dictionary(type_found):
-            type_found = type_found.value_type
         if not type_found.equals(field.type):
             raise RecordError(f"{path}: column {field.name!r} has type {type_found}, expected {field.type}")
 

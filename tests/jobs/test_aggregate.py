@@ -117,6 +117,16 @@ def test_shards_of_two_cuts_end_as_a_partition(
     assert grid_records(store.root).equals(undisturbed_records)
 
 
+def test_shards_that_lie_between_one_another_are_joined_in_order(store: Store, undisturbed_records: pa.Table) -> None:
+    run = _run(store)
+    shutil.rmtree(store.shards_dir(run.place))
+    for cut in ((0, 8, 2), (1, 9, 4), (3, 9, 4), (8, 9, 1), (9, 21, 1)):
+        certify_here(store, run, IndexRange(start=cut[0], stop=cut[1], step=cut[2]))
+    store.records_path("tiny").unlink()
+    _aggregate(store)
+    assert grid_records(store.root).equals(undisturbed_records)
+
+
 def test_a_truncated_shard_is_set_aside(store: Store) -> None:
     path = _shards(store)[2]
     path.write_bytes(path.read_bytes()[:300])
@@ -182,13 +192,13 @@ def test_fingerprints_over_names_and_over_contents_are_not_compared_with_each_ot
     """Of three models the first was certified before fingerprints were over contents, and of the second a part."""
     manifest = read_manifest(store.manifest_path("tiny"))
     told = dict(zip(manifest.runs, ("a" * 16, f"{'a' * 16}, {CONTENT}{'b' * 16}", f"{CONTENT}{'b' * 16}"), strict=True))
-    collect = aggregate.collect_run
+    of_run = aggregate.run_tables
 
-    def collected(run: Run, *args: Any, **kwargs: Any) -> Any:
-        table, metadata = collect(run, *args, **kwargs)
-        return table, {**metadata, "images": told[run]}
+    def told_tables(run: Run, *args: Any, **kwargs: Any) -> Any:
+        metadata = yield from of_run(run, *args, **kwargs)
+        return {**metadata, "images": told[run]}
 
-    monkeypatch.setattr(aggregate, "collect_run", collected)
+    monkeypatch.setattr(aggregate, "run_tables", told_tables)
     _aggregate(store)
     told[manifest.runs[2]] = f"{CONTENT}{'c' * 16}"
     with pytest.raises(RecordError, match=r"different images: .* fingerprint bbbbbbbbbbbb, .* on cccccccccccc; "):

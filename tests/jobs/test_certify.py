@@ -401,3 +401,14 @@ def test_a_sibling_s_saved_images_stay(store: Store, monkeypatch: pytest.MonkeyP
             certify_here(store, RUN, first)
     certify_here(store, RUN, second)
     assert store.partial_shards(KEYS) == [first]
+
+
+def test_the_base_classifiers_clean_accuracy_is_told_beside_the_records(store: Store) -> None:
+    trained = checkpoint.load_classifier(store.checkpoint_path(RUN.train.key), RUN.train, torch.device("cpu"))
+    images = load_images("digits", "test")
+    for part in partition(ALL, 13):
+        certify_here(store, RUN, part)
+        metadata = records.read_metadata(store.shard_path(KEYS, part))
+        inputs_BCHW = torch.stack([torch.from_numpy(images.image(index)) for index in part])
+        right = trained.classifier(inputs_BCHW).argmax(dim=1).numpy() == images.labels[list(part)]
+        assert (metadata["clean_correct"], metadata["clean_seen"]) == (str(right.sum()), str(len(part)))

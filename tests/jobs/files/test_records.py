@@ -163,3 +163,48 @@ def test_records_of_another_spec_are_foreign(path: Path) -> None:
     other = replace(RUN, task=replace(CERTIFY, n=500))
     with pytest.raises(RecordError, match=r"foreign records, certify_spec differs: n is 1000, expected 500"):
         records.check_metadata(path, layout_of(other).specs)
+
+
+def test_a_row_group_holds_whole_runs_and_a_few_are_read_alone(
+    tmp_path: Path, table: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "_FEWEST", 3)
+    monkeypatch.setattr(records, "_MOST", 5)
+    path, position = tmp_path / "records.parquet", table.column_names.index("train_key")
+
+    def of(key: str) -> pa.Table:
+        return table.set_column(position, table.schema.field("train_key"), pa.array([key, key]))
+
+    tables = [of(key) for key in "aabbcddd"]
+    records.write_records(path, iter(tables), lambda: {"source": "late"})
+    assert [pq.read_metadata(path).row_group(nr).num_rows for nr in range(4)] == [4, 4, 4, 4]
+    assert records.read_metadata(path)["source"] == "late"
+    assert records.read_records(path).equals(pa.concat_tables(tables))
+    few = list(records.read_row_groups(path, CERTIFICATION, ["train_key", "index"], {"c", "x"}))
+    assert [group["train_key"].to_pylist() for group in few] == [["c", "c", "d", "d"]]
+    records.write_records(path, pa.concat_tables(tables), {})
+    assert [pq.read_metadata(path).row_group(nr).num_rows for nr in range(4)] == [5, 5, 5, 1]
+
+
+@pytest.mark.parametrize("column", CERTIFICATION.schema.names)
+def test_no_value_may_differ_when_a_file_is_read_back(
+    tmp_path: Path, table: pa.Table, column: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    position = table.column_names.index(column)
+    changed = table.set_column(position, table.schema.field(column), table[column].take(pa.array([0, 0])))
+    if changed.equals(table):
+        row = table.to_pylist()[1]
+        other = {"stop": "decided", "correct": False, "counts": [1] * 10, "counts0": [2] * 10}.get(column, 7)
+        row[column] = f"{row[column]}x" if isinstance(row[column], str) else other
+        changed = pa.concat_tables([table.slice(0, 1), pa.Table.from_pylist([row], schema=CERTIFICATION.schema)])
+    groups = records.read_row_groups
+
+    def differing(path: Path, *args: Any, **kwargs: Any) -> Any:
+        yield from groups(elsewhere, *args, **kwargs)
+
+    elsewhere = tmp_path / "elsewhere.parquet"
+    records.write_records(elsewhere, changed, {})
+    monkeypatch.setattr(records, "read_row_groups", differing)
+    with pytest.raises(RecordError, match="read-back differs from what was written"):
+        records.write_records(tmp_path / "records.parquet", table, {})
+    assert not (tmp_path / "records.parquet").exists()
