@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.models import CertifiedGrid, CertifiedModel
+from analysis.runs import summary_of, votes_of
 from jobs.errors import RecordError
 from smoothing.bounds import MIN_ALPHA, can_certify, clopper_pearson_lower, min_samples_to_certify
 from smoothing.radius import ABSTAIN, certified_radius
@@ -33,10 +35,16 @@ def at_alpha(grid: CertifiedGrid, alpha: float) -> CertifiedGrid:
     """
     if alpha < MIN_ALPHA:
         raise RecordError(f"alpha={alpha} is too small: no bound is sound below {MIN_ALPHA}")
-    return replace(grid, models=tuple(_model_at_alpha(model, alpha) for model in grid.models))
+    bounds: Bounds = {}
+    return replace(grid, models=tuple(_model_at_alpha(model, alpha, bounds) for model in grid.models))
 
 
-def _model_at_alpha(model: CertifiedModel, alpha: float) -> CertifiedModel:
+Bounds = dict[tuple[int, float], npt.NDArray[np.float64]]
+"""By n and total variation the lower bounds by number of votes, shape (n + 1,); nan where not yet asked for. A bound is
+slow, and models share most of their numbers of votes."""
+
+
+def _model_at_alpha(model: CertifiedModel, alpha: float, bounds: Bounds) -> CertifiedModel:
     known = model.parameters
     if known.n is None or not all(model.has(name) for name in ("count_top", "n_used", "stop", "counts0")):
         raise RecordError(f"alpha cannot be changed: the records of {model.label} contain no votes; leave alpha out")
@@ -52,20 +60,26 @@ def _model_at_alpha(model: CertifiedModel, alpha: float) -> CertifiedModel:
             f"alpha={alpha}: n={known.n} draws can never certify anything at this alpha, which needs "
             f"n >= {min_samples_to_certify(alpha)}; take a larger alpha"
         )
-    return replace(model, parameters=replace(known, alpha=alpha), rows=_rows_at_alpha(model, alpha))
+    rows = _rows_at_alpha(model, alpha, bounds)
+    summary = summary_of(rows, model.summary.clean_accuracy)
+    return replace(model, parameters=replace(known, alpha=alpha), rows=rows, known=summary)
 
 
-def _rows_at_alpha(model: CertifiedModel, alpha: float) -> pa.Table:
+def _rows_at_alpha(model: CertifiedModel, alpha: float, bounds: Bounds) -> pa.Table:
     """The rows at another alpha; those whose sampling stopped early abstain or are wrong, and stay as they are.
 
     At a larger alpha, a row that was curtailed might have certified something. It still claims nothing,
     which is sound.
     """
     is_full = np.asarray(pc.equal(model.rows["stop"], "full"))
-    n_used = np.where(is_full, model.column("n_used"), 1)
-    count_top = np.where(is_full, model.column("count_top"), 0)
-    p_lower = clopper_pearson_lower(count_top, n_used, alpha, total_variation=model.total_variation)
-    selected = np.array([int(np.argmax(votes)) for votes in model.rows["counts0"].to_pylist()])
+    p_lower, n_used, count_top = np.zeros(is_full.size), model.column("n_used"), model.column("count_top")
+    for n in np.unique(n_used[is_full]).tolist():
+        is_of_n = is_full & (n_used == n)
+        known = bounds.setdefault((n, model.total_variation), np.full(n + 1, np.nan))
+        new = np.unique(count_top[is_of_n & np.isnan(known[np.minimum(count_top, n)])])
+        known[new] = clopper_pearson_lower(new, n, alpha, total_variation=model.total_variation)
+        p_lower[is_of_n] = known[count_top[is_of_n]]
+    selected = votes_of(model.rows, "counts0").argmax(axis=1)
     certified = is_full & (p_lower >= 0.5)
     prediction = np.where(certified, selected, np.where(is_full, ABSTAIN, model.column("prediction")))
     radius = np.where(certified, certified_radius(p_lower, model.parameters.sigma_cert), 0.0)

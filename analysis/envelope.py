@@ -19,28 +19,22 @@ from pydantic.dataclasses import dataclass
 from analysis.alpha import at_alpha
 from analysis.candidates import SeedMode, SelectionMode
 from analysis.compare import Comparison, compare, default_radii, even_radii, largest_radius
-from analysis.load import load_grid
+from analysis.load import GridOptions
 from analysis.models import VOTE_COLUMNS
-from analysis.origin import question_of, variant_name, write_question
+from analysis.origin import question_of, variant_name
 from analysis.statistics import Levels, envelope_frame, model_frame, probability_frame
 from analysis.tables import TableFormat, caption, envelope_table, statistics_notes, statistics_table
-from jobs.atomic import write_atomically
+from jobs.atomic import write_atomically, write_json
 from jobs.errors import ConfigError
-from jobs.files.folders import check_writable
-from jobs.files.store import Store
 from jobs.specs.keys import Probability
 from jobs.validation import STRICT, build
 from jobs.wording import wrapped
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class EnvelopeConfig:
+class EnvelopeConfig(GridOptions):
     """Options of the command; see configs/envelope.yaml."""
 
-    grid: str | None
-    results: Annotated[str, Field(min_length=1)]
-    output: Annotated[str, Field(min_length=1)] | None
-    where: dict[str, Any] | None
     radii: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] | None
     step: Annotated[float, Field(gt=0)] | None
     alpha: Probability | None
@@ -48,7 +42,6 @@ class EnvelopeConfig:
     seeds: SeedMode
     confidence: Probability
     rho: Probability
-    allow_partial: bool
 
 
 def envelope(values: dict[str, Any]) -> int:
@@ -60,40 +53,19 @@ def envelope(values: dict[str, Any]) -> int:
     config = build(EnvelopeConfig, values, where="")
     if config.radii is not None and config.step is not None:
         raise ConfigError(["envelope: give radii or step, not both"])
-    store = Store(Path(config.results))
-    comparison = load_comparison(store, config)
+    grid = config.load((*VOTE_COLUMNS, "elapsed_s"), is_lean=config.alpha is None)
+    grid = grid if config.alpha is None else at_alpha(grid, config.alpha)
+    comparison = compare(grid, config.selection, config.seeds)
     levels = Levels(confidence=config.confidence, rho=config.rho)
     frame = envelope_frame(comparison, _radii(comparison, config), levels)
-    folder = Path(config.output) if config.output else _folder(store, comparison.grid.name, config)
-    check_writable(folder, "output")
-    options = {name: value for name, value in asdict(config).items() if name != "alpha"}  # that of the models counts
-    question = question_of(comparison.grid.models, **options)
-    paths = write_envelope(comparison, frame, folder, levels, question)
+    options = asdict(config)
+    default = config.store.envelope_dir(grid.name)
+    folder = config.output_or(default.with_name(variant_name(default.name, options)))
+    del options["alpha"]  # that of the models counts
+    paths = write_envelope(comparison, frame, folder, levels, question_of(grid.models, **options))
     print(_text(comparison, frame, levels, "simple"))
     print("\n".join(f"wrote {path}" for path in paths))
     return 0
-
-
-def load_comparison(store: Store, config: EnvelopeConfig) -> Comparison:
-    """The envelopes of a grid as configured.
-
-    Raises:
-        ConfigError: No such grid.
-        RecordError: The grid is incomplete or invalid, or its records do not allow the options.
-    """
-    more = (*VOTE_COLUMNS, "elapsed_s")
-    grid = load_grid(store, config.grid, where=config.where, allow_partial=config.allow_partial, more=more)
-    return compare(grid if config.alpha is None else at_alpha(grid, config.alpha), config.selection, config.seeds)
-
-
-def _folder(store: Store, grid: str, config: EnvelopeConfig) -> Path:
-    """Where the files go: each question has a folder of its own."""
-    asked = {name: value for name, value in asdict(config).items() if name in _DEFAULTS}
-    folder = store.envelope_dir(grid)
-    return folder.with_name(variant_name(folder.name, asked, _DEFAULTS))
-
-
-_DEFAULTS = {"where": None, "alpha": None, "selection": "same", "seeds": "mean"}
 
 
 def write_envelope(
@@ -123,7 +95,7 @@ def write_envelope(
         }
     for name, write in writers.items():
         write_atomically(folder / name, write)
-    write_question(folder / "question.json", question)
+    write_json(folder / "question.json", question)
     return [folder / name for name in (*writers, "question.json")]
 
 

@@ -9,39 +9,20 @@ if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
-from pydantic.dataclasses import dataclass
-
-from analysis.load import load_grid
+from analysis.load import GridOptions
 from analysis.logs.files import HEADERS
 from analysis.models import CertifiedModel
-from jobs.atomic import write_atomically
+from jobs.atomic import write_text
 from jobs.errors import RecordError
-from jobs.files.folders import check_writable
-from jobs.files.store import Store
-from jobs.validation import STRICT, build
+from jobs.validation import build
 from jobs.wording import counted
 from smoothing.radius import format_radius
 
-_MORE_COLUMNS = ("label", "elapsed_s")
-
 DECIMALS = 4
 """Digits of a radius, as in the published logs. Radii are rounded down here; the published logs round to nearest."""
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class ExportConfig:
-    """Options of the command; see configs/export_tsv.yaml."""
-
-    grid: str | None
-    results: Annotated[str, Field(min_length=1)]
-    output: str | None
-    where: dict[str, Any] | None
-    allow_partial: bool
 
 
 def export_tsv(values: dict[str, Any]) -> int:
@@ -50,20 +31,14 @@ def export_tsv(values: dict[str, Any]) -> int:
     Raises:
         ConfigError: The configuration is wrong; nothing was written.
     """
-    config = build(ExportConfig, values, where="")
-    store = Store(Path(config.results))
-    grid = load_grid(store, config.grid, where=config.where, allow_partial=config.allow_partial, more=_MORE_COLUMNS)
+    config = build(GridOptions, values, where="")
+    grid = config.load(("label", "elapsed_s"))
     logs = by_log_path(grid.models)
-    root = Path(config.output) if config.output else store.tsv_dir(grid.name)
-    check_writable(root, "output")
+    root = config.output_or(config.store.tsv_dir(grid.name))
     for path, model in logs.items():
-        write_atomically(root / path, partial(_write_log, model))
+        write_text(root / path, "".join(f"{line}\n" for line in log_lines(model)))
     print(f"wrote {counted(len(logs), 'log')} to {root}")
     return 0
-
-
-def _write_log(model: CertifiedModel, path: Path) -> None:
-    path.write_text("".join(f"{line}\n" for line in log_lines(model)), encoding="utf-8")
 
 
 def by_log_path(models: Sequence[CertifiedModel]) -> dict[Path, CertifiedModel]:

@@ -11,18 +11,22 @@ import csv
 import shlex
 import sys
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from analysis.logs.files import LogKind
 from analysis.logs.mapping import read_mapping
 from analysis.logs.tree import LogTree, read_tree, source_folder
 from configs.entry import EXIT_FAILED
-from jobs.atomic import write_atomically
+from jobs.atomic import write_atomically, write_json
 from jobs.errors import ConfigError
-from jobs.files import imported, records
+from jobs.files import imported, layouts, records
+from jobs.files.code import git_commit
 from jobs.files.folders import check_writable
 from jobs.files.store import Store
 from jobs.specs.runs import GridName
@@ -58,27 +62,30 @@ def import_logs(values: dict[str, Any]) -> int:
         raise ConfigError([f"grid {config.grid} was launched in {store.root}; choose another name"])
     tree = read_tree(root, read_mapping(config.mapping))
     print(_summary(tree))
-    if not tree.models and not len(tree.predictions):
+    if not tree.logs:
         print(f"error: nothing to import: {root} contains no valid log", file=sys.stderr)
         return EXIT_FAILED
     check_writable(store.root, "results")
-    print("\n".join(f"wrote {path}" for path in write_tree(tree, store, config.grid, root)))
+    question = {**asdict(config), "num_files": tree.num_files, "num_models": len(tree.models)}
+    print("\n".join(f"wrote {path}" for path in write_tree(tree, store, config.grid, root, question)))
     results = shlex.quote(str(store.root))
     print(f"next: python -m analysis.envelope grid={config.grid} results={results} allow_partial=true")
     unsound = [finding for finding in tree.findings if not finding.is_harmless]
     return EXIT_FAILED if config.strict and unsound else 0
 
 
-def write_tree(tree: LogTree, store: Store, grid: str, root: Path) -> list[Path]:
+def write_tree(tree: LogTree, store: Store, grid: str, root: Path, question: Mapping[str, Any]) -> list[Path]:
     """Write the records, predictions and report of an imported grid; its listing last, which completes it."""
     metadata = {"source": f"imported from {root.name}"}
     report, written = store.import_report_path(grid), []
+    files: dict[LogKind, tuple[Path, layouts.RecordKind]] = {
+        "certification": (store.records_path(grid), imported.IMPORTED),
+        "prediction": (store.predictions_path(grid), imported.PREDICTIONS),
+    }
     write_atomically(report, lambda path: _write_report(path, tree))
-    for path, table, kind in (
-        (store.records_path(grid), tree.records, imported.IMPORTED),
-        (store.predictions_path(grid), tree.predictions, imported.PREDICTIONS),
-    ):
-        records.write_records(path, table, metadata, kind)
+    write_json(report.with_suffix(".json"), {**question, "code_version": git_commit()})
+    for log_kind, (path, kind) in files.items():
+        records.write_records(path, tree.tables(log_kind), metadata, kind)
         written.append(path)
     imported.write_listing(store, grid, tree.models)
     return [report, *written, store.import_path(grid)]
@@ -99,7 +106,8 @@ def _summary(tree: LogTree) -> str:
     lines = [
         wrapped(
             f"{counted(tree.num_files, 'file')}: {counted(len(tree.models), 'certification log')} "
-            f"({counted(len(tree.records), 'row')}), {counted(len(tree.predictions), 'row')} of prediction logs"
+            f"({counted(tree.num_rows('certification'), 'row')}), "
+            f"{counted(tree.num_rows('prediction'), 'row')} of prediction logs"
         ),
         wrapped("findings: " + (", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"), "  "),
     ]

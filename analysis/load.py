@@ -3,38 +3,76 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
-import pyarrow as pa
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from analysis.load_imported import load_imported
-from analysis.models import (
-    ROW_COLUMNS,
-    CertifiedGrid,
-    check_comparable,
-    incomplete_message,
-    label_models,
-)
-from analysis.runs import split_runs
+from analysis.models import ROW_COLUMNS, CertifiedGrid, Loaded, check_comparable, incomplete_message, label_models
+from analysis.runs import read_runs, summary_of
 from analysis.selection import Parameters, Where, check_where, matches, no_match
 from jobs.aggregate import collect_run, is_current, known_images
 from jobs.errors import ConfigError, RecordError
 from jobs.files import records
+from jobs.files.folders import check_writable
 from jobs.files.layouts import CERTIFICATION, layout_of
 from jobs.files.manifest import open_grid
 from jobs.files.store import Store, command_arguments
 from jobs.specs.keys import digest
-from jobs.specs.runs import Manifest, Place, Run
+from jobs.specs.runs import Manifest, Run
 from jobs.specs.train import train_fields
+from jobs.validation import STRICT
 from jobs.wording import counted
 
 _REMEDY = "launch it again with the same settings (python -m pipeline.launch {name} ...)"
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class GridOptions:
+    """The options of every command about one grid; its file in configs explains them."""
+
+    grid: str | None
+    results: Annotated[str, Field(min_length=1)]
+    output: Annotated[str, Field(min_length=1)] | None
+    where: dict[str, Any] | None
+    allow_partial: bool
+
+    @property
+    def store(self) -> Store:
+        """The results folder."""
+        return Store(Path(self.results))
+
+    def load(self, more: Sequence[str], *, is_lean: bool = False) -> CertifiedGrid:
+        """The grid, as ``load_grid`` returns it."""
+        return load_grid(
+            self.store, self.grid, where=self.where, allow_partial=self.allow_partial, more=more, is_lean=is_lean
+        )
+
+    def output_or(self, default: Path, *, is_file: bool = False) -> Path:
+        """Where to write to.
+
+        Raises:
+            ConfigError: Nothing can be written there.
+        """
+        path = Path(self.output) if self.output else default
+        check_writable(path.parent if is_file else path, "output")
+        return path
+
+
 def load_grid(
-    store: Store, grid: object, *, where: Where | None = None, allow_partial: bool = False, more: Sequence[str] = ()
+    store: Store,
+    grid: object,
+    *,
+    where: Where | None = None,
+    allow_partial: bool = False,
+    more: Sequence[str] = (),
+    is_lean: bool = False,
 ) -> CertifiedGrid:
     """The certified models of a launched or imported grid.
 
@@ -44,6 +82,7 @@ def load_grid(
         where: Conditions on parameters; models that do not match are not read.
         allow_partial: Leave out incomplete models instead of raising an error.
         more: Columns to read besides ROW_COLUMNS.
+        is_lean: Keep ROW_COLUMNS alone, and of the other columns the summary.
 
     Raises:
         ConfigError: The results folder contains no such grid, or no model of it matches the conditions.
@@ -55,24 +94,23 @@ def load_grid(
     if grid in store.imported_names():
         return load_imported(store, str(grid), conditions, columns, allow_partial=allow_partial)
     manifest = _open_launched(store, grid)
-    known = [(run, _parameters(run)) for run in manifest.of("certify")]
-    chosen = [(run, model) for run, model in known if matches(model, conditions)]
+    known = {run: _parameters(run) for run in manifest.of("certify")}
+    chosen = {run: model for run, model in known.items() if matches(model, conditions)}
     if not chosen:
-        raise no_match(conditions, manifest.grid, [model for _, model in known])
-    runs, parameters = [run for run, _ in chosen], [model for _, model in chosen]
-    check_comparable(parameters, [str(run.indices) for run in runs])
-    missing = {run.place: gap for run in runs if (gap := _gap(run, store))}
+        raise no_match(conditions, manifest.grid, list(known.values()))
+    check_comparable(list(chosen.values()), [str(run.indices) for run in chosen])
+    missing = {run: gap for run in chosen if (gap := _gap(run, store))}
     name = command_arguments(manifest.grid, store.root)
     if missing and not allow_partial:
         remedy = _REMEDY.format(name=name)
-        raise RecordError(incomplete_message(manifest.grid, len(runs), list(missing.values()), remedy))
-    complete = [run for run in runs if run.place not in missing]
+        raise RecordError(incomplete_message(manifest.grid, len(chosen), list(missing.values()), remedy))
+    complete = [run for run in chosen if run not in missing]
     if not complete:
         raise RecordError(f"grid {grid}: no certified model is complete yet; see python -m pipeline.status {name}")
-    tables, images = _tables(manifest, complete, store, columns)
-    known_images = [replace(known, images=images[run.place]) for run, known in chosen if run.place not in missing]
-    check_comparable(known_images, [str(run.indices) for run in complete])
-    labelled = zip(label_models(known_images, tables), complete, strict=True)
+    loaded, origins = _loaded(manifest, complete, store, columns, is_lean=is_lean)
+    parameters = [replace(chosen[run], images=known_images(origins.get(run, {}))) for run in complete]
+    check_comparable(parameters, [str(run.indices) for run in complete])
+    labelled = zip(label_models(parameters, [loaded[run] for run in complete]), complete, strict=True)
     models = tuple(replace(model, info=run.train.info) for model, run in labelled)
     return CertifiedGrid(name=manifest.grid, models=models, missing=tuple(missing.values()))
 
@@ -110,27 +148,36 @@ def _gap(run: Run, store: Store) -> str | None:
     return f"{run.train.key}: {len(missing)} of {counted(len(run.indices), 'image')} not certified"
 
 
-def _tables(
-    manifest: Manifest, runs: Sequence[Run], store: Store, columns: Sequence[str]
-) -> tuple[list[pa.Table], dict[Place, str]]:
-    """The rows of each run, and by place the fingerprint of its images; empty where it is not known."""
+def _loaded(
+    manifest: Manifest, runs: Sequence[Run], store: Store, columns: Sequence[str], *, is_lean: bool
+) -> tuple[dict[Run, Loaded], dict[Run, dict[str, str]]]:
+    """The rows of each run, from the joined records or from its shards, and what these say of their origin."""
     path = store.records_path(manifest.grid)
+    kept = list(ROW_COLUMNS if is_lean else columns)
+    loaded: dict[Run, Loaded] = {}
     if not is_current(path, manifest):
-        collected = [collect_run(run, store) for run in runs]
-        found = zip(runs, collected, strict=True)
-        return [table.select(list(columns)) for table, _ in collected], {
-            run.place: known_images(metadata) for run, (_, metadata) in found
-        }
-    by_key = split_runs(path, CERTIFICATION, columns)
-    origins = json.loads(records.read_metadata(path).get("runs", "{}"))
-    tables = []
+        origins: dict[Run, dict[str, str]] = {}
+        for run in runs:
+            table, origins[run] = collect_run(run, store)
+            loaded[run] = table.select(kept), summary_of(table, clean_accuracy(origins[run]))
+        return loaded, origins
+    told = json.loads(records.read_metadata(path).get("runs", "{}"))
+    origins = {run: told.get(f"{run.train.key}/{run.key}", {}) for run in runs}
+    by_key = {(run.train.key, run.key): run for run in runs}
+    for key, table in read_runs(path, CERTIFICATION, columns, by_key):
+        run = by_key[key]
+        if np.array_equal(table["index"].to_numpy(), np.fromiter(run.indices, dtype=np.int64)):
+            loaded[run] = table.select(kept), summary_of(table, clean_accuracy(origins[run]))
     for run in runs:
-        table = by_key.get((run.train.key, run.key))
-        wanted = np.fromiter(run.indices, dtype=np.int64)
-        if table is None or not np.array_equal(table["index"].to_numpy(), wanted):
+        if run not in loaded:
             raise RecordError(
                 f"{path}: the rows of {run.train.key} do not match its image indices; "
                 f"remove {path.name} and launch the grid again"
             )
-        tables.append(table)
-    return tables, {run.place: known_images(origins.get(f"{run.train.key}/{run.key}", {})) for run in runs}
+    return loaded, origins
+
+
+def clean_accuracy(origin: Mapping[str, str]) -> float:
+    """The base classifier's accuracy without noise, from what shards say of their origin; nan if they do not."""
+    correct, seen = (int(origin.get(name, 0)) for name in (records.CLEAN_CORRECT, records.CLEAN_SEEN))
+    return correct / seen if seen else math.nan

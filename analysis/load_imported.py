@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from analysis.models import (
     ROW_COLUMNS,
@@ -17,9 +14,11 @@ from analysis.models import (
     check_comparable,
     image_set,
     incomplete_message,
+    is_proper_part,
     label_models,
+    usual_indices,
 )
-from analysis.runs import split_runs
+from analysis.runs import read_runs, summary_of
 from analysis.selection import Parameters, Where, matches, no_match
 from jobs.errors import RecordError
 from jobs.files import imported
@@ -35,7 +34,7 @@ def load_imported(
     """The models of an imported grid that can be compared. Arguments as for ``load_grid``, which calls this."""
     models = load_imported_models(store, grid, where, columns)
     whole = _usual_indices(models)
-    short = {model.label for model in models if _is_part(model.indices, whole[_list_of(model)])}
+    short = {model.label for model in models if is_proper_part(model.indices, whole[_list_of(model)])}
     missing = [
         f"{model.label}: {model.indices.size} of {counted(whole[_list_of(model)].size, 'image')}"
         for model in models
@@ -57,33 +56,17 @@ def load_imported_models(
         ConfigError: No model matches.
         RecordError: A file is invalid.
     """
-    listing = imported.read_listing(store, grid)
-    chosen = [entry for entry in listing if matches(Parameters.from_columns(entry), where)]
+    listing = {(entry["train_key"], entry["certify_key"]): entry for entry in imported.read_listing(store, grid)}
+    known = {key: Parameters.from_columns(entry) for key, entry in listing.items()}
+    chosen = {key: parameters for key, parameters in known.items() if matches(parameters, where)}
     if not chosen:
-        raise no_match(where, grid, [Parameters.from_columns(entry) for entry in listing])
-    tables = _imported_tables(store, grid, chosen, columns)
-    return label_models([Parameters.from_columns(entry) for entry in chosen], tables)
-
-
-def _imported_tables(
-    store: Store, grid: str, entries: Sequence[Mapping[str, Any]], columns: Sequence[str]
-) -> list[pa.Table]:
-    """The rows of some models of an imported grid, in the order given.
-
-    Raises:
-        RecordError: The records do not match the listing.
-    """
+        raise no_match(where, grid, list(known.values()))
     path = store.records_path(grid)
-    by_key = split_runs(path, imported.IMPORTED, columns)
-    tables = []
-    for entry in entries:
-        table = by_key.get((entry["train_key"], entry["certify_key"]))
-        if table is None or len(table) != entry["num_rows"]:
-            raise RecordError(
-                f"{path}: the rows of {entry['train_key']} do not match import.json; import the logs again"
-            )
-        tables.append(table)
-    return tables
+    tables = dict(read_runs(path, imported.IMPORTED, columns, chosen))
+    for key in chosen:
+        if key not in tables or len(tables[key]) != listing[key]["num_rows"]:
+            raise RecordError(f"{path}: the rows of {key[0]} do not match import.json; import the logs again")
+    return label_models(list(chosen.values()), [(tables[key], summary_of(tables[key])) for key in chosen])
 
 
 def _list_of(model: CertifiedModel) -> tuple[str, str, str]:
@@ -93,13 +76,7 @@ def _list_of(model: CertifiedModel) -> tuple[str, str, str]:
 
 def _usual_indices(models: Sequence[CertifiedModel]) -> dict[tuple[str, str, str], npt.NDArray[np.int32]]:
     """Per list of images the indices that most models on it share."""
-    usual = {}
-    for images in {_list_of(model) for model in models}:
-        sets = [model.indices for model in models if _list_of(model) == images]
-        most = Counter(indices.tobytes() for indices in sets).most_common(1)[0][0]
-        usual[images] = next(indices for indices in sets if indices.tobytes() == most)
-    return usual
-
-
-def _is_part(indices: npt.NDArray[np.int32], whole: npt.NDArray[np.int32]) -> bool:
-    return indices.size < whole.size and bool(np.isin(indices, whole, assume_unique=True).all())
+    return {
+        images: usual_indices([model.indices for model in models if _list_of(model) == images])
+        for images in {_list_of(model) for model in models}
+    }

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from analysis.runs import Summary, summary_of
 from analysis.selection import Parameters
 from jobs.datasets import DatasetInfo, dataset_info, differ, short_fingerprint
 from jobs.errors import RecordError
@@ -33,6 +34,10 @@ REPORT_COLUMNS = (*VOTE_COLUMNS, "elapsed_s")
 _NAMED = 5  # how many missing models a message names
 
 
+Loaded = tuple[pa.Table, Summary]
+"""The rows of a run, and the summary of all its columns that were read."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CertifiedModel:
     """One certified model of a grid: a trained classifier with the noise it is certified under.
@@ -42,6 +47,7 @@ class CertifiedModel:
         parameters: What is known about it.
         rows: ROW_COLUMNS and the further columns asked for, one row per image, indices ascending. A column
             that is null in the records is null here.
+        known: The summary of columns that rows may lack; None if they lack none.
         shared_label: The label that it shares with models of other seeds; empty if there are none.
         info: The entry of its dataset; None is that of the dataset of this name.
     """
@@ -49,8 +55,14 @@ class CertifiedModel:
     label: str
     parameters: Parameters
     rows: pa.Table
+    known: Summary | None = None
     shared_label: str = ""
     info: DatasetInfo | None = None
+
+    @cached_property
+    def summary(self) -> Summary:
+        """Of all columns that were read."""
+        return self.known or summary_of(self.rows)
 
     @property
     def recipe_label(self) -> str:
@@ -171,25 +183,37 @@ def image_set(indices: npt.NDArray[np.int32]) -> str:
     return f"{counted(indices.size, 'image')}, {indices[0]} to {indices[-1]}{by}"
 
 
-def label_models(parameters: Sequence[Parameters], tables: Sequence[pa.Table]) -> tuple[CertifiedModel, ...]:
+def usual_indices(sets: Sequence[npt.NDArray[np.int32]]) -> npt.NDArray[np.int32]:
+    """Of some sets of indices the one that most of them are."""
+    most = Counter(indices.tobytes() for indices in sets).most_common(1)[0][0]
+    return next(indices for indices in sets if indices.tobytes() == most)
+
+
+def is_proper_part(indices: npt.NDArray[np.int32], whole: npt.NDArray[np.int32]) -> bool:
+    """Whether a set of indices is a proper part of another."""
+    return indices.size < whole.size and bool(np.isin(indices, whole, assume_unique=True).all())
+
+
+def label_models(parameters: Sequence[Parameters], loaded: Sequence[Loaded]) -> tuple[CertifiedModel, ...]:
     """Models with labels that are unique among them; those of one recipe share a label but for the seed."""
     recipes: dict[object, list[int]] = {}
     for number, known in enumerate(parameters):
         recipes.setdefault(known.recipe or number, []).append(number)
-    shared = dict(zip(recipes, _labels([parameters[group[0]] for group in recipes.values()]), strict=True))
-    models: dict[int, CertifiedModel] = {}
-    for recipe, group in recipes.items():
-        label = shared[recipe]
-        if len(group) == 1:
-            models[group[0]] = CertifiedModel(label=label, parameters=parameters[group[0]], rows=tables[group[0]])
-            continue
+    labels: dict[int, tuple[str, str]] = {}
+    for label, group in zip(
+        _labels([parameters[group[0]] for group in recipes.values()]), recipes.values(), strict=True
+    ):
         seeds = Counter(parameters[number].seed for number in group)
         for number in group:
             known = parameters[number]
             more = f" {known.certify_key.rpartition('-')[2]}" if seeds[known.seed] > 1 else ""
-            own = f"{label} seed {known.seed}{more}"
-            models[number] = CertifiedModel(label=own, parameters=known, rows=tables[number], shared_label=label)
-    return tuple(models[number] for number in range(len(parameters)))
+            labels[number] = (f"{label} seed {known.seed}{more}", label) if len(group) > 1 else (label, "")
+    return tuple(
+        CertifiedModel(
+            label=labels[number][0], parameters=known, rows=rows, known=summary, shared_label=labels[number][1]
+        )
+        for number, (known, (rows, summary)) in enumerate(zip(parameters, loaded, strict=True))
+    )
 
 
 def incomplete_message(grid: str, num_models: int, gaps: list[str], remedy: str) -> str:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from analysis.models import CertifiedGrid, CertifiedModel
 from jobs.aggregate import FINGERPRINT_KEY
-from jobs.atomic import write_json
 from jobs.files import records
 from jobs.files.code import git_commit
 from jobs.files.store import Store
@@ -64,14 +62,16 @@ def question_of(models: Sequence[CertifiedModel], **options: Any) -> dict[str, A
     return {**facts, "num_models": len(models), **options, "code_version": git_commit()}
 
 
-def write_question(path: Path, question: Mapping[str, Any]) -> None:
-    """Write what the files beside it are about, as JSON."""
-    write_json(path, dict(question))
+DEFAULTS: Mapping[str, Any] = {
+    **{"where": None, "radii": None, "step": None, "alpha": None},
+    **{"selection": "same", "seeds": "mean", "confidence": 0.95, "rho": 0.001},
+}
+"""The options whose values make another question of a command, with the values in configs."""
 
 
-def variant_name(name: str, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
+def variant_name(name: str, options: Mapping[str, Any]) -> str:
     """The name of an output; with other options than the defaults it has a hash of them, and overwrites nothing."""
-    changed = {option: value for option, value in options.items() if value != defaults.get(option)}
+    changed = {option: value for option, value in options.items() if value != DEFAULTS.get(option, value)}
     if not changed:
         return name
     return f"{name}-{hashlib.sha256(canonical_json(changed).encode()).hexdigest()[:8]}"

@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis.selection import Parameters, as_printed
 
 _PATH = Path(__file__).with_name("printed.csv")
-
-
-class ModelKey(NamedTuple):
-    """Identifies a printed row; sigma and epsilon to two decimals, as printed."""
-
-    dataset: str
-    method: str
-    attack: str
-    num_steps: int
-    m_train: int
-    sigma: float
-    epsilon: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,64 +47,48 @@ class PrintedRow:
 
 def printed_envelope(dataset: str, method: str) -> PrintedRow | None:
     """The paper's envelope of a method (Tables 1 and 2); None if it prints none."""
-    return _envelopes().get((dataset, method))
+    return _tables()[0].get((dataset, method))
 
 
-def printed_model(parameters: Parameters) -> PrintedRow | None:
-    """The paper's row of a model (Appendix E); None if it prints none."""
-    if parameters.variant or not parameters.is_certified_as_trained or parameters.split != "test":
-        return None
-    key = _key_of(parameters)
-    return None if key is None else printed_models().get(key)
+def printed_models() -> Mapping[Parameters, PrintedRow]:
+    """The paper's rows of single models (Appendix E), by what it says of them; sigma and epsilon as printed."""
+    return _tables()[1]
 
 
-@functools.cache
-def printed_models() -> Mapping[ModelKey, PrintedRow]:
-    """All rows of single models."""
-    return {
-        ModelKey(
-            dataset=row["dataset"],
-            method=row["method"],
-            attack=row["attack"],
-            num_steps=int(row["num_steps"]),
-            m_train=int(row["m_train"]),
-            sigma=float(row["sigma"]),
-            epsilon=float(row["epsilon"]),
-        ): _printed(row)
-        for row in _rows("model")
-    }
-
-
-@functools.cache
-def _envelopes() -> Mapping[tuple[str, str], PrintedRow]:
-    return {(row["dataset"], row["method"]): _printed(row) for row in _rows("envelope")}
-
-
-def _key_of(known: Parameters) -> ModelKey | None:
-    if known.method is None or known.attack is None or known.num_steps is None or known.m_train is None:
-        return None
-    if known.sigma_train is None or known.epsilon is None:
-        return None
-    return ModelKey(
-        dataset=known.dataset,
-        method=known.method,
-        attack=known.attack,
-        num_steps=known.num_steps,
-        m_train=known.m_train,
-        sigma=known.sigma_train,
-        epsilon=as_printed("epsilon", known.epsilon),
+def printed_model(known: Parameters) -> PrintedRow | None:
+    """The paper's row of a model; None if it prints none."""
+    told = {name: as_printed(name, getattr(known, name)) for name in (*_TOLD, "sigma_train", "sigma_cert")}
+    return printed_models().get(
+        Parameters(train_key="", certify_key="", split=known.split, variant=known.variant, **told)
     )
 
 
-def _rows(table: str) -> Iterator[Mapping[str, Any]]:
+_TOLD: dict[str, Any] = {
+    "dataset": str,
+    "method": str,
+    "attack": str,
+    "num_steps": int,
+    "m_train": int,
+    "epsilon": float,
+}
+
+
+@functools.cache
+def _tables() -> tuple[dict[tuple[str, str], PrintedRow], dict[Parameters, PrintedRow]]:
+    """The envelopes, by data set and method, and the single models."""
     frame = pd.read_csv(_PATH, comment="#", dtype=str, keep_default_na=False)
-    for row in frame[frame["table"] == table].to_dict("records"):
-        yield {str(name): value for name, value in row.items()}
-
-
-def _printed(row: Mapping[str, Any]) -> PrintedRow:
-    return PrintedRow(
-        first_radius=float(row["first_radius"]),
-        radius_step=float(row["radius_step"]),
-        percents=tuple(np.array(row["percent"].split(), dtype=np.float64).tolist()),
-    )
+    envelopes, models = {}, {}
+    for row in frame.to_dict("records"):
+        printed = PrintedRow(
+            first_radius=float(row["first_radius"]),
+            radius_step=float(row["radius_step"]),
+            percents=tuple(map(float, row["percent"].split())),
+        )
+        if row["table"] == "envelope":
+            envelopes[row["dataset"], row["method"]] = printed
+            continue
+        told = {name: convert(row[name]) for name, convert in _TOLD.items()}
+        sigma = float(row["sigma"])
+        known = Parameters(train_key="", certify_key="", split="test", sigma_train=sigma, sigma_cert=sigma, **told)
+        models[known] = printed
+    return envelopes, models

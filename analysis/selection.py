@@ -98,11 +98,6 @@ def as_printed(name: str, value: Any) -> Any:
     return round(value, 2) if name == "epsilon" and isinstance(value, float) else value
 
 
-def matches_any(parameters: Parameters, conditions: Sequence[Where]) -> bool:
-    """Whether a model matches at least one of several sets of conditions."""
-    return any(matches(parameters, where) for where in conditions)
-
-
 def _is_one_of(name: str, value: Any, wanted: Any, parameters: Parameters) -> bool:
     if wanted == SAME:
         return parameters.is_certified_as_trained

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow.compute as pc
 
 from analysis.candidates import Candidate, Candidates
 from analysis.compare import Comparison
 from analysis.exact import are_exact
 from analysis.models import CertifiedModel
 from analysis.printed import printed_envelope
-from analysis.selection import Parameters
-from smoothing.accuracy import abstention_rate
+from analysis.runs import NUM_BINS
 from smoothing.bounds import two_sided_interval
 from smoothing.bracket import min_possible_count, n_limited_radius
 from smoothing.radius import ABSTAIN
@@ -103,32 +103,16 @@ def abstention(model: CertifiedModel) -> float:
         In [0, 1]; nan if the records do not say how sampling ended, or if it ended early for some image:
         whether that image would have been an abstention is unknown.
     """
-    if not model.has("stop"):
+    if not model.has("stop") or pc.unique(model.rows["stop"]).to_pylist() != ["full"]:
         return math.nan
-    try:
-        return abstention_rate(model.column("prediction"), model.rows["stop"].to_pylist())
-    except ValueError:
-        return math.nan
-
-
-def accuracy_under_noise(model: CertifiedModel) -> float:
-    """Accuracy of the base classifier on noisy images: the share of all n0 selection votes that are for the label.
-
-    Returns:
-        In [0, 1]; nan if the records contain no votes. Unbiased in every mode: all n0 votes are always cast.
-    """
-    if not (model.has("counts0") and model.has("label")):
-        return math.nan
-    votes = np.stack(model.rows["counts0"].to_pylist())
-    labels = model.column("label").astype(np.int64)
-    return float(votes[np.arange(labels.size), labels].sum() / votes.sum())
+    return float(np.mean(model.column("prediction") == ABSTAIN))
 
 
 def model_frame(models: Sequence[CertifiedModel]) -> pd.DataFrame:
     """One row per certified model.
 
     Returns:
-        Columns model, its parameters, num_images; accuracy_under_noise, of the base classifier;
+        Columns model, its parameters, num_images; clean_accuracy and accuracy_under_noise, of the base classifier;
         smoothed_accuracy: share of images that the smoothed classifier classifies correctly without
         abstaining, which is certified accuracy at radius 0; abstention_rate; average_radius; elapsed_s.
         What the records do not contain is nan.
@@ -139,11 +123,12 @@ def model_frame(models: Sequence[CertifiedModel]) -> pd.DataFrame:
                 "model": model.label,
                 **{name: getattr(model.parameters, name) for name in _SHOWN},
                 "num_images": len(model.rows),
-                "accuracy_under_noise": accuracy_under_noise(model),
+                "clean_accuracy": model.summary.clean_accuracy,
+                "accuracy_under_noise": model.summary.accuracy_under_noise,
                 "smoothed_accuracy": float(model.curve(0.0)),
                 "abstention_rate": abstention(model),
                 "average_radius": average_radius(model),
-                "elapsed_s": cost_s(model),
+                "elapsed_s": model.summary.elapsed_s,
             }
             for model in models
         ]
@@ -156,14 +141,6 @@ _SHOWN = (
 )
 
 
-def cost_s(model: CertifiedModel) -> float:
-    """Seconds of certification; nan if the records do not contain them."""
-    return float(model.column("elapsed_s").sum(dtype=np.float64)) if model.has("elapsed_s") else math.nan
-
-
-NUM_BINS = 25
-
-
 def probability_frame(models: Sequence[CertifiedModel]) -> pd.DataFrame:
     """The distribution of p_A: how many images have a lower bound on the top class's probability in each bin.
 
@@ -171,18 +148,19 @@ def probability_frame(models: Sequence[CertifiedModel]) -> pd.DataFrame:
         One row per certification sigma and bin of p_lower in [0, 1]: sigma_cert, p_from, p_to, num_images,
         share. Empty if the records do not contain p_lower.
     """
-    by_sigma: dict[float, list[CertifiedModel]] = {}
+    by_sigma: dict[float, list[npt.NDArray[np.int64]]] = {}
     for model in models:
-        if model.has("p_lower"):
-            by_sigma.setdefault(model.parameters.sigma_cert, []).append(model)
-    frames = []
-    for sigma, group in sorted(by_sigma.items()):
-        bounds = np.concatenate([model.column("p_lower") for model in group])
-        counts, edges = np.histogram(bounds, bins=NUM_BINS, range=(0.0, 1.0))
-        columns = {"p_from": edges[:-1], "p_to": edges[1:], "num_images": counts, "share": counts / bounds.size}
-        frames.append(pd.DataFrame({"sigma_cert": sigma, **columns}))
+        if model.summary.bounds is not None:
+            by_sigma.setdefault(model.parameters.sigma_cert, []).append(model.summary.bounds)
+    edges = np.linspace(0.0, 1.0, NUM_BINS + 1)
     names = ["sigma_cert", "p_from", "p_to", "num_images", "share"]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=names)
+    rows = [
+        (sigma, edges[number], edges[number + 1], count, count / counts.sum())
+        for sigma, group in sorted(by_sigma.items())
+        for counts in [np.sum(group, axis=0)]
+        for number, count in enumerate(counts)
+    ]
+    return pd.DataFrame(rows, columns=names)
 
 
 def monte_carlo_upper(
@@ -203,11 +181,10 @@ def monte_carlo_upper(
     known = model.parameters
     if known.n is None or known.alpha is None or not all(model.has(name) for name in ("count_top", "n_used", "stop")):
         return np.full(radii.shape, np.nan)
-    stop = model.column("stop")
-    if (stop == "decided").any():
+    if "decided" in pc.unique(model.rows["stop"]).to_pylist():
         return np.full(radii.shape, np.nan)
     # If selection chose a wrong class, nothing more is drawn, and no votes to come could make it correct.
-    is_open = (model.column("prediction") == ABSTAIN) & (stop != "wrong_class")
+    is_open = (model.column("prediction") == ABSTAIN) & np.asarray(pc.not_equal(model.rows["stop"], "wrong_class"))
     may_be_correct = among & (model.column("correct") | is_open)
     completed = np.sort((model.column("count_top") + (known.n - model.column("n_used")))[may_be_correct])
     needed = min_possible_count(
@@ -293,13 +270,12 @@ def _of_winners(winners: Sequence[Candidate | None], value_of: Callable[[Certifi
 def _n_limited(
     candidates: Candidates, winners: Sequence[Candidate | None], radii: npt.NDArray[np.float64]
 ) -> list[bool]:
-    limits = {label: _n_limit(candidate.parameters) for label, candidate in candidates.by_label.items()}
+    limits = {
+        label: n_limited_radius(one.parameters.sigma_cert, one.parameters.n, one.parameters.alpha)
+        for label, one in candidates.by_label.items()
+    }
     farthest = max(limits.values())  # applies where no model certifies anything
     return [
         bool(radius > (farthest if winner is None else limits[winner.label]))
         for winner, radius in zip(winners, radii, strict=True)
     ]
-
-
-def _n_limit(known: Parameters) -> float:
-    return n_limited_radius(known.sigma_cert, known.n, known.alpha)

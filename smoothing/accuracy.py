@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-
-from smoothing.radius import ABSTAIN
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -56,30 +53,6 @@ class AccuracyCurve:
     def __call__(self, at: npt.ArrayLike) -> FloatArray:
         """Certified accuracy in [0, 1] at each radius of ``at``."""
         return np.asarray(self.num_certified(at) / self.num_images, dtype=np.float64)
-
-
-def abstention_rate(predictions: npt.ArrayLike, stops: Sequence[str]) -> float:
-    """Share of images on which the smoothed classifier abstained.
-
-    Args:
-        predictions: Predicted classes or ABSTAIN, shape (N,), N >= 1.
-        stops: Why the sampling of each image ended, length N.
-
-    Raises:
-        ValueError: Sampling of some images stopped early, so whether they would have been abstentions is
-            unknown. (Certified accuracy is known: early stops do not change it.)
-    """
-    predicted = np.asarray(predictions, dtype=np.int64)
-    if predicted.ndim != 1 or predicted.size == 0 or predicted.size != len(stops):
-        raise ValueError(f"need one stop for each of N >= 1 predictions, got {len(stops)} for {predicted.shape}")
-    early = Counter(stop for stop in stops if stop != "full")
-    if early:
-        listing = ", ".join(f"{count} {stop}" for stop, count in sorted(early.items()))
-        raise ValueError(
-            f"the abstention rate is unknown if sampling stopped early ({listing} of {len(stops)}); "
-            "certify with mode=paper, stop_wrong=false and curtail=false"
-        )
-    return float(np.mean(predicted == ABSTAIN))
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import functools
 import gzip
 import math
 import re
@@ -18,10 +19,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from jobs.errors import RecordError
 from smoothing.radius import ABSTAIN, max_radius
 
 LogKind = Literal["certification", "prediction"]
+Columns = dict[str, npt.NDArray[Any]]
 
 HEADERS: dict[LogKind, list[str]] = {
     "certification": ["idx", "label", "predict", "radius", "correct", "time"],
@@ -46,17 +51,17 @@ class Log:
 
     Attributes:
         kind: Which of the two formats.
-        columns: Record columns by name, all of one length >= 1, indices ascending. Without ``elapsed_s``
+        columns: Record columns by name, all of one shape (N,), N >= 1, indices ascending. Without ``elapsed_s``
             where the log has no times.
-        radius_texts: The radii as printed, for certification logs; empty for predictions.
+        largest_radius: The largest radius as printed, for certification logs; empty for predictions.
         fields: What its columns say of the whole log: sigma_cert, where a column sigma has one value.
         notes: How it differs from the published format, in words; none of it changes what it says.
         is_cut: Whether its last line was cut off, and left out.
     """
 
     kind: LogKind
-    columns: dict[str, list[Any]]
-    radius_texts: list[str]
+    columns: Columns
+    largest_radius: str
     fields: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     is_cut: bool = False
@@ -94,7 +99,6 @@ def read_log(text: str) -> Log:
         RecordError: It is empty, malformed (names the line) or contradicts itself (names the image).
     """
     lines = text.replace("\r\n", "\n").split("\n")
-    is_open_ended = lines[-1] != ""
     start = _header_line(lines)
     if start is None:
         raise RecordError(f"malformed: no header {' '.join(HEADERS['certification'])} in the first lines")
@@ -103,22 +107,43 @@ def read_log(text: str) -> Log:
     kind: LogKind = "prediction" if "basepredict" in header else "certification"
     notes = [f"{start} lines before the header"] if start else []
     notes += _header_notes(lines[start], header, kind)
-    cells, repeats = [], 0
-    for line_nr, line in enumerate(lines[start + 1 :], start=start + 2):
-        row = split(line)
-        if [name.strip().lower() for name in row] == header:
-            repeats += 1
-        elif line.strip():
-            cells.append((line_nr, row))
-    if repeats:
+    filled = [number for number in range(start + 1, len(lines)) if lines[number].strip()]
+    numbers = [number for number in filled if lines[number].strip().lower() != lines[start].strip().lower()]
+    if repeats := len(filled) - len(numbers):
         notes.append(f"{repeats} more {'header' if repeats == 1 else 'headers'}, as after a restart")
-    if not cells:
+    if not numbers:
         raise RecordError("empty: a header and no rows")
-    is_cut = is_open_ended and _is_incomplete(cells[-1][1], header, kind)
+    is_open_ended = lines[-1] != ""
+    is_cut = is_open_ended and _is_incomplete(split(lines[numbers[-1]]), header, kind)
     if is_open_ended and not is_cut:
         notes.append("no newline at the end, so its last line may be cut off")
-    log = _parsed(cells[:-1] if is_cut else cells, header, kind)
-    return Log(kind=kind, **{**log, "notes": notes + log["notes"]}, is_cut=is_cut)
+    cells: list[str] = []
+    for number in numbers[:-1] if is_cut else numbers:
+        row = split(lines[number])
+        if len(row) != len(header):
+            raise RecordError(f"malformed: line {number + 1} has {len(row)} fields instead of {len(header)}")
+        cells += row
+    if not cells:
+        raise RecordError("empty: a header and a line that is cut off")
+    texts = {name: cells[position :: len(header)] for position, name in enumerate(header)}
+    columns = _converted(texts, kind, numbers)
+    notes += [] if all(text.lstrip("-").isdigit() for text in texts["label"]) else ["integers written as 3.0"]
+    radius = columns.get("radius", np.zeros(columns["index"].size))
+    is_blank = (columns["prediction"] == ABSTAIN) & ((radius == -1) | np.isnan(radius))
+    if is_blank.any():
+        radius[is_blank] = 0.0
+        notes.append("abstentions with a radius of -1 or nan, taken for 0")
+    _check(columns, radius)
+    largest_radius = texts["radius"][int(np.argmax(radius))] if "radius" in texts else ""
+    columns, more = _in_order(columns)
+    return Log(
+        kind=kind,
+        columns=columns,
+        largest_radius=largest_radius,
+        fields=_told(texts),
+        notes=notes + more,
+        is_cut=is_cut,
+    )
 
 
 def join_ranks(logs: Sequence[Log]) -> Log:
@@ -128,35 +153,37 @@ def join_ranks(logs: Sequence[Log]) -> Log:
         RecordError: Two of them contradict each other; names the image.
     """
     names = [name for name in logs[0].columns if all(name in log.columns for log in logs)]
-    columns = {name: [value for log in logs for value in log.columns[name]] for name in names}
-    texts = [text for log in logs for text in log.radius_texts]
-    columns, texts, notes = _in_order(columns, texts)
-    notes = [*dict.fromkeys(note for log in logs for note in log.notes), *notes]
-    is_cut = any(log.is_cut for log in logs)
+    columns, notes = _in_order({name: np.concatenate([log.columns[name] for log in logs]) for name in names})
     return Log(
-        kind=logs[0].kind, columns=columns, radius_texts=texts, fields=logs[0].fields, notes=notes, is_cut=is_cut
+        kind=logs[0].kind,
+        columns=columns,
+        largest_radius=max((log.largest_radius for log in logs), key=lambda text: float(text or 0)),
+        fields=logs[0].fields,
+        notes=[*dict.fromkeys(note for log in logs for note in log.notes), *notes],
+        is_cut=any(log.is_cut for log in logs),
     )
+
+
+_TIME = re.compile(r"(?:(\d+) days?, )?(?:(\d+):(\d+):)?(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)")
 
 
 def seconds(text: str) -> float:
     """Wall time as the logs print it: ``15.4``, ``9.5e-05``, ``0:00:25.419551`` or ``1 day, 0:00:01``."""
-    match = re.fullmatch(r"(?:(\d+) days?, )?(?:(\d+):(\d+):)?(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)", text)
+    match = _TIME.fullmatch(text)
     if match is None:
         raise ValueError(f"not a time: {text!r}")
-    days, hours, minutes = (float(part or 0) for part in match.groups()[:3])
-    total = 86400.0 * days + 3600.0 * hours + 60.0 * minutes + float(match[4])
+    days, hours, minutes, rest = match.groups(default=0)
+    total = 86400.0 * float(days) + 3600.0 * float(hours) + 60.0 * float(minutes) + float(rest)
     if not math.isfinite(total):
         raise ValueError(f"not a time: {text!r}")
     return total
 
 
-def over_reach(
-    radius_texts: Sequence[str], sigma: float, n: int = PUBLISHED_N, alpha: float = PUBLISHED_ALPHA
-) -> str | None:
-    """What is wrong with radii that nobody can have certified with n and alpha.
+def over_reach(log: Log, sigma: float, n: int = PUBLISHED_N, alpha: float = PUBLISHED_ALPHA) -> str | None:
+    """What is wrong with the radii of a certification log if nobody can have certified them with n and alpha.
 
     Args:
-        radius_texts: As printed.
+        log: The log.
         sigma: Of the certification.
         n: Draws.
         alpha: Error probability.
@@ -164,12 +191,11 @@ def over_reach(
     Returns:
         None where all are within reach; else a sentence: only rounded up, or another alpha.
     """
-    limit = max_radius(n, alpha, sigma)
-    beyond = [text for text in radius_texts if float(text) > limit]
-    if not beyond:
+    limit, largest = max_radius(n, alpha, sigma), log.largest_radius
+    num_beyond = int(np.count_nonzero(log.columns["radius"] > limit))
+    if not num_beyond:
         return None
-    largest = max(beyond, key=float)
-    claim = f"{len(beyond)} radii up to {largest} where n={n} and alpha={alpha} reach {limit:.6f}"
+    claim = f"{num_beyond} radii up to {largest} where n={n} and alpha={alpha} reach {limit:.6f}"
     unrounded = float(largest) - 0.5 * 10.0 ** int(Decimal(largest).as_tuple().exponent)
     if unrounded <= limit:
         return f"rounded up in print: {claim}"
@@ -223,32 +249,20 @@ def _is_incomplete(row: Sequence[str], header: Sequence[str], kind: LogKind) -> 
     if len(row) > len(header):
         return False
     by_name = dict(zip(header, row, strict=True))
-    return any(name in by_name and not _converts(convert, by_name[name]) for name, _, convert in _CONVERSIONS[kind])
+    return any(name in by_name and not _converts(convert, by_name[name]) for name, _, convert, _ in _CONVERSIONS[kind])
 
 
-def _parsed(cells: list[tuple[int, list[str]]], header: Sequence[str], kind: LogKind) -> dict[str, Any]:
-    """columns, radius_texts, fields and notes of the lines."""
-    for line_nr, row in cells:
-        if len(row) != len(header):
-            raise RecordError(f"malformed: line {line_nr} has {len(row)} fields instead of {len(header)}")
-    if not cells:
-        raise RecordError("empty: a header and a line that is cut off")
-    texts = {name: [row[position] for _, row in cells] for position, name in enumerate(header)}
-    columns: dict[str, list[Any]] = {}
-    for name, column, convert in _CONVERSIONS[kind]:
+def _converted(texts: dict[str, list[str]], kind: LogKind, numbers: Sequence[int]) -> Columns:
+    columns: Columns = {}
+    for name, column, convert, dtype in _CONVERSIONS[kind]:
         if name not in texts:
             continue
         try:
-            columns[column] = [convert(text) for text in texts[name]]
+            columns[column] = np.array([convert(text) for text in texts[name]], dtype)
         except ValueError:
-            number = next(nr for nr, text in enumerate(texts[name]) if not _converts(convert, text))
-            raise RecordError(f"malformed: line {cells[number][0]}, {name}: {texts[name][number]!r}") from None
-    notes = [] if all(text.lstrip("-").isdigit() for text in texts["label"]) else ["integers written as 3.0"]
-    if _blank_abstentions(columns):
-        notes.append("abstentions with a radius of -1 or nan, taken for 0")
-    _check(columns)
-    columns, radius_texts, more = _in_order(columns, texts.get("radius", []))
-    return {"columns": columns, "radius_texts": radius_texts, "fields": _told(texts), "notes": notes + more}
+            row = next(row for row, text in enumerate(texts[name]) if not _converts(convert, text))
+            raise RecordError(f"malformed: line {numbers[row] + 1}, {name}: {texts[name][row]!r}") from None
+    return columns
 
 
 def _told(texts: dict[str, list[str]]) -> dict[str, Any]:
@@ -272,6 +286,7 @@ def _converts(convert: Any, text: str) -> bool:
     return True
 
 
+@functools.lru_cache(maxsize=1 << 16)  # there are few, and millions of cells
 def _integer(text: str) -> int:
     """As records hold it; int() would also take blanks, underscores and other scripts' digits."""
     if not re.fullmatch(r"-?[0-9]{1,10}(\.0*)?", text) or int(float(text)) > MAX_INT32:
@@ -279,8 +294,11 @@ def _integer(text: str) -> int:
     return int(text.partition(".")[0])
 
 
+_REAL = re.compile(r"[-+.0-9A-Za-z]+")
+
+
 def _real(text: str) -> float:
-    if not re.fullmatch(r"[-+.0-9A-Za-z]+", text):
+    if not _REAL.fullmatch(text):
         raise ValueError(text)
     return float(text)
 
@@ -293,68 +311,53 @@ def _boolean(text: str) -> bool:
 
 _BOOLEANS = {"0": False, "1": True, "0.0": False, "1.0": True, "False": False, "True": True}
 
-_SHARED = (("idx", "index", _integer), ("label", "label", _integer), ("predict", "prediction", _integer))
-_MORE = (("correct", "correct", _boolean), ("time", "elapsed_s", seconds))
-_CONVERSIONS: dict[LogKind, tuple[tuple[str, str, Any], ...]] = {
-    "certification": (*_SHARED, ("radius", "radius", _real), *_MORE),
-    "prediction": (*_SHARED, ("basepredict", "base_prediction", _integer), *_MORE),
+_SHARED = tuple(
+    (name, column, _integer, np.int32)
+    for name, column in zip(("idx", "label", "predict"), ("index", "label", "prediction"), strict=True)
+)
+_MORE = (("correct", "correct", _boolean, np.bool_), ("time", "elapsed_s", seconds, np.float32))
+_CONVERSIONS: dict[LogKind, tuple[tuple[str, str, Callable[[str], Any], Any], ...]] = {
+    "certification": (*_SHARED, ("radius", "radius", _real, np.float64), *_MORE),
+    "prediction": (*_SHARED, ("basepredict", "base_prediction", _integer, np.int32), *_MORE),
 }
-"""Name in the header, column of the records, and what makes the one from the other."""
+"""Name in the header, column of the records, what makes the one from the other, and the column's type."""
 
 
-def _blank_abstentions(columns: dict[str, list[Any]]) -> int:
-    """Set the radius of abstentions to 0 where it is a mark for "none"; how many there were."""
-    marked = [
-        number
-        for number, (prediction, radius) in enumerate(
-            zip(columns["prediction"], columns.get("radius", [0.0] * len(columns["index"])), strict=True)
+def _check(columns: Columns, radius: npt.NDArray[np.float64]) -> None:
+    """Raise RecordError for the first line that is not of one mind."""
+    index, label, prediction, correct = (columns[name] for name in ("index", "label", "prediction", "correct"))
+    wrong = {
+        "malformed: image {index}; indices begin at 0": index < 0,
+        "malformed: image {index} has label {label}; classes begin at 0": label < 0,
+        f"malformed: image {{index}} has prediction {{prediction}}; {ABSTAIN} is to abstain": prediction < ABSTAIN,
+        "contradictory: image {index} has label {label}, prediction {prediction}, correct={correct}": (
+            correct != (prediction == label)
+        ),
+        "malformed: image {index} has radius {radius}": ~(np.isfinite(radius) & (radius >= 0)),
+        "contradictory: image {index} abstains with a radius of {radius}": (prediction == ABSTAIN) & (radius > 0),
+    }
+    first = min((int(np.argmax(is_wrong)) for is_wrong in wrong.values() if is_wrong.any()), default=None)
+    if first is not None:
+        text = next(text for text, is_wrong in wrong.items() if is_wrong[first])
+        raise RecordError(
+            text.format(**{name: values[first] for name, values in {**columns, "radius": radius}.items()})
         )
-        if prediction == ABSTAIN and (radius == -1 or math.isnan(radius))
-    ]
-    for number in marked:
-        columns["radius"][number] = 0.0
-    return len(marked)
 
 
-def _check(columns: dict[str, list[Any]]) -> None:
-    """Each line is of one mind."""
-    radii = columns.get("radius", [0.0] * len(columns["index"]))
-    for index, label, prediction, radius, correct in zip(
-        *(columns[name] for name in ("index", "label", "prediction")), radii, columns["correct"], strict=True
-    ):
-        if index < 0:
-            raise RecordError(f"malformed: image {index}; indices begin at 0")
-        if label < 0:
-            raise RecordError(f"malformed: image {index} has label {label}; classes begin at 0")
-        if prediction < ABSTAIN:
-            raise RecordError(f"malformed: image {index} has prediction {prediction}; {ABSTAIN} is to abstain")
-        if correct != (prediction == label):
-            raise RecordError(f"contradictory: image {index} has label {label}, prediction {prediction}, {correct=}")
-        if not (math.isfinite(radius) and radius >= 0):
-            raise RecordError(f"malformed: image {index} has radius {radius}")
-        if prediction == ABSTAIN and radius > 0:
-            raise RecordError(f"contradictory: image {index} abstains with a radius of {radius}")
-
-
-def _in_order(
-    columns: dict[str, list[Any]], radius_texts: list[str]
-) -> tuple[dict[str, list[Any]], list[str], list[str]]:
+def _in_order(columns: Columns) -> tuple[Columns, list[str]]:
     """Rows by ascending index, each image once; with notes on what that changed.
 
     Raises:
         RecordError: An image is in twice and its rows differ in more than their time.
     """
-    indices = columns["index"]
-    order = sorted(range(len(indices)), key=lambda row: indices[row])
-    notes = [] if order == list(range(len(indices))) else ["rows not in the order of the images"]
-    says = list(zip(*(values for name, values in columns.items() if name != "elapsed_s"), strict=True))
-    kept: list[int] = []
-    for row in order:
-        if not kept or indices[kept[-1]] != indices[row]:
-            kept.append(row)
-        elif says[kept[-1]] != says[row]:
-            raise RecordError(f"contradictory: image {indices[row]} is in twice, with different results")
-    if len(kept) < len(order):
-        notes.append(f"{len(order) - len(kept)} rows repeated, as after a restart")
-    in_order = {name: [values[row] for row in kept] for name, values in columns.items()}
-    return in_order, [radius_texts[row] for row in kept] if radius_texts else [], notes
+    index = columns["index"]
+    order = np.argsort(index, kind="stable")
+    notes = [] if (np.diff(order) == 1).all() else ["rows not in the order of the images"]
+    is_repeat = np.diff(index[order], prepend=-1) == 0
+    for again in np.flatnonzero(is_repeat):
+        row, before = order[again], order[again - 1]
+        if any(values[row] != values[before] for name, values in columns.items() if name != "elapsed_s"):
+            raise RecordError(f"contradictory: image {index[row]} is in twice, with different results")
+    if is_repeat.any():
+        notes.append(f"{np.count_nonzero(is_repeat)} rows repeated, as after a restart")
+    return {name: values[order[~is_repeat]] for name, values in columns.items()}, notes

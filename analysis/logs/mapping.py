@@ -45,7 +45,9 @@ class LogMapping:
             match = compiled.fullmatch(str(path))
             if match:
                 self._unused.discard(pattern)
-                captured = {name: _typed(name, text) for name, text in match.groupdict().items()}
+                captured = {
+                    name: pa.scalar(text).cast(_TYPES[name]).as_py() for name, text in match.groupdict().items()
+                }
                 fields |= {**columns, **captured}
         return fields
 
@@ -108,8 +110,3 @@ def _values(pattern: str, columns: Mapping[str, Any], problems: list[str]) -> di
         if values[name] is None or isinstance(value, bool):
             problems.append(f"mapping: {pattern!r}: {name}: {value!r} is not of type {_TYPES[name]}")
     return values
-
-
-def _typed(name: str, text: str) -> Any:
-    kind = _TYPES[name]
-    return float(text) if pa.types.is_floating(kind) else int(text) if pa.types.is_integer(kind) else text

@@ -25,8 +25,9 @@ DATASETS = sorted({"cifar10", "imagenet", *dataset_names()})
 """The published ones, and ours, whose exports are read back."""
 
 Fields = dict[str, Any]
-Rule = tuple[str, Callable[[re.Match[str]], tuple[Fields, list[str]]]]
-"""What a folder may be called, and what it then says: fields, and what of the name goes to ``variant``."""
+Rule = tuple[str, Mapping[str, Any]]
+"""What a folder may be called, and what it then says besides. Groups of the pattern are named after the fields that
+they give; those called kept go to ``variant``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,82 +172,66 @@ def _read_parts(parts: Sequence[str], rules: tuple[Rule, ...], told: Mapping[str
 
 
 def _read_part(part: str, rules: tuple[Rule, ...]) -> tuple[Fields, list[str]]:
-    for pattern, read in rules:
+    for pattern, says in rules:
         match = re.fullmatch(pattern, part)
         if match:
-            return read(match)
+            told = {name: text for name, text in match.groupdict().items() if text}
+            kept = [told.pop(name).strip("_") for name in ("kept", "kept_too") if name in told]
+            return {**says, **{name: _CONVERTED.get(name, str)(text) for name, text in told.items()}}, kept
     return {}, [part]
 
 
-def _says(**fields: Any) -> Callable[[re.Match[str]], tuple[Fields, list[str]]]:
-    """A rule whose values are constants, or functions of the match's first group."""
-    return lambda match: ({name: value(match[1]) if callable(value) else value for name, value in fields.items()}, [])
-
-
-def _attack(match: re.Match[str]) -> tuple[Fields, list[str]]:
-    """PGD_2steps, DDN_4steps_multiNoiseSamples, self_training_PGD_2steps, PGD_6steps_30epochs_multinoise."""
-    fields: Fields = {"attack": match["attack"].lower(), "num_steps": int(match["steps"])}
-    rest = [name for name in (match["before"], match["after"]) if name]
-    if match["after"] in ("_multiNoiseSamples", "_baseAttackExp"):
-        rest.remove(match["after"])
-    return fields, [name.strip("_") for name in rest]
-
-
-def _baseline(match: re.Match[str]) -> tuple[Fields, list[str]]:
-    """Cohen et al.'s own models, and their replication: recognisable by name, and worth keeping apart.
-
-    Below the folder of another method it is what that method was added to.
-    """
-    return {"base_method": "gaussian"}, [match[0]]
-
-
-def _attack_noise(match: re.Match[str]) -> tuple[Fields, list[str]]:
-    """PGD_2steps_baseAttackExp/with_noise: is the smoothed classifier attacked, or the base classifier?
-
-    The published script draws with_noise as the paper's own method (noise during the attack) and
-    without_noise as vanilla PGD, with noise augmentation where noise_X is above 0.
-    """
-    return ({"method": "smoothadv" if match[1] == "with" else "vanilla"}, [match[0]])
-
-
-def _predict(match: re.Match[str]) -> tuple[Fields, list[str]]:
-    dataset = {"cifar": "cifar10", "imagenet": "imagenet"}[match[1]]
-    return {"dataset": dataset, "method": "gaussian" if match[2] == "cohen" else "smoothadv"}, []
-
-
-def _num_samples(match: re.Match[str]) -> tuple[Fields, list[str]]:
-    return {"n": int(match[1]), **({"estimator": "gradient_free"} if match[2] else {})}, []
-
+_CONVERTED: Mapping[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("sigma_train", "sigma_cert", "attack_epsilon"), float),
+    **dict.fromkeys(("num_steps", "m_train", "m_test", "n", "rank"), int),
+    "attack": str.lower,
+    "dataset": lambda text: "cifar10" if text == "cifar" else text,
+    "epsilon": lambda text: float(text) * EPSILON_UNIT,
+}
+_NUMBER = r"\d+(?:\.\d+)?"
 
 _COMMON_RULES: tuple[Rule, ...] = (
-    (r"data|certify|predict", _says()),
-    (rf"({'|'.join(DATASETS)})", _says(dataset=str)),
-    (r"((?:cifar_)?resnet\d+)", _says(architecture=str)),
-    (r"(train|test)", _says(split=str)),
-    (r"(?:rank|part|shard)_?(\d+)", _says(rank=int)),
+    (r"data|certify|predict", {}),
+    (rf"(?P<dataset>{'|'.join(DATASETS)})", {}),
+    (r"(?P<architecture>(?:cifar_)?resnet\d+)", {}),
+    (r"(?P<split>train|test)", {}),
+    (r"(?:rank|part|shard)_?(?P<rank>\d+)", {}),
 )
 
 _CERTIFICATION_RULES: tuple[Rule, ...] = (
     *_COMMON_RULES,
-    (r"data_cohen", _says(method="gaussian")),
-    (r"cohen|replication", _baseline),
-    (r"noise_(\d+(?:\.\d+)?)", _says(sigma_train=float)),
-    (r"sigma_(\d+(?:\.\d+)?)", _says(sigma_cert=float)),
-    (r"eps_(\d+)", _says(epsilon=lambda text: float(text) * EPSILON_UNIT)),
-    (r"(\d+)-multitrain", _says(m_train=int)),
-    (r"(?P<before>self_training_)?(?P<attack>PGD|DDN)_(?P<steps>\d+)steps?(?P<after>(?:_[A-Za-z0-9]+)*)", _attack),
-    (r"(with|without)_noise", _attack_noise),
-    (r"(smoothadv|gaussian|smoothmix|cat-?rs|macer|consistency|stability|insta-?rs)", _says(method=str)),
+    (r"data_cohen", {"method": "gaussian"}),
+    # Cohen et al.'s own models, and their replication: recognisable by name, and worth keeping apart. Below the folder
+    # of another method this is what that method was added to.
+    (r"(?P<kept>cohen|replication)", {"base_method": "gaussian"}),
+    (rf"noise_(?P<sigma_train>{_NUMBER})", {}),
+    (rf"sigma_(?P<sigma_cert>{_NUMBER})", {}),
+    (r"eps_(?P<epsilon>\d+)", {}),
+    (r"(?P<m_train>\d+)-multitrain", {}),
+    # PGD_2steps, DDN_4steps_multiNoiseSamples, self_training_PGD_2steps, PGD_6steps_30epochs_multinoise.
+    (
+        r"(?P<kept>self_training_)?(?P<attack>PGD|DDN)_(?P<num_steps>\d+)steps?"
+        r"(?:_multiNoiseSamples|_baseAttackExp|(?P<kept_too>(?:_[A-Za-z0-9]+)*))",
+        {},
+    ),
+    # PGD_2steps_baseAttackExp/with_noise: is the smoothed classifier attacked, or the base classifier? The published
+    # script draws with_noise as the paper's own method (noise during the attack) and without_noise as vanilla PGD, with
+    # noise augmentation where noise_X is above 0.
+    (r"(?P<kept>with_noise)", {"method": "smoothadv"}),
+    (r"(?P<kept>without_noise)", {"method": "vanilla"}),
+    (r"(?P<method>smoothadv|gaussian|smoothmix|cat-?rs|macer|consistency|stability|insta-?rs)", {}),
 )
 
 _PREDICTION_RULES: tuple[Rule, ...] = (
     *_COMMON_RULES,
-    (r"predict_(cifar|imagenet)_(cohen|ours)", _predict),
-    (r"N(\d+)(_nogradtrick)?", _num_samples),
-    (r"(PGD|DDN)_(\d+\.\d+)", lambda match: ({"attack": match[1].lower(), "attack_epsilon": float(match[2])}, [])),
-    (r"num_(\d+)", _says(m_test=int)),
-    (r"base", _says(estimator="base")),
-    (r"predictions", _says()),
+    (r"predict_(?P<dataset>cifar|imagenet)_cohen", {"method": "gaussian"}),
+    (r"predict_(?P<dataset>cifar|imagenet)_ours", {"method": "smoothadv"}),
+    (r"N(?P<n>\d+)", {}),
+    (r"N(?P<n>\d+)_nogradtrick", {"estimator": "gradient_free"}),
+    (r"(?P<attack>PGD|DDN)_(?P<attack_epsilon>\d+\.\d+)", {}),
+    (r"num_(?P<m_test>\d+)", {}),
+    (r"base", {"estimator": "base"}),
+    (r"predictions", {}),
 )
 
 

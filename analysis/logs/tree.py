@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from analysis.logs.files import Log, join_ranks, over_reach, read_file, read_log
+from analysis.logs.files import Log, LogKind, join_ranks, over_reach, read_file, read_log
 from analysis.logs.mapping import LogMapping
 from analysis.logs.paths import LogPath, is_named_like_a_log, parse_log_path
+from analysis.models import is_proper_part, usual_indices
 from jobs.errors import ConfigError, RecordError
 from jobs.files.imported import IMPORTED, PREDICTIONS
 from jobs.files.layouts import RecordKind
@@ -60,21 +62,29 @@ class LogTree:
     Attributes:
         models: Per certification log the columns that all its rows share, ``images`` (which of several lists of
             images it is on) and num_rows.
-        records: Of kind IMPORTED, in the order of ``models``.
-        predictions: Of kind PREDICTIONS.
+        logs: The logs of certifications, in the order of ``models``, then those of predictions.
         findings: The harmless ones last.
         num_files: Files looked at.
     """
 
     models: tuple[dict[str, Any], ...]
-    records: pa.Table
-    predictions: pa.Table
+    logs: tuple[LogEntry, ...]
     findings: tuple[Finding, ...]
     num_files: int
 
+    def tables(self, kind: LogKind) -> Iterator[pa.Table]:
+        """Log by log the rows of one kind, with the columns of IMPORTED or of PREDICTIONS; strings as dictionaries."""
+        for entry in self.logs:
+            if entry.parsed.kind == kind:
+                yield _table(entry)
+
+    def num_rows(self, kind: LogKind) -> int:
+        """The number of rows of one kind."""
+        return sum(entry.num_rows for entry in self.logs if entry.parsed.kind == kind)
+
 
 @dataclass(kw_only=True, eq=False)
-class _Entry:
+class LogEntry:
     """One log, or one joined from those of several processes, on its way into the tables."""
 
     path: str
@@ -83,8 +93,12 @@ class _Entry:
     images: str = ""
 
     @property
-    def indices(self) -> tuple[int, ...]:
-        return tuple(self.log.columns["index"])
+    def indices(self) -> npt.NDArray[np.int32]:
+        return self.log.columns["index"]
+
+    @property
+    def num_rows(self) -> int:
+        return self.indices.size
 
     @property
     def identity(self) -> str:
@@ -99,7 +113,7 @@ class _Entry:
 
     def finding(self, verdict: Verdict, reason: str) -> Finding:
         return Finding(
-            path=self.path, num_rows=0 if verdict == "left out" else len(self.indices), verdict=verdict, reason=reason
+            path=self.path, num_rows=0 if verdict == "left out" else self.num_rows, verdict=verdict, reason=reason
         )
 
 
@@ -115,7 +129,7 @@ def read_tree(root: Path, mapping: LogMapping | None = None) -> LogTree:
     """
     findings: list[Finding] = []
     told = mapping or LogMapping({})
-    parts: list[_Entry] = []
+    parts: list[LogEntry] = []
     num_files = 0
     for path in _files(root, findings):
         num_files += 1
@@ -126,20 +140,14 @@ def read_tree(root: Path, mapping: LogMapping | None = None) -> LogTree:
     for entry in entries:
         findings += _kept_in_spite_of(entry)
     findings += _short_logs(entries)
-    certifications = [entry for entry in entries if entry.parsed.kind == "certification"]
-    predictions = [entry for entry in entries if entry.parsed.kind == "prediction"]
-    models = [_run_columns(entry) for entry in certifications]
+    entries = sorted(entries, key=lambda entry: entry.parsed.kind)  # certifications first
     return LogTree(
         models=tuple(
-            {**model, "images": entry.images, "recipe": _recipe(entry), "num_rows": len(entry.indices)}
-            for model, entry in zip(models, certifications, strict=True)
+            {**_run_columns(entry), "images": entry.images, "recipe": _recipe(entry), "num_rows": entry.num_rows}
+            for entry in entries
+            if entry.parsed.kind == "certification"
         ),
-        records=_table(IMPORTED, models, [entry.log for entry in certifications]),
-        predictions=_table(
-            PREDICTIONS,
-            [{**entry.parsed.fields, **_origin(entry, PREDICTIONS)} for entry in predictions],
-            [entry.log for entry in predictions],
-        ),
+        logs=tuple(entries),
         findings=tuple(sorted(findings, key=lambda finding: (finding.is_harmless, finding.path))),
         num_files=num_files,
     )
@@ -159,7 +167,7 @@ def _files(root: Path, findings: list[Finding]) -> Iterator[str]:
             yield (Path(folder) / name).relative_to(root).as_posix()
 
 
-def _read(root: Path, path: str, mapping: LogMapping, findings: list[Finding]) -> _Entry | None:
+def _read(root: Path, path: str, mapping: LogMapping, findings: list[Finding]) -> LogEntry | None:
     """The log in one file; None, and a finding, where there is none or it cannot be taken."""
     verdict: Verdict = "left out"
     try:
@@ -178,12 +186,12 @@ def _read(root: Path, path: str, mapping: LogMapping, findings: list[Finding]) -
     links = any((root / above).is_symlink() for above in (PurePosixPath(path), *PurePosixPath(path).parents))
     log.notes[:0] = [*stored, *(["reached by a symbolic link"] if links else [])]
     log.notes += parsed.notes
-    return _Entry(path=path, parsed=parsed, log=log)
+    return LogEntry(path=path, parsed=parsed, log=log)
 
 
-def _joined(parts: Sequence[_Entry], findings: list[Finding]) -> list[_Entry]:
+def _joined(parts: Sequence[LogEntry], findings: list[Finding]) -> list[LogEntry]:
     """The logs of several processes as one, each named by its first part."""
-    groups: dict[tuple[str, str, bool], list[_Entry]] = {}
+    groups: dict[tuple[str, str, bool], list[LogEntry]] = {}
     for entry in parts:
         is_part = entry.parsed.rank is not None
         groups.setdefault((entry.identity if is_part else entry.path, entry.identity, is_part), []).append(entry)
@@ -200,7 +208,7 @@ def _joined(parts: Sequence[_Entry], findings: list[Finding]) -> list[_Entry]:
         except RecordError as error:
             findings += [entry.finding("left out", str(error)) for entry in group]
             continue
-        joined = _Entry(path=group[0].path, parsed=group[0].parsed, log=log)
+        joined = LogEntry(path=group[0].path, parsed=group[0].parsed, log=log)
         absent = sorted(set(range(ranks[-1] + 1)) - set(ranks))
         if absent:
             findings.append(joined.finding("kept", f"short: no log of rank {', '.join(map(str, absent))}"))
@@ -209,48 +217,53 @@ def _joined(parts: Sequence[_Entry], findings: list[Finding]) -> list[_Entry]:
     return entries
 
 
-def _on_their_images(entries: Sequence[_Entry], findings: list[Finding]) -> list[_Entry]:
+def _on_their_images(entries: Sequence[LogEntry], findings: list[Finding]) -> list[LogEntry]:
     """The entries, each told which list of images it is on: an image has one label all over a list.
 
     Where there is one list only it has no name; of several, that of most logs is list 1. A log that contradicts list 1
     in a few labels is left out; one that contradicts it in most is on other images, or on the same in another order,
     and never compared with it.
     """
-    lists: dict[str, list[tuple[dict[int, int], list[_Entry]]]] = {}
+    groups: dict[tuple[str, bytes, bytes], list[LogEntry]] = {}  # most logs have the same images with the same labels
     for entry in entries:
-        found = lists.setdefault(_data_of(entry), [])
-        pairs = _labels_of(entry)
-        known, group = next((one for one in found if _agreement(pairs, one[0]) == len(pairs)), ({}, []))
-        if not group:
-            found.append((known, group))
+        shared = (_data_of(entry), entry.indices.tobytes(), entry.log.columns["label"].tobytes())
+        groups.setdefault(shared, []).append(entry)
+    lists: dict[str, list[tuple[dict[int, int], list[list[LogEntry]]]]] = {}
+    for (data, *_), group in groups.items():
+        found, pairs = lists.setdefault(data, []), _labels_of(group[0])
+        known, fitting = next((one for one in found if _agreement(pairs, one[0]) == len(pairs)), ({}, []))
+        if not fitting:
+            found.append((known, fitting))
         known.update(pairs)
-        group.append(entry)
+        fitting.append(group)
     left_out: set[int] = set()
     for name, found in lists.items():
-        usual, *others = sorted(found, key=lambda one: -len(one[1]))
+        (labels, usual), *others = sorted(found, key=lambda one: -sum(map(len, one[1])))
         number = 2
-        for _, group in others:
-            for entry in group:
-                pairs = _labels_of(entry)
-                if (num_same := _agreement(pairs, usual[0])) == len(pairs):
+        for _, fitting in others:
+            for group in fitting:
+                pairs = _labels_of(group[0])
+                if (num_same := _agreement(pairs, labels)) == len(pairs):
                     continue  # it fits both lists: on a part of the images they do not differ
                 is_slip = num_same > len(pairs) / 2
-                reason = f"{'contradictory' if is_slip else 'other images'}: {_disagreement(pairs, *usual)}"
-                if is_slip or entry.parsed.kind == "prediction":  # whose curves take all there is
-                    findings.append(entry.finding("left out", reason))
-                    left_out.add(id(entry))
-                    continue
-                entry.images = f"list {number}"
-                findings.append(entry.finding("kept", f"{reason}; {entry.images} of {name}, not compared with others"))
-            number += any(entry.is_on_others for entry in group)
+                reason = f"{'contradictory' if is_slip else 'other images'}: {_disagreement(pairs, labels, usual)}"
+                for entry in group:
+                    if is_slip or entry.parsed.kind == "prediction":  # whose curves take all there is
+                        findings.append(entry.finding("left out", reason))
+                        left_out.add(id(entry))
+                        continue
+                    entry.images = f"list {number}"
+                    apart = f"{reason}; {entry.images} of {name}, not compared with others"
+                    findings.append(entry.finding("kept", apart))
+            number += any(entry.is_on_others for group in fitting for entry in group)
         if number > 2:
-            for entry in usual[1]:
+            for entry in itertools.chain.from_iterable(usual):
                 entry.images = "list 1"
     return [entry for entry in entries if id(entry) not in left_out]
 
 
-def _labels_of(entry: _Entry) -> dict[int, int]:
-    return dict(zip(entry.indices, entry.log.columns["label"], strict=True))
+def _labels_of(entry: LogEntry) -> dict[int, int]:
+    return dict(zip(entry.indices.tolist(), entry.log.columns["label"].tolist(), strict=True))
 
 
 def _agreement(pairs: Mapping[int, int], labels: Mapping[int, int]) -> int:
@@ -258,29 +271,30 @@ def _agreement(pairs: Mapping[int, int], labels: Mapping[int, int]) -> int:
     return sum(labels.get(index, label) == label for index, label in pairs.items())
 
 
-def _disagreement(pairs: Mapping[int, int], labels: Mapping[int, int], entries: Sequence[_Entry]) -> str:
+def _disagreement(pairs: Mapping[int, int], labels: Mapping[int, int], groups: Sequence[Sequence[LogEntry]]) -> str:
     """Where labels differ from those of a list; they differ somewhere."""
     index, label = next((index, label) for index, label in pairs.items() if labels.get(index, label) != label)
-    where = next(entry.path for entry in entries if index in entry.indices)
+    where = next(group[0].path for group in groups if index in group[0].indices)
     return f"image {index} has label {label}, but {labels[index]} in {where}"
 
 
-def _without_twins(entries: Sequence[_Entry], findings: list[Finding]) -> list[_Entry]:
+def _without_twins(entries: Sequence[LogEntry], findings: list[Finding]) -> list[LogEntry]:
     """Of logs that say the same of themselves the first, by path, counts."""
-    first: dict[str, _Entry] = {}
+    first: dict[str, LogEntry] = {}
     for entry in entries:
         other = first.setdefault(entry.identity, entry)
         if other is entry:
             continue
         ours, theirs = (
-            {name: values for name, values in one.log.columns.items() if name != "elapsed_s"} for one in (entry, other)
+            {name: values.tobytes() for name, values in one.log.columns.items() if name != "elapsed_s"}
+            for one in (entry, other)
         )
         what = "duplicate: the same rows as" if ours == theirs else "contradictory: says the same of itself as"
         findings.append(entry.finding("left out", f"{what} {other.path}, which comes first and counts"))
     return list(first.values())
 
 
-def _kept_in_spite_of(entry: _Entry) -> Iterator[Finding]:
+def _kept_in_spite_of(entry: LogEntry) -> Iterator[Finding]:
     fields, log = entry.parsed.fields, entry.log
     if entry.parsed.assumed:
         assumed = ", ".join(entry.parsed.assumed)
@@ -291,30 +305,28 @@ def _kept_in_spite_of(entry: _Entry) -> Iterator[Finding]:
         yield entry.finding("kept", f"form: {'; '.join(log.notes)}")
     if entry.parsed.kind == "certification":
         settings = {name: fields[name] for name in ("n", "alpha") if name in fields}
-        reason = over_reach(log.radius_texts, fields["sigma_cert"], **settings)
+        reason = over_reach(log, fields["sigma_cert"], **settings)
         if reason is not None:
             yield entry.finding("kept", reason)
 
 
-def _short_logs(entries: Sequence[_Entry]) -> Iterator[Finding]:
+def _short_logs(entries: Sequence[LogEntry]) -> Iterator[Finding]:
     """Logs that hold only a part of the images that most logs of their data set hold."""
-    groups: dict[tuple[str, str], list[_Entry]] = {}
+    groups: dict[tuple[str, str], list[LogEntry]] = {}
     for entry in entries:
         groups.setdefault((f"{_data_of(entry)} {entry.parsed.kind}", entry.images), []).append(entry)
     for (name, _), group in groups.items():
-        whole = Counter(entry.indices for entry in group).most_common(1)[0][0]
+        whole = usual_indices([entry.indices for entry in group])
         for entry in group:
-            if entry.indices != whole and set(entry.indices) < set(whole):
-                yield entry.finding(
-                    "kept", f"short: {len(entry.indices)} of the {len(whole)} images of most {name} logs"
-                )
+            if is_proper_part(entry.indices, whole):
+                yield entry.finding("kept", f"short: {entry.num_rows} of the {whole.size} images of most {name} logs")
 
 
-def _data_of(entry: _Entry) -> str:
+def _data_of(entry: LogEntry) -> str:
     return f"{entry.parsed.fields['dataset']} {entry.parsed.fields.get('split', 'test')}"
 
 
-def _run_columns(entry: _Entry) -> dict[str, Any]:
+def _run_columns(entry: LogEntry) -> dict[str, Any]:
     """The columns that all rows of a certification log share: keys as our own runs have, and what the path says."""
     fields = entry.parsed.fields
     trained = {name: value for name, value in fields.items() if name not in _OF_CERTIFICATION}
@@ -332,7 +344,7 @@ def _run_columns(entry: _Entry) -> dict[str, Any]:
     return {**keys, **fields, **_origin(entry, IMPORTED)}
 
 
-def _recipe(entry: _Entry) -> str:
+def _recipe(entry: LogEntry) -> str:
     """The same for logs that differ in their seed alone; empty where none gives one."""
     fields = dict(entry.parsed.fields)
     if fields.pop("seed", None) is None:
@@ -344,25 +356,27 @@ _OF_CERTIFICATION = ("sigma_cert", "split", "n0", "n", "alpha", "noise", "precis
 _OF_THE_PAPER = ("unknown", "smoothadv", "vanilla", "vanilla_noise")  # whose attack says more than the method
 
 
-def _origin(entry: _Entry, kind: RecordKind) -> dict[str, Any]:
+def _origin(entry: LogEntry, kind: RecordKind) -> dict[str, Any]:
     given = {*entry.parsed.fields, *entry.log.columns, "train_key", "certify_key", "variant", "source"}
     silent = [name for name in kind.schema.names if name not in given]
     return {"variant": entry.parsed.variant, "source": f"{entry.path}; not in the log: {', '.join(silent)}"}
 
 
-def _table(kind: RecordKind, shared: Sequence[dict[str, Any]], logs: Sequence[Log]) -> pa.Table:
-    """One table of all logs: what a log's rows share is repeated, what is nowhere is null."""
-    sizes = np.array([len(log.columns["index"]) for log in logs], dtype=np.int64)
-    owner = pa.array(np.repeat(np.arange(len(logs)), sizes))
+def _table(entry: LogEntry) -> pa.Table:
+    """The rows of a log: what they share is repeated, what the log does not say is null."""
+    if entry.parsed.kind == "certification":
+        kind, shared = IMPORTED, _run_columns(entry)
+    else:
+        kind, shared = PREDICTIONS, {**entry.parsed.fields, **_origin(entry, PREDICTIONS)}
     arrays = []
     for field in kind.schema:
-        if any(field.name in log.columns for log in logs):
-            columns = [log.columns.get(field.name, [None] * size) for log, size in zip(logs, sizes, strict=True)]
-            array = pa.array([value for column in columns for value in column], field.type)
+        if field.name in entry.log.columns:
+            array = pa.array(entry.log.columns[field.name], field.type)
         else:
-            array = pa.array([entry.get(field.name) for entry in shared], field.type).take(owner)
+            array = pa.repeat(pa.scalar(shared.get(field.name), field.type), entry.num_rows)
+            array = array.dictionary_encode() if field.type == pa.string() else array
         arrays.append(array)
-    return pa.Table.from_arrays(arrays, schema=kind.schema)
+    return pa.Table.from_arrays(arrays, names=kind.schema.names)
 
 
 def source_folder(source: str | None) -> Path:

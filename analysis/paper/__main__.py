@@ -8,7 +8,7 @@ if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-
     run_entry("paper", "analysis.paper.__main__")
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,14 +18,14 @@ from pydantic.dataclasses import dataclass
 
 from analysis.logs.mapping import read_mapping
 from analysis.logs.tree import source_folder
-from analysis.origin import question_of, write_question
+from analysis.origin import question_of
 from analysis.paper.declarations import FigureDeclaration, TableDeclaration, parse_declarations
 from analysis.paper.figures import PaperFigure, figure_frame, trace_figure
 from analysis.paper.fill import fill_table
 from analysis.paper.records import PaperRecords, from_grid, from_logs
-from analysis.paper.tables import PaperTable, table_frame, table_latex, table_markdown
+from analysis.paper.tables import IN_CSV, PaperTable, table_latex, table_markdown
 from configs.entry import EXIT_FAILED
-from jobs.atomic import write_atomically
+from jobs.atomic import write_atomically, write_json, write_text
 from jobs.errors import ConfigError
 from jobs.files.folders import check_writable
 from jobs.files.store import Store
@@ -35,6 +35,8 @@ from jobs.wording import counted, wrapped
 _SKIPPED = "Not in these records"
 
 Writers = dict[str, Callable[[Path], object]]
+Drawn = PaperTable | PaperFigure
+_KINDS: tuple[tuple[type[Drawn], str], ...] = ((PaperTable, "table"), (PaperFigure, "figure"))
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -66,87 +68,75 @@ def paper(values: dict[str, Any]) -> int:
         if config.grid is not None
         else from_logs(source_folder(config.source), read_mapping(config.mapping))
     )
-    filled, traced, skipped = draw(tables, figures, records)
-    if not filled and not traced:
+    declared: list[TableDeclaration | FigureDeclaration] = [*tables, *figures]
+    drawn, skipped = draw(declared, records)
+    if not drawn:
         print("error: none of the declared tables and figures can be drawn from these records", file=sys.stderr)
         return EXIT_FAILED
     folder = Path(config.output) if config.output else _folder(store, config.grid)
     check_writable(folder, "output")
-    write_all(filled, traced, skipped, folder)
+    for one in drawn:
+        for suffix, write in _writers(one).items():
+            write_atomically(folder / f"{one.name}.{suffix}", write)
+    write_text(folder / "index.md", index_text(drawn, skipped))
     origin = {"grid": config.grid, "source": config.source, "mapping": config.mapping}
-    write_question(folder / "question.json", question_of(records.models, **origin))
-    print(summary(filled, traced, skipped))
-    print(f"wrote {counted(len(filled), 'table')} and {counted(len(traced), 'figure')} to {folder}, listed in index.md")
+    # Each table and figure chooses its models among all, and shows no interval.
+    where = {"tables": config.tables, "figures": config.figures}
+    asked = {"selection": "same", "confidence": None, "where": where}
+    write_json(folder / "question.json", question_of(records.models, **origin, **asked))
+    print(summary(drawn, skipped))
+    counts = [counted(sum(isinstance(one, kind) for one in drawn), noun) for kind, noun in _KINDS]
+    print(f"wrote {' and '.join(counts)} to {folder}, listed in index.md")
     return 0
 
 
 def draw(
-    tables: list[TableDeclaration], figures: list[FigureDeclaration], records: PaperRecords
-) -> tuple[list[PaperTable], list[PaperFigure], list[str]]:
+    declared: Sequence[TableDeclaration | FigureDeclaration], records: PaperRecords
+) -> tuple[list[Drawn], list[str]]:
     """Fill every table and trace every figure for every dataset.
 
     Returns:
-        Tables, figures, and one line for each of the paper's that cannot be drawn from these records.
+        Tables and figures, and one line for each of the paper's that cannot be drawn from these records.
     """
-    filled, traced, skipped = [], [], []
+    drawn: list[Drawn] = []
+    skipped = []
     for dataset in records.datasets:
-        for table_declared in tables:
-            table = fill_table(table_declared, dataset, records)
-            if table is not None:
-                filled.append(table)
-            elif dataset in table_declared.numbers:
-                skipped.append(f"{table_declared.numbers[dataset]} ({dataset}): {table_declared.title}")
-        for figure_declared in figures:
-            figure = trace_figure(figure_declared, dataset, records)
-            if figure is not None:
-                traced.append(figure)
-            elif dataset in figure_declared.numbers:
-                skipped.append(f"{figure_declared.numbers[dataset]} ({dataset}): {figure_declared.title}")
-    return filled, traced, skipped
+        for one in declared:
+            made: Drawn | None = (
+                fill_table(one, dataset, records)
+                if isinstance(one, TableDeclaration)
+                else trace_figure(one, dataset, records)
+            )
+            if made is not None:
+                drawn.append(made)
+            elif dataset in one.numbers:
+                skipped.append(f"{one.numbers[dataset]} ({dataset}): {one.title}")
+    return drawn, skipped
 
 
-def write_all(tables: list[PaperTable], figures: list[PaperFigure], skipped: list[str], folder: Path) -> None:
-    """Write every file atomically, the index last."""
-    from analysis.figures import curves_figure, save_figure  # matplotlib is slow to import
-
-    for table in tables:
-        _write(folder, table.name, _table_writers(table))
-    for figure in figures:
-        drawn = curves_figure(figure.curves, max_radius=figure.max_radius)
-        _write(
-            folder,
-            figure.name,
-            {
-                "csv": partial(figure_frame(figure).to_csv, index=False),
-                "pdf": partial(save_figure, drawn, file_format="pdf"),
-                "png": partial(save_figure, drawn, file_format="png"),
-            },
-        )
-    _write(folder, "index", {"md": lambda path: _write_text(path, index_text(tables, figures, skipped))})
-
-
-def index_text(tables: list[PaperTable], figures: list[PaperFigure], skipped: list[str]) -> str:
+def index_text(drawn: Sequence[Drawn], skipped: Sequence[str]) -> str:
     """What was drawn, how it compares with the paper, and what was not drawn, as Markdown."""
-    links = [f"- [{table.title}]({table.name}.md){_remark(table)}" for table in tables]
-    lines = ["# Tables", "", *links, "", "# Figures", ""]
-    lines += [f"- [{figure.title}]({figure.name}.pdf){_remark(figure)}" for figure in figures]
+    lines = []
+    for kind, noun in _KINDS:
+        suffix = "md" if kind is PaperTable else "pdf"
+        links = [f"- [{one.title}]({one.name}.{suffix}){_remark(one)}" for one in drawn if isinstance(one, kind)]
+        lines += [f"# {noun.capitalize()}s", "", *links, ""]
     if skipped:
-        lines += ["", f"# {_SKIPPED}", "", *(f"- {entry}" for entry in skipped)]
-    return "\n".join(lines) + "\n"
+        lines += [f"# {_SKIPPED}", "", *(f"- {entry}" for entry in skipped), ""]
+    return "\n".join(lines)
 
 
-def summary(tables: list[PaperTable], figures: list[PaperFigure], skipped: list[str]) -> str:
+def summary(drawn: Sequence[Drawn], skipped: Sequence[str]) -> str:
     """The index for the screen."""
     sections = {
-        "Tables": [f"{table.name}: {table.title}{_remark(table)}" for table in tables],
-        "Figures": [f"{figure.name}: {figure.title}{_remark(figure)}" for figure in figures],
-        _SKIPPED: skipped,
-    }
+        f"{noun.capitalize()}s": [f"{one.name}: {one.title}{_remark(one)}" for one in drawn if isinstance(one, kind)]
+        for kind, noun in _KINDS
+    } | {_SKIPPED: list(skipped)}
     blocks = [[title, *(wrapped(f"  {entry}", "    ") for entry in entries)] for title, entries in sections.items()]
     return "\n\n".join("\n".join(block) for block in blocks if len(block) > 1) + "\n"
 
 
-def _remark(drawn: PaperTable | PaperFigure) -> str:
+def _remark(drawn: Drawn) -> str:
     if isinstance(drawn, PaperTable):
         return f": {drawn.comparison}" if drawn.num_compared else ""
     absent = f"; no records for {', '.join(drawn.absent)}" if drawn.absent else ""
@@ -157,18 +147,18 @@ def _folder(store: Store, grid: str | None) -> Path:
     return store.root / "paper" if grid is None else store.paper_dir(grid)
 
 
-def _table_writers(table: PaperTable) -> Writers:
+def _writers(drawn: Drawn) -> Writers:
+    if isinstance(drawn, PaperTable):
+        return {
+            "csv": partial(drawn.cells.to_csv, columns=IN_CSV, index=False),
+            "md": lambda path: path.write_text(table_markdown(drawn), encoding="utf-8"),
+            "tex": lambda path: path.write_text(table_latex(drawn), encoding="utf-8"),
+        }
+    from analysis.figures import curves_figure, save_figure  # matplotlib is slow to import
+
+    figure = curves_figure(drawn.curves, max_radius=drawn.max_radius)
     return {
-        "csv": lambda path: table_frame(table).to_csv(path, index=False),
-        "md": lambda path: _write_text(path, table_markdown(table)),
-        "tex": lambda path: _write_text(path, table_latex(table)),
+        "csv": partial(figure_frame(drawn).to_csv, index=False),
+        "pdf": partial(save_figure, figure, file_format="pdf"),
+        "png": partial(save_figure, figure, file_format="png"),
     }
-
-
-def _write(folder: Path, name: str, writers: Writers) -> None:
-    for suffix, write in writers.items():
-        write_atomically(folder / f"{name}.{suffix}", write)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import pyarrow as pa
 from pydantic import AfterValidator, Field
@@ -11,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from analysis.compare import even_radii
 from analysis.paper.predictions import LARGEST, SCHEMA
-from analysis.selection import check_where
+from analysis.selection import PARAMETERS
 from jobs.errors import ConfigError
 from jobs.validation import STRICT, collect, unknown_choice
 
@@ -34,6 +35,29 @@ Radii = Annotated[list[float], Field(min_length=3, max_length=3), AfterValidator
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class Declaration:
+    """What tables and figures have in common; each is made once for every dataset in the records.
+
+    Attributes:
+        name: Name of its files.
+        title: Title above a table, or in the index: a figure has none, as a paper puts it into the caption.
+        numbers: Dataset to the number of the paper's table or figure.
+    """
+
+    name: Name
+    title: str
+    numbers: dict[str, str] = Field(default_factory=dict)
+
+    def name_for(self, dataset: str) -> str:
+        """Name of its files about a dataset."""
+        return f"{self.name}_{dataset}"
+
+    def title_for(self, dataset: str) -> str:
+        """Title for a dataset, with the number of the paper's if there is one."""
+        return f"{self.title} ({', '.join([dataset, *filter(None, [self.numbers.get(dataset)])])})"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class RowsDeclaration:
     """Some rows of a table.
 
@@ -47,24 +71,22 @@ class RowsDeclaration:
     where: Conditions
     not_in_logs: list[Conditions] = Field(default_factory=list)
 
+    def problems(self, where: str) -> list[str]:
+        """What is wrong with the names of parameters."""
+        return _unknown([self.where, *self.not_in_logs], "parameter", PARAMETERS, where)
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class TableDeclaration:
-    """One table, made once for every dataset in the records.
+class TableDeclaration(Declaration):
+    """One table.
 
     Attributes:
-        name: Name of its files.
-        title: Title above it.
-        numbers: Dataset to the number of the paper's table.
         kind: envelope: one row per declaration, the best of its models at each radius. models: one row
             per model, the best at each radius in bold.
         radii: Dataset to [first, last, step]; about ten even steps for other datasets.
         rows: Its rows, from the top.
     """
 
-    name: Name
-    title: str
-    numbers: dict[str, str] = Field(default_factory=dict)
     kind: Literal["envelope", "models"]
     radii: dict[str, Radii] = Field(default_factory=dict)
     rows: Annotated[list[RowsDeclaration], Field(min_length=1)]
@@ -99,24 +121,31 @@ class CurveDeclaration:
         """The conditions that models or predictions must match to be in the curve."""
         return {**self.where, **self.in_logs} if are_logs else self.where
 
+    def problems(self, where: str) -> list[str]:
+        """What is wrong with the names of parameters or columns."""
+        conditions = [self.where, self.in_logs, {self.by: None} if self.by else {}]
+        if self.kind == "certified":
+            return _unknown([*conditions, *self.not_in_logs], "parameter", PARAMETERS, where)
+        texts = [name for name in SCHEMA.names if pa.types.is_string(SCHEMA.field(name).type)]
+        return _unknown(conditions, "column", SCHEMA.names, where) + [
+            f"{where}: {name} is not a number, so {LARGEST} does not apply; give a value"
+            for condition in conditions
+            for name, wanted in condition.items()
+            if wanted == LARGEST and name in texts
+        ]
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class FigureDeclaration:
-    """One figure, drawn once for every dataset in the records.
+class FigureDeclaration(Declaration):
+    """One figure.
 
     Attributes:
-        name: Name of its files.
-        title: Title in the index; the picture has none, as a paper puts it into the caption.
-        numbers: Dataset to the number of the paper's figure.
         max_radius: Dataset to the right end of the axis; for other datasets it ends where the curves end.
         needs: Draw the figure only if the records contain curves of this kind.
         any_of: Draw it only if one of the curves with these labels has records; empty: whichever has.
         curves: Its curves.
     """
 
-    name: Name
-    title: str
-    numbers: dict[str, str] = Field(default_factory=dict)
     max_radius: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     needs: Literal["certified", "empirical"] = "certified"
     any_of: list[str] = Field(default_factory=list)
@@ -133,101 +162,65 @@ def parse_declarations(
     """
     problems: list[str] = []
     made_tables = [
-        _table(problems, single, f"tables[{number}]")
+        _declared(problems, single, f"tables[{number}]", TableDeclaration, "rows", RowsDeclaration)
         for number, entry in enumerate(tables)
         for single in _singles(problems, entry, f"tables[{number}]")
     ]
-    made_figures = [_figure(problems, entry, f"figures[{number}]") for number, entry in enumerate(figures)]
-    names = [made.name for made in [*made_tables, *made_figures] if made is not None]
-    problems += [
-        f"{name}: two tables or figures have this name" for name in sorted({n for n in names if names.count(n) > 1})
+    made_figures = [
+        _declared(problems, entry, f"figures[{number}]", FigureDeclaration, "curves", CurveDeclaration)
+        for number, entry in enumerate(figures)
     ]
+    names = Counter(made.name for made in [*made_tables, *made_figures] if made is not None)
+    problems += [f"{name}: two tables or figures have this name" for name, count in names.items() if count > 1]
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(list(dict.fromkeys(problems)))
     return [made for made in made_tables if made], [made for made in made_figures if made]
 
 
 def _singles(problems: list[str], entry: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     """One table for each value of ``each``, with the value in its name, title and conditions."""
-    plain = dict(entry)
-    values = plain.pop(EACH, None)
+    plain = {name: value for name, value in entry.items() if name != EACH}
+    values = entry.get(EACH)
     if values is None:
         return [plain]
     if not isinstance(values, list) or not values:
         problems.append(f"{where}.{EACH}: write a list of values, got {values!r}")
         return []
-    rows = _mappings(problems, plain, "rows", where)
-    if rows is None:
-        return []
-    return [
-        {
-            **plain,
-            "name": str(plain.get("name")).replace("{each}", str(value)),
-            "title": str(plain.get("title")).replace("{each}", str(value)),
-            "rows": [_with_value(row, value) for row in rows],
-        }
-        for value in values
-    ]
+    return [_with_value(plain, value) for value in values]
 
 
-def _with_value(row: Mapping[str, Any], value: Any) -> dict[str, Any]:
-    where = row.get("where")
-    if not isinstance(where, Mapping):
-        return dict(row)
-    return {**row, "where": {name: value if wanted == EACH else wanted for name, wanted in where.items()}}
+def _with_value(declared: Any, value: Any) -> Any:
+    if isinstance(declared, Mapping):
+        return {name: _with_value(inner, value) for name, inner in declared.items()}
+    if isinstance(declared, list):
+        return [_with_value(inner, value) for inner in declared]
+    return (
+        value if declared == EACH else declared.replace("{each}", str(value)) if isinstance(declared, str) else declared
+    )
 
 
-def _mappings(problems: list[str], entry: Mapping[str, Any], name: str, where: str) -> list[Mapping[str, Any]] | None:
-    """The list of mappings under a name; None, and a problem, if it is something else."""
-    values = entry.get(name, [])
-    if isinstance(values, list) and all(isinstance(value, Mapping) for value in values):
-        return values
-    problems.append(f"{where}.{name}: write a list of mappings, got {values!r}")
-    return None
-
-
-def _table(problems: list[str], entry: Mapping[str, Any], where: str) -> TableDeclaration | None:
-    listed = _mappings(problems, entry, "rows", where)
-    if listed is None:
+def _declared(
+    problems: list[str],
+    entry: Mapping[str, Any],
+    where: str,
+    cls: type[Declared],
+    parts: Literal["rows", "curves"],
+    part_cls: type[RowsDeclaration | CurveDeclaration],
+) -> Declared | None:
+    """A table with its rows, or a figure with its curves; None, and problems, if it is something else."""
+    listed = entry.get(parts, [])
+    if not (isinstance(listed, list) and all(isinstance(part, Mapping) for part in listed)):
+        problems.append(f"{where}.{parts}: write a list of mappings, got {listed!r}")
         return None
-    rows = [
-        collect(problems, RowsDeclaration, row, where=f"{where}.rows[{number}]") for number, row in enumerate(listed)
-    ]
-    for row in rows:
-        if row is not None:
-            _check_models(problems, [row.where, *row.not_in_logs], where)
-    return collect(problems, TableDeclaration, {**entry, "rows": [row for row in rows if row]}, where=where)
+    made = [collect(problems, part_cls, part, where=f"{where}.{parts}[{number}]") for number, part in enumerate(listed)]
+    for part in made:
+        problems += part.problems(where) if part else []
+    return collect(problems, cls, {**entry, parts: [part for part in made if part]}, where=where)
 
 
-def _figure(problems: list[str], entry: Mapping[str, Any], where: str) -> FigureDeclaration | None:
-    listed = _mappings(problems, entry, "curves", where)
-    if listed is None:
-        return None
-    curves = [
-        collect(problems, CurveDeclaration, curve, where=f"{where}.curves[{number}]")
-        for number, curve in enumerate(listed)
-    ]
-    for curve in curves:
-        if curve is not None and curve.kind == "certified":
-            by = {curve.by: None} if curve.by else {}
-            _check_models(problems, [curve.where, curve.in_logs, *curve.not_in_logs, by], where)
-        elif curve is not None:
-            _check_columns(problems, curve, where)
-    return collect(problems, FigureDeclaration, {**entry, "curves": [curve for curve in curves if curve]}, where=where)
+Declared = TypeVar("Declared", TableDeclaration, FigureDeclaration)
 
 
-def _check_columns(problems: list[str], curve: CurveDeclaration, where: str) -> None:
-    for condition in (curve.where, curve.in_logs, {curve.by: None} if curve.by else {}):
-        for name, wanted in condition.items():
-            if name not in SCHEMA.names:
-                problems.append(f"{where}: {unknown_choice('column', name, SCHEMA.names)}")
-            elif wanted == LARGEST and pa.types.is_string(SCHEMA.field(name).type):
-                problems.append(f"{where}: {name} is not a number, so {LARGEST} does not apply; give a value")
-
-
-def _check_models(problems: list[str], conditions: Sequence[Conditions], where: str) -> None:
-    for condition in conditions:
-        try:
-            check_where(condition, where)
-        except ConfigError as error:
-            problems += error.problems
+def _unknown(conditions: Sequence[Conditions], what: str, known: Sequence[str], where: str) -> list[str]:
+    names = [name for condition in conditions for name in condition if name not in known]
+    return [f"{where}: {unknown_choice(what, name, known)}" for name in names]

@@ -68,10 +68,9 @@ def trace_figure(declaration: FigureDeclaration, dataset: str, records: PaperRec
         return None  # a figure that compares several curves needs two of them
     if declaration.any_of and not set(declaration.any_of) - set(absent):
         return None  # what the figure is about is not in the records
-    number = declaration.numbers.get(dataset)
     return PaperFigure(
-        name=f"{declaration.name}_{dataset}",
-        title=f"{declaration.title} ({dataset}{f', {number}' if number else ''})",
+        name=declaration.name_for(dataset),
+        title=declaration.title_for(dataset),
         curves=tuple(curves),
         max_radius=declaration.max_radius.get(dataset),
         absent=tuple(absent),
@@ -92,10 +91,10 @@ def figure_frame(figure: PaperFigure) -> pd.DataFrame:
 def _certified(declared: CurveDeclaration, dataset: str, records: PaperRecords, first_color: int) -> list[Curve]:
     where = declared.conditions(are_logs=records.are_logs)
     models = whole_models(records.models_of(dataset, where, declared.not_in_logs))
-    groups: dict[Any, list[Any]] = {}
+    groups: dict[Any, list[CertifiedModel]] = {}
     for model in models:
-        key = None if declared.by is None else asdict(model.parameters)[declared.by]
-        groups.setdefault(None if declared.by is None else as_printed(declared.by, key), []).append(model)
+        key = declared.by and as_printed(declared.by, getattr(model.parameters, declared.by))
+        groups.setdefault(key, []).append(model)
     return [
         envelope_curve(
             _single(group) if declared.single else candidates_of(group, declared.label),
@@ -120,10 +119,8 @@ def _empirical(declared: CurveDeclaration, dataset: str, records: PaperRecords, 
     rows = select(records.predictions, {"dataset": dataset, **where})
     if rows.empty:
         return []
-    if declared.by is None:
-        return [_attacked(declared, rows, first_color)]
-    groups = list(rows.groupby(declared.by, sort=True, observed=True))
-    return [_attacked(declared, group, first_color + number) for number, (_, group) in enumerate(groups)]
+    groups = [rows] if declared.by is None else [group for _, group in rows.groupby(declared.by, observed=True)]
+    return [_attacked(declared, group, first_color + number) for number, group in enumerate(groups)]
 
 
 def _attacked(declared: CurveDeclaration, rows: pd.DataFrame, color_nr: int) -> Curve:

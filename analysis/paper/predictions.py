@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from jobs.aggregate import collect_run, is_current
+from jobs.aggregate import Images, collect_run, is_current, other_images
+from jobs.errors import RecordError
 from jobs.files import records
 from jobs.files.imported import PREDICTIONS
 from jobs.files.layouts import ATTACK
@@ -72,9 +73,16 @@ def _attack_table(store: Store, manifest: Manifest) -> pa.Table:
     attacks = manifest.of("attack")
     if attacks and is_current(path, manifest):
         return records.read_records(path, ATTACK, columns)
-    complete = [run for run in attacks if not store.unfinished(run.place, run.indices)]
-    tables = [collect_run(run, store)[0].select(columns) for run in complete]
-    return pa.concat_tables([ATTACK.schema.empty_table().select(columns), *tables])
+    images: Images = {}
+    tables, problems = [ATTACK.schema.empty_table().select(columns)], []
+    for run in attacks:
+        if not store.unfinished(run.place, run.indices):
+            table, origin = collect_run(run, store)
+            tables.append(table.select(columns))
+            problems += other_images(run, origin, images)
+    if problems:
+        raise RecordError("\n".join(problems))
+    return pa.concat_tables(tables)
 
 
 def _completed(frame: pd.DataFrame) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 
 from analysis.load import load_grid
 from analysis.load_imported import load_imported_models
@@ -16,7 +17,8 @@ from analysis.logs.tree import read_tree
 from analysis.models import ROW_COLUMNS, CertifiedModel, label_models
 from analysis.paper.declarations import Conditions
 from analysis.paper.predictions import attacked_predictions, logged_predictions
-from analysis.selection import Parameters, matches, matches_any
+from analysis.runs import Summary
+from analysis.selection import Parameters, matches
 from jobs.files import records
 from jobs.files.imported import PREDICTIONS
 from jobs.files.manifest import open_grid
@@ -49,7 +51,7 @@ class PaperRecords:
             for model in self.models
             if model.parameters.dataset == dataset
             and matches(model.parameters, {"split": "test", **where})
-            and not (self.are_logs and matches_any(model.parameters, not_in_logs))
+            and not (self.are_logs and any(matches(model.parameters, where_not) for where_not in not_in_logs))
         ]
         return sorted(chosen, key=_order)
 
@@ -57,12 +59,12 @@ class PaperRecords:
 def from_logs(root: Path, mapping: LogMapping | None = None) -> PaperRecords:
     """Records of a tree of logs."""
     tree = read_tree(root, mapping)
-    rows, start, tables = tree.records.select(list(ROW_COLUMNS)), 0, []
-    for model in tree.models:
-        tables.append(rows.slice(start, model["num_rows"]))
-        start += model["num_rows"]
-    models = label_models([Parameters.from_columns(model) for model in tree.models], tables)
-    return PaperRecords(models=models, predictions=logged_predictions(tree.predictions), are_logs=True)
+    loaded = [(table.select(ROW_COLUMNS), Summary()) for table in tree.tables("certification")]
+    models = label_models([Parameters.from_columns(model) for model in tree.models], loaded)
+    predictions = pa.concat_tables(
+        [PREDICTIONS.schema.empty_table(), *(table.cast(PREDICTIONS.schema) for table in tree.tables("prediction"))]
+    )
+    return PaperRecords(models=models, predictions=logged_predictions(predictions), are_logs=True)
 
 
 def from_grid(store: Store, grid: str) -> PaperRecords:

@@ -20,7 +20,8 @@ from analysis.candidates import Candidate, candidates_of
 from analysis.compare import BASELINE_METHOD, METHOD_NAMES, Comparison, largest_radius
 from analysis.exact import exact_radii
 from analysis.models import CertifiedModel
-from analysis.statistics import NUM_BINS, Levels, cost_s, model_frame, probability_frame
+from analysis.runs import NUM_BINS
+from analysis.statistics import Levels, model_frame, probability_frame
 from analysis.tables import caption, envelope_cells, partial_note, statistics_notes
 from jobs.wording import counted
 from smoothing.radius import format_radius
@@ -28,6 +29,7 @@ from smoothing.radius import format_radius
 _FOLDER = Path(__file__).parent
 _NUM_POINTS = 400  # of each curve: finer than a screen shows
 
+_LEFT_OUT = ["num_images", "num_models", "baseline_num_models"]
 _ROUNDINGS = {
     **dict.fromkeys(("lower", "band_lower", "high_probability", "average_radius"), ROUND_FLOOR),
     **dict.fromkeys(("upper", "band_upper", "monte_carlo_upper"), ROUND_CEILING),
@@ -46,7 +48,7 @@ def render(comparison: Comparison, frame: pd.DataFrame, levels: Levels, provenan
     grid = comparison.grid
     num_images = sum(len(model.rows) for model in grid.models)
     num_trained = len({model.parameters.train_key for model in grid.models})
-    total_s = sum(cost for model in grid.models if not math.isnan(cost := cost_s(model)))
+    total_s = float(np.nansum([model.summary.elapsed_s for model in grid.models]))
     template = Template((_FOLDER / "page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=html.escape(f"Grid {grid.name}"),
@@ -59,8 +61,8 @@ def render(comparison: Comparison, frame: pd.DataFrame, levels: Levels, provenan
             " ".join([caption(comparison, frame, levels), *statistics_notes(comparison, frame, levels)])
         ),
         envelope=_table(*envelope_cells(comparison, frame), num_text=0),
-        statistics=_statistics(frame),
-        models=_models(grid.models),
+        statistics=_frame(frame.drop(columns=_LEFT_OUT, errors="ignore"), num_text=0),
+        models=_frame(model_frame(grid.models).dropna(axis="columns", how="all"), num_text=1),
         provenance=_table(["name", "value"], provenance.items(), num_text=2),
         data=json.dumps(page_data(comparison, levels)).replace("</", "<\\/"),
         script=(_FOLDER / "page.js").read_text(encoding="utf-8"),
@@ -140,13 +142,13 @@ def _warning(comparison: Comparison) -> str:
     return f'<div class="warning"><b>{html.escape(partial_note(comparison))}</b><ul>{items}</ul></div>'
 
 
-def _statistics(frame: pd.DataFrame) -> str:
-    names = [name for name in frame.columns if name not in ("num_images", "num_models", "baseline_num_models")]
+def _frame(frame: pd.DataFrame, *, num_text: int) -> str:
     rows = [
-        [_statistic(name, value) for name, value in zip(names, row, strict=True)]
-        for row in frame[names].itertuples(index=False, name=None)
+        [_statistic(str(name), value) for name, value in zip(frame.columns, row, strict=True)]
+        for row in frame.itertuples(index=False, name=None)
     ]
-    return _table([name.replace("_", " ") for name in names], rows, num_text=0)
+    headers = [_READABLE.get(name, name.replace("_", " ")) for name in frame.columns]
+    return _table(headers, rows, num_text=num_text)
 
 
 def _statistic(name: str, value: Any) -> str:
@@ -168,17 +170,6 @@ _READABLE = {
     "num_images": "images",
     "elapsed_s": "seconds",
 }
-
-
-def _models(models: Sequence[CertifiedModel]) -> str:
-    frame = model_frame(models)
-    frame = frame[[name for name in frame.columns if frame[name].notna().any()]]
-    headers = [_READABLE.get(name, name.replace("_", " ")) for name in frame.columns]
-    rows = [
-        [_statistic(str(name), value) for name, value in zip(frame.columns, row, strict=True)]
-        for row in frame.itertuples(index=False, name=None)
-    ]
-    return _table(headers, rows, num_text=1)
 
 
 def _table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, num_text: int) -> str:

@@ -13,6 +13,8 @@ import pytest
 
 from analysis.envelope import envelope
 from analysis.load import load_grid
+from analysis.origin import DEFAULTS, variant_name
+from configs.composition import compose_config
 from configs.entry import run_command
 from jobs.errors import RecordError
 from jobs.files import records
@@ -60,9 +62,9 @@ def test_the_envelope_is_printed_and_written(store: Store, capsys: pytest.Captur
     assert "|" in (folder / "envelope.md").read_text()
 
 
-def test_the_csv_holds_what_the_records_say(store: Store, undisturbed_records: pa.Table) -> None:
-    assert _envelope(store, "radii=[0,0.2,0.4]") == 0
-    frame = pd.read_csv(store.envelope_dir("tiny") / "envelope.csv")
+def test_the_csv_holds_what_the_records_say(store: Store, undisturbed_records: pa.Table, tmp_path: Path) -> None:
+    assert _envelope(store, "radii=[0,0.2,0.4]", f"output={tmp_path}/mine") == 0
+    frame = pd.read_csv(tmp_path / "mine" / "envelope.csv")
     rows = undisturbed_records.to_pandas()
     for radius, accuracy, baseline in zip(frame["radius"], frame["accuracy"], frame["baseline_accuracy"], strict=True):
         certified = rows[rows["correct"] & (rows["radius"] >= radius)].groupby("train_key").size() / 21
@@ -75,10 +77,11 @@ def test_every_question_has_its_own_folder_and_says_what_it_is(store: Store, tmp
     assert _envelope(store) == 0
     plain = store.envelope_dir("tiny")
     before = (plain / "envelope.csv").read_bytes()
-    for more in ("where={method: smoothadv}", "alpha=0.01", "seeds=best"):
+    others = ("where={method: smoothadv}", "alpha=0.01", "seeds=best", "confidence=0.9", "rho=0.01", "step=0.5")
+    for more in others:
         assert _envelope(store, more) == 0
     folders = sorted(path for path in plain.parent.iterdir() if path.name.startswith("envelope"))
-    assert len(folders) == 4
+    assert len(folders) == 1 + len(others)
     assert (plain / "envelope.csv").read_bytes() == before
     questions = [json.loads((folder / "question.json").read_text()) for folder in folders]
     assert {question["alpha"] for question in questions} == {0.001, 0.01}
@@ -88,6 +91,14 @@ def test_every_question_has_its_own_folder_and_says_what_it_is(store: Store, tmp
             assert name in question, name
     assert _envelope(store, f"output={tmp_path}/mine", "alpha=0.01") == 0
     assert (tmp_path / "mine" / "envelope.csv").exists()
+
+
+def test_the_plain_name_is_that_of_the_options_in_configs() -> None:
+    for command in ("envelope", "report"):
+        values = compose_config(command, [])
+        assert {name: values[name] for name in DEFAULTS if name in values}.items() <= DEFAULTS.items()
+    assert variant_name("report", compose_config("report", [])) == "report"
+    assert variant_name("report", compose_config("report", ["rho=0.01"])) != "report"
 
 
 def test_results_that_cannot_be_written_to_are_analysed_into_another_folder(
@@ -119,12 +130,28 @@ def test_models_have_one_definition_of_each_number(store: Store, undisturbed_rec
     assert sorted(models["accuracy_under_noise"]) == pytest.approx(sorted(expected))
     smoothed = (rows["prediction"] == rows["label"]).groupby(rows["train_key"]).mean()
     assert sorted(models["smoothed_accuracy"]) == pytest.approx(sorted(smoothed))
+    told = json.loads(records.read_metadata(store.records_path("tiny"))["runs"])
+    clean = [int(origin["clean_correct"]) / int(origin["clean_seen"]) for origin in told.values()]
+    assert models["clean_accuracy"].tolist() == pytest.approx(clean)
+    assert {origin["clean_seen"] for origin in told.values()} == {"21"}
     bins = pd.read_csv(folder / "p_lower.csv")
     assert bins["num_images"].sum() == len(rows)
     for sigma, group in bins.groupby("sigma_cert"):
         assert group["share"].sum() == pytest.approx(1)
         bounds = rows.loc[rows["sigma_cert"] == sigma, "p_lower"]
         assert group["num_images"].iloc[-1] == (bounds >= 0.96).sum()
+
+
+def test_shards_that_do_not_say_the_clean_accuracy_leave_it_blank(store: Store) -> None:
+    run = _runs(store)[0]
+    for shard in store.finished_shards(run.place)[:1]:
+        path = store.shard_path(run.place, shard)
+        told = {name: text for name, text in records.read_metadata(path).items() if not name.startswith("clean")}
+        records.write_records(path, records.read_records(path), told)
+    store.records_path("tiny").unlink()
+    assert _envelope(store) == 0
+    models = pd.read_csv(store.envelope_dir("tiny") / "models.csv")
+    assert models["clean_accuracy"].isna().tolist() == [True, False, False]
 
 
 def test_records_and_shards_give_the_same_curves(store: Store) -> None:
@@ -249,8 +276,8 @@ def test_records_that_lack_a_row_are_named(store: Store) -> None:
         ("step=1e-9", "a table holds at most 1000 radii; take a larger step"),
         ("step=1e-320", "a table holds at most 1000 radii; take a larger step"),
         ("radii=[]", "error: radii: list should have at least 1 item"),
-        ("radii=[0,-1]", "envelope.radii.1: input should be greater than or equal to 0, got -1"),
-        ("confidence=1.0", "envelope.confidence: input should be less than 1"),
+        ("radii=[0,-1]", "radii.1: input should be greater than or equal to 0, got -1"),
+        ("confidence=1.0", "confidence: input should be less than 1"),
         ("colour=red", "unknown key 'colour'"),
         (
             "where={sigma_cert: 0.33}",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +59,9 @@ def test_a_sound_tree_becomes_records(source: Path) -> None:
     code, store = _import(source, "strict=true")
     assert code == 0
     assert _report(store) == []
+    question = json.loads(store.import_report_path("old").with_suffix(".json").read_text())
+    assert (question["source"], question["mapping"], question["strict"]) == (str(source), None, True)
+    assert (question["num_files"], question["num_models"]) == (7, 5)
     table = records.read_records(store.records_path("old"), IMPORTED)
     assert len(table) == 20
     row = next(row for row in table.to_pylist() if row["m_train"] == 4 and row["index"] == 20)

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pytest
 from scipy import signal, stats
 
-from smoothing.accuracy import abstention_rate
 from smoothing.bounds import clopper_pearson_lower, min_count_for
 from smoothing.certificate import Certificate, certificate_from_counts
 from smoothing.radius import ABSTAIN, certified_radius
@@ -225,13 +224,3 @@ def test_total_variation_comes_off_every_bound() -> None:
     for look in GRID.looks:
         plain = ideal.lower_bound(look.num_samples, look.num_samples)
         assert apart.lower_bound(look.num_samples, look.num_samples) == plain - 1e-3
-
-
-def test_abstention_rate_of_full_records() -> None:
-    assert abstention_rate([0, ABSTAIN, 3, ABSTAIN], ["full"] * 4) == 0.5
-
-
-@pytest.mark.parametrize("stop", ["wrong_class", "abstain", "decided"])
-def test_abstention_rate_is_refused_where_sampling_stopped_early(stop: str) -> None:
-    with pytest.raises(ValueError, match=f"stopped early \\(1 {stop} of 3\\)"):
-        abstention_rate([0, ABSTAIN, 1], ["full", stop, "full"])

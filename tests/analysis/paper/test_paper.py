@@ -182,7 +182,9 @@ def test_images_of_another_split_are_never_taken_for_the_papers(tmp_path: Path) 
     assert cohen["num_images"].unique().tolist() == [2]
     assert cohen["num_certified"].tolist()[:2] == [2, 1]
     question = json.loads((tmp_path / "results" / "paper" / "question.json").read_text())
-    assert question["dataset"] == "imagenet"
+    assert (question["dataset"], question["selection"], question["confidence"]) == ("imagenet", "same", None)
+    first = question["where"]["tables"][0]["rows"][0]
+    assert first["where"] == {"method": "gaussian", "variant": "", "sigma_cert": "as_trained"}
 
 
 def test_a_grid_of_ones_own_draws_every_figure_of_certified_accuracy(tmp_path: Path) -> None:

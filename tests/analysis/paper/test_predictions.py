@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ import pytest
 from analysis.paper.__main__ import paper
 from configs.composition import compose_config
 from configs.entry import run_command
+from jobs.datasets import CONTENT
 from jobs.errors import ConfigError, RecordError
 from jobs.files import records
 from jobs.files.layouts import ATTACK
@@ -104,6 +106,16 @@ def test_without_the_aggregate_complete_attacks_are_drawn_and_others_left_out(
     whole = _best(attacked, "gaussian", "stein", 50)
     assert _curve(out, "gradient_free", "Eq. (7), $m_{test}$ = 1") == pytest.approx({0.0: whole[0.0]})
     assert _curve(out, "n_of_predict", "n = 50") == pytest.approx(_best(attacked, "gaussian", "pgd", 50))
+
+
+def test_attacks_that_are_not_aggregated_are_of_the_same_images_too(results: Path, tmp_path: Path) -> None:
+    store = Store(Path(shutil.copytree(results, tmp_path / "results")))
+    store.records_path("tiny", "attack").unlink()
+    path = next(path for path in store.root.glob("runs/*/attack/*/*.parquet"))
+    told = {**records.read_metadata(path), "images": f"{CONTENT}{'f' * 64}"}
+    records.write_records(path, records.read_records(path, ATTACK), told, ATTACK)
+    with pytest.raises(RecordError, match=r"different images: .* ffffffffffff"):
+        paper(compose_config("paper", [f"results={store.root}", "grid=tiny"]))
 
 
 def test_two_attacks_on_one_model_are_no_curve(results: Path) -> None:
