@@ -57,9 +57,9 @@ def write_records(
     Holds a row group at a time in memory. A row group has whole runs, of at least ``_FEWEST`` rows together, or a part
     of one: whoever reads a few runs skips the others.
 
-    ``tables`` have the kind's columns; strings may be dictionary-encoded. ``metadata`` goes into the file's, beside kind
-    and schema version; a function is asked after the last table. ``replace=False`` leaves a file alone that is there
-    already.
+    ``tables`` have the kind's columns; strings may be dictionary-encoded. ``metadata`` goes into the file's, beside
+    kind and schema version; a function is asked after the last table. ``replace=False`` leaves a file alone that is
+    there already.
     """
     written: list[int] = []
 
