@@ -152,7 +152,7 @@ def test_bad_input_exits_2_and_writes_nothing(
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("retry=foo", "error: retry: 'foo' is not valid; valid: 'all', 'cuda_oom', "),
+        ("retry=foo", "retry: 'foo' is not valid; valid: 'all', 'cuda_oom', "),
         ("+cluster.extra.job_name=mine", "cluster.extra.job_name: set by the launcher; remove it"),
         ("+cluster.extra.cpus_per_task=3", "cluster.extra.cpus_per_task: write cluster.STAGE.cpus instead"),
         ("+certify.train_key=mine", "certify.train_key: the launch fills that in; leave it out"),
