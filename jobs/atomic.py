@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -105,6 +106,12 @@ def set_aside(path: Path) -> Path:
                 path.rename(target)
             return target
     raise RuntimeError(f"{path} was set aside 9999 times; find out what breaks it, then remove the copies")
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's content, in hexadecimal digits: tells a damaged or changed copy."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove_stale_temporaries(folder: Path) -> None:

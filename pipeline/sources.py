@@ -6,14 +6,13 @@ many, and which may have no network.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.atomic import write_atomically
+from jobs.atomic import file_sha256, write_atomically
 from jobs.datasets import Split, data_folder, dataset_module
 from jobs.errors import ConfigError
 from jobs.files.store import Store
@@ -121,7 +120,7 @@ def _run_module(module: str, arguments: Sequence[str], *, failed: str) -> None:
 
 def _copy(source: Path, target: Path, sha256: str) -> None:
     def check(copied: Path) -> None:
-        if hashlib.sha256(copied.read_bytes()).hexdigest() != sha256:
+        if file_sha256(copied) != sha256:
             raise ConfigError([f"train.checkpoint: {source} changed while it was copied; launch again"])
 
     write_atomically(target, lambda temporary: shutil.copyfile(source, temporary), check)

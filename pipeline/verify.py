@@ -7,7 +7,6 @@ if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-
 
     run_entry("verify", "pipeline.verify")
 
-import hashlib
 import json
 import sys
 import zipfile
@@ -22,7 +21,7 @@ from pydantic.dataclasses import dataclass
 
 from configs.entry import EXIT_FAILED
 from jobs.aggregate import checked_shard, collect_run, is_current
-from jobs.atomic import read_json, set_aside
+from jobs.atomic import file_sha256, read_json, set_aside
 from jobs.errors import RecordError
 from jobs.files import records
 from jobs.files.layouts import kind_of, layout_of
@@ -114,11 +113,8 @@ def _model_damages(spec: TrainSpec, store: Store) -> Iterator[Damage]:
         yield Damage(path, f"{path}: cannot be read as Parquet, truncated or damaged ({reason})")
     for sha256 in spec.source_hashes:
         source = store.source_path(sha256)
-        if not source.exists():
-            continue
-        with source.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                yield Damage(source, f"{source}: damaged, it does not hash to its name")
+        if source.exists() and file_sha256(source) != sha256:
+            yield Damage(source, f"{source}: damaged, it does not hash to its name")
 
 
 def _shard_damage(run: Run, indices: IndexRange, store: Store) -> Damage | None:

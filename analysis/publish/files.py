@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from jobs.atomic import file_sha256
 from jobs.errors import RecordError
 from jobs.files.store import Store
 from jobs.plugins.isolated import environment
@@ -42,7 +43,9 @@ def exchange_weights(action: Literal["export", "import"], source: Store, target:
 def write_checksums(store: Store) -> None:
     """Write SHA256SUMS of everything in a folder, in the form that ``sha256sum --check`` reads."""
     paths = sorted(path for path in store.root.rglob("*") if path.is_file())
-    lines = b"".join(b"%s  %s\n" % (_sha256(path), os.fsencode(path.relative_to(store.root))) for path in paths)
+    lines = b"".join(
+        b"%s  %s\n" % (file_sha256(path).encode(), os.fsencode(path.relative_to(store.root))) for path in paths
+    )
     store.checksums_path().write_bytes(_HEAD + hashlib.sha256(lines).hexdigest().encode() + b"\n" + lines)
 
 
@@ -60,13 +63,8 @@ def check_checksums(store: Store) -> set[Path]:
     problems += [
         f"{path}: damaged, its sha256 is not that in {store.checksums_path().name}"
         for path, sha256 in listed.items()
-        if path.is_file() and _sha256(path) != sha256
+        if path.is_file() and file_sha256(path).encode() != sha256
     ]
     if problems:
         raise RecordError("\n".join([*problems, "nothing was imported; fetch these files again"]))
     return set(listed)
-
-
-def _sha256(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest().encode()

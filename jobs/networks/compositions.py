@@ -7,7 +7,6 @@ Shapes: B images, C H W, K classes, N members.
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import torch
 
-from jobs.atomic import write_json
+from jobs.atomic import file_sha256, write_json
 from jobs.errors import CheckpointError, ConfigError
 from jobs.files.store import Store
 from jobs.networks import checkpoint
@@ -55,7 +54,7 @@ def compose(spec: TrainSpec, paths: Sequence[Path], store: Store) -> None:
     assert isinstance(ensemble, Ensemble)
     for own, member, sha256, path in zip(ensemble.members, spec.members, spec.member_hashes, paths, strict=True):
         trained = checkpoint.load_classifier(path, member, torch.device("cpu"))
-        if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        if file_sha256(path) != sha256:
             raise CheckpointError(f"{path}: changed while the ensemble was put together; launch again")
         checkpoint.check_plugins(path, {"plugins": trained.plugins}, member)
         own.load_state_dict(trained.classifier.state_dict())

@@ -8,7 +8,6 @@ Source: the code published with Salman et al. 2019 and Cohen et al. 2019.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 
 from jobs.architectures import architecture_names
+from jobs.atomic import file_sha256
 from jobs.datasets import DatasetInfo, Source, dataset_info
 from jobs.errors import CheckpointError, ConfigError
 from jobs.files.store import Store
@@ -71,7 +71,7 @@ def _source(sha256: str, store: Store) -> Path:
     path = store.source_path(sha256)
     if not path.exists():
         raise CheckpointError(f"{path}: no such file; launch again with train.checkpoint=PATH to copy it there")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = file_sha256(path)
     if found != sha256:
         raise CheckpointError(f"{path}: damaged, it hashes to {found[:12]}; remove it and launch again")
     return path

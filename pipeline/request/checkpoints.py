@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jobs.atomic import file_sha256
 from jobs.errors import ConfigError
 from jobs.files.store import Store
 
@@ -65,5 +65,4 @@ def checkpoint_files(models: Iterable[Mapping[str, Any]], results: Path) -> dict
 @functools.cache
 def _sha256(path: str, mtime_ns: int, size: int) -> str:
     del mtime_ns, size  # a changed file is read again
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(Path(path))
