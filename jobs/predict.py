@@ -25,9 +25,8 @@ from jobs.errors import CheckpointError, ConfigError, DataError
 from jobs.files.manifest import open_grid
 from jobs.files.store import Store
 from jobs.host import num_cpus
-from jobs.networks.checkpoint import load_classifier
+from jobs.networks.checkpoint import check_plugins, load_classifier
 from jobs.networks.inference import for_inference
-from jobs.plugins import loading
 from jobs.processes.device import set_up_device
 from jobs.specs.certify import CertifySpec
 from jobs.specs.runs import Run
@@ -136,9 +135,8 @@ def _certified(
     info, device = run.train.info, set_up_device(Resources(threads=num_cpus(), plugins=plugins))
     path = store.checkpoint_path(run.train.key)
     trained = load_classifier(path, run.train, device)
-    now = loading.hashes(run.train) if run.train.model is not None else {}
-    if changed := [name for name, sha256 in now.items() if trained.plugins.get(name, sha256) != sha256]:
-        raise ConfigError([f"plugins: {', '.join(changed)} changed since {path} was made; restore the earlier files"])
+    if run.train.network_plugins:
+        check_plugins(path, {"plugins": trained.plugins}, run.train)
     indices = [int.from_bytes(hashlib.sha256(one.tobytes()).digest()[:8]) for one in levels]
     scaled = levels.astype(np.float32) / np.float32(info.num_levels)
     images = [

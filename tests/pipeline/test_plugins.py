@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from analysis.load import load_grid
 from configs.entry import run_command
@@ -24,6 +25,7 @@ from jobs.files.manifest import read_manifest
 from jobs.files.store import Store
 from jobs.networks.checkpoint import load_classifier
 from jobs.plugins import loading
+from jobs.predict import predict
 from jobs.specs.units import TrainUnit
 from pipeline import sources
 from pipeline.launch import launch
@@ -157,6 +159,20 @@ def test_two_versions_of_the_files_under_one_key_are_refused(mylab: Path) -> Non
     assert "different files of the plug-in mylab" in text
     assert "raise its VERSION" in text
     assert before.items() <= finished_files(results).items()
+
+
+def test_a_network_whose_files_changed_answers_no_question(mylab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results, image = mylab.parent / "results", mylab.parent / "0.png"
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(image)
+    assert _launch(results, "grid.blocks=[{method: gaussian, sigma: 0.25, architecture: 'mylab.nets:build'}]") == 0
+    key = read_manifest(Store(results).manifest_path("tiny")).runs[0].train.key
+    asked = [f"run={key}", f"source={image}", f"results={results}", f"plugins={mylab.parent}"]
+    assert run_command("predict", predict, asked) == 0
+    loading.use(None)
+    write(mylab / "nets.py", NETS, "# edited\n")
+    capsys.readouterr()
+    assert run_command("predict", predict, asked) == 2
+    assert "made with other files of the plug-in mylab" in capsys.readouterr().err
 
 
 def test_a_failure_names_the_line_and_its_siblings_go_on(mylab: Path) -> None:
