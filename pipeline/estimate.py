@@ -69,6 +69,11 @@ def estimate(manifest: Manifest, observed: Observation, store: Store) -> Estimat
     return Estimate(spent_h=_hours(done, speeds), left_h=_hours(left, speeds))
 
 
+def _kinds(manifest: Manifest) -> set[Kind]:
+    trainings = {Kind.of(spec) for spec in manifest.models.values()}
+    return trainings | {Kind.of(run.train, run.task) for run in manifest.runs}
+
+
 def _hours(costs: Mapping[Kind, float], speeds: Mapping[Kind, float]) -> dict[Stage, float | None]:
     hours: dict[Stage, float | None] = {}
     for kind, cost in costs.items():
@@ -164,11 +169,13 @@ def forecast(
             published_s[kind] += cost / per_s
     speeds = measured(manifest, observed, store, devices)
     for grid in store.grid_names():
-        if costs.keys() <= speeds.keys():
+        unknown = costs.keys() - speeds.keys()
+        if not unknown:
             break
         with contextlib.suppress(RecordError):
             other = read_manifest(store.manifest_path(grid))
-            speeds = measured(other, observe(other, store), store, devices) | speeds
+            if not unknown.isdisjoint(_kinds(other)):  # to look for what is finished takes long
+                speeds = measured(other, observe(other, store), store, devices) | speeds
     for kind, cost in costs.items():
         if kind in speeds:
             yield Forecast(kind, "measured", cost * speeds[kind] / 3600)
