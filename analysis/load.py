@@ -162,7 +162,7 @@ def _loaded(
             loaded[run] = table.select(kept), summary_of(table, clean_accuracy(origins[run]))
         return loaded, origins
     told = json.loads(records.read_metadata(path).get("runs", "{}"))
-    origins = {run: told.get(f"{run.train.key}/{run.key}", {}) for run in runs}
+    origins = {run: told.get(run.keys, {}) for run in runs}
     by_key = {(run.train.key, run.key): run for run in runs}
     for key, table in read_runs(path, CERTIFICATION, columns, by_key):
         run = by_key[key]

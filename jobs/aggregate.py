@@ -65,7 +65,7 @@ def _aggregate(stage: ShardStage, manifest: Manifest, store: Store, images: Imag
 
     def tables() -> Iterator[pa.Table]:
         for grid_run in runs:
-            name = f"{grid_run.train.key}/{grid_run.key}"
+            name = grid_run.keys
             try:
                 provenance[name] = yield from run_tables(grid_run, store, set_aside_damaged=True)
             except RecordError as error:
@@ -89,7 +89,7 @@ Images = dict[tuple[str, str, bool], tuple[str, str]]
 
 def other_images(grid_run: Run, origin: Mapping[str, str], images: Images) -> list[str]:
     """The problem that a run is on other images than the runs before it; ``images`` is added to."""
-    name, found = f"{grid_run.train.key}/{grid_run.key}", known_images(origin)
+    name, found = grid_run.keys, known_images(origin)
     if not found:
         return []
     place = (grid_run.train.dataset, grid_run.task.split, found.startswith(CONTENT))
@@ -262,7 +262,7 @@ def _gap_problems(grid_run: Run, parts: list[Part]) -> list[str]:
         return []
     verb = "certified" if grid_run.stage == "certify" else "attacked"
     return [
-        f"{grid_run.train.key}/{grid_run.key}: {len(missing)} of {len(grid_run.indices)} images are "
+        f"{grid_run.keys}: {len(missing)} of {len(grid_run.indices)} images are "
         f"not {verb} (first: {missing[0]}); launch the grid again"
     ]
 

@@ -111,7 +111,7 @@ def _chosen(store: Store, grid: str | None, name: str | None) -> Run:
 
 def _names(run: Run) -> tuple[str, str, str]:
     key = run.train.key
-    return key.removeprefix(f"{run.train.dataset}-").rpartition("-")[0], key, f"{key}/{run.key}"
+    return key.removeprefix(f"{run.train.dataset}-").rpartition("-")[0], key, run.keys
 
 
 def _files(source: str | None) -> list[Path]:

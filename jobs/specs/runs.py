@@ -83,7 +83,12 @@ class Run:
     @property
     def name(self) -> str:
         """Names it in logs and messages; the names of its units begin with it."""
-        return f"{self.stage}/{self.train.key}/{self.key}"
+        return f"{self.stage}/{self.keys}"
+
+    @property
+    def keys(self) -> str:
+        """Both keys: names it among the runs of its stage, in the metadata of joined records too."""
+        return f"{self.train.key}/{self.key}"
 
 
 @dataclass(frozen=True, kw_only=True)
