@@ -63,7 +63,7 @@ def load_grid(
         models=model_frame(found.models),
         records=_records(found),
         curves=pd.DataFrame({model.label: model.curve(at) for model in found.models}, index=pd.Index(at, name="r")),
-        envelope=envelope_frame(comparison, at, Levels(confidence=0.95, rho=0.001)),
+        envelope=envelope_frame(comparison, at, Levels()),
     )
 
 

@@ -33,8 +33,8 @@ class Levels:
         rho: Error probability of the high-probability accuracy, in (0, 1).
     """
 
-    confidence: float
-    rho: float
+    confidence: float = 0.95
+    rho: float = 0.001
 
 
 def envelope_frame(comparison: Comparison, radii: Sequence[float], levels: Levels) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from jobs.specs.train import TrainSpec, train_fields
 from jobs.wording import counted
 from smoothing.radius import format_radius
 
-_LEVELS = Levels(confidence=0.95, rho=0.001)
+_LEVELS = Levels()
 
 
 def data_card(comparison: Comparison, origin: Mapping[str, str]) -> str:
