@@ -33,7 +33,7 @@ def code_cells(notebook: Path) -> Iterator[str]:
 
 
 def run_commands(commands: Sequence[str], folder: Path) -> None:
-    """Run commands in a shell, with ``smoothadv`` on the path; each must end with 0."""
+    """Run commands in a shell, with ``smoothadv`` and this Python on the path; each must end with 0."""
     (folder / "bin").mkdir(exist_ok=True)
     command = folder / "bin" / "smoothadv"
     # In the place of the installed command: it must not need the package's folder for the current one.
@@ -41,7 +41,7 @@ def run_commands(commands: Sequence[str], folder: Path) -> None:
     command.chmod(0o755)
     environment = {
         **os.environ,
-        "PATH": f"{command.parent}:{os.environ['PATH']}",
+        "PATH": f"{command.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "CUDA_VISIBLE_DEVICES": "",
     }
