@@ -65,7 +65,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--T", type=int, default=2)
     parser.add_argument("--learning-rate", type=float, default=0.1)
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"], help="of ours")
-    parser.add_argument("--compile", default=False, nargs="?", const=True, metavar="MODE", help="the attack of ours")
+    parser.add_argument("--compile", default=False, nargs="?", const=True, metavar="MODE", help="the networks of ours")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--clock", default="wall", choices=["wall", "cpu"], help="cpu: this process's seconds alone")

@@ -125,7 +125,7 @@ class Resources:
     # Let torch.compile fuse the network's operations when certifying; rounds otherwise, so that a vote on the edge may
     # change, on a CPU too. auto does so where it pays.
     compile: CompileOrAuto = False
-    compile_training: Compile = False  # the same for the attack of a training, whose weights then round otherwise
+    compile_training: Compile = False  # the same for a training, whose weights then round otherwise
     # Certification fails where a precision other than float32 changes more of the votes on the first noisy rows than
     # this leaves, in [0, 1]
     min_equal_votes: float = 0.9

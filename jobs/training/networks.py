@@ -33,7 +33,8 @@ class StepNetworks:
         # Weights in bfloat16 at once: autocast would convert them from float32 in each pass of the attack.
         self.attacked = FoldedClassifier(classifier, dtype)
         self._fast = compiled(self.attacked, compile)
-        self._replica, self._dtype = replica, dtype
+        # In the default mode: CUDA graphs, those of other modes, would overwrite logits that a step still needs.
+        self._replica, self._dtype = compiled(replica, bool(compile)), dtype
         self.begin_step()
 
     def begin_step(self) -> None:

@@ -40,7 +40,7 @@ class Stepper:
     replica: nn.Module  # the classifier, with gradients averaged over all processes
     optimizer: torch.optim.Optimizer  # of its parameters
     group: Group  # the processes
-    compile: Compile = False  # whether torch.compile fuses the attacked network's operations, forward and backward
+    compile: Compile = False  # whether torch.compile fuses the networks' operations, forward and backward
     networks: StepNetworks = field(init=False)  # the classifier as its method asks it
     perturbation: Perturbation = field(init=False)  # the method's, from the spec
     objective: Objective = field(init=False)  # likewise
