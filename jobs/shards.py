@@ -117,7 +117,7 @@ def _plugins(trained: TrainedClassifier, unit: ShardUnit) -> dict[str, str]:
     train = unit.run.train
     if not train.plugins:
         return {}
-    now = loading.hashes(train) if train.network_plugins else {}
+    now = loading.hashes(train.plugins) if train.network_plugins else {}
     packages = sorted({*trained.plugins, *now})
     found = {name: sorted({own[name] for own in (trained.plugins, now) if name in own}) for name in packages}
     return {"plugins": canonical_json(found)}

@@ -36,7 +36,7 @@ from jobs.datasets._images import (
 from jobs.datasets._own import OwnData
 from jobs.datasets._tree_images import TreeImages
 from jobs.errors import ConfigError
-from jobs.specs.plugin import Plugin
+from jobs.plugins import Plugin
 from jobs.validation import unknown_choice
 
 __all__ = [

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from jobs.datasets._images import ArrayImages, Augmentation, DatasetInfo, Images, Split, check_content
 from jobs.datasets._tree import Tree, subfolders
 from jobs.errors import ConfigError, DataError
-from jobs.specs.plugin import Plugin
+from jobs.plugins import Plugin, loading
 from jobs.validation import unknown_choice
 
 _SPLITS: tuple[Split, ...] = get_args(Split)
@@ -128,8 +128,6 @@ def _opened(source: str, split: Split, folder: Path | None) -> Images | None:
     if kind in _READERS:
         assert folder is not None
         return _READERS[kind](folder, split)
-    from jobs.plugins import loading  # it knows trainings, which know data sets
-
     images = loading.load(source)(split)
     if not isinstance(images, ArrayImages):
         raise ConfigError([f"{source}: must return jobs.datasets.ArrayImages, not {type(images).__name__}"])

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from jobs.files.folders import is_own, only_owner_writes
 from jobs.files.store import Store
+from jobs.plugins.files import write_files
 
 COMMIT_FILE = "COMMIT"
 """In a copy of the code, beside the packages: the commit it was copied from."""
@@ -44,15 +45,6 @@ def keep_copy(store: Store, contents: Mapping[str, bytes]) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
-
-
-def write_files(contents: Mapping[str, bytes], folder: Path) -> None:
-    """Write files, by their path in a folder that is made here."""
-    folder.mkdir(parents=True)
-    for name, content in contents.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
 
 
 @functools.cache

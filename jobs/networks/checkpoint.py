@@ -88,12 +88,12 @@ def load_classifier(path: Path, spec: TrainSpec, device: torch.device) -> Traine
 
 def plugins_of(spec: TrainSpec) -> dict[str, Any]:
     """What a checkpoint says of its plug-ins' files; nothing where there are none."""
-    return {"plugins": loading.hashes(spec)} if spec.plugins else {}
+    return {"plugins": loading.hashes(spec.plugins)} if spec.plugins else {}
 
 
 def check_plugins(path: Path, content: Mapping[str, Any], spec: TrainSpec) -> None:
     """Raise ConfigError where the plug-ins of a checkpoint or a state had other files than there are now."""
-    found, now = content.get("plugins", {}), loading.hashes(spec)
+    found, now = content.get("plugins", {}), loading.hashes(spec.plugins)
     for package, sha256 in now.items():
         if found.get(package, sha256) != sha256:
             raise ConfigError(

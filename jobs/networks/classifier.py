@@ -18,7 +18,7 @@ from jobs.architectures import architecture_names
 from jobs.datasets import DatasetInfo
 from jobs.errors import ConfigError
 from jobs.plugins import loading
-from jobs.specs.plugin import LIBRARIES
+from jobs.plugins import LIBRARIES
 from jobs.specs.train import InputLayer, TrainSpec
 from jobs.validation import unknown_choice
 

@@ -49,6 +49,15 @@ def read_plugins(entries: Sequence[str]) -> dict[str, bytes]:
     return contents
 
 
+def write_files(contents: Mapping[str, bytes], folder: Path) -> None:
+    """Write files, by their path in a folder that is made here."""
+    folder.mkdir(parents=True)
+    for name, content in contents.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
 def sha256_of(root: Path, package: str) -> str:
     """A hash of the files of one package or module among copied plug-ins."""
     folder, digest = root / package, hashlib.sha256()

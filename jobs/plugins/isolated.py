@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import ConfigError
-from jobs.files.code import write_files
 from jobs.plugins import loading
+from jobs.plugins.files import write_files
 
 _LIMIT_S = 600
 _TAIL = 500

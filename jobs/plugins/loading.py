@@ -1,20 +1,20 @@
-"""Plug-ins, imported from the copy that was made when they were launched."""
+"""Plug-ins, imported from the copy that was made when they were launched; where they fail, and how much they print."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 import inspect
+import io
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from jobs.errors import ConfigError
+from jobs.plugins import Plugin
 from jobs.plugins.files import packages_in, sha256_of
-from jobs.specs.plugin import Plugin
-from jobs.specs.train import TrainSpec
 from jobs.validation import unknown_choice
 
 _root: Path | None = None
@@ -115,9 +115,9 @@ def make(plugin: Plugin) -> Any:
         return loaded(**plugin.options)
 
 
-def hashes(spec: TrainSpec) -> dict[str, str]:
-    """The hash of the files of every plug-in of a training, by package; what was imported, as it is now."""
-    packages = sorted({plugin.package for plugin in spec.plugins if plugin.is_own})
+def hashes(plugins: Iterable[Plugin]) -> dict[str, str]:
+    """The hash of the files of every plug-in, by package; what was imported, as it is now."""
+    packages = sorted({plugin.package for plugin in plugins if plugin.is_own})
     there = packages_in(_root) if _root is not None else []
     return {package: sha256_of(_root, package) for package in packages if _root is not None and package in there}
 
@@ -149,6 +149,25 @@ def place_of(made: object) -> str:
 def is_own(file: str) -> bool:
     """Whether a file is a plug-in's."""
     return _root is not None and Path(file).is_relative_to(_root)
+
+
+class LimitedOutput(io.StringIO):
+    """Passes lines on to a stream, if there is one. From the limit on, a plug-in that prints gets an error."""
+
+    def __init__(self, max_lines: int, during: str, target: TextIO | None = None) -> None:
+        super().__init__()
+        self._left, self._target = max_lines, target
+        self._problem = f"prints more than {max_lines:,} lines in {during}; a grid of trainings would fill the disk"
+
+    def write(self, text: str) -> int:
+        self._left -= text.count("\n")
+        if self._left < 0 and place_here() is not None:
+            raise RuntimeError(self._problem)
+        return len(text) if self._target is None else self._target.write(text)
+
+    def flush(self) -> None:
+        if self._target is not None:
+            self._target.flush()
 
 
 def _own_place(frames: traceback.StackSummary) -> str | None:

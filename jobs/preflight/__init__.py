@@ -1,1 +1,1 @@
-"""Networks and methods tried before a launch: may they be certified, and trained to the bit?"""
+"""What a launch asks of plug-ins: what they are, and whether they may be certified, and trained to the bit."""

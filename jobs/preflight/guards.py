@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from jobs.plugins import loading
-from jobs.plugins.output import LimitedOutput
 
 _MAX_LINES = 1000
 _NEW_PROCESS = ("os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.system", "subprocess.Popen")
@@ -31,7 +30,7 @@ def guarded() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for module, name in _SEEDS:
             stack.enter_context(mock.patch.object(module, name, _refusing(getattr(module, name))))
-        stack.enter_context(contextlib.redirect_stdout(LimitedOutput(_MAX_LINES, "four steps")))
+        stack.enter_context(contextlib.redirect_stdout(loading.LimitedOutput(_MAX_LINES, "four steps")))
         _is_guarding = True
         try:
             yield

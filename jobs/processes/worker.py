@@ -19,8 +19,7 @@ from jobs.errors import FailedElsewhereError, TaskFailedError
 from jobs.files import failures
 from jobs.files.store import Store
 from jobs.host import is_first_task, num_tasks, rank
-from jobs.plugins.loading import described
-from jobs.plugins.output import LimitedOutput
+from jobs.plugins.loading import LimitedOutput, described
 from jobs.processes.usage import clocks, log_usage
 from jobs.specs.units import Resources, Stage, Unit
 

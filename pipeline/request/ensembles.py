@@ -9,7 +9,7 @@ from typing import Any
 from jobs.atomic import read_json
 from jobs.errors import ConfigError
 from jobs.files.store import Store
-from jobs.specs.plugin import ENSEMBLE, Plugin
+from jobs.plugins import ENSEMBLE, Plugin
 from jobs.specs.train import TrainSpec, train_fields
 from jobs.validation import build
 from pipeline.request.checkpoints import sha256_of

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from jobs.errors import ConfigError
+from jobs.plugins import DATA_FILES, Plugin, PluginKind
 from jobs.plugins.files import read_plugins
 from jobs.plugins.isolated import ask
 from jobs.specs.keys import canonical_json
-from jobs.specs.plugin import DATA_FILES, Plugin, PluginKind
 from pipeline.request.ensembles import member_keys
 
 _KINDS: tuple[PluginKind, ...] = get_args(PluginKind)
@@ -30,7 +30,7 @@ class Plugins:
 
     # Their files, by their path in the folder from which they are imported
     contents: Mapping[str, bytes] = field(default_factory=dict)
-    # What ``jobs.plugins.describe`` said, by what it was asked
+    # What ``jobs.preflight.describe`` said, by what it was asked
     answers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     # Files and folders of data sets of the user's own, by their names
     data: Mapping[str, str] = field(default_factory=dict)
@@ -69,7 +69,7 @@ def find_plugins(entries: Sequence[str], points: Iterable[Mapping[str, Any]]) ->
     asked = {_question(*named): named for point in points for named in _named(point)}
     # All images of a data set are read the first time.
     limit = {"limit_s": None} if any(kind == "data" for kind, *_ in asked.values()) else {}
-    answers = ask("jobs.plugins.describe", contents, list(asked.values()), **limit) if asked else []
+    answers = ask("jobs.preflight.describe", contents, list(asked.values()), **limit) if asked else []
     paths: dict[str, str] = {}
     for (kind, name, _), answer in zip(asked.values(), answers, strict=True):
         library, _, path = name.partition(":")

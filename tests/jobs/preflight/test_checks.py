@@ -14,7 +14,7 @@ from jobs.errors import ConfigError
 from jobs.plugins import loading
 from jobs.preflight import checks
 from jobs.preflight.guards import guarded
-from jobs.specs.plugin import Plugin
+from jobs.plugins import Plugin
 from jobs.specs.train import TrainSpec
 from jobs.validation import build
 from tests.jobs.training.test_steps import BASE, GAUSSIAN

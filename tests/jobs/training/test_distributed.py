@@ -28,7 +28,7 @@ from jobs.networks import checkpoint
 from jobs.networks.classifier import build_classifier
 from jobs.plugins import loading
 from jobs.processes import interrupt, worker
-from jobs.specs.plugin import Plugin
+from jobs.plugins import Plugin
 from jobs.specs.train import TrainSpec
 from jobs.specs.units import Resources, TrainUnit
 from jobs.train import _epoch

@@ -1,4 +1,4 @@
-"""python -m jobs.plugins.describe FOLDER: the versions of plug-ins, and their options with all defaults.
+"""python -m jobs.preflight.describe FOLDER: the versions of plug-ins, and their options with all defaults.
 
 Run by the launch, which imports no plug-in itself: they import torch.
 """
@@ -16,9 +16,8 @@ import pydantic
 
 from jobs.datasets._own import described
 from jobs.errors import ConfigError
-from jobs.plugins import isolated, loading
+from jobs.plugins import DATA_FILES, LIBRARIES, Plugin, isolated, loading
 from jobs.specs.keys import canonical_json
-from jobs.specs.plugin import DATA_FILES, LIBRARIES, Plugin
 from jobs.validation import STRICT, build, unknown_choice
 
 
