@@ -114,7 +114,7 @@ def measured(
 def _elapsed_s(unit: TrainUnit | ShardUnit, store: Store, device: Device | None) -> float | None:
     """Seconds of one device; None if another kind did it, or the file cannot be read, which is for others to report."""
     path = store.epochs_path(unit.train.key)
-    if isinstance(unit, ShardUnit):
+    if unit.run is not None:
         path = store.shard_path(unit.run.place, unit.indices)
     try:
         table = pq.read_table(path, columns=["elapsed_s"], partitioning=None, page_checksum_verification=True)
@@ -160,12 +160,11 @@ def forecast(
     published_s: dict[Kind, float] = defaultdict(float)
     for unit in plan.units:
         if unit.train is not None and (cost := unit_cost(unit)):
-            run = unit.run if isinstance(unit, ShardUnit) else None
-            kind = Kind.of(unit.train, run.task if run else None)
+            kind = Kind.of(unit.train, unit.run.task if unit.run else None)
             costs[kind] += cost
             per_s = FORWARD_PER_S.get(kind.architecture, math.nan)
-            if run and run.stage == "certify" and certify_cpus is not None:
-                per_s = min(per_s, certify_cpus * drawn_per_s(run))
+            if unit.run and unit.stage == "certify" and certify_cpus is not None:
+                per_s = min(per_s, certify_cpus * drawn_per_s(unit.run))
             published_s[kind] += cost / per_s
     speeds = measured(manifest, observed, store, devices)
     for grid in store.grid_names():

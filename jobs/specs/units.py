@@ -23,6 +23,7 @@ class TrainUnit:
     """Train one base classifier."""
 
     train: TrainSpec
+    run: ClassVar[None] = None
     stage: ClassVar[Stage] = "train"
     part: ClassVar[str] = "epoch"
 
@@ -76,6 +77,7 @@ class AggregateUnit:
     grid: str
     stage: ClassVar[Stage] = "aggregate"
     train: ClassVar[None] = None
+    run: ClassVar[None] = None
     num_processes: ClassVar[int] = 1
     part: ClassVar[str] = "file"
     num_parts: ClassVar[int] = 1

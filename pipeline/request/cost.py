@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from jobs.specs.attack import AttackSpec
 from jobs.specs.runs import Run
 from jobs.specs.train import TrainSpec
-from jobs.specs.units import ShardUnit, Unit
+from jobs.specs.units import Unit
 
 FORWARD_PER_S: Mapping[str, float] = {
     # The best of the published certification logs, whose GPUs are not named: 100,100 noisy copies of
@@ -43,7 +43,7 @@ def cpus_to_certify(runs: Iterable[Run]) -> int:
 
 def unit_cost(unit: Unit) -> float:
     """Forward passes a unit takes, about."""
-    if isinstance(unit, ShardUnit):
+    if unit.run is not None:
         return images_cost(unit.run, len(unit.indices))
     return 0.0 if unit.train is None else train_cost(unit.train)
 

@@ -23,7 +23,7 @@ from jobs.files.store import Store
 from jobs.host import is_first_task
 from jobs.processes import unit_process, worker
 from jobs.processes.unit_process import UnitProcess
-from jobs.specs.units import ShardUnit, TrainUnit, Unit
+from jobs.specs.units import TrainUnit, Unit
 from pipeline.retry import gave_up
 from pipeline.slurm.signals import requeue, run_interruptible
 from pipeline.state import joblog
@@ -213,7 +213,7 @@ _STARTED = time.time()
 
 def is_done(unit: Unit, store: Store) -> bool:
     """Whether a unit's result is there; an aggregation is always to be done when it is called for."""
-    if isinstance(unit, ShardUnit):
+    if unit.run is not None:
         return not store.unfinished(unit.run.place, unit.indices)
     return unit.train is not None and store.is_trained(unit.train.key)
 

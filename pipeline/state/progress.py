@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from jobs.files import records
 from jobs.files.store import Store
-from jobs.specs.units import ShardUnit, Unit
+from jobs.specs.units import Unit
 
 _SLOW_FACTOR = 5.0
 """A unit is slow after this many times its usual pace without progress."""
@@ -37,7 +37,7 @@ class Pace:
 
 def progress_of(unit: Unit, store: Store) -> int:
     """The images or epochs of a unit that are saved."""
-    if isinstance(unit, ShardUnit):
+    if unit.run is not None:
         num_finished = len(unit.indices) - len(store.unfinished(unit.run.place, unit.indices))
         return num_finished + records.num_rows(store.partial_path(unit.run.place, unit.indices))
     return max(store.saved_epochs(unit.train.key), default=0) if unit.train is not None else 0
@@ -54,7 +54,7 @@ def pace_of(unit: Unit, store: Store, log_path: Path) -> Pace | None:
 
 def _saved(unit: Unit, store: Store) -> list[Path]:
     """What a unit saves as it proceeds, the oldest first."""
-    if isinstance(unit, ShardUnit):
+    if unit.run is not None:
         return [store.partial_path(unit.run.place, unit.indices)]
     if unit.train is None:
         return []
@@ -62,7 +62,7 @@ def _saved(unit: Unit, store: Store) -> list[Path]:
 
 
 def _usual_s(unit: Unit, store: Store) -> float | None:
-    if isinstance(unit, ShardUnit):
+    if unit.run is not None:
         finished = [store.shard_path(unit.run.place, shard) for shard in store.finished_shards(unit.run.place)]
         for path in [store.partial_path(unit.run.place, unit.indices), *finished[-1:]]:
             with contextlib.suppress(pa.ArrowException, OSError):
