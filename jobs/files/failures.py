@@ -127,7 +127,7 @@ def record_exception(store: Store, unit: Unit, error: BaseException, message: st
     failure_class = classify(error)
     if failure_class == "cuda_oom":
         message = f"{message.rstrip()}\n{_smaller(unit)}"
-    failure = _failure(store, unit, failure_class, message, log_path)
+    failure = failure_now(store, unit, failure_class, message, log_path)
     return _recorded(store, unit, replace(failure, traceback="".join(traceback.format_exception(error))))
 
 
@@ -138,22 +138,11 @@ def _smaller(unit: Unit) -> str:
 
 
 def record_death(
-    store: Store,
-    unit: Unit,
-    failure_class: FailureClass,
-    message: str,
-    log_path: Path,
-    *,
-    place: Place | None = None,
+    store: Store, unit: Unit, failure_class: FailureClass, message: str, log_path: Path, *, place: Place | None = None
 ) -> Failure:
     """Record that a unit's process ended silently, here or at the ``place`` given; of several tasks the first does."""
-    failure = _failure(store, unit, failure_class, message, log_path, place)
+    failure = failure_now(store, unit, failure_class, message, log_path, place)
     return _recorded(store, unit, failure) if is_first_task() else failure
-
-
-def failure_elsewhere(store: Store, unit: Unit, log_path: Path) -> Failure:
-    """Placeholder failure for a unit whose other task failed first and records why."""
-    return _failure(store, unit, "unknown", "another task of this training failed first", log_path)
 
 
 def failures_of(store: Store, unit: Unit) -> list[Failure]:
@@ -227,14 +216,10 @@ def _recorded(store: Store, unit: Unit, failure: Failure) -> Failure:
     return failure
 
 
-def _failure(
-    store: Store,
-    unit: Unit,
-    failure_class: FailureClass,
-    message: str,
-    log_path: Path,
-    place: Place | None = None,
+def failure_now(
+    store: Store, unit: Unit, failure_class: FailureClass, message: str, log_path: Path, place: Place | None = None
 ) -> Failure:
+    """A failure of a unit that is not recorded; of this process unless at the ``place`` given."""
     failure = Failure(
         **asdict(place or Place.here()),
         unit=unit.name,

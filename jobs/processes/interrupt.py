@@ -1,4 +1,4 @@
-"""A request to stop soon: save what there is and go, as a cluster asks before it kills.
+"""Requests to stop: soon, saving what there is, as a cluster asks before it kills; and at once, with the parent.
 
 Work asks ``stop_if_asked`` at points where nothing is half done.
 """
@@ -6,12 +6,18 @@ Work asks ``stop_if_asked`` at points where nothing is half done.
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Collection, Iterator
 from multiprocessing import resource_tracker
+from multiprocessing.connection import wait
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 """USR2 comes ahead of preemption and of a time limit, TERM with a cancellation."""
+
+_EXIT_ORPHANED = 75
 
 # No threading.Event: a second signal inside its set() would wait for the lock that the first one holds.
 _asked = False
@@ -48,6 +54,18 @@ def stop_if_asked() -> None:
     """Raise Interrupted if this process was asked to stop."""
     if _asked:
         raise Interrupted
+
+
+def end_with_parent() -> None:
+    """From now on, end this process when the one that started it ends, however that does."""
+    threading.Thread(target=_await_parent_s_end, daemon=True).start()
+
+
+def _await_parent_s_end() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(_EXIT_ORPHANED)
 
 
 def _ask(*_: object) -> None:

@@ -1,7 +1,7 @@
 """One unit in one process, whose end is recorded whatever its cause.
 
 Processes come from a fork server that has imported torch once, so that starting one takes
-milliseconds. Each holds a lifeline to its parent and ends when the parent does, however that ends.
+milliseconds. Each ends when its parent does, however that ends.
 """
 
 from __future__ import annotations
@@ -11,16 +11,14 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import forkserver
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 from jobs.errors import FailedElsewhereError
-from jobs.files.failures import Failure, FailureClass, Place, failure_elsewhere, failures_of, record_death
+from jobs.files.failures import Failure, FailureClass, Place, failure_now, failures_of, record_death
 from jobs.files.store import Store
 from jobs.processes import interrupt, worker
 from jobs.specs.units import Resources, Stage, Unit
@@ -36,7 +34,7 @@ _WARM_STAGE: dict[Stage, list[str]] = {
     "attack": ["sklearn.datasets"],
     "aggregate": [],
 }
-_EXIT_ORPHANED, _EXIT_INTERRUPTED, _EXIT_FAILED_ELSEWHERE = 75, 76, 77
+_EXIT_INTERRUPTED, _EXIT_FAILED_ELSEWHERE = 76, 77
 
 
 def modules_for(stage: Stage, num_units: int) -> list[str]:
@@ -62,7 +60,6 @@ class UnitProcess:
 
     unit: Unit
     process: multiprocessing.process.BaseProcess
-    lifeline: Connection
     log_path: Path
     num_failures_before: int
     gpus: tuple[str, ...] | None = None
@@ -87,19 +84,18 @@ class UnitProcess:
         """End it at once."""
         self.process.kill()
         self.process.join()
-        self.lifeline.close()
 
     def ended(self, store: Store) -> Failure | None:
         """Reap the process; its failure, if it failed, recorded on its behalf if necessary."""
         self.process.join()
-        self.lifeline.close()
         if self.process.exitcode == 0:
             return None
         recorded = failures_of(store, self.unit)
         if len(recorded) > self.num_failures_before:
             return recorded[-1]
         if self.process.exitcode == _EXIT_FAILED_ELSEWHERE:  # a record from another node may not be seen here yet
-            return failure_elsewhere(store, self.unit, self.log_path)
+            message = "another task of this training failed first"
+            return failure_now(store, self.unit, "unknown", message, self.log_path)
         failure_class, message = _death(self.process.exitcode or 0)
         place = Place.here()
         if self.gpus is not None:
@@ -115,8 +111,7 @@ def interrupt_all(items: Sequence[UnitProcess], patience_s: float) -> None:
     for item in items:
         item.process.join(max(0.0, deadline - time.monotonic()))
     for item in items:
-        item.lifeline.close()
-        item.process.join()
+        item.kill()
 
 
 def start(
@@ -127,29 +122,24 @@ def start(
     It sees the ``gpus`` that CUDA_VISIBLE_DEVICES would name so; None: those that this process sees.
     """
     context = multiprocessing.get_context("forkserver")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_run_unit, args=(unit, store, resources, log_path, gpus, theirs), name=unit.name)
+    process = context.Process(target=_run_unit, args=(unit, store, resources, log_path, gpus), name=unit.name)
     num_failures = len(failures_of(store, unit))
     process.start()
-    theirs.close()
     return UnitProcess(
         unit=unit,
         process=process,
-        lifeline=ours,
         log_path=log_path,
         num_failures_before=num_failures,
         gpus=None if gpus is None else tuple(gpus),
     )
 
 
-def _run_unit(
-    unit: Unit, store: Store, resources: Resources, log_path: Path, gpus: Sequence[str] | None, lifeline: Connection
-) -> None:
+def _run_unit(unit: Unit, store: Store, resources: Resources, log_path: Path, gpus: Sequence[str] | None) -> None:
     """What the process does."""
     if gpus is not None:  # torch may be imported by now, but looks at this when it first asks for a GPU
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and ends us with its lifeline
-    threading.Thread(target=_die_with, args=(lifeline,), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and ends us
+    interrupt.end_with_parent()
     interrupt.listen()
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("ab", buffering=0) as log:
@@ -164,12 +154,6 @@ def _run_unit(
         sys.exit(_EXIT_FAILED_ELSEWHERE)
     except Exception:  # recorded by the worker
         sys.exit(1)
-
-
-def _die_with(lifeline: Connection) -> None:
-    with contextlib.suppress(EOFError, OSError):
-        lifeline.recv()
-    os._exit(_EXIT_ORPHANED)
 
 
 def _death(exit_code: int) -> tuple[FailureClass, str]:

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import multiprocessing
-import os
 import pickle
 import signal
 import tempfile
-import threading
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +27,6 @@ from jobs.errors import TaskFailedError
 from jobs.processes import interrupt
 from jobs.training.feeding import Share
 
-_EXIT_ORPHANED = 75
 _REASON = "reason"  # the file in which the first error is passed on
 _POLL_S = 1.0
 
@@ -165,7 +160,7 @@ def _member(
     arguments: tuple[Any, ...],
 ) -> None:
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # the parent decides, and ends us
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    interrupt.end_with_parent()  # who would wait for its peers for ever
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s rank {rank} %(levelname)s %(message)s", force=True)
     device = torch.device(device_type, rank) if device_type == "cuda" else torch.device(device_type)
     store = FileStore(str(folder / "rendezvous"), num_processes)
@@ -213,11 +208,3 @@ def _pickled(error: Exception, rank: int) -> bytes:
         copy = RuntimeError(f"{type(error).__name__}: {error}")
     copy.add_note(f"in process {rank}:\n{text}")
     return pickle.dumps(copy)
-
-
-def _die_with_parent() -> None:
-    """A process whose starter was killed would wait for its peers for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(_EXIT_ORPHANED)

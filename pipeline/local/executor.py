@@ -77,9 +77,7 @@ def _ended_with_us(running: list[UnitProcess]) -> Iterator[None]:
         yield
     finally:
         for item in running:
-            item.lifeline.close()
-        for item in running:
-            item.process.join()
+            item.kill()
 
 
 class DebugExecutor:

@@ -91,7 +91,7 @@ class ArrayTask:
                     self._end_stalled(stalled)
         finally:
             for item in self._in_progress:
-                item.lifeline.close()
+                item.kill()
         if not num_done:
             if not is_first_task():
                 time.sleep(_OTHER_TASK_S)
