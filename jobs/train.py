@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import torch
 
 from jobs.atomic import remove_stale_temporaries, write_atomically, write_json
-from jobs.datasets import DatasetInfo, load_images
+from jobs.datasets import load_images
 from jobs.errors import CheckpointError, TrainingDivergedError
 from jobs.files.store import Store
 from jobs.host import num_tasks
 from jobs.networks import checkpoint, pretrained
-from jobs.networks.classifier import Classifier, classifier_for
+from jobs.networks.classifier import Classifier, classifier_for, is_finite_on_grey
 from jobs.processes import interrupt
 from jobs.processes.device import device_name, set_up_device
 from jobs.specs.train import TrainSpec, train_fields
@@ -77,7 +77,8 @@ def train_as(group: Group, spec: TrainSpec, store: Store, resources: Resources) 
         row = _train_epoch(stepper, len(history), loader, device)
         history.append(row)
         logging.info("epoch %(epoch)d: loss %(loss).4f, accuracy %(accuracy).3f, %(elapsed_s).1f s", row)
-        if not (math.isfinite(row["loss"]) and _answers(stepper.classifier, info, device)):
+        # The loss was taken before the last step, which may have ruined the weights.
+        if not (math.isfinite(row["loss"]) and is_finite_on_grey(stepper.classifier, info)):
             raise TrainingDivergedError(_divergence_message(spec, store, row["epoch"]))
         if group.is_first:
             try:
@@ -94,15 +95,6 @@ def train_as(group: Group, spec: TrainSpec, store: Store, resources: Resources) 
     if group.is_first:
         shutil.rmtree(store.state_dir(spec.key), ignore_errors=True)
     group.wait_for_all()
-
-
-def _answers(classifier: Classifier, info: DatasetInfo, device: torch.device) -> bool:
-    """Whether the weights give finite logits: the loss was taken before the last step, which may have ruined them."""
-    grey_BCHW = torch.full((2, *info.image_shape), 0.5, device=device)
-    with torch.inference_mode():
-        logits_BK = classifier.eval()(grey_BCHW)
-    classifier.train()
-    return bool(logits_BK.isfinite().all())
 
 
 def _write_spec(spec: TrainSpec, store: Store) -> None:
@@ -160,6 +152,7 @@ def _train_epoch(stepper: Stepper, epoch: int, loader: Loader, device: torch.dev
     settings, learning_rate = _epoch(spec, epoch, group, device), learning_rate_at(spec, epoch)
     for parameters in stepper.optimizer.param_groups:
         parameters["lr"] = learning_rate
+    stepper.classifier.train()
     # Sums stay on the device: reading them in every step would make it wait for the host.
     sums = torch.zeros(3, device=device)
     for images in epoch_batches(loader, spec.batch_size, settings.shared, group):

@@ -47,16 +47,20 @@ def check_data(config: LaunchConfig) -> None:
 
 def check_checkpoints(config: LaunchConfig, store: Store) -> None:
     """Raise ConfigError, with all problems, unless published checkpoints that are new hold what is said of them."""
-    arguments = []
+    files = []
     for key, spec in config.manifest.models.items():
         sha256 = spec.checkpoint_sha256
         # What training begins with, or what only a plug-in can read, or for data of one's own, is read when it is used.
         is_checked = spec.is_taken and spec.model is None and spec.data is None
         if sha256 is not None and is_checked and not store.source_path(sha256).exists() and not store.is_trained(key):
-            path, sigma = str(config.sources[sha256]), "none" if spec.denoiser else str(spec.sigma)
-            arguments += [path, spec.architecture, spec.dataset, spec.input_layer, sigma]
-    if arguments:
-        _run_module("jobs.networks.pretrained", arguments, failed="reading the published checkpoints failed")
+            sigma = None if spec.denoiser else spec.sigma
+            files.append([str(config.sources[sha256]), spec.architecture, spec.dataset, spec.input_layer, sigma])
+    answers = ask("jobs.networks.pretrained", {}, files, limit_s=None) if files else []
+    problems = [f"train.checkpoint: {problem}" for answer in answers for problem in answer.get("problems", [])]
+    if problems:
+        raise ConfigError(problems)
+    for note in (note for answer in answers for note in answer["notes"]):
+        print(f"note: train.checkpoint: {note}", file=sys.stderr)
 
 
 def check_plugins(config: LaunchConfig, store: Store) -> None:
@@ -86,8 +90,7 @@ def stage_inputs(plan: Plan, config: LaunchConfig, store: Store) -> None:
     for name in sorted(named):
         if not is_prepared(name, config.data, store):
             print(f"preparing {name} in {config.data[name]}", flush=True)
-            arguments = [name, str(config.data[name]), "--results", str(store.root)]
-            _run_module("jobs.prepare", arguments, failed=f"preparing {name} failed")
+            _run_prepare(name, str(config.data[name]), "--results", str(store.root))
 
 
 def _compose(specs: Sequence[TrainSpec], config: LaunchConfig, store: Store) -> None:
@@ -102,20 +105,17 @@ def _compose(specs: Sequence[TrainSpec], config: LaunchConfig, store: Store) -> 
         raise ConfigError(problems)
 
 
-def _run_module(module: str, arguments: Sequence[str], *, failed: str) -> None:
-    """Run a module in a process of its own, since it imports what a launch never does; pass its notes on.
+def _run_prepare(*arguments: str) -> None:
+    """Prepare a dataset in a process of its own, since that imports what a launch never does.
 
     Raises:
         ConfigError: It failed; with the errors that it printed.
     """
-    command = [sys.executable, "-m", module, *arguments]
+    command = [sys.executable, "-m", "jobs.prepare", *arguments]
     done = subprocess.run(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, check=False)
     if done.returncode:
         lines = [line.removeprefix("error: ") for line in done.stderr.splitlines() if line.startswith("error: ")]
-        raise ConfigError(lines or [f"{failed}: {done.stderr.strip()[-500:]}"])
-    for line in done.stderr.splitlines():
-        if line.startswith("note: "):
-            print(line, file=sys.stderr)
+        raise ConfigError(lines or [f"preparing {arguments[0]} failed: {done.stderr.strip()[-500:]}"])
 
 
 def _copy(source: Path, target: Path, sha256: str) -> None:

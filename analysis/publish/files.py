@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -13,7 +11,7 @@ from typing import Literal
 from jobs.atomic import file_sha256
 from jobs.errors import RecordError
 from jobs.files.store import Store
-from jobs.plugins.isolated import environment
+from jobs.plugins.isolated import ask
 from jobs.specs.runs import Manifest
 
 _HEAD = b"# sha256 of the lines below: "  # sha256sum skips it
@@ -33,11 +31,11 @@ def exchange_weights(action: Literal["export", "import"], source: Store, target:
     """Write checkpoints as .safetensors, or back, in a process that has torch.
 
     Raises:
-        RecordError: It failed; the process has printed why.
+        RecordError: With what is wrong with each of them.
     """
-    command = [sys.executable, "-P", "-m", "jobs.networks.exchange", action, str(source.root), str(target.root)]
-    if subprocess.run([*command, *manifest.models], env=environment(), check=False).returncode:
-        raise RecordError(f"the weights of grid {manifest.grid} could not be {action}ed")
+    question = [[action, str(source.root), str(target.root), key] for key in manifest.models]
+    if problems := ask("jobs.networks.exchange", {}, question, limit_s=None):
+        raise RecordError("\n".join([f"the weights of grid {manifest.grid} could not be {action}ed:", *problems]))
 
 
 def write_checksums(store: Store) -> None:

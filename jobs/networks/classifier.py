@@ -98,6 +98,13 @@ class Denoised(nn.Module):
         return logits
 
 
+@torch.inference_mode()
+def is_finite_on_grey(classifier: Classifier, info: DatasetInfo) -> bool:
+    """Whether a classifier's logits of a grey image are finite; left in evaluation mode."""
+    grey_BCHW = torch.full((2, *info.image_shape), 0.5, device=classifier.normalize.mean.device)
+    return bool(classifier.eval()(grey_BCHW).isfinite().all())
+
+
 def classifier_for(spec: TrainSpec) -> Classifier:
     """The freshly initialised classifier of a training; as ``build_classifier``."""
     if spec.members:

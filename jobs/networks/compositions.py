@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from jobs.atomic import file_sha256, write_json
-from jobs.errors import CheckpointError, ConfigError
+from jobs.errors import CheckpointError
 from jobs.files.store import Store
 from jobs.networks import checkpoint
 from jobs.networks.classifier import Ensemble, classifier_for
@@ -26,15 +26,11 @@ from jobs.validation import build
 
 def main(folder: Path) -> None:
     """Answer trainings with the checkpoints of their members, each [fields, paths, results], with all problems."""
-    isolated.answer(folder, lambda ensembles: [problem for asked in ensembles if (problem := _problem(*asked))])
+    isolated.answer_problems(folder, _compose)
 
 
-def _problem(fields: dict[str, Any], paths: Sequence[str], results: str) -> str | None:
-    try:
-        compose(build(TrainSpec, fields, where="train"), [Path(path) for path in paths], Store(Path(results)))
-    except (CheckpointError, ConfigError) as error:
-        return str(error)
-    return None
+def _compose(fields: dict[str, Any], paths: Sequence[str], results: str) -> None:
+    compose(build(TrainSpec, fields, where="train"), [Path(path) for path in paths], Store(Path(results)))
 
 
 def compose(spec: TrainSpec, paths: Sequence[Path], store: Store) -> None:

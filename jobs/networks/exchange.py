@@ -1,13 +1,11 @@
 """Weights as .safetensors beside a JSON file with the rest of a checkpoint, and back without loss.
 
-python -m jobs.networks.exchange export|import SOURCE TARGET KEY...: for processes that do not import torch; SOURCE and
-TARGET are results folders. Exit code 1 and one line per model that cannot be exchanged.
+python -m jobs.networks.exchange FOLDER: models from one results folder to another, for processes without torch.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +13,10 @@ import safetensors.torch
 from torch import Tensor
 
 from jobs.atomic import read_json, write_atomically, write_json
-from jobs.errors import CheckpointError, ConfigError
+from jobs.errors import CheckpointError
 from jobs.files.store import Store
 from jobs.networks.checkpoint import load, save, weights_sha256
+from jobs.plugins import isolated
 from jobs.specs.train import TrainSpec
 from jobs.validation import build
 
@@ -49,18 +48,14 @@ def _check(path: Path, key: str, content: dict[str, Any], weights: dict[str, Ten
         raise CheckpointError(f"{path}: damaged, its weights are not those that were trained")
 
 
-def main(arguments: Sequence[str]) -> int:
-    """The command line; returns the exit code."""
-    action, source, target, *keys = arguments
-    exchange, exit_code = {"export": export_weights, "import": import_weights}[action], 0
-    for key in keys:
-        try:
-            exchange(Store(Path(source)), Store(Path(target)), key)
-        except (CheckpointError, ConfigError, OSError, KeyError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            exit_code = 1
-    return exit_code
+def main(folder: Path) -> None:
+    """Answer exchanges, each [export or import, source, target, train key], with the problems of those that failed."""
+    isolated.answer_problems(folder, _exchange)
+
+
+def _exchange(action: str, source: str, target: str, key: str) -> None:
+    {"export": export_weights, "import": import_weights}[action](Store(Path(source)), Store(Path(target)), key)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(Path(sys.argv[1]))

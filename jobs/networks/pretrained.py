@@ -1,5 +1,7 @@
 """Classifiers trained elsewhere: checkpoint files of any layout, imported as runs.
 
+python -m jobs.networks.pretrained FOLDER: whether files can be imported, asked by a launch, which does not import torch.
+
 The published files hold ``arch``, ``state_dict``, ``epoch`` and ``optimizer``; others hold what
 their trainers wrote. Where the weights are is found out by content (``state_dicts``).
 
@@ -10,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,16 @@ from jobs.datasets import DatasetInfo, Source, dataset_info
 from jobs.errors import CheckpointError, ConfigError
 from jobs.files.store import Store
 from jobs.networks import checkpoint
-from jobs.networks.classifier import Classifier, build_classifier, input_statistics, with_denoiser
+from jobs.networks.classifier import (
+    Classifier,
+    build_classifier,
+    input_statistics,
+    is_finite_on_grey,
+    with_denoiser,
+)
 from jobs.networks.stand_ins import StandIn
 from jobs.networks.state_dicts import Found, find_weights, stated_sigma
+from jobs.plugins import isolated
 from jobs.specs.train import InputLayer, TrainSpec
 
 
@@ -117,7 +126,8 @@ def load_published(
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}{_fitting(content, architecture, info)}") from error
     classifier.network.load_state_dict(found.weights)
-    _check_logits(path, classifier, info)
+    if not is_finite_on_grey(classifier, info):
+        raise CheckpointError(f"{path}: its logits on a grey image are not finite: it is no classifier")
     return classifier, [f"{path}: {note}" for note in notes]
 
 
@@ -174,38 +184,21 @@ def _fitting(content: object, architecture: str, info: DatasetInfo) -> str:
     return f"; they are those of a {' or '.join(fitting)}: write model={fitting[0]}" if fitting else ""
 
 
-def _check_logits(path: Path, classifier: Classifier, info: DatasetInfo) -> None:
-    grey_BCHW = torch.full((2, *info.image_shape), 0.5)
-    with torch.inference_mode():
-        logits_BK = classifier.eval()(grey_BCHW)
-    if not logits_BK.isfinite().all():
-        raise CheckpointError(f"{path}: its logits on a grey image are not finite: it is no classifier")
+def main(folder: Path) -> None:
+    """Answer files to be imported, each as ``_judged`` takes it, with their notes or with what is wrong."""
+    isolated.answer(folder, lambda files: [_judged(*one) for one in files])
 
 
-def main(arguments: Sequence[str]) -> int:
-    """``PATH ARCHITECTURE DATASET``, or with ``INPUT_LAYER SIGMA`` (or none) behind them, file after file.
-
-    Returns:
-        0, with notes on the standard error; 2 and what is wrong with which, unless all can be imported.
-    """
-    size = 3 if len(arguments) == 3 else 5
-    problems: list[str] = []
-    for path, architecture, dataset, *rest in zip(*[iter(arguments)] * size, strict=True):
-        input_layer, sigma = (rest[0], None if rest[1] == "none" else float(rest[1])) if rest else ("normalize", None)
-        try:
-            _, notes = load_published(Path(path), architecture, dataset, input_layer=input_layer, sigma=sigma)  # type: ignore[arg-type]
-        except (CheckpointError, ConfigError) as error:
-            problems.append(str(error))
-            continue
-        except OSError as error:
-            problems.append(f"{path}: cannot be read ({error.strerror})")
-            continue
-        for note in notes:
-            print(f"note: train.checkpoint: {note}", file=sys.stderr)
-    for problem in problems:
-        print(f"error: train.checkpoint: {' '.join(problem.split())}", file=sys.stderr)
-    return 2 if problems else 0
+def _judged(
+    path: str, architecture: str, dataset: str, input_layer: InputLayer, sigma: float | None
+) -> dict[str, list[str]]:
+    try:
+        return {"notes": load_published(Path(path), architecture, dataset, input_layer=input_layer, sigma=sigma)[1]}
+    except (CheckpointError, ConfigError) as error:
+        return {"problems": [" ".join(str(error).split())]}
+    except OSError as error:
+        return {"problems": [f"{path}: cannot be read ({error.strerror})"]}
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(Path(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""Questions about plug-ins, asked in a process of their own: they import torch, and may do anything."""
+"""Questions to modules that import torch, or plug-ins, which may do anything: asked in a process of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.errors import ConfigError
+from jobs.errors import CheckpointError, ConfigError
 from jobs.plugins import loading
 from jobs.plugins.files import write_files
 
@@ -36,23 +36,25 @@ def ask(
     """
     with tempfile.TemporaryDirectory(prefix="smoothadv-") as name:
         folder = Path(name)
+        # Our packages are ours, whatever is in the current folder.
+        path = str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH")
         write_files(contents, folder / "plugins")
         (folder / "question.json").write_text(json.dumps(list(question)), encoding="utf-8")
         with (folder / "output").open("wb") as output:
             try:
                 done = subprocess.run(
                     [sys.executable, "-P", "-m", module, name],
-                    env=environment(),
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
                     stdout=output,
                     stderr=output,
                     timeout=limit_s,
                     check=False,
                 )
             except subprocess.TimeoutExpired as error:
-                raise ConfigError([f"plugins: a check of them ran for more than {limit_s} s"]) from error
+                raise ConfigError([f"{module} ran for more than {limit_s} s"]) from error
         if done.returncode or not (folder / "answer.json").exists():
             tail = (folder / "output").read_bytes()[-_TAIL:].decode(errors="replace").strip()
-            raise ConfigError([f"plugins: a check of them ended with exit code {done.returncode}: {tail}"])
+            raise ConfigError([f"{module} ended with exit code {done.returncode}: {tail}"])
         answer: list[Any] = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
         return answer
 
@@ -64,7 +66,14 @@ def answer(folder: Path, to: Callable[[list[Any]], list[Any]]) -> None:
     (folder / "answer.json").write_text(json.dumps(to(question)), encoding="utf-8")
 
 
-def environment() -> dict[str, str]:
-    """An environment in which our packages are ours, whatever is in the current folder."""
-    ours = str(Path(__file__).resolve().parents[2])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [ours, os.environ.get("PYTHONPATH")]))}
+def answer_problems(folder: Path, act: Callable[..., None]) -> None:
+    """Answer what ``ask`` has asked with the messages of the errors that ``act`` raises, called with each part of it."""
+
+    def problem(asked: Sequence[Any]) -> str | None:
+        try:
+            act(*asked)
+        except (CheckpointError, ConfigError, OSError, KeyError) as error:
+            return str(error)
+        return None
+
+    answer(folder, lambda question: [found for asked in question if (found := problem(asked))])
