@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import pydantic
-from pydantic import ConfigDict
+from pydantic import ConfigDict, model_validator
 
 from jobs.errors import ConfigError
 
@@ -16,6 +16,20 @@ STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 """For ``pydantic.dataclasses.dataclass``: no silent conversion, no unknown key, no nan."""
 
 T = TypeVar("T")
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
+class Fitting:
+    """A dataclass whose fields must fit together: making one raises ValueError with all problems."""
+
+    def _problems(self) -> Iterator[str]:
+        raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _fields_fit(self) -> Self:
+        if problems := list(self._problems()):
+            raise ValueError("; ".join(problems))
+        return self
 
 
 def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:

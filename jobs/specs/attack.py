@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import ClassVar, Literal
 
-from pydantic import model_validator
 from pydantic.dataclasses import dataclass
 
 from jobs.datasets import Split
 from jobs.specs.keys import AtLeastOne, Length, Positive, PositiveLength, Probability, Seed, decimal, digest
-from jobs.validation import STRICT
+from jobs.validation import STRICT, Fitting
 from smoothing.bounds import MIN_ALPHA, top_class_p_value
 
 TestAttack = Literal["pgd", "ddn", "vanilla", "stein", "stein_hard"]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class AttackSpec:
+class AttackSpec(Fitting):
     """One attack on one smoothed classifier, followed by PREDICT."""
 
     train_key: str  # key of the TrainSpec
@@ -38,20 +38,18 @@ class AttackSpec:
 
     stage: ClassVar[Literal["attack"]] = "attack"
 
-    @model_validator(mode="after")
-    def _fields_fit(self) -> AttackSpec:
+    def _problems(self) -> Iterator[str]:
         if self.attack == "vanilla" and self.m_test != 1:
-            raise ValueError(f"attack=vanilla has no noise: m_test must be 1, got {self.m_test}")
+            yield f"attack=vanilla has no noise: m_test must be 1, got {self.m_test}"
         if self.attack == "stein_hard" and self.inverse_temperature != 1.0:
-            raise ValueError("inverse_temperature has no effect with attack=stein_hard; leave it out")
+            yield "inverse_temperature has no effect with attack=stein_hard; leave it out"
         if self.alpha < MIN_ALPHA:
-            raise ValueError(f"alpha={self.alpha} is too small: take at least {MIN_ALPHA}")
-        if top_class_p_value(self.n, 0) > self.alpha:
-            raise ValueError(
+            yield f"alpha={self.alpha} is too small: take at least {MIN_ALPHA}"
+        elif top_class_p_value(self.n, 0) > self.alpha:
+            yield (
                 f"n={self.n} draws can never predict anything at alpha={self.alpha}: PREDICT abstains even from "
                 "unanimous votes; take a larger n or alpha"
             )
-        return self
 
     @functools.cached_property
     def key(self) -> str:

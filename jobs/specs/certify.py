@@ -7,12 +7,11 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import ClassVar, Literal
 
-from pydantic import model_validator
 from pydantic.dataclasses import dataclass
 
 from jobs.datasets import Split
 from jobs.specs.keys import AtLeastOne, Positive, PositiveLength, Probability, Seed, decimal, digest
-from jobs.validation import STRICT
+from jobs.validation import STRICT, Fitting
 from smoothing.bounds import MIN_ALPHA, min_samples_to_certify
 from smoothing.distributions import Noise
 from smoothing.sequential import Procedure, can_ever_certify
@@ -21,7 +20,7 @@ Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class CertifySpec(Procedure):
+class CertifySpec(Fitting, Procedure):
     """One way of certifying one base classifier: a procedure with its model, images and noise."""
 
     train_key: str  # key of the TrainSpec
@@ -37,13 +36,6 @@ class CertifySpec(Procedure):
     seed: Seed  # of the noise, together with each image's index
 
     stage: ClassVar[Literal["certify"]] = "certify"
-
-    @model_validator(mode="after")
-    def _fields_fit(self) -> CertifySpec:
-        problems = list(self._problems())
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
 
     def _problems(self) -> Iterator[str]:
         smallest = min(look.alpha for look in self.looks)

@@ -7,25 +7,23 @@ from collections.abc import Iterable, Iterator
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from jobs.validation import STRICT
+from jobs.validation import STRICT, Fitting
 
 
 @dataclass(frozen=True, kw_only=True, order=True, config=STRICT)
-class IndexRange:
+class IndexRange(Fitting):
     """The indices start, start + step, ... below stop; never empty."""
 
     start: Annotated[int, Field(ge=0)]
     stop: Annotated[int, Field(ge=1)]
     step: Annotated[int, Field(ge=1)] = 1
 
-    @model_validator(mode="after")
-    def _holds_something(self) -> IndexRange:
+    def _problems(self) -> Iterator[str]:
         if self.stop <= self.start:
-            raise ValueError(f"indices {self.start} to {self.stop} are empty: stop must be above start")
-        return self
+            yield f"indices {self.start} to {self.stop} are empty: stop must be above start"
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(self.start, self.stop, self.step))
@@ -41,17 +39,15 @@ class IndexRange:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class IndexList:
+class IndexList(Fitting):
     """Ascending indices that are no progression."""
 
     indices: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=2, strict=False)]
 
-    @model_validator(mode="after")
-    def _is_the_only_way_to_write_it(self) -> IndexList:
+    def _problems(self) -> Iterator[str]:
         steps = np.diff(self.indices)
-        if steps.min() <= 0 or steps.min() == steps.max():
-            raise ValueError("indices must be ascending, distinct and no progression")
-        return self
+        if steps.min() <= 0 or steps.min() == steps.max():  # there must be one way to write a set
+            yield "indices must be ascending, distinct and no progression"
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.indices)

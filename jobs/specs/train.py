@@ -7,14 +7,14 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
 from jobs.architectures import architecture_names
 from jobs.datasets import DatasetInfo, Source, dataset_info, dataset_names
 from jobs.specs.keys import AtLeastOne, Length, NotNegative, Positive, Seed, decimal, digest
 from jobs.plugins import ENSEMBLE, LIBRARIES, Plugin
-from jobs.validation import STRICT, build, unknown_choice
+from jobs.validation import STRICT, Fitting, build, unknown_choice
 
 Method = Literal["gaussian", "smoothadv", "vanilla", "vanilla_noise"]
 Attack = Literal["none", "pgd", "ddn", "stein", "stein_hard"]
@@ -24,7 +24,7 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class TrainSpec:
+class TrainSpec(Fitting):
     """One base classifier. sigma and epsilon are l2 lengths in pixels of [0, 1]."""
 
     dataset: str  # a name in ``jobs.datasets``; or that of ``data``
@@ -87,17 +87,10 @@ class TrainSpec:
     def _plugin(cls, value: object) -> object:
         return build(Plugin, value, where="plug-in") if isinstance(value, Mapping) else value
 
-    @model_validator(mode="after")
-    def _fields_fit(self) -> TrainSpec:
-        problems = [
-            *self._model_problems(),
-            *self._noise_problems(),
-            *self._attack_problems(),
-            *self._option_problems(),
-        ]
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
+    def _problems(self) -> Iterator[str]:
+        yield from self._model_problems()
+        yield from self._attack_problems()
+        yield from self._option_problems()
 
     def _model_problems(self) -> Iterator[str]:
         if self.data is None and self.dataset not in dataset_names():
@@ -111,8 +104,6 @@ class TrainSpec:
             problem = unknown_choice("architecture", self.architecture, architecture_names())
             libraries = " or ".join(f"{name}:NAME" for name in LIBRARIES)
             yield f"{problem}; a model of a library is written {libraries}, your own module:function"
-
-    def _noise_problems(self) -> Iterator[str]:
         if self.method == "vanilla" and (self.sigma, self.m_train) != (0.0, 1):
             yield f"method=vanilla is without noise: sigma must be 0 and m_train 1 (got {self.sigma}, {self.m_train})"
         if self.method != "vanilla" and self.sigma == 0:
