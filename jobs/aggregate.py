@@ -17,7 +17,7 @@ from jobs.atomic import remove_stale_temporaries, set_aside
 from jobs.datasets import CONTENT, differ, short_fingerprint
 from jobs.errors import RecordError
 from jobs.files import records
-from jobs.files.layouts import Layout, kind_of, layout_of
+from jobs.files.layouts import KINDS, Layout, layout_of
 from jobs.files.manifest import read_manifest
 from jobs.files.store import Store
 from jobs.specs.indices import IndexRange
@@ -79,7 +79,7 @@ def _aggregate(stage: ShardStage, manifest: Manifest, store: Store, images: Imag
         return {"source": "aggregate", FINGERPRINT_KEY: manifest.fingerprint, "runs": json.dumps(provenance)}
 
     remove_stale_temporaries(path.parent)
-    records.write_records(path, tables(), metadata, kind_of(stage))
+    records.write_records(path, tables(), metadata, KINDS[stage])
     logging.info("%d records of %d runs: %s", records.num_rows(path), len(runs), path)
 
 
@@ -106,7 +106,7 @@ def other_images(grid_run: Run, origin: Mapping[str, str], images: Images) -> li
 def is_aggregated(manifest: Manifest, store: Store) -> bool:
     """Whether all aggregated files of a grid are there, sound, and made for just this grid."""
     paths = {stage: store.records_path(manifest.grid, stage) for stage in {run.stage for run in manifest.runs}}
-    return all(is_current(path, manifest) and records.is_sound(path, kind_of(stage)) for stage, path in paths.items())
+    return all(is_current(path, manifest) and records.is_sound(path, KINDS[stage]) for stage, path in paths.items())
 
 
 def is_current(path: Path, manifest: Manifest) -> bool:

@@ -24,7 +24,7 @@ from jobs.aggregate import checked_shard, collect_run, is_current
 from jobs.atomic import file_sha256, read_json, set_aside
 from jobs.errors import RecordError
 from jobs.files import records
-from jobs.files.layouts import kind_of, layout_of
+from jobs.files.layouts import KINDS, layout_of
 from jobs.files.manifest import GridOptions
 from jobs.files.store import Store
 from jobs.host import num_cpus
@@ -127,7 +127,7 @@ def _shard_damage(run: Run, indices: IndexRange, store: Store) -> Damage | None:
 
 
 def _records_damages(stage: ShardStage, manifest: Manifest, store: Store, *, compare: bool) -> Iterator[Damage]:
-    path, kind = store.records_path(manifest.grid, stage), kind_of(stage)
+    path, kind = store.records_path(manifest.grid, stage), KINDS[stage]
     if not path.exists():
         return
     try:

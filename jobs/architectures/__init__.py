@@ -12,11 +12,7 @@ import functools
 import pkgutil
 
 
-def architecture_names() -> list[str]:
-    """The names of all architectures, sorted."""
-    return list(_names())
-
-
 @functools.cache
-def _names() -> tuple[str, ...]:
+def architecture_names() -> tuple[str, ...]:
+    """The names of all architectures, sorted."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")))

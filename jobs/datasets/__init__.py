@@ -62,9 +62,10 @@ Source = str | Plugin
 """A dataset: the name of a module here, or one of the user's own."""
 
 
-def dataset_names() -> list[str]:
+@functools.cache
+def dataset_names() -> tuple[str, ...]:
     """The names of all datasets, sorted."""
-    return list(_names())
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")))
 
 
 def dataset_module(source: Source) -> Any:
@@ -144,8 +145,3 @@ def open_files(source: Source, paths: Sequence[Path]) -> Images:
         labels=np.zeros(len(paths), dtype=np.int64),
         num_levels=info.num_levels,
     )
-
-
-@functools.cache
-def _names() -> tuple[str, ...]:
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")))

@@ -43,18 +43,13 @@ def layout_of(run: Run) -> Layout:
     """The layout of a run's records."""
     shared = {name: source for name, (_, source) in _COLUMNS[run.stage].items() if source}
     return Layout(
-        kind=_KINDS[run.stage],
+        kind=KINDS[run.stage],
         specs={
             "train_spec": canonical_json(train_fields(run.train)),
             f"{run.stage}_spec": canonical_json(asdict(run.task)),
         },
         columns={name: operator.attrgetter(source)(run) for name, source in shared.items()},
     )
-
-
-def kind_of(stage: ShardStage) -> RecordKind:
-    """The schema of a stage's records."""
-    return _KINDS[stage]
 
 
 # Of each column the type, and where in a run its value is; nowhere if each image has its own.
@@ -135,4 +130,5 @@ ATTACK = _kind("attack", "attack")
 """prediction is PREDICT's at the adversarial image (-1: it abstains), counts its votes per class,
 distance the l2 length of the perturbation, at most epsilon. The rest is as in certification."""
 
-_KINDS: Mapping[ShardStage, RecordKind] = {"certify": CERTIFICATION, "attack": ATTACK}
+KINDS: Mapping[ShardStage, RecordKind] = {"certify": CERTIFICATION, "attack": ATTACK}
+"""The kind of a stage's records."""
