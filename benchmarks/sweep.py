@@ -21,9 +21,8 @@ from benchmarks.certify import SIGMA, our_way, random_images
 from benchmarks.machine import machine, spent_s
 from jobs.datasets import DatasetInfo, dataset_info
 from jobs.networks.classifier import Classifier, build_classifier
-from jobs.networks.compilation import compiled
 from jobs.networks.folding import FoldedClassifier
-from jobs.networks.inference import for_inference
+from jobs.networks.inference import compiled, for_inference
 from jobs.processes.device import set_up_device
 from jobs.specs.certify import Precision
 from jobs.specs.units import Compile, Resources

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import logging
 from collections.abc import Iterator
 from typing import TypedDict
 
@@ -13,20 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from jobs.datasets import Images
-from jobs.errors import DataError
+from jobs.errors import ConfigError, DataError
 from jobs.files import records
 from jobs.files.store import Store
-from jobs.networks.agreement import NUM_ROWS, check_equal_votes, equal_votes, first_votes
 from jobs.networks.checkpoint import TrainedClassifier
-from jobs.networks.compilation import compiled_where_it_pays
-from jobs.networks.inference import for_inference
+from jobs.networks.inference import compiled_where_it_pays, for_inference
 from jobs.shards import Done, Work, labelled_image, run_shard
 from jobs.specs.indices import IndexRange
 from jobs.specs.units import Resources, ShardUnit
 from smoothing.certify import LabelledImage, certify_images
-from smoothing.counts import VoteCounter, call_shape
+from smoothing.counts import Draws, VoteCounter, call_shape
 from smoothing.distributions import NoiseDistribution, OffGridError, noise_distribution
-from smoothing.noise import BLOCK_ROWS
+from smoothing.noise import BLOCK_ROWS, NoiseStream
+
+_NUM_ROWS = 1000  # noisy images on which a precision is compared with float32: some kernels have been wrong
+_WARN_BELOW = 0.99
 
 
 class Settings(TypedDict):
@@ -62,10 +64,17 @@ def _prepared(unit: ShardUnit, resources: Resources, trained: TrainedClassifier,
     }
 
     def votes(network: nn.Module) -> Tensor:
-        counter = VoteCounter(network, image_shape=info.image_shape, **settings)
-        first = itertools.islice(unit.run.indices, NUM_ROWS // BLOCK_ROWS)  # of the run, for all of its shards
-        with _off_grid_named(unit):
-            return first_votes(counter, [labelled_image(images, index) for index in first], spec.seed)
+        """On the first blocks of the selection of the run's first images: the same ones for all of its shards."""
+        counter, found = VoteCounter(network, image_shape=info.image_shape, **settings), []
+        first = [*itertools.islice(unit.run.indices, _NUM_ROWS // BLOCK_ROWS)]
+        for number in range(_NUM_ROWS // BLOCK_ROWS):
+            image = labelled_image(images, first[number % len(first)])
+            stream = NoiseStream(seed=spec.seed, index=image.index, stage="selection")
+            with _off_grid_named(unit):
+                counter.assign(0, image.image_CHW)
+            draws = Draws(slot=0, stream=stream, block_nr=number // len(first), num_rows=BLOCK_ROWS)
+            found.append(counter.row_votes([draws])[:BLOCK_ROWS].cpu())
+        return torch.cat(found)
 
     in_float32 = None
     if spec.precision != "float32":
@@ -78,8 +87,8 @@ def _prepared(unit: ShardUnit, resources: Resources, trained: TrainedClassifier,
         network, compile = compiled_where_it_pays(network, torch.zeros(shape, device=device), num_rows)
     notes = {"compile": str(compile).lower()}
     if in_float32 is not None:
-        share = equal_votes(in_float32, votes(network), info.num_classes)
-        check_equal_votes(share, spec.precision, resources.min_equal_votes)
+        share = _equal_votes(in_float32, votes(network), info.num_classes)
+        _check_equal_votes(share, spec.precision, resources.min_equal_votes)
         notes["equal_votes_float32"] = f"{share:.4f}"
 
     def clean(part: IndexRange) -> dict[str, str]:
@@ -91,6 +100,29 @@ def _prepared(unit: ShardUnit, resources: Resources, trained: TrainedClassifier,
         }
 
     return Work(do=lambda todo: _certified(network, unit, todo, settings), notes=notes, about=clean)
+
+
+def _equal_votes(votes_B: Tensor, others_B: Tensor, num_classes: int) -> float:
+    """The share of equal votes among the rows where both are votes."""
+    is_vote_B = (votes_B < num_classes) & (others_B < num_classes)  # what is none ends the certification anyway
+    return float((votes_B == others_B)[is_vote_B].double().mean()) if is_vote_B.any() else 1.0
+
+
+def _check_equal_votes(share: float, precision: str, least: float) -> None:
+    """Warn of a low share of equal votes; raise ConfigError where it is below ``least``."""
+    found = f"{precision} and float32 give the same vote on {share:.1%} of {_NUM_ROWS} noisy images"
+    if share < least:
+        raise ConfigError(
+            [
+                f"certify.precision: {found}, less than cluster.min_equal_votes={least}. Certificates would be "
+                "valid, but for another and probably worse model. Use certify.precision=float32 or another version "
+                "of torch; cluster.min_equal_votes=0 certifies the model as it is"
+            ]
+        )
+    if share < _WARN_BELOW:
+        logging.warning("%s: certificates are valid, but for a slightly different model", found)
+    else:
+        logging.info("%s", found)
 
 
 @torch.inference_mode()

@@ -19,12 +19,12 @@ from analysis.load import load_grid
 from configs.entry import run_command
 from jobs.errors import ConfigError
 from jobs.files import records
-from jobs.files.code import write_files
 from jobs.files.failures import failures_of
 from jobs.files.manifest import read_manifest
 from jobs.files.store import Store
 from jobs.networks.checkpoint import load_classifier
 from jobs.plugins import loading
+from jobs.plugins.files import write_files
 from jobs.predict import predict
 from jobs.specs.units import TrainUnit
 from pipeline import sources

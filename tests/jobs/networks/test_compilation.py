@@ -15,11 +15,10 @@ from torch._dynamo.utils import counters
 from jobs import train
 from jobs.datasets import dataset_info
 from jobs.files.store import Store
-from jobs.networks import checkpoint, compilation
+from jobs.networks import checkpoint, inference
 from jobs.networks.classifier import build_classifier
-from jobs.networks.compilation import compiled
 from jobs.networks.folding import FoldedClassifier
-from jobs.networks.inference import for_inference
+from jobs.networks.inference import compiled, for_inference
 from jobs.specs.train import TrainSpec
 from jobs.specs.units import Resources, TrainUnit
 from jobs.training.steps import Stepper
@@ -169,10 +168,10 @@ def test_auto_compiles_where_that_pays_and_says_so(
             raise RuntimeError("no compiler")
         return Slow(compiled_s)
 
-    monkeypatch.setattr(compilation, "compiled", fake)
+    monkeypatch.setattr(inference, "compiled", fake)
     caplog.set_level("INFO")
     eager, num_threads = Slow(0.05), torch.get_num_threads()
-    chosen, is_compiled = compilation.compiled_where_it_pays(eager, torch.zeros(1, 1), num_rows)
+    chosen, is_compiled = inference.compiled_where_it_pays(eager, torch.zeros(1, 1), num_rows)
     assert is_compiled is expected
     assert (chosen is eager) is not expected
     assert said in caplog.text
