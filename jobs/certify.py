@@ -113,11 +113,9 @@ def _check_equal_votes(share: float, precision: str, least: float) -> None:
     found = f"{precision} and float32 give the same vote on {share:.1%} of {_NUM_ROWS} noisy images"
     if share < least:
         raise ConfigError(
-            [
-                f"certify.precision: {found}, less than cluster.min_equal_votes={least}. Certificates would be "
-                "valid, but for another and probably worse model. Use certify.precision=float32 or another version "
-                "of torch; cluster.min_equal_votes=0 certifies the model as it is"
-            ]
+            f"certify.precision: {found}, less than cluster.min_equal_votes={least}. Certificates would be "
+            "valid, but for another and probably worse model. Use certify.precision=float32 or another version "
+            "of torch; cluster.min_equal_votes=0 certifies the model as it is"
         )
     if share < _WARN_BELOW:
         logging.warning("%s: certificates are valid, but for a slightly different model", found)

@@ -6,9 +6,9 @@ from __future__ import annotations
 class ConfigError(ValueError):
     """The configuration cannot be run. Carries every problem found, not only the first."""
 
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
+    def __init__(self, problems: str | list[str]) -> None:
+        self.problems = [problems] if isinstance(problems, str) else problems
+        super().__init__("\n".join(self.problems))
 
 
 class RecordError(ValueError):

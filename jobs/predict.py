@@ -98,14 +98,14 @@ def _chosen(store: Store, grid: str | None, name: str | None) -> Run:
     found = [run for run in runs if name in names[run.place]]
     tables = sorted({own[0] for own in names.values()})
     if name is None:
-        raise ConfigError([f"run is required; write run=NAME, one of: {', '.join(tables)}"])
+        raise ConfigError(f"run is required; write run=NAME, one of: {', '.join(tables)}")
     if not found:
-        raise ConfigError([unknown_choice("run", name, tables, also_near=[own[1] for own in names.values()])])
+        raise ConfigError(unknown_choice("run", name, tables, also_near=[own[1] for own in names.values()]))
     if len(found) > 1:
         listed = ", ".join(names[run.place][-1] for run in found)
-        raise ConfigError([f"run: {name} is the name of {len(found)} certifications; write run= one of {listed}"])
+        raise ConfigError(f"run: {name} is the name of {len(found)} certifications; write run= one of {listed}")
     if not store.is_trained(found[0].train.key):
-        raise ConfigError([f"run: {found[0].train.key} is not trained yet; launch its grid"])
+        raise ConfigError(f"run: {found[0].train.key} is not trained yet; launch its grid")
     return found[0]
 
 
@@ -116,7 +116,7 @@ def _names(run: Run) -> tuple[str, str, str]:
 
 def _files(source: str | None) -> list[Path]:
     if not source:
-        raise ConfigError(["source is required; write source=PATH of an image file or a folder of them"])
+        raise ConfigError("source is required; write source=PATH of an image file or a folder of them")
     path = Path(source)
     if path.is_dir():
         found = sorted(one for one in path.iterdir() if one.suffix.lower() in SUFFIXES)
@@ -124,7 +124,7 @@ def _files(source: str | None) -> list[Path]:
         found = [path] if path.exists() else sorted(map(Path, glob.glob(source, recursive=True)))
     if not found:
         what = f"no image file ({', '.join(SUFFIXES)}) in this folder" if path.is_dir() else "no such file"
-        raise ConfigError([f"source: {source}: {what}"])
+        raise ConfigError(f"source: {source}: {what}")
     return found
 
 

@@ -1,9 +1,10 @@
-"""Counts and paragraphs in the text that commands print."""
+"""Counts, lists and paragraphs in the text that people read."""
 
 from __future__ import annotations
 
 import shutil
 import textwrap
+from collections.abc import Iterable
 
 _MAX_COLUMNS = 100  # longer lines are hard to read
 
@@ -11,6 +12,13 @@ _MAX_COLUMNS = 100  # longer lines are hard to read
 def counted(number: int, singular: str, plural: str | None = None) -> str:
     """A number >= 0 with its noun, whose plural may have more than an s: "1 model", "2 models", "15,000 images"."""
     return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"
+
+
+def some(names: Iterable[str], most: int = 3) -> str:
+    """The first of some names, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
+    return f"{', '.join(listed[:most])}{more}"
 
 
 def columns() -> int:

@@ -14,11 +14,19 @@ import pyarrow.parquet as pq
 from jobs.errors import RecordError
 from jobs.files.manifest import read_manifest
 from jobs.files.store import Store
+from jobs.plugins.isolated import ask
 from jobs.specs.runs import Manifest, Task
-from jobs.specs.train import TrainSpec
+from jobs.specs.train import TrainSpec, train_fields
 from jobs.specs.units import ShardUnit, Stage, TrainUnit
 from pipeline.plan import Plan
-from pipeline.request.cost import FORWARD_PER_S, drawn_per_s, images_cost, train_cost, unit_cost
+from pipeline.request.cost import (
+    FORWARD_PER_S,
+    MULTIPLY_ADDS_PER_S,
+    drawn_per_s,
+    images_cost,
+    train_cost,
+    unit_cost,
+)
 from pipeline.state.files import Observation, observe
 
 Device = Literal["CPU", "GPU"]
@@ -129,11 +137,15 @@ def _elapsed_s(unit: TrainUnit | ShardUnit, store: Store, device: Device | None)
     return float(sum(seconds)) * unit.num_processes  # which worked at the same time
 
 
+Source = Literal["measured", "published", "timed", "counted"]
+"""Of hours: finished work; a GPU of the published logs; a try on this machine's CPU; multiply-adds, on such a GPU."""
+
+
 class Forecast(NamedTuple):
-    """Hours of units of one kind: as measured, or on a GPU of the published logs; a source of None: unknown."""
+    """Hours of units of one kind; a source of None: unknown."""
 
     kind: Kind
-    source: Literal["measured", "published"] | None
+    source: Source | None
     hours: float = 0.0
 
 
@@ -145,6 +157,8 @@ def forecast(
     *,
     devices: Mapping[Stage, Device],
     certify_cpus: int | None = None,
+    threads: int = 1,
+    plugins: Mapping[str, bytes] | None = None,
 ) -> Iterator[Forecast]:
     """What a plan takes, by what this grid's finished work, or that of others in the results folder, took.
 
@@ -155,30 +169,61 @@ def forecast(
         store: The results folder.
         devices: What each stage will run on.
         certify_cpus: CPUs of a job that certifies, for noise that they draw; None is enough of them.
+        threads: Of a process on a CPU.
+        plugins: The files of networks that are not ours, which are tried where nothing was measured; None tries none.
     """
-    costs: dict[Kind, float] = defaultdict(float)
-    published_s: dict[Kind, float] = defaultdict(float)
+    units: dict[Kind, list[TrainUnit | ShardUnit]] = defaultdict(list)
     for unit in plan.units:
-        if unit.train is not None and (cost := unit_cost(unit)):
-            kind = Kind.of(unit.train, unit.run.task if unit.run else None)
-            costs[kind] += cost
-            per_s = FORWARD_PER_S.get(kind.architecture, math.nan)
-            if unit.run and unit.stage == "certify" and certify_cpus is not None:
-                per_s = min(per_s, certify_cpus * drawn_per_s(unit.run))
-            published_s[kind] += cost / per_s
+        if unit.train is not None and unit_cost(unit):
+            units[Kind.of(unit.train, unit.run.task if unit.run else None)].append(unit)
     speeds = measured(manifest, observed, store, devices)
     for grid in store.grid_names():
-        unknown = costs.keys() - speeds.keys()
+        unknown = units.keys() - speeds.keys()
         if not unknown:
             break
         with contextlib.suppress(RecordError):
             other = read_manifest(store.manifest_path(grid))
             if not unknown.isdisjoint(_kinds(other)):  # to look for what is finished takes long
                 speeds = measured(other, observe(other, store), store, devices) | speeds
-    for kind, cost in costs.items():
+    new = {kind: own[0] for kind, own in units.items() if kind not in speeds and own[0].train.network_plugins}
+    tried = {} if plugins is None or not new else _tried(new, devices, threads, plugins)
+    for kind, own in units.items():
+        cost = sum(map(unit_cost, own))
         if kind in speeds:
             yield Forecast(kind, "measured", cost * speeds[kind] / 3600)
-        elif kind.architecture in FORWARD_PER_S:
-            yield Forecast(kind, "published", published_s[kind] / 3600)
+        elif kind in tried and devices[kind.stage] == "CPU":
+            yield Forecast(kind, "timed", cost * tried[kind] / 3600)
+        elif kind in tried or kind.architecture in FORWARD_PER_S:
+            forward_s = tried[kind] if kind in tried else 1 / FORWARD_PER_S[kind.architecture]
+            seconds = sum(unit_cost(unit) * max(forward_s, _noise_s(unit, certify_cpus)) for unit in own)
+            yield Forecast(kind, "counted" if kind in tried else "published", seconds / 3600)
         else:
             yield Forecast(kind, None)
+
+
+def _noise_s(unit: TrainUnit | ShardUnit, certify_cpus: int | None) -> float:
+    """Seconds for which a GPU waits for the noise of one image."""
+    if unit.run is None or unit.stage != "certify" or certify_cpus is None:
+        return 0.0
+    return 1 / (certify_cpus * drawn_per_s(unit.run))
+
+
+def _tried(
+    units: Mapping[Kind, TrainUnit | ShardUnit],
+    devices: Mapping[Stage, Device],
+    threads: int,
+    plugins: Mapping[str, bytes],
+) -> dict[Kind, float]:
+    """Seconds of a forward pass of networks that can be tried."""
+    is_gpu = {kind: devices[kind.stage] == "GPU" for kind in units}
+    question = [
+        [train_fields(unit.train), unit.run.task.precision if unit.run else None, None if is_gpu[kind] else threads]
+        for kind, unit in units.items()
+    ]
+    speeds = {}
+    for (kind, unit), answer in zip(units.items(), ask("jobs.preflight.speed", plugins, question), strict=True):
+        if answer is not None:
+            images = 1.0 if unit.run else unit.train.info.num_images["train"] * unit.train.epochs
+            cost = 1.0 if unit.run else unit_cost(unit)
+            speeds[kind] = answer / MULTIPLY_ADDS_PER_S if is_gpu[kind] else answer * images / cost
+    return speeds

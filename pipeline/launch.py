@@ -133,8 +133,16 @@ def _dry_run(config: LaunchConfig, store: Store) -> int:
     print(f"grid {manifest.grid}: {counted(len(manifest.models), 'model')}, results in {store.root} (dry run)")
     print(text.plan_table(manifest, found.observed, todo, found.activity))
     devices: dict[Stage, Device] = {stage: _device_of(stage, config) for stage in STAGES}
-    cpus = None if config.slurm is None else config.slurm.certify.cpus
-    cost = forecast(todo, manifest, found.observed, store, devices=devices, certify_cpus=cpus)
+    cost = forecast(
+        todo,
+        manifest,
+        found.observed,
+        store,
+        devices=devices,
+        certify_cpus=None if config.slurm is None else config.slurm.certify.cpus,
+        threads=config.cluster.threads,
+        plugins=config.plugins,
+    )
     print(text.cost_text(cost, devices), end="\n" if todo.units else "")
     if config.cluster.kind == "slurm":
         print(_slurm_executor(config, found, todo).preview(todo, grid=manifest.grid, store=store), end="")

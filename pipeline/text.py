@@ -14,7 +14,7 @@ from jobs.files.store import Store, command_arguments
 from jobs.specs.runs import SHARD_STAGES, Manifest, Run
 from jobs.specs.units import Stage
 from jobs.wording import counted
-from pipeline.estimate import Device, Forecast
+from pipeline.estimate import Device, Forecast, Source
 from pipeline.plan import Outcome, Plan
 from pipeline.request.config import LaunchConfig
 from pipeline.state.activity import Activity
@@ -49,22 +49,28 @@ def _images(runs: Sequence[Run], observed: Observation) -> tuple[int, int]:
     return total, total - sum(len(observed.missing(run)) for run in runs)
 
 
+_BASES: Mapping[Source, str] = {
+    "measured": "as measured in the results folder",
+    "published": "at the speed of the published logs",
+    "timed": "as tried on this machine",
+    "counted": "by multiply-adds, at the speed of the published logs",
+}
+
+
 def cost_text(forecasts: Iterable[Forecast], devices: Mapping[Stage, Device]) -> str:
     """What a plan costs in hours of the devices that will run it, as far as that is known."""
-    hours: dict[tuple[str, bool], dict[Stage, float]] = defaultdict(lambda: defaultdict(float))
+    hours: dict[tuple[str, str], dict[Stage, float]] = defaultdict(lambda: defaultdict(float))
     unknown: dict[str, None] = {}
     for kind, source, own in forecasts:
         device = devices[kind.stage]
         if source is not None:
-            is_measured = source == "measured"
-            hours[device if is_measured else "GPU", is_measured][kind.stage] += own
+            hours["GPU" if source == "published" else device, _BASES[source]][kind.stage] += own
         if source is None or (source == "published" and device == "CPU"):
             unknown[f"{kind.stage} {kind.architecture} on a {device}"] = None
     lines = [
         f"about {_rounded(sum(by_stage.values()))} {device}-hours "
-        f"({', '.join(f'{stage} {_rounded(own)}' for stage, own in by_stage.items())}) "
-        + ("as measured in the results folder" if is_measured else "at the speed of the published logs")
-        for (device, is_measured), by_stage in hours.items()
+        f"({', '.join(f'{stage} {_rounded(own)}' for stage, own in by_stage.items())}) {basis}"
+        for (device, basis), by_stage in hours.items()
     ]
     if unknown:
         lines.append(f"hours unknown until the first units have run: {', '.join(unknown)}")

@@ -19,7 +19,7 @@ def build(info: DatasetInfo) -> nn.Module:
     """
     if info.image_shape[0] != 3:
         raise ConfigError(
-            [f"resnet50 takes images of 3 channels, {info.name} has {info.image_shape[0]}; take model=NAME"]
+            f"resnet50 takes images of 3 channels, {info.name} has {info.image_shape[0]}; take model=NAME"
         )
     from torchvision.models import resnet50
 

@@ -73,7 +73,7 @@ def dataset_module(source: Source) -> Any:
     if isinstance(source, Plugin):
         return OwnData(plugin=source)
     if source not in dataset_names():
-        raise ConfigError([unknown_choice("dataset", source, dataset_names())])
+        raise ConfigError(unknown_choice("dataset", source, dataset_names()))
     return importlib.import_module(f"{__name__}.{source}")
 
 
@@ -97,7 +97,7 @@ def data_folder(source: Source, data: Mapping[str, str | None]) -> Path | None:
         return None
     folder = data.get(info.name)
     if not folder:
-        raise ConfigError([f"data.{info.name}: the folder of {info.name} is not known; write data.{info.name}=PATH"])
+        raise ConfigError(f"data.{info.name}: the folder of {info.name} is not known; write data.{info.name}=PATH")
     return Path(folder)
 
 
@@ -129,7 +129,7 @@ def load_images(source: Source, split: Split, data: Mapping[str, str | None] | N
     images = cast(Images, dataset_module(source).open_split(split, data_folder(source, data or {})))
     expected = info.num_images[split]
     if not info.any_size and len(images.labels) != expected:
-        raise ConfigError([f"data.{info.name}: {len(images.labels)} {split} images, expected {expected}"])
+        raise ConfigError(f"data.{info.name}: {len(images.labels)} {split} images, expected {expected}")
     check_content(images, info, split)
     return images
 

@@ -89,7 +89,7 @@ def described(source: str, version: int, options: Mapping[str, Any]) -> Plugin:
         opened = {split: _opened(source, split, folder) for split in _SPLITS}
         found = {split: images for split, images in opened.items() if images is not None and len(images.labels)}
         if missing := [split for split in _SPLITS if split not in found and (split == "test" or folder is None)]:
-            raise ConfigError([f"{source}: has no {missing[0]} images"])  # to certify, a file or folder needs no others
+            raise ConfigError(f"{source}: has no {missing[0]} images")  # to certify, a file or folder needs no others
         info = _info(name.partition(":")[2].lower(), found, augmentation)
         for split, images in found.items():
             check_content(images, info, split)
@@ -99,7 +99,7 @@ def described(source: str, version: int, options: Mapping[str, Any]) -> Plugin:
     classes = set(np.concatenate([images.labels for images in found.values()]).tolist())
     if info.num_classes < 2 or (empty := sorted(set(range(info.num_classes)) - classes)):
         problem = f"there is no image of class {empty[0]}" if info.num_classes > 1 else "there is only one class"
-        raise ConfigError([f"{source}: {problem}; labels are 0, 1, ... without gaps, and at least two"])
+        raise ConfigError(f"{source}: {problem}; labels are 0, 1, ... without gaps, and at least two")
     entry = {key: value for key, value in asdict(info).items() if key in _IN_KEYS}
     return Plugin(name=name, version=version, options={**entry, "fingerprints": fingerprints})
 
@@ -130,7 +130,7 @@ def _opened(source: str, split: Split, folder: Path | None) -> Images | None:
         return _READERS[kind](folder, split)
     images = loading.load(source)(split)
     if not isinstance(images, ArrayImages):
-        raise ConfigError([f"{source}: must return jobs.datasets.ArrayImages, not {type(images).__name__}"])
+        raise ConfigError(f"{source}: must return jobs.datasets.ArrayImages, not {type(images).__name__}")
     return images
 
 
@@ -139,20 +139,20 @@ def _read_npz(path: Path, split: Split) -> ArrayImages | None:
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
         if size > _MAX_BYTES:
-            raise ConfigError([f"{path}: {size / 2**30:.0f} GB unpacked, at most {_MAX_BYTES / 2**30:.0f} are read"])
+            raise ConfigError(f"{path}: {size / 2**30:.0f} GB unpacked, at most {_MAX_BYTES / 2**30:.0f} are read")
         with np.load(path, allow_pickle=False) as arrays:
             for images, labels in ((one.format(split), other.format(split)) for one, other in _ARRAYS):
                 if images in arrays and labels in arrays:
                     return ArrayImages(levels=_channels_first(arrays[images]), labels=_flat(arrays[labels]))
             if not any(one.format("test") in arrays for one, _ in _ARRAYS):
                 raise ConfigError(
-                    [f"{path}: holds {', '.join(arrays)}; a data set has x_train, y_train, x_test and y_test"]
+                    f"{path}: holds {', '.join(arrays)}; a data set has x_train, y_train, x_test and y_test"
                 )
             return None
     except OSError as error:
-        raise ConfigError([f"{path}: cannot be read ({error.strerror or error})"]) from error
+        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:  # ValueError: objects, or a wrong header
-        raise error if isinstance(error, ConfigError) else ConfigError([f"{path}: no sound .npz ({error})"]) from error
+        raise error if isinstance(error, ConfigError) else ConfigError(f"{path}: no sound .npz ({error})") from error
 
 
 def _channels_first(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -173,7 +173,7 @@ def _flat(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _read_folder(folder: Path, split: Split) -> Images | None:
     there = subfolders(folder)
     if not there:
-        raise ConfigError([f"{folder}: no folder with folders in it; it holds train/CLASS/... and test/CLASS/..."])
+        raise ConfigError(f"{folder}: no folder with folders in it; it holds train/CLASS/... and test/CLASS/...")
     names = {one: next((name for name in known if name in there), known[0]) for one, known in _FOLDERS.items()}
     if names[split] not in there:
         return None
@@ -186,15 +186,10 @@ def _read_folder(folder: Path, split: Split) -> Images | None:
         num_images={},
         any_size=True,
     )
-    images = _OwnTree(info=info, view="exact", split_folders=names).open_split(split, folder)
+    tree = Tree(info=info, view="exact", split_folders=names, option=f"folder:{folder}")
+    images = tree.open_split(split, folder)
     width, height = images.decoded(0).size  # all others must have it, too
     return replace(images, image_shape=(3, height, width))
-
-
-class _OwnTree(Tree):
-    @property
-    def option(self) -> str:
-        return f"folder:{self.info.name}"
 
 
 _READERS = {"npz": _read_npz, "folder": _read_folder}

@@ -20,13 +20,13 @@ from jobs.atomic import read_json, write_json
 from jobs.datasets._images import DatasetInfo, Split
 from jobs.datasets._tree_images import TreeImages, View
 from jobs.errors import ConfigError
+from jobs.wording import some
 
 __all__ = ["Tree", "TreeImages", "View"]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tiff")
 _SPLITS: tuple[Split, ...] = ("train", "test")
 _NO_CLASSES = {"lost+found", "__MACOSX", "@eaDir"}  # folders that file systems and tools make
-_NAMED = 5  # how many classes a message names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,16 +37,13 @@ class Tree:
         info: The dataset's entry.
         view: How files become images of its shape.
         split_folders: Names of the splits' folders.
+        option: What names its folder, to begin messages.
     """
 
     info: DatasetInfo
     view: View
     split_folders: Mapping[Split, str]
-
-    @property
-    def option(self) -> str:
-        """What names its folder, to begin messages."""
-        return f"data.{self.info.name}"
+    option: str
 
     def check(self, folder: Path, needed: Sequence[Split] = ("train", "test")) -> None:
         """Raise ConfigError unless the splits that are needed are there, and those there have the same classes.
@@ -67,10 +64,10 @@ class Tree:
         classes = {split: self._classes(folder / self.split_folders[split]) for split in there}
         where, found = f"{self.option}: {folder}", list(classes.values())
         if found[0] != found[-1]:
-            raise ConfigError([f"{where}: classes differ between the splits: {self._difference(*found)}"])
+            raise ConfigError(f"{where}: classes differ between the splits: {self._difference(*found)}")
         if len(found[0]) != self.info.num_classes:
             raise ConfigError(
-                [f"{where}: {len(found[0])} class folders, {self.info.name} has {self.info.num_classes} classes"]
+                f"{where}: {len(found[0])} class folders, {self.info.name} has {self.info.num_classes} classes"
             )
 
     def _classes(self, root: Path) -> list[str]:
@@ -78,18 +75,14 @@ class Tree:
         names = subfolders(root)
         if not names and (images := [name for name in os.listdir(root) if name.lower().endswith(SUFFIXES)]):
             raise ConfigError(
-                [
-                    f"{self.option}: {root} is flat: {len(images):,} images and no class folders, so that no "
-                    "label is known; sort them into one folder per class, named as in the other split"
-                ]
+                f"{self.option}: {root} is flat: {len(images):,} images and no class folders, so that no "
+                "label is known; sort them into one folder per class, named as in the other split"
             )
         if names and all(name.isdecimal() for name in names) and len({len(name) for name in names}) > 1:
             raise ConfigError(
-                [
-                    f"{self.option}: the class folders of {root} are numbers of different lengths ({names[0]}, "
-                    f"{names[1]}, ...), which sort as text: {sorted(names, key=int)[-1]} would not be the last class. "
-                    "Rename them with leading zeros, or to their class names"
-                ]
+                f"{self.option}: the class folders of {root} are numbers of different lengths ({names[0]}, "
+                f"{names[1]}, ...), which sort as text: {sorted(names, key=int)[-1]} would not be the last class. "
+                "Rename them with leading zeros, or to their class names"
             )
         return names
 
@@ -121,12 +114,12 @@ class Tree:
                 names = sorted(entry.name for entry in entries if entry.name.lower().endswith(SUFFIXES))
             if not names:
                 deeper = "; they are one folder further down" if subfolders(root / class_name) else ""
-                raise ConfigError([f"{self.option}: no image in {root / class_name} ({', '.join(SUFFIXES)}){deeper}"])
+                raise ConfigError(f"{self.option}: no image in {root / class_name} ({', '.join(SUFFIXES)}){deeper}")
             paths += [f"{class_name}/{name}" for name in names]
             labels += [label] * len(names)
         if not self.info.any_size and len(paths) != (expected := self.info.num_images[split]):
             raise ConfigError(
-                [f"{self.option}: {len(paths):,} images in {root}, {self.info.name} has {expected:,} there"]
+                f"{self.option}: {len(paths):,} images in {root}, {self.info.name} has {expected:,} there"
             )
         return paths, np.asarray(labels, dtype=np.int64)
 
@@ -173,13 +166,12 @@ class Tree:
         return [split for split in _SPLITS if (folder / self.split_folders[split]).is_dir()]
 
     def _difference(self, train: Sequence[str], test: Sequence[str]) -> str:
-        texts = []
-        for ours, theirs, split in ((train, test, "train"), (test, train, "test")):
-            only = sorted(set(ours) - set(theirs))
-            if only:
-                more = f" and {len(only) - _NAMED} more" if len(only) > _NAMED else ""
-                texts.append(f"only in {self.split_folders[split]}: {', '.join(only[:_NAMED])}{more}")  # type: ignore[index]
-        return "; ".join(texts)
+        only: dict[Split, set[str]] = {"train": {*train} - {*test}, "test": {*test} - {*train}}
+        return "; ".join(
+            f"only in {self.split_folders[split]}: {some(sorted(names), most=5)}"
+            for split, names in only.items()
+            if names
+        )
 
 
 def subfolders(folder: Path) -> list[str]:

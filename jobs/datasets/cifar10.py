@@ -47,7 +47,7 @@ def check(folder: Path, needed: Sequence[Split] = ("train", "test")) -> None:
     del needed  # there are all or none
     nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not nearest.is_dir():
-        raise ConfigError([f"data.cifar10: {nearest} is not a folder; data.cifar10=PATH names one, there or not yet"])
+        raise ConfigError(f"data.cifar10: {nearest} is not a folder; data.cifar10=PATH names one, there or not yet")
 
 
 def is_prepared(folder: Path, marks: Path) -> bool:

@@ -23,5 +23,5 @@ INFO = DatasetInfo(
     any_size=True,
     class_names=cifar10.INFO.class_names,
 )
-TREE = Tree(info=INFO, view="exact", split_folders={"train": "train", "test": "test"})
+TREE = Tree(info=INFO, view="exact", split_folders={"train": "train", "test": "test"}, option="data.cifar10_images")
 check, is_prepared, prepare, open_split = TREE.check, TREE.is_prepared, TREE.prepare, TREE.open_split

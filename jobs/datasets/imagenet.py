@@ -21,5 +21,5 @@ INFO = DatasetInfo(
     augmentation="resized_crop_flip",
     from_folder=True,
 )
-TREE = Tree(info=INFO, view="centre", split_folders={"train": "train", "test": "val"})
+TREE = Tree(info=INFO, view="centre", split_folders={"train": "train", "test": "val"}, option="data.imagenet")
 check, is_prepared, prepare, open_split = TREE.check, TREE.is_prepared, TREE.prepare, TREE.open_split

@@ -34,7 +34,7 @@ def check_writable(folder: Path, option: str, *, subfolders: Sequence[str] = (),
                     file.write(bytes(_WRITE_TRIAL))  # a full disk lets files be made, but not filled
     except OSError as error:
         raise ConfigError(
-            [f"{option}: cannot write to {folder} ({error.strerror}); choose another folder with {option}=PATH"]
+            f"{option}: cannot write to {folder} ({error.strerror}); choose another folder with {option}=PATH"
         ) from error
 
 

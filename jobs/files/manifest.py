@@ -61,7 +61,7 @@ def check_launchable(store: Store, grid: object) -> None:
     """Raise ConfigError where a name is that of a grid imported from logs."""
     if grid in store.imported_names():
         raise ConfigError(
-            [f"grid {grid} was imported from logs: there is nothing in it to launch or to follow; take another name"]
+            f"grid {grid} was imported from logs: there is nothing in it to launch or to follow; take another name"
         )
 
 
@@ -73,17 +73,17 @@ def open_grid(store: Store, grid: object) -> Manifest:
     """
     known = store.grid_names()
     if grid is None:
-        raise ConfigError([f"grid is required; write grid=NAME; in {store.root}: {', '.join(known) or 'none yet'}"])
+        raise ConfigError(f"grid is required; write grid=NAME; in {store.root}: {', '.join(known) or 'none yet'}")
     check_launchable(store, grid)
     if grid not in known:
         reason = unknown_choice("grid", grid, known) if known else f"no grid was launched into {store.root}"
         raise ConfigError(
-            [f"{reason}; launch one with python -m pipeline.launch grid=NAME results={shlex.quote(str(store.root))}"]
+            f"{reason}; launch one with python -m pipeline.launch grid=NAME results={shlex.quote(str(store.root))}"
         )
     try:
         return read_manifest(store.manifest_path(str(grid)))
     except RecordError as error:
-        raise ConfigError([str(error)]) from error
+        raise ConfigError(str(error)) from error
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -97,10 +97,8 @@ def check_plugins(path: Path, content: Mapping[str, Any], spec: TrainSpec) -> No
     for package, sha256 in now.items():
         if found.get(package, sha256) != sha256:
             raise ConfigError(
-                [
-                    f"{path}: made with other files of the plug-in {package} ({found[package][:12]}, they are now "
-                    f"{sha256[:12]}): raise its VERSION, which trains another model, restore them, or remove {path}"
-                ]
+                f"{path}: made with other files of the plug-in {package} ({found[package][:12]}, they are now "
+                f"{sha256[:12]}): raise its VERSION, which trains another model, restore them, or remove {path}"
             )
 
 

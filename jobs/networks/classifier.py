@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from jobs.architectures import architecture_names
 from jobs.datasets import DatasetInfo
 from jobs.errors import ConfigError
-from jobs.plugins import loading
-from jobs.plugins import LIBRARIES
+from jobs.plugins import LIBRARIES, loading
 from jobs.specs.train import InputLayer, TrainSpec
 from jobs.validation import unknown_choice
 
@@ -133,7 +132,7 @@ def _of_pixels(network: nn.Module, info: DatasetInfo) -> Classifier:
 
 def _checked(network: object, name: str) -> nn.Module:
     if not isinstance(network, nn.Module):
-        raise ConfigError([f"{name}: returned {type(network).__name__}, expected a torch.nn.Module"])
+        raise ConfigError(f"{name}: returned {type(network).__name__}, expected a torch.nn.Module")
     return network
 
 
@@ -157,7 +156,7 @@ def build_classifier(
     """
     library, _, name = architecture.partition(":")
     if not name and architecture not in architecture_names():
-        raise ConfigError([unknown_choice("architecture", architecture, architecture_names())])
+        raise ConfigError(unknown_choice("architecture", architecture, architecture_names()))
     with loading.errors_of(architecture):
         if not name:
             network = importlib.import_module(f"jobs.architectures.{architecture}").build(info)

@@ -7,7 +7,8 @@ import re
 import tarfile
 import zipfile
 
-_NAMED = 3  # members of an archive that a message names
+from jobs.wording import some
+
 _PEEK = 4096
 _OLD_TORCH = {"sys_info", "pickle", "storages", "tensors"}  # members of torch's tar format, before 2018
 
@@ -71,11 +72,7 @@ def _describe_tar(data: bytes) -> str | None:
 
 
 def _archive(kind: str, names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return (
-        f"is a {kind} archive, not a checkpoint (holds {', '.join(names[:_NAMED]) or 'nothing'}{more}); "
-        "unpack it and name a file of it"
-    )
+    return f"is a {kind} archive, not a checkpoint (holds {some(names) or 'nothing'}); unpack it and name a file of it"
 
 
 def _is_text(start: bytes) -> bool:

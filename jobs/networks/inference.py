@@ -25,7 +25,6 @@ _DTYPES = {
 
 _MIN_EAGER_S = 300.0  # compiling ResNet-110 takes a minute, more on a busy machine
 _MIN_GAIN = 1.1  # below it may be the chance of the moment
-_REPEATS = 3
 
 
 def for_inference(
@@ -47,7 +46,7 @@ def for_inference(
         ConfigError: The device does not have that precision.
     """
     if precision == "tf32" and device.type != "cuda":
-        raise ConfigError([f"certify.precision: tf32 needs a GPU, this is a {device.type}; use float32"])
+        raise ConfigError(f"certify.precision: tf32 needs a GPU, this is a {device.type}; use float32")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     return compiled(FoldedClassifier(classifier, _DTYPES[precision]), compile, is_constant=True)
 
@@ -129,10 +128,10 @@ def compiled_where_it_pays(module: nn.Module, inputs_BCHW: Tensor, num_rows: int
     return (faster, True) if pays else (module, False)
 
 
-def best_seconds(module: Callable[[Tensor], object], inputs_BCHW: Tensor) -> float:
+def best_seconds(module: Callable[[Tensor], object], inputs_BCHW: Tensor, repeats: int = 3) -> float:
     """Of a call, the best of some after one that warms up."""
     best = float("inf")
-    for number in range(_REPEATS + 1):
+    for number in range(repeats + 1):
         began = time.perf_counter()
         module(inputs_BCHW)
         if inputs_BCHW.device.type == "cuda":

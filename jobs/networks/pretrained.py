@@ -1,6 +1,6 @@
 """Classifiers trained elsewhere: checkpoint files of any layout, imported as runs.
 
-python -m jobs.networks.pretrained FOLDER: whether files can be imported, asked by a launch, which does not import torch.
+python -m jobs.networks.pretrained FOLDER: whether files can be imported, for a launch, which does not import torch.
 
 The published files hold ``arch``, ``state_dict``, ``epoch`` and ``optimizer``; others hold what
 their trainers wrote. Where the weights are is found out by content (``state_dicts``).

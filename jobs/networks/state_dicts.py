@@ -8,7 +8,7 @@ itself has are found in full, whatever stands before them (``1.``, ``module.``, 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from jobs.errors import CheckpointError
+from jobs.wording import some
 
 _HOLDERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
 _OTHER_WEIGHTS = re.compile(r"ema|swa|averag|teacher", re.IGNORECASE)
@@ -24,7 +25,6 @@ _MEANS = ("mean", "means", "mu")
 _DEVIATIONS = ("std", "stds", "sd", "sds", "sigma")
 _SIGMAS = ("sigma", "noise_sd", "noise_std")
 _SETTINGS = ("args", "hyper_parameters", "hparams", "config", "opt")
-_NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ def find_weights(content: object, expected: Mapping[str, Tensor], what: str) -> 
     tensors, notes = _tensors_of(content)
     names = {_unwrapped(name, expected): value for name, value in tensors.items()}
     if len(names) < len(tensors):
-        raise CheckpointError(f"holds the same weights under several wrappers: {_some(tensors)}")
+        raise CheckpointError(f"holds the same weights under several wrappers: {some(tensors)}")
     prefix = _prefix_of(names, expected, what)
     own = {f"{prefix}{name}" for name in expected}
     weights = {name.removeprefix(prefix): value for name, value in names.items() if name in own}
@@ -151,7 +151,7 @@ def _prefix_of(names: Mapping[str, Tensor], expected: Mapping[str, Tensor], what
         return complete[0]
     near = max(candidates, key=lambda prefix: sum(f"{prefix}{name}" in names for name in needed), default="")
     missing = [f"{near}{name}" for name in needed if f"{near}{name}" not in names]
-    raise CheckpointError(f"its weights are not those of a {what}: it has no {_some(missing)}, but {_some(names)}")
+    raise CheckpointError(f"its weights are not those of a {what}: it has no {some(missing)}, but {some(names)}")
 
 
 def _statistics(others: Mapping[str, Tensor], what: str) -> tuple[Tensor, Tensor] | None:
@@ -162,20 +162,14 @@ def _statistics(others: Mapping[str, Tensor], what: str) -> tuple[Tensor, Tensor
         named = [name for name in left if name.rpartition(".")[2].lower().lstrip("_") in known]
         found += [left.pop(name).flatten().float() for name in named]
     if left:
-        raise CheckpointError(f"holds weights that a {what} has no place for: {_some(left)}")
+        raise CheckpointError(f"holds weights that a {what} has no place for: {some(left)}")
     if not found:
         return None
     if len(found) != 2 or len(found[0]) != len(found[1]):
-        raise CheckpointError(f"its normalisation is not one mean and one deviation for each channel: {_some(others)}")
+        raise CheckpointError(f"its normalisation is not one mean and one deviation for each channel: {some(others)}")
     return found[0], found[1]
 
 
 def _precision_notes(weights: Mapping[str, Tensor]) -> list[str]:
     dtypes = {value.dtype for value in weights.values() if value.is_floating_point()} - {torch.float32}
     return [f"its weights are {', '.join(sorted(map(str, dtypes)))}; they are taken as float32"] if dtypes else []
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
-    return f"{', '.join(listed[:_NAMED])}{more}"

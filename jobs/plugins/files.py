@@ -45,7 +45,7 @@ def read_plugins(entries: Sequence[str]) -> dict[str, bytes]:
         for file in [path] if path.is_file() else _files(path):
             contents[str(file.relative_to(path.parent))] = file.read_bytes()
             if sum(map(len, contents.values())) > MAX_MB * 2**20:
-                raise ConfigError([f"plugins: {path} holds more than {MAX_MB} MB; name a package with code alone"])
+                raise ConfigError(f"plugins: {path} holds more than {MAX_MB} MB; name a package with code alone")
     return contents
 
 
@@ -79,7 +79,7 @@ def _members(entry: str) -> Iterator[tuple[str, Path]]:
     if path.is_dir() and not _is_package(path):
         members = list(_children(path))
         if not members:
-            raise ConfigError([f"plugins: {entry} holds neither a package (a folder with __init__.py) nor a module"])
+            raise ConfigError(f"plugins: {entry} holds neither a package (a folder with __init__.py) nor a module")
         yield from members
     elif path.is_dir() or (path.is_file() and path.suffix == ".py"):
         yield path.stem, path.resolve()
@@ -88,10 +88,8 @@ def _members(entry: str) -> Iterator[tuple[str, Path]]:
         if spec is None or spec.origin is None:
             here = [name for name, _ in _children(Path())]
             raise ConfigError(
-                [
-                    f"plugins: {unknown_choice('package or folder', entry, here)} here; "
-                    "write the path of a folder, or the name of a package that Python finds"
-                ]
+                f"plugins: {unknown_choice('package or folder', entry, here)} here; "
+                "write the path of a folder, or the name of a package that Python finds"
             )
         origin = Path(spec.origin)
         yield entry, origin.parent if origin.name == "__init__.py" else origin

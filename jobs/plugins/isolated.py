@@ -51,10 +51,10 @@ def ask(
                     check=False,
                 )
             except subprocess.TimeoutExpired as error:
-                raise ConfigError([f"{module} ran for more than {limit_s} s"]) from error
+                raise ConfigError(f"{module} ran for more than {limit_s} s") from error
         if done.returncode or not (folder / "answer.json").exists():
             tail = (folder / "output").read_bytes()[-_TAIL:].decode(errors="replace").strip()
-            raise ConfigError([f"{module} ended with exit code {done.returncode}: {tail}"])
+            raise ConfigError(f"{module} ended with exit code {done.returncode}: {tail}")
         answer: list[Any] = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
         return answer
 
@@ -67,7 +67,7 @@ def answer(folder: Path, to: Callable[[list[Any]], list[Any]]) -> None:
 
 
 def answer_problems(folder: Path, act: Callable[..., None]) -> None:
-    """Answer what ``ask`` has asked with the messages of the errors that ``act`` raises, called with each part of it."""
+    """Answer what ``ask`` has asked with the messages of the errors of ``act``, called with each part of it."""
 
     def problem(asked: Sequence[Any]) -> str | None:
         try:

@@ -31,7 +31,7 @@ def use(root: str | Path | None) -> None:
     if new == _root:
         return
     if new is not None and not new.is_dir():
-        raise ConfigError([f"plugins: {new} is gone, or not seen from this machine; launch again"])
+        raise ConfigError(f"plugins: {new} is gone, or not seen from this machine; launch again")
     if _root is not None:
         sys.path.remove(str(_root))
         for name in packages_in(_root) if _root.is_dir() else ():
@@ -51,7 +51,7 @@ def errors_of(name: str) -> Iterator[None]:
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError([f"{name}: {described(error)}"]) from error
+        raise ConfigError(f"{name}: {described(error)}") from error
 
 
 def load(name: str) -> Any:
@@ -64,19 +64,19 @@ def load(name: str) -> Any:
     known = [] if _root is None else packages_in(_root)
     if module_name.partition(".")[0] not in known:
         problem = unknown_choice("plug-in", module_name.partition(".")[0], known)
-        raise ConfigError([f"{name}: {problem}; plugins=[...] names what may be imported"])
+        raise ConfigError(f"{name}: {problem}; plugins=[...] names what may be imported")
     with errors_of(name):
         try:
             module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
             if error.name and module_name.startswith(error.name):
-                raise ConfigError([f"{name}: there is no module {error.name!r} in it"]) from error
+                raise ConfigError(f"{name}: there is no module {error.name!r} in it") from error
             advice = "install it where the jobs run (cluster.python, cluster.setup), or add it to plugins"
-            raise ConfigError([f"{name}: {described(error)}; {advice}"]) from error
+            raise ConfigError(f"{name}: {described(error)}; {advice}") from error
     if not hasattr(module, attribute):
         names = [public for public in vars(module) if not public.startswith("_")]
         near = unknown_choice("name", attribute, [], also_near=names).partition(";")[0]
-        raise ConfigError([f"{name}: {module.__file__} has no such class or function: {near}"])
+        raise ConfigError(f"{name}: {module.__file__} has no such class or function: {near}")
     return getattr(module, attribute)
 
 
@@ -91,10 +91,8 @@ def library(name: str) -> Any:
         return importlib.import_module({"torchvision": "torchvision.models"}.get(module, module))
     except ImportError as error:
         raise ConfigError(
-            [
-                f"{name}: {module} is not installed in this environment; install it (pip install {module}), or take "
-                "another model"
-            ]
+            f"{name}: {module} is not installed in this environment; install it (pip install {module}), or take "
+            "another model"
         ) from error
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jobs.datasets import DatasetInfo
 from jobs.errors import ConfigError
 from jobs.networks.classifier import Classifier, classifier_for
 from jobs.networks.folding import FoldedClassifier
@@ -60,25 +61,29 @@ def network_problem(spec: TrainSpec) -> str | None:
     """What is wrong with the network of a training as a base classifier; None where nothing is."""
     torch.manual_seed(0)
     classifier, info = classifier_for(spec).eval().requires_grad_(False), spec.info
-    num_rows = _NUM_ROWS if torch.Size(info.image_shape).numel() <= _LARGE else _NUM_ROWS_LARGE
-    generator = torch.Generator().manual_seed(0)
-    noisy_RCHW = torch.rand((num_rows, *info.image_shape), generator=generator)
+    size, generator = num_rows(info), torch.Generator().manual_seed(0)
+    noisy_RCHW = torch.rand((size, *info.image_shape), generator=generator)
     noisy_RCHW += 0.5 * torch.randn(noisy_RCHW.shape, generator=generator)
     operations, logits_RK = course(classifier, noisy_RCHW), classifier(noisy_RCHW)
-    if not isinstance(logits_RK, Tensor) or tuple(logits_RK.shape) != (num_rows, info.num_classes):
+    if not isinstance(logits_RK, Tensor) or tuple(logits_RK.shape) != (size, info.num_classes):
         got = tuple(logits_RK.shape) if isinstance(logits_RK, Tensor) else type(logits_RK).__name__
-        return f"{operations[-1].name} gives {got}, expected logits of {(num_rows, info.num_classes)}"
+        return f"{operations[-1].name} gives {got}, expected logits of {(size, info.num_classes)}"
     if not logits_RK.isfinite().all():
         bad = [one.name for one in operations if one.output is not None and not one.output.isfinite().all()]
         return f"{bad[0] if bad else ''} gives values that are not finite"
     for other_RCHW, rows, problem in _other_batches(noisy_RCHW):
         if not _are_close(classifier(other_RCHW), logits_RK[rows]):
             others = course(classifier, other_RCHW)
-            return f"{first_apart(operations, others, _agreement(rows, num_rows, len(other_RCHW)))} {problem}"
+            return f"{first_apart(operations, others, _agreement(rows, size, len(other_RCHW)))} {problem}"
     if not _are_close(FoldedClassifier(classifier)(noisy_RCHW), logits_RK):
         return "its operations, traced, do not compute what it computes: forward must depend on its input alone"
     branch = _device_branch(classifier, noisy_RCHW)
     return f"{branch} takes another course on a GPU than on a CPU" if branch else None
+
+
+def num_rows(info: DatasetInfo) -> int:
+    """How many noisy images a network is tried on: fewer where they are large."""
+    return _NUM_ROWS if torch.Size(info.image_shape).numel() <= _LARGE else _NUM_ROWS_LARGE
 
 
 def _other_batches(noisy_RCHW: Tensor) -> Iterator[tuple[Tensor, Tensor | slice, str]]:
@@ -91,10 +96,10 @@ def _other_batches(noisy_RCHW: Tensor) -> Iterator[tuple[Tensor, Tensor | slice,
     yield torch.cat([noisy_RCHW[:num_cut], torch.zeros_like(noisy_RCHW[num_cut:])]), slice(num_cut), _DEPENDENT
 
 
-def _agreement(rows: Tensor | slice, num_rows: int, num_others: int) -> Callable[[Operation, Operation], bool]:
+def _agreement(rows: Tensor | slice, size: int, num_others: int) -> Callable[[Operation, Operation], bool]:
     def agree(one: Operation, other: Operation) -> bool:
         ours, theirs = one.output, other.output
-        if ours is None or theirs is None or ours.shape[:1] != (num_rows,) or theirs.shape[:1] != (num_others,):
+        if ours is None or theirs is None or ours.shape[:1] != (size,) or theirs.shape[:1] != (num_others,):
             return True  # weights, say
         return _are_close(theirs, ours[rows])
 
@@ -130,22 +135,28 @@ def method_problem(spec: TrainSpec) -> str | None:
 
 def _two_steps(spec: TrainSpec) -> list[Tensor]:
     """The losses of two steps, in the first and the last epoch, and the weights after them."""
-    torch.manual_seed(0)
-    spec, info = replace(spec, batch_size=_NUM_IMAGES, num_processes=1, multi_noise="paper"), spec.info
-    classifier, generator = classifier_for(spec), torch.Generator().manual_seed(1)
-    images = ImageBatch(
-        num_images=_NUM_IMAGES,
-        inputs_BCHW=torch.rand((_NUM_IMAGES, *info.image_shape), generator=generator),
-        labels_B=torch.arange(_NUM_IMAGES) % info.num_classes,
-        indices_B=torch.arange(_NUM_IMAGES),
-    )
-    optimizer = torch.optim.SGD(classifier.parameters(), lr=spec.learning_rate)
-    stepper = Stepper(spec=spec, classifier=classifier, replica=classifier, optimizer=optimizer, group=Group())
+    stepper, images, generator = made_up(spec, _NUM_IMAGES)
     found: list[Tensor] = []
     for number in (0, spec.epochs - 1):
         epoch = Epoch(number=number, epsilon=spec.epsilon, shared=generator, own=generator)
         found += [sums[0] for sums in stepper.steps(images, epoch)]
-    return [*found, *(value.clone() for value in classifier.state_dict().values())]
+    return [*found, *(value.clone() for value in stepper.classifier.state_dict().values())]
+
+
+def made_up(spec: TrainSpec, num_images: int) -> tuple[Stepper, ImageBatch, torch.Generator]:
+    """What takes the steps of a training, on the CPU; made-up images for it; and what it may draw from."""
+    torch.manual_seed(0)
+    spec, info = replace(spec, batch_size=num_images, num_processes=1, multi_noise="paper"), spec.info
+    classifier, generator = classifier_for(spec), torch.Generator().manual_seed(1)
+    images = ImageBatch(
+        num_images=num_images,
+        inputs_BCHW=torch.rand((num_images, *info.image_shape), generator=generator),
+        labels_B=torch.arange(num_images) % info.num_classes,
+        indices_B=torch.arange(num_images),
+    )
+    optimizer = torch.optim.SGD(classifier.parameters(), lr=spec.learning_rate)
+    stepper = Stepper(spec=spec, classifier=classifier, replica=classifier, optimizer=optimizer, group=Group())
+    return stepper, images, generator
 
 
 def _problems(

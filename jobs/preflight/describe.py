@@ -33,7 +33,7 @@ def _answer(kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
             canonical_json(plugin.options)
         except (TypeError, ValueError) as error:
             problem = f"{plugin.name}: its options are part of a key, and must be numbers, texts or lists ({error})"
-            raise ConfigError([problem]) from error
+            raise ConfigError(problem) from error
     except ConfigError as error:
         return {"problems": [f"{kind}: {problem}" for problem in error.problems]}
     return {"name": plugin.name, "version": plugin.version, "options": plugin.options}
@@ -43,9 +43,9 @@ def _part(name: str, options: Mapping[str, Any]) -> Plugin:
     """An objective or a perturbation: a frozen dataclass that can be called."""
     loaded = loading.load(name)
     if not (inspect.isclass(loaded) and is_dataclass(loaded) and "__call__" in dir(loaded)):
-        raise ConfigError([f"{_place(name, loaded)}must be a frozen dataclass with a method __call__"])
+        raise ConfigError(f"{_place(name, loaded)}must be a frozen dataclass with a method __call__")
     if not loaded.__dataclass_params__.frozen:  # type: ignore[attr-defined]
-        raise ConfigError([f"{_place(name, loaded)}must be frozen: write @dataclass(frozen=True, kw_only=True)"])
+        raise ConfigError(f"{_place(name, loaded)}must be frozen: write @dataclass(frozen=True, kw_only=True)")
     checked = pydantic.dataclasses.dataclass(loaded, config=STRICT, frozen=True)
     made: Any = build(checked, options, where=name)
     return Plugin(name=name, version=loading.version_of(loaded), options=asdict(made))
@@ -57,11 +57,11 @@ def _model(name: str, options: Mapping[str, Any]) -> Plugin:
     if library in LIBRARIES:
         known = loading.library(name).list_models()
         if model not in known:
-            raise ConfigError([unknown_choice("model", model, [], also_near=known).partition(";")[0]])
+            raise ConfigError(unknown_choice("model", model, [], also_near=known).partition(";")[0])
         return Plugin(name=name, options=dict(options))
     loaded = loading.load(name)
     if not callable(loaded):
-        raise ConfigError([f"{name}: must be a function build(info, **options) that returns a torch.nn.Module"])
+        raise ConfigError(f"{name}: must be a function build(info, **options) that returns a torch.nn.Module")
     problems = list(_signature_problems(name, loaded, options))
     if problems:
         raise ConfigError(problems)

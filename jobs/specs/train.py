@@ -12,8 +12,8 @@ from pydantic.dataclasses import dataclass
 
 from jobs.architectures import architecture_names
 from jobs.datasets import DatasetInfo, Source, dataset_info, dataset_names
-from jobs.specs.keys import AtLeastOne, Length, NotNegative, Positive, Seed, decimal, digest
 from jobs.plugins import ENSEMBLE, LIBRARIES, Plugin
+from jobs.specs.keys import AtLeastOne, Length, NotNegative, Positive, Seed, decimal, digest
 from jobs.validation import STRICT, Fitting, build, unknown_choice
 
 Method = Literal["gaussian", "smoothadv", "vanilla", "vanilla_noise"]

@@ -83,10 +83,10 @@ class Objective(Protocol):
 def checked_batch(batch: object, before: Batch, perturbation: Perturbation) -> Batch:
     """What a perturbation returned; raises ConfigError where that is no batch of the same images."""
     if not isinstance(batch, Batch):
-        raise ConfigError([f"{place_of(perturbation)}: must return a Batch, got {type(batch).__name__}"])
+        raise ConfigError(f"{place_of(perturbation)}: must return a Batch, got {type(batch).__name__}")
     found = (*batch.inputs_BCHW.shape, *batch.noise_MBCHW.shape[1:])
     if found != (*before.inputs_BCHW.shape, *before.noise_MBCHW.shape[1:]):
-        raise ConfigError([f"{place_of(perturbation)}: changed the shape of inputs or noise to {found}"])
+        raise ConfigError(f"{place_of(perturbation)}: changed the shape of inputs or noise to {found}")
     return batch
 
 
@@ -96,7 +96,7 @@ def checked_losses(losses: object, batch: Batch, objective: Objective) -> Tensor
     if not isinstance(losses, Tensor) or tuple(losses.shape) not in ((num_images,), (num_draws, num_images)):
         got = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
         expected = f"shape ({num_images},) or ({num_draws}, {num_images}), one for each image or each of its draws"
-        raise ConfigError([f"{place_of(objective)}: must return losses of {expected}; got {got}"])
+        raise ConfigError(f"{place_of(objective)}: must return losses of {expected}; got {got}")
     if not losses.requires_grad:
-        raise ConfigError([f"{place_of(objective)}: its loss has no gradient; use noisy_logits or logits of networks"])
+        raise ConfigError(f"{place_of(objective)}: its loss has no gradient; use noisy_logits or logits of networks")
     return losses

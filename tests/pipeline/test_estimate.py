@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,11 +15,14 @@ import pytest
 from configs.entry import run_command
 from jobs.files.manifest import write_manifest
 from jobs.files.store import Store
+from jobs.plugins import Plugin
 from jobs.specs.runs import Manifest
 from jobs.specs.units import STAGES, Stage
+from pipeline import estimate
 from pipeline.estimate import Device, Forecast, forecast
 from pipeline.launch import launch
 from pipeline.plan import plan
+from pipeline.request.cost import MULTIPLY_ADDS_PER_S, train_cost
 from pipeline.state.files import observe
 from tests.grids import as_range, tiny, tiny_manifest
 
@@ -77,6 +82,30 @@ def test_what_stops_early_is_a_kind_of_its_own(tmp_path: Path) -> None:
     write_manifest(store.manifest_path("tiny"), MANIFEST)
     other = tiny_manifest("grid.name=other", "certify.stop_wrong=true")
     assert _forecast(store, "CPU", other)["certify"].source is None
+
+
+@pytest.mark.parametrize(("device", "source"), [("CPU", "timed"), ("GPU", "counted")])
+def test_networks_that_are_not_ours_are_tried_where_nothing_was_measured(
+    device: Device, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answers(module: str, contents: Mapping[str, bytes], question: Sequence[Any]) -> list[float | None]:
+        assert (module, contents) == ("jobs.preflight.speed", {"nets.py": b""})
+        threads = 2 if device == "CPU" else None
+        assert [how for _, *how in question] == [[None, threads], ["float32", threads]]
+        return [0.5, None] if device == "CPU" else [2 * MULTIPLY_ADDS_PER_S, None]
+
+    monkeypatch.setattr(estimate, "ask", answers)
+    train = replace(FIRST.train, architecture="nets:build", model=Plugin(name="nets:build", options={}))
+    run = replace(FIRST, train=train, task=replace(FIRST.task, train_key=train.key))
+    manifest = Manifest(grid="own", runs=(run,))
+    observed, devices = observe(manifest, Store(tmp_path)), dict.fromkeys(STAGES, device)
+    own: Any = {"devices": devices, "threads": 2, "plugins": {"nets.py": b""}}
+    todo = plan(manifest, observed, num_shards=2)
+    found = {one.kind.stage: one for one in forecast(todo, manifest, observed, Store(tmp_path), **own)}
+    assert {stage: one.source for stage, one in found.items()} == {"train": source, "certify": None}
+    num_images = train.info.num_images["train"] * train.epochs
+    seconds = 0.5 * num_images if device == "CPU" else 2 * train_cost(train)
+    assert found["train"].hours == pytest.approx(seconds / 3600)
 
 
 def test_a_dry_run_says_hours_of_the_device_that_will_run_it(

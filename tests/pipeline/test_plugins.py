@@ -27,7 +27,7 @@ from jobs.plugins import loading
 from jobs.plugins.files import write_files
 from jobs.predict import predict
 from jobs.specs.units import TrainUnit
-from pipeline import sources
+from pipeline import estimate, sources
 from pipeline.launch import launch
 from pipeline.request import plugins as request
 from tests.grids import finished_files, grid_records, tiny
@@ -87,6 +87,7 @@ def _ask_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
 
     monkeypatch.setattr(request, "ask", ask)
     monkeypatch.setattr(sources, "ask", ask)
+    monkeypatch.setattr(estimate, "ask", ask)
     monkeypatch.chdir(tmp_path)
     yield
     loading.use(None)

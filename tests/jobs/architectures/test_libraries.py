@@ -11,9 +11,9 @@ from jobs.datasets import dataset_info
 from jobs.errors import ConfigError
 from jobs.networks.classifier import build_classifier
 from jobs.networks.folding import FoldedClassifier
+from jobs.plugins import Plugin
 from jobs.preflight import describe
 from jobs.preflight.checks import network_problem
-from jobs.plugins import Plugin
 from jobs.specs.train import TrainSpec
 from jobs.validation import build
 from tests.jobs.training.test_steps import BASE, GAUSSIAN

@@ -15,8 +15,7 @@ from jobs.datasets import _own as own
 from jobs.datasets import dataset_info, load_images
 from jobs.datasets._own import described
 from jobs.errors import ConfigError, DataError
-from jobs.plugins import loading
-from jobs.plugins import Plugin
+from jobs.plugins import Plugin, loading
 from tests.trees import make_tree
 
 FUNCTION = """

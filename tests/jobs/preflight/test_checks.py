@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import ConfigError
-from jobs.plugins import loading
+from jobs.plugins import Plugin, loading
 from jobs.preflight import checks
 from jobs.preflight.guards import guarded
-from jobs.plugins import Plugin
 from jobs.specs.train import TrainSpec
 from jobs.validation import build
 from tests.jobs.training.test_steps import BASE, GAUSSIAN

@@ -26,9 +26,8 @@ from jobs.files.store import Store
 from jobs.host import rank
 from jobs.networks import checkpoint
 from jobs.networks.classifier import build_classifier
-from jobs.plugins import loading
+from jobs.plugins import Plugin, loading
 from jobs.processes import interrupt, worker
-from jobs.plugins import Plugin
 from jobs.specs.train import TrainSpec
 from jobs.specs.units import Resources, TrainUnit
 from jobs.train import _epoch
