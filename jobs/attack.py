@@ -32,9 +32,7 @@ def run(unit: ShardUnit, store: Store, resources: Resources) -> None:
     All randomness is each image's own, by (seed, index), so that no record depends on shard
     layout or interruption.
 
-    Raises:
-        CheckpointError: There is no sound checkpoint of the run. A damaged or foreign one is set
-            aside, so that the next launch retrains it.
+    Raises as ``run_shard``.
 
     Source:
         Salman et al. 2019, section 4.2 and Figures 3, 7 and 8.

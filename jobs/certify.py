@@ -44,8 +44,7 @@ def run(unit: ShardUnit, store: Store, resources: Resources) -> None:
     """Certify the images of a shard, or the rest of them, until its file exists.
 
     Raises:
-        CheckpointError: There is no sound checkpoint of the run. A damaged or foreign one is set
-            aside, so that the next launch retrains it.
+        CheckpointError: As ``run_shard``.
         DataError: An image does not suit the noise; names it.
         ConfigError: The device does not have the precision, or it changes too many votes.
     """

@@ -83,11 +83,7 @@ def dataset_info(source: Source) -> DatasetInfo:
 
 
 def data_folder(source: Source, data: Mapping[str, str | None]) -> Path | None:
-    """The folder, or file, of a dataset that is read from one; None for a dataset that needs none.
-
-    Args:
-        source: The dataset.
-        data: Folders by dataset name, as configured.
+    """The folder, or file, that a dataset is read from, as configured by name; None where it needs none.
 
     Raises:
         ConfigError: It needs a folder and none is configured.
@@ -115,11 +111,6 @@ def count_images(source: Source, split: Split, data: Mapping[str, str | None]) -
 
 def load_images(source: Source, split: Split, data: Mapping[str, str | None] | None = None) -> Images:
     """One split of a dataset, opened; a tree of files is listed here and its images are read later.
-
-    Args:
-        source: The dataset.
-        split: Which images.
-        data: Folders by dataset name.
 
     Raises:
         ConfigError: Unknown name, or the folder is not there or not right.

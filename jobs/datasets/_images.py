@@ -28,46 +28,26 @@ kept in the device's memory."""
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
-    """What can be known of a dataset without reading it.
+    """What can be known of a dataset without reading it."""
 
-    Attributes:
-        name: The registry's name.
-        num_classes: K.
-        image_shape: (C, H, W).
-        mean: Channel means of the training images in [0, 1], for the normalisation layer.
-        std: Channel standard deviations, likewise.
-        num_images: Images per split of the complete dataset.
-        num_levels: Pixels are integers from 0 to this, which stands for 1: 255 for 8-bit images. The
-            grid of ``noise=exact_grid``.
-        augmentation: Of training images.
-        from_folder: Whether it is read from a folder that the configuration names (``data.NAME``).
-        any_size: Whether the folder may hold another number of images than ``num_images``.
-        class_names: Of the classes in their order; empty where numbers name them.
-    """
-
-    name: str
-    num_classes: int
-    image_shape: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    num_images: Mapping[Split, int]
-    num_levels: int = 255
-    augmentation: Augmentation = "none"
-    from_folder: bool = False
-    any_size: bool = False
-    class_names: tuple[str, ...] = ()
+    name: str  # the registry's
+    num_classes: int  # K
+    image_shape: tuple[int, int, int]  # (C, H, W)
+    mean: tuple[float, ...]  # channel means of the training images in [0, 1], for the normalisation layer
+    std: tuple[float, ...]  # channel standard deviations, likewise
+    num_images: Mapping[Split, int]  # of the complete dataset
+    num_levels: int = 255  # pixels are integers from 0 to this, which stands for 1: the grid of ``noise=exact_grid``
+    augmentation: Augmentation = "none"  # of training images
+    from_folder: bool = False  # whether it is read from a folder that the configuration names (``data.NAME``)
+    any_size: bool = False  # whether the folder may hold another number of images than ``num_images``
+    class_names: tuple[str, ...] = ()  # in the order of the classes; empty where numbers name them
 
 
 class Images:
-    """Images of one split, in the order that their indices name.
+    """Images of one split, in the order that their indices name."""
 
-    Attributes:
-        labels: Classes, int64, shape (N,).
-        num_levels: Pixels are the integers 0 to this, which stand for [0, 1].
-    """
-
-    labels: npt.NDArray[np.int64]
-    num_levels: int
+    labels: npt.NDArray[np.int64]  # classes, shape (N,)
+    num_levels: int  # pixels are the integers 0 to this, which stand for [0, 1]: 255 for 8-bit images
 
     @property
     def fingerprint(self) -> str:
@@ -94,15 +74,9 @@ class Images:
 
 @dataclass(frozen=True, eq=False)
 class ArrayImages(Images):
-    """One split in memory.
+    """One split in memory."""
 
-    Attributes:
-        levels: Pixels 0 to ``num_levels``, uint8, shape (N, C, H, W).
-        labels: Classes, int64, shape (N,).
-        num_levels: What stands for a pixel of 1: 255 for 8-bit images.
-    """
-
-    levels: npt.NDArray[np.uint8]
+    levels: npt.NDArray[np.uint8]  # pixels 0 to ``num_levels``, shape (N, C, H, W)
     labels: npt.NDArray[np.int64]
     num_levels: int = 255
 

@@ -31,19 +31,12 @@ _NO_CLASSES = {"lost+found", "__MACOSX", "@eaDir"}  # folders that file systems 
 
 @dataclass(frozen=True, kw_only=True)
 class Tree:
-    """Where a tree has what.
+    """Where a tree has what."""
 
-    Attributes:
-        info: The dataset's entry.
-        view: How files become images of its shape.
-        split_folders: Names of the splits' folders.
-        option: What names its folder, to begin messages.
-    """
-
-    info: DatasetInfo
-    view: View
-    split_folders: Mapping[Split, str]
-    option: str
+    info: DatasetInfo  # the dataset's entry
+    view: View  # how files become images of its shape
+    split_folders: Mapping[Split, str]  # names of the splits' folders
+    option: str  # what names its folder, to begin messages
 
     def check(self, folder: Path, needed: Sequence[Split] = ("train", "test")) -> None:
         """Raise ConfigError unless the splits that are needed are there, and those there have the same classes.

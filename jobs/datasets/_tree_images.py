@@ -37,23 +37,14 @@ _NAMED = 5  # how many files a message names
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TreeImages(Images):
-    """One split of a tree; images are decoded when they are asked for.
+    """One split of a tree; images are decoded when they are asked for."""
 
-    Attributes:
-        image_shape: (C, H, W) of the images it gives.
-        view: How files become images of that shape.
-        root: The split's folder.
-        paths: Files below it.
-        labels: Classes, int64, shape (N,).
-        num_levels: Pixels are integers from 0 to this; those of the files, 0 to 255, are rounded to them.
-    """
-
-    image_shape: tuple[int, int, int]
-    view: View
-    root: Path
-    paths: tuple[str, ...]
+    image_shape: tuple[int, int, int]  # (C, H, W) of the images it gives
+    view: View  # how files become images of that shape
+    root: Path  # the split's folder
+    paths: tuple[str, ...]  # files below it
     labels: npt.NDArray[np.int64]
-    num_levels: int = 255
+    num_levels: int = 255  # the levels of the files, 0 to 255, are rounded to these
 
     @property
     def names_sha256(self) -> str:

@@ -158,11 +158,8 @@ def last_failure(store: Store, unit: Unit) -> Failure | None:
 def last_failures(folder: Path, is_wanted: Callable[[str], bool]) -> dict[str, Failure]:
     """The last failure of each unit of a folder of records, by the unit's name.
 
-    One listing, and one file for each unit, which counts the earlier failures (all files, where it does not).
-
-    Args:
-        folder: ``Store.failures_dir`` or ``Store.grid_failures_dir``.
-        is_wanted: Says of the name of a unit whether to look at it.
+    One listing of ``Store.failures_dir`` or ``grid_failures_dir``, and one file for each unit whose name is wanted. The
+    file counts the earlier failures; where it does not, all are read.
     """
     attempts: dict[str, list[str]] = {}
     for file_name in listing(folder):

@@ -149,11 +149,7 @@ def read_row_groups(
 ) -> Iterator[pa.Table]:
     """The row groups of a records file one after the other, strings dictionary-encoded; one without rows for none.
 
-    Args:
-        path: The file.
-        kind: The layout it must have.
-        columns: The columns, in this order.
-        runs: Leave out row groups that hold no run of these train keys; None for none.
+    They have the columns named, in this order. With ``runs``, those that hold none of these train keys are left out.
 
     Raises:
         RecordError: As for ``read_records``.

@@ -26,17 +26,11 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainedClassifier:
-    """A classifier read from a checkpoint.
+    """A classifier read from a checkpoint."""
 
-    Attributes:
-        classifier: In evaluation mode, its parameters without gradients.
-        weights_sha256: Hash of its weights, checked against the checkpoint's own.
-        plugins: Hash of the files of the plug-ins that it was trained with, by package.
-    """
-
-    classifier: Classifier
-    weights_sha256: str
-    plugins: Mapping[str, str]
+    classifier: Classifier  # in evaluation mode, its parameters without gradients
+    weights_sha256: str  # hash of its weights, checked against the checkpoint's own
+    plugins: Mapping[str, str]  # hash of the files of the plug-ins that it was trained with, by package
 
 
 def save_classifier(path: Path, classifier: Classifier, spec: TrainSpec) -> None:
@@ -138,10 +132,8 @@ def load(path: Path) -> dict[str, Any]:
 def load_untrusted(path: Path, *, foreign: bool = True) -> object:
     """What a checkpoint file holds, tensors on the CPU; nothing in the file is executed.
 
-    Args:
-        path: The file.
-        foreign: Whether objects that are neither tensors nor plain values (numbers of numpy, settings in
-            classes of another project, whole modules) come as ``StandIn``, or make the file unreadable.
+    ``foreign`` says whether objects that are neither tensors nor plain values (numbers of numpy, settings in classes of
+    another project, whole modules) come as ``StandIn``, or make the file unreadable.
 
     Raises:
         CheckpointError: It cannot be read; says what it is instead.

@@ -34,12 +34,7 @@ def _compose(fields: dict[str, Any], paths: Sequence[str], results: str) -> None
 
 
 def compose(spec: TrainSpec, paths: Sequence[Path], store: Store) -> None:
-    """Write the checkpoint of an ensemble.
-
-    Args:
-        spec: The ensemble.
-        paths: The checkpoints of its members, in their order.
-        store: Where it is written.
+    """Write the checkpoint of an ensemble, from those of its members, in their order.
 
     Raises:
         CheckpointError: One is missing, damaged, or not the one that the spec names by its hash.

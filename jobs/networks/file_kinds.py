@@ -14,11 +14,7 @@ _OLD_TORCH = {"sys_info", "pickle", "storages", "tensors"}  # members of torch's
 
 
 def describe(data: bytes) -> str | None:
-    """What a file is and what to do about it; None where it may be a checkpoint of torch, or what is left of one.
-
-    Args:
-        data: The content of the file.
-    """
+    """What a file is, by its content, and what to do; None where it may be a checkpoint, or what is left of one."""
     start = data[:_PEEK]
     text = start.decode("utf-8", errors="replace").strip()
     if re.match(r"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<(!doctype|html|head|body)", text, re.IGNORECASE | re.DOTALL):

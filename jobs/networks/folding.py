@@ -36,20 +36,13 @@ class FoldedClassifier(nn.Module):
 
     Whatever the network's precision, inputs, the normalisation and logits are of the classifier's:
     pixels are known to that precision.
-
-    Attributes:
-        num_folded: Batch normalisations that went into a convolution.
     """
 
+    num_folded: int  # batch normalisations that went into a convolution
     _eps: Tensor
 
     def __init__(self, classifier: Classifier, dtype: torch.dtype | None = None) -> None:
-        """Copy and fold.
-
-        Args:
-            classifier: The source; ``refresh`` follows it.
-            dtype: Of the network's weights and arithmetic; None is the source's.
-        """
+        """A copy, which ``refresh`` brings up to date; ``dtype`` is that of the network's arithmetic, if another."""
         super().__init__()
         self._source = (classifier,)  # in a tuple, so that it is no submodule of this one
         self.normalize = copy.deepcopy(classifier.normalize)
@@ -68,7 +61,9 @@ class FoldedClassifier(nn.Module):
         self._dtype = dtype
         self._pairs = _pairs(names, classifier.network, self.network)
         self._copied = _same_modules(names, classifier.network, self.network)
-        self.register_buffer("_eps", _eps_of(self._pairs), persistent=False)
+        eps = [pair.norm.eps for pair in self._pairs for _ in range(pair.norm.num_features)]  # of every channel
+        device = classifier.normalize.mean.device
+        self.register_buffer("_eps", torch.tensor(eps, dtype=torch.float64, device=device), persistent=False)
         self.num_folded = len(self._pairs)
         self.requires_grad_(False).eval()
         self.refresh()
@@ -177,14 +172,6 @@ def _same_modules(names: Mapping[str, str], source: nn.Module, folded: nn.Module
 def _values(module: nn.Module) -> dict[str, Tensor]:
     """A module's own parameters and buffers by name, without those of modules in it."""
     return {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
-
-
-def _eps_of(pairs: Sequence[_Pair]) -> Tensor:
-    """The eps of all channels of all normalisations, one after the other, in double precision."""
-    if not pairs:
-        return torch.empty(0, dtype=torch.float64)
-    values = [pair.norm.eps for pair in pairs for _ in range(pair.norm.num_features)]
-    return torch.tensor(values, dtype=torch.float64, device=pairs[0].convolution.weight.device)
 
 
 def _affine_maps(pairs: Sequence[_Pair], eps: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:

@@ -36,8 +36,7 @@ def for_inference(
         classifier: Trained, in evaluation mode, on the device.
         precision: Arithmetic of the network. tf32 is for GPUs: float32 whose products are rounded.
         device: Where it runs.
-        compile: Let torch.compile fuse its operations; takes a minute, and a C++ compiler on a
-            CPU.
+        compile: Let torch.compile fuse its operations; takes a minute, and a C++ compiler on a CPU.
 
     Returns:
         Maps inputs_BCHW in [0, 1], float32, to logits_BK, float32.
@@ -54,13 +53,8 @@ def for_inference(
 def compiled(module: nn.Module, compile: Compile, *, is_constant: bool = False) -> nn.Module:
     """The module, or where asked for one that torch.compile makes of it, with the same weights.
 
-    Compiles at the first call, and again for inputs of another shape.
-
-    Args:
-        module: What is compiled.
-        compile: Whether, or in which mode.
-        is_constant: Weights never change, and may be laid out for the kernels of a CPU; otherwise they
-            may change in place.
+    Compiles at the first call, and again for inputs of another shape. Weights that are ``is_constant`` may be laid out
+    for the kernels of a CPU; others may change in place.
     """
     if compile is False:
         return module

@@ -103,7 +103,6 @@ def load_published(
         dataset: What it was trained on.
         input_layer: What comes before its network.
         sigma: The training noise, which must be the file's where the file states one; None leaves it unchecked.
-
         options: Of its network, where that has any.
 
     Raises:

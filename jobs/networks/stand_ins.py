@@ -33,11 +33,7 @@ class StandIn:
 
 
 def stand_ins(data: bytes) -> list[Any]:
-    """Classes to put in place of those that torch does not know in a file, for ``safe_globals``.
-
-    Args:
-        data: The content of a checkpoint file.
-    """
+    """Classes to put in place of those that torch does not know in a checkpoint's content, for ``safe_globals``."""
     # torch looks its own names up first, and refuses modules like os whatever stands for them.
     names = sorted({name for pickled in _pickles(data) for name in _global_names(pickled)})
     return [

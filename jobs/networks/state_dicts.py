@@ -29,19 +29,12 @@ _SETTINGS = ("args", "hyper_parameters", "hparams", "config", "opt")
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What a checkpoint of unknown layout holds.
+    """What a checkpoint of unknown layout holds."""
 
-    Attributes:
-        weights: By the names of the network.
-        has_input_layer: Whether the names show a layer in front of the network.
-        statistics: Channel means and deviations that the file normalises with; None where it has none.
-        notes: What was decided, for a person to see.
-    """
-
-    weights: dict[str, Tensor]
-    has_input_layer: bool
-    statistics: tuple[Tensor, Tensor] | None = None
-    notes: tuple[str, ...] = ()
+    weights: dict[str, Tensor]  # by the names of the network
+    has_input_layer: bool  # whether the names show a layer in front of the network
+    statistics: tuple[Tensor, Tensor] | None = None  # channel means and deviations that the file normalises with
+    notes: tuple[str, ...] = ()  # what was decided, for a person to see
 
 
 def find_weights(content: object, expected: Mapping[str, Tensor], what: str) -> Found:

@@ -25,27 +25,16 @@ from jobs.plugins.loading import place_of
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
-    """One optimizer step's images, as one process has them.
+    """One optimizer step's images, as one process has them."""
 
-    Attributes:
-        inputs_BCHW: Images in [0, 1], float32.
-        labels_B: Their classes, int64.
-        noise_MBCHW: M draws for each image, scaled by sigma: the noise that the network is trained with.
-        indices_B: Which images of the training split they are, int64.
-        sigma: Standard deviation of the noise in pixels of [0, 1]; 0 where there is none.
-        epsilon: The attack's radius in this epoch, after the warm-up; 0 where there is no attack.
-        epoch: Counted from 0.
-        num_epochs: Of the whole training.
-    """
-
-    inputs_BCHW: Tensor
-    labels_B: Tensor
-    noise_MBCHW: Tensor
-    indices_B: Tensor
-    sigma: float
-    epsilon: float
-    epoch: int
-    num_epochs: int
+    inputs_BCHW: Tensor  # images in [0, 1], float32
+    labels_B: Tensor  # their classes, int64
+    noise_MBCHW: Tensor  # M draws for each image, scaled by sigma: the noise that the network is trained with
+    indices_B: Tensor  # which images of the training split they are, int64
+    sigma: float  # standard deviation of the noise in pixels of [0, 1]; 0 where there is none
+    epsilon: float  # the attack's radius in this epoch, after the warm-up; 0 where there is no attack
+    epoch: int  # counted from 0
+    num_epochs: int  # of the whole training
 
 
 class Networks(Protocol):

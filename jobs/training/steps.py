@@ -33,13 +33,11 @@ class Epoch:
 
 
 class StepNetworks:
-    """``Networks`` of one training, step after step.
+    """``Networks`` of one training, step after step."""
 
-    Attributes:
-        attacked: The classifier as attacks see it: statistics frozen and folded into convolutions,
-            parameters without gradients. Brought up to date by the first call of ``frozen`` in a step.
-    """
-
+    # The classifier as attacks see it: statistics frozen and folded into convolutions, parameters without gradients.
+    # Brought up to date by the first call of ``frozen`` in a step.
+    attacked: FoldedClassifier
     noisy_MBK: Tensor | None  # logits of the step's last call of ``noisy_logits``, without gradients; None before one
 
     def __init__(
