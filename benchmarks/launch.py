@@ -1,9 +1,10 @@
 """python -m benchmarks.launch: a second launch and a status, as users run them, of a grid in which nothing is to do.
 
 Makes the files of grids of 640 models x 20 shards and 6,400 models x 20 shards (what a shard holds does not matter
-here: neither command opens one), then runs both commands in processes of their own. The grid is complete; or every
-shard has failed twice, or 20 times, and waits for a person; or SLURM has all shards in its queue. Prints wall seconds,
-CPU seconds, their ratio to those of the complete grid, and peak memory; ends with exit code 1 above the limits.
+here: both commands look at its end alone), then runs both commands in processes of their own. The grid is complete; or
+every shard has failed twice, or 20 times, and waits for a person; or SLURM has 5,000 shards in its queue, and the rest
+is done. Prints wall seconds, CPU seconds, their ratio to those of the complete grid, and peak memory; ends with exit
+code 1 above the limits. With --shards 128000 and a state of 20 failures it makes 2.6 million files.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ LIMITS_S = {12_800: 3.0, 128_000: 30.0}
 LIMIT_MB = 1000
 LIMIT_RATIO = 2.0
 """CPU seconds with failures or a queue, to those of a complete grid."""
-STATES = ("complete", "failed twice", "failed 20 times", "queued")
+STATES = ("complete", "failed twice", "failed 20 times", "5,000 queued")
+_NUM_QUEUED = 5000
+_WHOLE = {".pt": b"PK\5\6" + bytes(18), ".parquet": b"PAR1" + bytes(4) + b"PAR1"}
+"""The ends that a whole zip file and a whole Parquet file have."""
 _SEEDS = {12_800: 1, 128_000: 10}
 
 
@@ -61,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
             with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
                 command = _overrides(num_shards, Path(folder))
                 environment = _make(state, parse_launch(compose_config("launch", command)).manifest, Path(folder))
-                cluster = "slurm" if state == "queued" else "local"
+                cluster = "slurm" if "queued" in state else "local"
                 for name, arguments_ in (
                     ("pipeline.launch", [*command, f"cluster={cluster}"]),
                     ("pipeline.status", ["grid=made_up", f"results={folder}"]),
@@ -98,7 +102,7 @@ EXPECTED = {
     "complete": "nothing to do",
     "failed twice": "units to run",
     "failed 20 times": "units to run",
-    "queued": "nothing to submit",
+    "5,000 queued": "nothing to submit",
 }
 
 
@@ -109,17 +113,19 @@ def _make(state: str, manifest: Manifest, folder: Path) -> dict[str, str]:
     units = []
     for run in manifest.runs:
         store.shards_dir(run.place).mkdir(parents=True)
-        store.checkpoint_path(run.train.key).write_bytes(b"x")
+        store.checkpoint_path(run.train.key).write_bytes(_WHOLE[".pt"])
         shards = partition(run.indices, -(-len(run.indices) // NUM_SHARDS))
         units += [ShardUnit(run=run, indices=shard) for shard in shards]
+    is_queued = "queued" in state
+    if state == "complete" or is_queued:
+        for unit in units[_NUM_QUEUED:] if is_queued else units:
+            store.shard_path(unit.run.place, unit.indices).write_bytes(_WHOLE[".parquet"])
+    if is_queued:
+        return _queue(units[:_NUM_QUEUED], store, manifest.grid, folder)
     if state == "complete":
-        for unit in units:
-            store.shard_path(unit.run.place, unit.indices).write_bytes(b"x")
         provenance = {f"{run.train.key}/{run.key}": {"device": "cpu"} for run in manifest.runs}
         metadata = {FINGERPRINT_KEY: manifest.fingerprint, "runs": json.dumps(provenance)}
         records.write_records(store.records_path(manifest.grid), CERTIFICATION.schema.empty_table(), metadata)
-    elif state == "queued":
-        return _queue(units, store, manifest.grid, folder)
     else:
         _fail(units, store, 20 if "20" in state else 2)
     return {**os.environ}

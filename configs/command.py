@@ -12,6 +12,7 @@ import sys
 from configs.entry import EXIT_CONFIG
 from configs.files import CONFIG_DIR, groups_of, lines_of, options_of
 from jobs.validation import unknown_choice
+from jobs.wording import say
 
 _SHELLS = ("bash", "zsh")
 
@@ -33,10 +34,10 @@ def main() -> None:
         if shell in _SHELLS:
             print(completion(shell))
             sys.exit(0)
-        print(f"error: unknown shell {shell!r}; write smoothadv completion bash, or zsh", file=sys.stderr)
+        say(f"error: unknown shell {shell!r}; write smoothadv completion bash, or zsh", sys.stderr)
         sys.exit(EXIT_CONFIG)
     if name not in commands():
-        print(f"error: {unknown_choice('command', name, [*commands(), 'completion'])}", file=sys.stderr)
+        say(f"error: {unknown_choice('command', name, [*commands(), 'completion'])}", sys.stderr)
         sys.exit(EXIT_CONFIG)
     sys.argv = [f"smoothadv {name}", *sys.argv[2:]]
     runpy.run_module(commands()[name], run_name="__main__", alter_sys=True)

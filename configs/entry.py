@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from configs import ctrl_c
 from jobs.errors import CheckpointError, ConfigError, RecordError
+from jobs.wording import say
 
 EXIT_FAILED, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 2, ctrl_c.EXIT_INTERRUPTED
 
@@ -60,13 +61,13 @@ def run_command(config_name: str, act: Callable[[dict[str, Any]], int], argument
         return act(values)
     except ConfigError as error:
         for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
+            say(f"error: {problem}", sys.stderr)
         return EXIT_CONFIG
     except BrokenPipeError:  # the reader of our output has closed it; flushing at exit must not fail either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except (RecordError, CheckpointError, OSError) as error:  # an unsound file, a full disk: a traceback would not help
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
         print(ctrl_c.MESSAGE, file=sys.stderr)

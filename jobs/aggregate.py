@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.atomic import remove_stale_temporaries, set_aside
+from jobs.atomic import NOT_THERE, Damage, problem_of, remove_stale_temporaries, set_aside
 from jobs.datasets import CONTENT, differ, short_fingerprint
 from jobs.errors import RecordError
 from jobs.files import records
@@ -67,7 +67,7 @@ def _aggregate(stage: ShardStage, manifest: Manifest, store: Store, images: Imag
         for grid_run in runs:
             name = grid_run.keys
             try:
-                provenance[name] = yield from run_tables(grid_run, store, set_aside_damaged=True)
+                provenance[name] = yield from run_tables(grid_run, store, _moved)
             except RecordError as error:
                 problems.append(str(error))
                 continue
@@ -105,8 +105,18 @@ def other_images(grid_run: Run, origin: Mapping[str, str], images: Images) -> li
 
 def is_aggregated(manifest: Manifest, store: Store) -> bool:
     """Whether all aggregated files of a grid are there, sound, and made for just this grid."""
-    paths = {stage: store.records_path(manifest.grid, stage) for stage in {run.stage for run in manifest.runs}}
-    return all(is_current(path, manifest) and records.is_sound(path, KINDS[stage]) for stage, path in paths.items())
+    return look_at_joined(manifest, store)[0]
+
+
+def look_at_joined(manifest: Manifest, store: Store) -> tuple[bool, list[Damage]]:
+    """``is_aggregated``, and the damaged ones among these files; reads all of them, once for each process."""
+    is_done, damages = True, list[Damage]()
+    for stage in {run.stage: None for run in manifest.runs}:
+        path = store.records_path(manifest.grid, stage)
+        problem = problem_of(path) or records.problem_in(path, KINDS[stage])
+        is_done &= problem is None and is_current(path, manifest)
+        damages += [] if problem is None or problem == NOT_THERE else [Damage(path, problem)]
+    return is_done, damages
 
 
 def is_current(path: Path, manifest: Manifest) -> bool:
@@ -130,13 +140,21 @@ def collect_run(grid_run: Run, store: Store) -> tuple[pa.Table, dict[str, str]]:
     return pa.concat_tables([schema.empty_table(), *(table.cast(schema) for table in tables())]), origin
 
 
+Reject = Callable[[Path, str], str]
+"""Told of a file that cannot be used, and why; what it has done about it, to be added to the problem."""
+
+
+def _moved(path: Path, _: str) -> str:
+    return f"; moved to {set_aside(path).name}"
+
+
 def run_tables(
-    grid_run: Run, store: Store, *, set_aside_damaged: bool = False
+    grid_run: Run, store: Store, reject: Reject = lambda *_: ""
 ) -> Generator[pa.Table, None, dict[str, str]]:
     """The records of one run by ascending index, from one finished shard after the other; strings as dictionaries.
 
-    Images beyond the run's indices that were certified too are left out. ``set_aside_damaged`` renames shards that
-    cannot be used.
+    Images beyond the run's indices that were certified too are left out. ``reject`` is told of shards that cannot be
+    used.
 
     Returns:
         In the end, what all shards say of their origin (checkpoint, packages, devices).
@@ -155,14 +173,13 @@ def run_tables(
             try:
                 table, metadata = checked_shard(path, indices, layout)
             except RecordError as error:
-                moved = f"; moved to {set_aside(path).name}" if set_aside_damaged else ""
-                problems.append(f"{error}{moved}; launch again to certify its images again")
+                problems.append(f"{error}{reject(path, str(error))}; launch again to certify its images again")
                 continue
             parts.append(Part(path, indices, metadata))
             is_wanted = [index in wanted for index in indices]
             tables.append(table if all(is_wanted) else table.filter(pa.array(is_wanted)))
         yield from tables if len(tables) < 2 else [pa.concat_tables(tables).unify_dictionaries().sort_by("index")]
-    problems += _origin_problems(parts) + _overlap_problems(parts, set_aside_some=set_aside_damaged)
+    problems += _origin_problems(parts) + _overlap_problems(parts, reject)
     problems += [] if problems else _gap_problems(grid_run, parts)
     if problems:
         raise RecordError("\n".join(problems))
@@ -234,7 +251,7 @@ def _hashes(metadata: dict[str, str]) -> dict[str, list[str]]:
         return {"unreadable": [text]}
 
 
-def _overlap_problems(parts: list[Part], *, set_aside_some: bool) -> list[str]:
+def _overlap_problems(parts: list[Part], reject: Reject) -> list[str]:
     """Images in two files: two launches at once that cut shards differently. No record decides which file goes."""
     images = {path: set(indices) for path, indices, _ in parts}
     if len(set[int]().union(*images.values())) == sum(map(len, images.values())):
@@ -246,11 +263,8 @@ def _overlap_problems(parts: list[Part], *, set_aside_some: bool) -> list[str]:
         for path in [path for path in paths if path in images]:
             own, others = images[path], set[int]().union(*(theirs for key, theirs in images.items() if key != path))
             if own and goes(own, others):
-                moved = f"moved to {set_aside(path).name}; " if set_aside_some else ""
-                problems.append(
-                    f"{path}: {len(own & others)} images (first: {min(own & others)}) are in other files too; "
-                    f"{moved}launch again"
-                )
+                problem = f"{path}: {len(own & others)} images (first: {min(own & others)}) are in other files too"
+                problems.append(f"{problem}{reject(path, problem)}; launch again")
                 del images[path]
     return problems
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import logging
@@ -14,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobs.errors import DiskFullError
 
@@ -108,6 +109,56 @@ def set_aside(path: Path) -> Path:
     raise RuntimeError(f"{path} was set aside 9999 times; find out what breaks it, then remove the copies")
 
 
+class Damage(NamedTuple):
+    """A file that is not what it should be, and why; a path of None where no single file is to blame."""
+
+    path: Path | None
+    problem: str
+
+
+NOT_THERE = "not there"
+_TAIL = 22  # bytes: the longest of the ends below
+
+
+def problem_of(path: Path) -> str | None:
+    """What is wrong with a file, as far as its size and its last bytes tell; None where it is whole.
+
+    Costs a stat, and the first time a read of a few bytes: Parquet files, zip files (torch's) and our JSON files are
+    written from front to back, and each ends in a way that nothing else does.
+    """
+    try:
+        status = path.stat()
+        return _problem_of(str(path), status.st_size, status.st_mtime_ns)
+    except (FileNotFoundError, NotADirectoryError):
+        return NOT_THERE
+
+
+def damage_of(path: Path) -> list[Damage]:
+    """What ``problem_of`` says is wrong with a file that is there, if anything."""
+    problem = problem_of(path)
+    return [] if problem is None or problem == NOT_THERE else [Damage(path, problem)]
+
+
+@functools.lru_cache(maxsize=1 << 18)  # status watches
+def _problem_of(path: str, size: int, mtime_ns: int) -> str | None:
+    del mtime_ns
+    if not size:
+        return "empty"
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(descriptor).st_size  # a network file system may have told an earlier one
+        tail = os.pread(descriptor, _TAIL, max(0, size - _TAIL))
+    finally:
+        os.close(descriptor)
+    # The length of the footer and the mark of the format; the record of a zip file's end; the end of an object.
+    is_whole = {
+        ".parquet": tail[-4:] == b"PAR1" and int.from_bytes(tail[-8:-4], "little") + 12 <= size,
+        ".pt": tail[:4] == b"PK\5\6",
+        ".json": tail.rstrip().endswith(b"}"),
+    }
+    return None if is_whole.get(os.path.splitext(path)[1], True) else "cut short, or overwritten"
+
+
 def file_sha256(path: Path) -> str:
     """The sha256 of a file's content, in hexadecimal digits: tells a damaged or changed copy."""
     with path.open("rb") as file:
@@ -126,10 +177,13 @@ def _link_unless_there(temporary: Path, path: Path) -> None:
     try:
         os.link(temporary, path)
     except FileExistsError:
-        if not path.stat().st_size:  # what a lost node or a full disk may leave: not a file that counts
-            os.replace(temporary, path)
+        problem = problem_of(path)
+        if problem is None:
+            logging.info("another writer was first, its file stays: %s", path)
             return
-        logging.info("another writer was first, its file stays: %s", path)
+        # What a lost node or a full disk may leave: not a file that counts.
+        logging.warning("%s: %s; moved to %s", path, problem, set_aside(path).name)
+        os.replace(temporary, path)
     except OSError:  # a file system without hard links
         if not path.exists():
             os.replace(temporary, path)

@@ -104,7 +104,7 @@ def _chosen(store: Store, grid: str | None, name: str | None) -> Run:
     if len(found) > 1:
         listed = ", ".join(names[run.place][-1] for run in found)
         raise ConfigError(f"run: {name} is the name of {len(found)} certifications; write run= one of {listed}")
-    if not store.is_trained(found[0].train.key):
+    if not store.checkpoint_path(found[0].train.key).exists():
         raise ConfigError(f"run: {found[0].train.key} is not trained yet; launch its grid")
     return found[0]
 

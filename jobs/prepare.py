@@ -21,6 +21,7 @@ from jobs.datasets import Split, data_folder, dataset_module
 from jobs.errors import ConfigError, DataError
 from jobs.files.folders import check_writable
 from jobs.files.store import Store
+from jobs.wording import say
 
 _NEEDED: tuple[Split, ...] = ("test",)
 """What to certify takes; a launch that trains asks for the training images before."""
@@ -71,10 +72,10 @@ def main(arguments: Sequence[str]) -> int:
             prepare(chosen.dataset, data, Store(results))
     except (ConfigError, DataError, OSError) as error:  # OSError: a full disk, a folder that may not be read
         for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
+            say(f"error: {line}", sys.stderr)
         return 2
     needs_none = data_folder(chosen.dataset, data) is None
-    print(f"{chosen.dataset} is ready{': it needs no folder' if needs_none else f' in {chosen.folder}'}")
+    say(f"{chosen.dataset} is ready{': it needs no folder' if needs_none else f' in {chosen.folder}'}")
     return 0
 
 

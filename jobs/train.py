@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from jobs.atomic import remove_stale_temporaries, write_atomically, write_json
+from jobs.atomic import write_atomically
 from jobs.datasets import load_images
 from jobs.errors import CheckpointError, TrainingDivergedError
+from jobs.files.manifest import write_spec
 from jobs.files.store import Store
 from jobs.host import num_tasks
 from jobs.networks import checkpoint, pretrained
@@ -52,7 +53,7 @@ def run(unit: TrainUnit, store: Store, resources: Resources) -> None:
         return
     device = set_up_device(resources)
     if spec.is_taken:
-        _write_spec(spec, store)
+        write_spec(store, spec)
         pretrained.import_checkpoint(spec, store)
     elif spec.num_processes == 1:
         train_as(Group(), spec, store, resources)
@@ -67,7 +68,7 @@ def train_as(group: Group, spec: TrainSpec, store: Store, resources: Resources) 
     """What one process of a training does; the first one writes the files."""
     device = set_up_device(resources)
     if group.is_first:
-        _write_spec(spec, store)
+        write_spec(store, spec)
     stepper, history = _begin_or_resume(group, spec, store, device, resources.compile_training)
     info = spec.info
     loader = make_loader(load_images(spec.source, "train", resources.data), info.augmentation, device)
@@ -95,11 +96,6 @@ def train_as(group: Group, spec: TrainSpec, store: Store, resources: Resources) 
     if group.is_first:
         shutil.rmtree(store.state_dir(spec.key), ignore_errors=True)
     group.wait_for_all()
-
-
-def _write_spec(spec: TrainSpec, store: Store) -> None:
-    remove_stale_temporaries(store.run_dir(spec.key))
-    write_json(store.spec_path(spec.key), {"key": spec.key, **train_fields(spec)})
 
 
 def _begin_or_resume(

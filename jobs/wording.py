@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import sys
 import textwrap
 from collections.abc import Iterable
+from itertools import chain
+from typing import TextIO
 
+_COMMAND = re.compile(r"(?<!\S)python -m .*")
 _MAX_COLUMNS = 100  # longer lines are hard to read
 
 
@@ -24,6 +30,31 @@ def some(names: Iterable[str], most: int = 3) -> str:
 def columns() -> int:
     """Width of the text printed: that of the terminal (or of COLUMNS), at most 100; 80 if unknown."""
     return min(shutil.get_terminal_size((80, 24)).columns, _MAX_COLUMNS)
+
+
+def say(text: str, to: TextIO | None = None) -> None:
+    """Print text for people, on standard output unless another stream is given; see ``fitted``."""
+    print(fitted(text, to or sys.stdout), file=to, flush=True)
+
+
+def fitted(text: str, to: TextIO) -> str:
+    """Text with no line wider than the terminal that it goes to, or than COLUMNS says.
+
+    Elsewhere lines stay whole, so that a log can be searched. Words are never cut: a longer path has a line of its own.
+    What is cut off a line is indented more than the line. A command ends its line; broken up, it can still be copied.
+    """
+    if "COLUMNS" not in os.environ and not to.isatty():
+        return text
+    return "\n".join(chain.from_iterable(map(_parts, text.split("\n"))))
+
+
+def _parts(line: str) -> list[str]:
+    indent, command = " " * (len(line) - len(line.lstrip()) + 2), _COMMAND.search(line)
+    if command is None or len(line) <= columns():
+        return [wrapped(line, indent)]
+    parts = textwrap.wrap(command[0], columns() - len(indent) - 2, break_long_words=False, break_on_hyphens=False)
+    before = wrapped(line[: command.start()].rstrip(), indent)
+    return [before, *(f"{indent}{part} \\" for part in parts[:-1]), indent + parts[-1]]
 
 
 def shortened(path: str, width: int) -> str:

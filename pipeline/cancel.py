@@ -18,7 +18,7 @@ from jobs.errors import RecordError
 from jobs.files.manifest import GridOptions, read_manifest
 from jobs.files.store import Store
 from jobs.validation import build
-from jobs.wording import counted
+from jobs.wording import counted, say
 from pipeline.state import queue
 from pipeline.state.activity import read_queue, slurm_activity, tasks_of_grid, units_of
 from pipeline.state.commands import SchedulerError
@@ -42,19 +42,17 @@ def cancel(values: Mapping[str, Any]) -> int:
         queue.cancel(tasks, whole_arrays=True)
         left = _left(store, tasks)
     except SchedulerError as error:
-        print(f"error: {error}; it is unknown whether anything was cancelled; try again", file=sys.stderr)
+        say(f"error: {error}; it is unknown whether anything was cancelled; try again", sys.stderr)
         return EXIT_FAILED
     if others := {task.user for task in found if not task.is_own}:
-        print(f"note: {len(found) - len(tasks)} more jobs belong to {', '.join(map(queue.user_name, sorted(others)))}")
+        say(f"note: {len(found) - len(tasks)} more jobs belong to {', '.join(map(queue.user_name, sorted(others)))}")
     if left:
-        print(
-            f"error: grid {grid}: {len(left)} of {len(tasks)} jobs are still in the queue; try again", file=sys.stderr
-        )
+        say(f"error: grid {grid}: {len(left)} of {len(tasks)} jobs are still in the queue; try again", sys.stderr)
         return EXIT_FAILED
     num_running = sum(task.is_running for task in tasks)
-    print(f"grid {grid}: cancelled {counted(len(tasks), 'job')}, {num_running} of them running")
+    say(f"grid {grid}: cancelled {counted(len(tasks), 'job')}, {num_running} of them running")
     for other, number in _sharing(store, grid, units):
-        print(f"note: grid {other} needs {number} of the cancelled units too; launch it again")
+        say(f"note: grid {other} needs {number} of the cancelled units too; launch it again")
     return 0
 
 

@@ -19,6 +19,7 @@ from jobs.files.store import Store
 from jobs.processes.usage import Usage, read_usage
 from jobs.specs.units import STAGES, Stage
 from jobs.validation import build
+from jobs.wording import say
 from pipeline.state.ledger import arrays_of, asked_for
 
 _MEMORY_MARGIN, _TIME_MARGIN = 1.25, 1.5
@@ -41,12 +42,12 @@ def efficiency(values: Mapping[str, Any]) -> int:
             rows.append(_row(stage, used, asked))
             advice += _advice(stage, used, asked)
     if not rows:
-        print(f"grid {grid}: no usage was recorded yet; units record it when they run")
+        say(f"grid {grid}: no usage was recorded yet; units record it when they run")
         return 0
     headers = ["stage", "units", "GB used", "asked", "CPUs used", "asked", "longest min", "asked", "GPU memory"]
-    print(f"grid {grid}: the most that one unit used, and what its job asked for")
-    print(tabulate(rows, headers=headers, floatfmt=".3g", missingval="-"))
-    print("advice: " + (" ".join(advice) or "nothing to change"))
+    say(f"grid {grid}: the most that one unit used, and what its job asked for")
+    say(tabulate(rows, headers=headers, floatfmt=".3g", missingval="-"))
+    say("advice: " + (" ".join(advice) or "nothing to change"))
     return 0
 
 

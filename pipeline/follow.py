@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from configs.entry import EXIT_FAILED
 from jobs.files.store import Store
 from jobs.specs.runs import SHARD_STAGES, Manifest
+from jobs.wording import say
 from pipeline import text
 from pipeline.request.config import SlurmConfig
 from pipeline.state.survey import State, Status, look
@@ -33,7 +34,7 @@ def follow(manifest: Manifest, store: Store, *, poll_s: float) -> Status:
         current = look(manifest, store)
         line = _line(current)
         if line != said:
-            print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+            say(f"{time.strftime('%H:%M:%S')} {line}", sys.stderr)
             said, changed_at = line, time.monotonic()
         if not current.found.activity.may_run:
             return current
@@ -56,13 +57,13 @@ def units_with_more(slurm: SlurmConfig, current: Status) -> set[tuple[str, int]]
 def conclude(current: Status) -> int:
     """Print what failed and what can never run; 0 if the grid is complete, else 1."""
     for failure in text.failure_texts([unit.failure for unit in current.units if unit.failure]):
-        print(failure, file=sys.stderr)
+        say(failure, sys.stderr)
     if current.found.activity.stuck:
-        print(text.stuck_reasons(current.found.activity.stuck), file=sys.stderr)
+        say(text.stuck_reasons(current.found.activity.stuck), sys.stderr)
     if current.aggregate.state == "done":
-        print("complete")
+        say("complete")
         return 0
-    print("not complete, and nothing is running or can run: launch again to resume", file=sys.stderr)
+    say("not complete, and nothing is running or can run: launch again to resume", sys.stderr)
     return EXIT_FAILED
 
 

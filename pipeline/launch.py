@@ -9,6 +9,7 @@ if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +17,15 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 from configs.entry import EXIT_FAILED
+from jobs.atomic import Damage, set_aside
 from jobs.errors import ConfigError, RecordError
 from jobs.files.code import keep_copy
 from jobs.files.folders import check_writable
-from jobs.files.manifest import check_launchable, read_manifest, write_manifest
+from jobs.files.manifest import check_launchable, read_manifest, write_manifest, write_spec
 from jobs.files.store import Store
 from jobs.specs.runs import Manifest
 from jobs.specs.units import STAGES, Resources, Stage
-from jobs.wording import counted
+from jobs.wording import counted, say
 from pipeline import text
 from pipeline.estimate import Device, forecast
 from pipeline.local.executor import DebugExecutor, LocalExecutor
@@ -63,12 +65,12 @@ def launch(values: dict[str, Any]) -> int:
         exit_code = _launch(config, store)
         return _follow(config, store, exit_code) if config.wait and config.cluster.kind == "slurm" else exit_code
     except filelock.Timeout:
-        print(text.occupied_text(config, store), file=sys.stderr)
+        say(text.occupied_text(config, store), sys.stderr)
     except SchedulerError as error:
-        print(
+        say(
             f"error: {error}. SLURM did not answer, so the queue state is unknown and nothing was submitted; "
             "launch again when squeue works",
-            file=sys.stderr,
+            sys.stderr,
         )
     return EXIT_FAILED
 
@@ -90,7 +92,7 @@ def _follow(config: LaunchConfig, store: Store, exit_code: int) -> int:
         if not more:
             return max(exit_code, conclude(current))
         retried |= more  # a launch that is refused does not change them
-        print(f"launching again, with more memory or time for {counted(len(more), 'unit')}", file=sys.stderr)
+        say(f"launching again, with more memory or time for {counted(len(more), 'unit')}", sys.stderr)
         exit_code = _launch(config, store)
 
 
@@ -107,7 +109,7 @@ def _check(config: LaunchConfig, store: Store) -> None:
         check_plugins(config, store)
     check_writable(store.root, "results", subfolders=("runs", "grids"), touch=not config.dry_run)
     for note in notes(config.manifest):
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}", sys.stderr)
 
 
 def _with_kind(config: LaunchConfig) -> LaunchConfig:
@@ -130,8 +132,10 @@ def _dry_run(config: LaunchConfig, store: Store) -> int:
     manifest = config.manifest
     found = _survey(config, store)
     todo = _plan(config, found)
-    print(f"grid {manifest.grid}: {counted(len(manifest.models), 'model')}, results in {store.root} (dry run)")
-    print(text.plan_table(manifest, found.observed, todo, found.activity))
+    say(f"grid {manifest.grid}: {counted(len(manifest.models), 'model')}, results in {store.root} (dry run)")
+    say(text.plan_table(manifest, found.observed, todo, found.activity))
+    if found.observed.damaged:
+        say(text.damages_text(found.observed.damaged), sys.stderr)
     devices: dict[Stage, Device] = {stage: _device_of(stage, config) for stage in STAGES}
     cost = forecast(
         todo,
@@ -143,7 +147,8 @@ def _dry_run(config: LaunchConfig, store: Store) -> int:
         threads=config.cluster.threads,
         plugins=config.plugins,
     )
-    print(text.cost_text(cost, devices), end="\n" if todo.units else "")
+    if cost_text := text.cost_text(cost, devices):
+        say(cost_text)
     if config.cluster.kind == "slurm":
         print(_slurm_executor(config, found, todo).preview(todo, grid=manifest.grid, store=store), end="")
     return 0
@@ -166,54 +171,50 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
     found = _survey(config, store)
     if config.cluster.kind != "slurm":
         if found.activity.problem:
-            print(
-                f"note: {found.activity.problem}; whether it still runs units of {store.root} is unknown",
-                file=sys.stderr,
-            )
+            say(f"note: {found.activity.problem}; whether it still runs units of {store.root} is unknown", sys.stderr)
         elsewhere = units_of(manifest, found.activity.in_progress)
         if elsewhere:
-            print(text.elsewhere_text(config, elsewhere), file=sys.stderr)
+            say(text.elsewhere_text(config, elsewhere), sys.stderr)
             return EXIT_FAILED
+    _set_aside(found.observed.damaged, manifest, store)
     if found.deaths:
         new_failures = record_deaths(found.deaths, manifest, store)
-        print("\n".join(text.failure_texts(new_failures)), file=sys.stderr)
+        say("\n".join(text.failure_texts(new_failures)), sys.stderr)
         found = survey(manifest, store, found.activity)
     todo = _plan(config, found)
-    print(f"grid {manifest.grid}: {counted(len(manifest.models), 'model')}, results in {store.root}")
-    print(text.plan_table(manifest, found.observed, todo, found.activity))
+    say(f"grid {manifest.grid}: {counted(len(manifest.models), 'model')}, results in {store.root}")
+    say(text.plan_table(manifest, found.observed, todo, found.activity))
     if todo.waiting:
-        print(text.waiting_text(todo, found.history), file=sys.stderr)
+        say(text.waiting_text(todo, found.history), sys.stderr)
     if found.activity.refused:
         reasons = text.stuck_reasons(found.activity.refused)
-        print(f"error: {reasons}. Launch again with that changed: the launch then replaces them", file=sys.stderr)
+        say(f"error: {reasons}. Launch again with that changed: the launch then replaces them", sys.stderr)
     needs_person = bool(todo.waiting or found.activity.refused)
     if not todo.units:
         if needs_person:
             return EXIT_FAILED
-        write_manifest(store.manifest_path(manifest.grid), manifest)  # it may have been lost or damaged
-        print(text.nothing_to_do(config, found.activity))
+        _write_manifest(manifest, store)  # it may have been lost or damaged
+        say(text.nothing_to_do(config, found.activity))
         return 0
     stage_inputs(todo, config, store)
-    _note_changed_grid(manifest, store)
-    write_manifest(store.manifest_path(manifest.grid), manifest)
+    _write_manifest(manifest, store)
     if found.activity.stuck:
         queue.cancel(found.activity.stuck)
         reasons = text.stuck_reasons(found.activity.stuck)
-        print(f"{reasons}; they were cancelled, and their units are submitted again", file=sys.stderr)
-    sys.stdout.flush()
+        say(f"{reasons}; they were cancelled, and their units are submitted again", sys.stderr)
     executor = _executor(config, found, todo)
     outcome = executor.run(todo, grid=manifest.grid, store=store, resources=_resources(config, store))
     if outcome.failures or outcome.problem:
-        print(text.outcome_text(outcome), file=sys.stderr)
+        say(text.outcome_text(outcome), sys.stderr)
         return EXIT_FAILED
     if outcome.limit and not outcome.num_queued:
-        print(text.limit_text(outcome, found.activity), file=sys.stderr)
+        say(text.limit_text(outcome, found.activity), sys.stderr)
         # Units in progress make room in the queue when they end; without any, nothing will.
         return EXIT_FAILED if needs_person or not found.activity.in_progress else 0
     if outcome.num_queued:
-        print(text.queued_text(config, store, outcome, time.monotonic() - began))
+        say(text.queued_text(config, store, outcome, time.monotonic() - began))
     elif not todo.waiting:
-        print(f"complete after {time.monotonic() - began:.0f} s\n{text.next_step(config)}")
+        say(f"complete after {time.monotonic() - began:.0f} s\n{text.next_step(config)}")
     return EXIT_FAILED if needs_person else 0
 
 
@@ -253,17 +254,29 @@ def _plan(config: LaunchConfig, found: Survey) -> Plan:
     )
 
 
-def _note_changed_grid(manifest: Manifest, store: Store) -> None:
+def _set_aside(damages: Sequence[Damage], manifest: Manifest, store: Store) -> None:
+    """Rename damaged files, and say so; specs are written again here, the rest by the units of a plan."""
+    told = [Damage(path, f"{problem}; renamed to {set_aside(path).name}") for path, problem in damages if path]
+    if told:
+        say(text.damages_text(told), sys.stderr)
+    paths = {damage.path for damage in damages}
+    for spec in manifest.models.values():
+        if store.spec_path(spec.key) in paths:
+            write_spec(store, spec)
+
+
+def _write_manifest(manifest: Manifest, store: Store) -> None:
+    """Write grid.json; say so where it was another, and keep what cannot be read."""
     path = store.manifest_path(manifest.grid)
     try:
-        changed = path.exists() and read_manifest(path) != manifest
-    except RecordError:
-        changed = True
-    if changed:
-        print(
-            f"note: grid {manifest.grid} was launched with other settings before; its runs are kept, and its "
-            "records will be rebuilt (to keep both, set grid.name=NAME)"
-        )
+        if path.exists() and read_manifest(path) != manifest:
+            say(
+                f"note: grid {manifest.grid} was launched with other settings before; its runs are kept, and its "
+                "records will be rebuilt (to keep both, set grid.name=NAME)"
+            )
+    except RecordError as error:
+        _set_aside([Damage(path, str(error).removeprefix(f"{path}: "))], manifest, store)
+    write_manifest(path, manifest)
 
 
 def _executor(config: LaunchConfig, found: Survey, todo: Plan) -> Executor:

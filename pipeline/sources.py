@@ -6,20 +6,21 @@ many, and which may have no network.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.atomic import file_sha256, write_atomically
+from jobs.atomic import file_sha256, set_aside, write_atomically
 from jobs.datasets import Split, data_folder, dataset_module
 from jobs.errors import ConfigError
 from jobs.files.store import Store
 from jobs.plugins.isolated import ask
 from jobs.prepare import is_prepared
 from jobs.specs.train import TrainSpec, train_fields
-from jobs.wording import counted
+from jobs.wording import counted, say
 from pipeline.plan import Plan
 from pipeline.request.config import LaunchConfig
 
@@ -60,7 +61,7 @@ def check_checkpoints(config: LaunchConfig, store: Store) -> None:
     if problems:
         raise ConfigError(problems)
     for note in (note for answer in answers for note in answer["notes"]):
-        print(f"note: train.checkpoint: {note}", file=sys.stderr)
+        say(f"note: train.checkpoint: {note}", sys.stderr)
 
 
 def check_plugins(config: LaunchConfig, store: Store) -> None:
@@ -68,7 +69,7 @@ def check_plugins(config: LaunchConfig, store: Store) -> None:
     specs = {run.train.key: run.train for run in config.manifest.runs if run.train.plugins}
     new = [train_fields(spec) for key, spec in specs.items() if not store.is_trained(key)]
     if new:
-        print(f"checking the plug-ins of {counted(len(new), 'model')}", flush=True)
+        say(f"checking the plug-ins of {counted(len(new), 'model')}")
         problems = ask("jobs.preflight.checks", config.plugins, new)
         if problems:
             raise ConfigError(problems)
@@ -82,14 +83,17 @@ def stage_inputs(plan: Plan, config: LaunchConfig, store: Store) -> None:
     """
     for unit in plan.train:
         for sha256 in unit.train.source_hashes:
-            if sha256 in config.sources and not store.source_path(sha256).exists():
-                _copy(config.sources[sha256], store.source_path(sha256), sha256)
+            target = store.source_path(sha256)
+            if target.exists() and file_sha256(target) != sha256:
+                say(f"damaged  {target}\n         renamed to {set_aside(target).name}", sys.stderr)
+            if sha256 in config.sources and not target.exists():
+                _copy(config.sources[sha256], target, sha256)
     _compose([unit.train for unit in plan.units if unit.train is not None], config, store)
     # What is the user's own was read when it was described.
     named = {unit.train.dataset for unit in plan.units if unit.train is not None and unit.train.data is None}
     for name in sorted(named):
         if not is_prepared(name, config.data, store):
-            print(f"preparing {name} in {config.data[name]}", flush=True)
+            say(f"preparing {name} in {config.data[name]}")
             _run_prepare(name, str(config.data[name]), "--results", str(store.root))
 
 
@@ -112,10 +116,19 @@ def _run_prepare(*arguments: str) -> None:
         ConfigError: It failed; with the errors that it printed.
     """
     command = [sys.executable, "-m", "jobs.prepare", *arguments]
-    done = subprocess.run(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, check=False)
-    if done.returncode:
-        lines = [line.removeprefix("error: ") for line in done.stderr.splitlines() if line.startswith("error: ")]
-        raise ConfigError(lines or [f"preparing {arguments[0]} failed: {done.stderr.strip()[-500:]}"])
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}  # lines are to stay whole
+    said = ""
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            said += line
+            if line.startswith("note: "):
+                say(line.rstrip(), sys.stderr)
+    if process.returncode:
+        lines = [line.removeprefix("error: ") for line in said.splitlines() if line.startswith("error: ")]
+        raise ConfigError(lines or [f"preparing {arguments[0]} failed: {said.strip()[-500:]}"])
 
 
 def _copy(source: Path, target: Path, sha256: str) -> None:

@@ -20,7 +20,7 @@ from tabulate import tabulate
 from jobs.files.manifest import GridOptions
 from jobs.specs.units import TrainUnit
 from jobs.validation import STRICT, build
-from jobs.wording import counted
+from jobs.wording import counted, say
 from pipeline import text
 from pipeline.estimate import estimate
 from pipeline.follow import next_wait_s
@@ -54,7 +54,7 @@ def status(values: Mapping[str, Any]) -> int:
         if config.watch and sys.stdout.isatty():
             print(_CLEAR, end="")
         lines = "\n".join(_lines(current, verbose=config.verbose))
-        print(lines, flush=True)
+        say(lines)
         if lines != said:
             said, changed_at = lines, time.monotonic()
         if not config.watch or not current.found.activity.may_run:
@@ -71,6 +71,9 @@ def _lines(current: Status, *, verbose: bool) -> Iterator[str]:
     if activity.problem:
         yield f"note: {activity.problem}; the state of submitted jobs is unknown"
     yield _stage_table(current)
+    if damaged := current.found.observed.damaged:
+        yield text.damages_text(damaged)
+        yield f"{counted(len(damaged), 'file')} damaged; a launch renames them and makes again what the grid lacks then"
     yield _estimate_line(current)
     if activity.waiting:
         yield text.waiting_tasks_text(activity)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tabulate import tabulate
 
+from jobs.atomic import Damage
 from jobs.files.failures import Failure
 from jobs.files.store import Store, command_arguments
 from jobs.specs.runs import SHARD_STAGES, Manifest, Run
@@ -24,7 +25,7 @@ from pipeline.state.progress import Pace
 from pipeline.state.queue import QueuedTask
 from pipeline.state.reasons import advice, explained
 
-_NUM_SHOWN = 5
+_NUM_SHOWN, _NUM_DAMAGES = 5, 20
 
 
 def plan_table(manifest: Manifest, observed: Observation, plan: Plan, activity: Activity) -> str:
@@ -222,6 +223,14 @@ def _failures_text(failure: Failure, *more: Failure) -> str:
         f"failed   {failure.unit} ({failure.failure_class}, attempt {failure.attempt}{where})\n"
         f"         {message}\n         log: {failure.log_path}{alike}"
     )
+
+
+def damages_text(damages: Sequence[Damage]) -> str:
+    """Damaged files, and what is wrong with them."""
+    lines = [f"damaged  {damage.path}\n         {damage.problem}" for damage in damages[:_NUM_DAMAGES]]
+    if len(damages) > _NUM_DAMAGES:
+        lines.append(f"         and {counted(len(damages) - _NUM_DAMAGES, 'more file')}")
+    return "\n".join(lines)
 
 
 def next_step(config: LaunchConfig) -> str:

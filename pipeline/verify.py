@@ -13,27 +13,27 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic.dataclasses import dataclass
 
 from configs.entry import EXIT_FAILED
-from jobs.aggregate import checked_shard, collect_run, is_current
-from jobs.atomic import file_sha256, read_json, set_aside
+from jobs.aggregate import is_current, run_tables
+from jobs.atomic import Damage, file_sha256, read_json, set_aside
 from jobs.errors import RecordError
 from jobs.files import records
-from jobs.files.layouts import KINDS, layout_of
+from jobs.files.layouts import KINDS, RecordKind
 from jobs.files.manifest import GridOptions
 from jobs.files.store import Store
 from jobs.host import num_cpus
-from jobs.specs.indices import IndexRange
 from jobs.specs.keys import differences
-from jobs.specs.runs import Manifest, Run, ShardStage
+from jobs.specs.runs import Manifest, ShardStage
 from jobs.specs.train import TrainSpec, train_fields
 from jobs.validation import STRICT, build
-from jobs.wording import counted
+from jobs.wording import counted, say
+from pipeline.state.files import Observation, observe
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -41,13 +41,6 @@ class VerifyConfig(GridOptions):
     """What to verify; see configs/verify.yaml."""
 
     set_aside: bool
-
-
-class Damage(NamedTuple):
-    """A file that is not what it should be, and why. ``path`` is None where no single file is to blame."""
-
-    path: Path | None
-    problem: str
 
 
 def verify(values: Mapping[str, Any]) -> int:
@@ -58,33 +51,34 @@ def verify(values: Mapping[str, Any]) -> int:
     """
     config = build(VerifyConfig, values, where="")
     store, manifest = config.open()
-    runs = {run.place: run for run in manifest.runs}
-    shards = [(run, indices) for run in runs.values() for indices in store.finished_shards(run.place)]
     trained = [spec for key, spec in manifest.models.items() if store.is_trained(key)]
-    damages = list(_damages(manifest, store, shards, trained))
-    for damage in damages:
-        moved = f"; moved to {set_aside(damage.path).name}" if config.set_aside and damage.path is not None else ""
-        print(f"error: {damage.problem}{moved}", file=sys.stderr)
-    print(f"grid {manifest.grid}: read {counted(len(trained), 'model')} and {counted(len(shards), 'shard')}")
-    if not damages:
-        print("no damage found")
+    shards, named = {run.place: len(store.finished_shards(run.place)) for run in manifest.runs}, set[Path | None]()
+    num_problems = 0
+    for path, problem in _damages(manifest, store, trained):
+        if path is not None and path in named:
+            continue
+        named.add(path)
+        num_problems += 1
+        moved = f"; moved to {set_aside(path).name}" if config.set_aside and path is not None else ""
+        say(f"error: {'' if path is None else f'{path}: '}{problem}{moved}", sys.stderr)
+    num_shards = sum(shards.values())
+    say(f"grid {manifest.grid}: read {counted(len(trained), 'model')} and {counted(num_shards, 'shard')}")
+    if not num_problems:
+        say("no damage found")
         return 0
     step = "launch again to recreate them" if config.set_aside else "set_aside=true renames damaged files"
-    print(f"{counted(len(damages), 'problem')}; {step}")
+    say(f"{counted(num_problems, 'problem')}; {step}")
     return EXIT_FAILED
 
 
-def _damages(
-    manifest: Manifest, store: Store, shards: list[tuple[Run, IndexRange]], trained: list[TrainSpec]
-) -> Iterator[Damage]:
+def _damages(manifest: Manifest, store: Store, trained: list[TrainSpec]) -> Iterator[Damage]:
+    observed = observe(manifest, store)
+    yield from observed.damaged
     with ThreadPoolExecutor(max_workers=num_cpus()) as pool:
         for found in pool.map(lambda spec: list(_model_damages(spec, store)), trained):
             yield from found
-        broken = [found for found in pool.map(lambda shard: _shard_damage(shard[0], shard[1], store), shards) if found]
-    yield from broken
-    for stage in {run.stage for run in manifest.runs}:
-        # Joined records cannot be compared with shards that cannot be read.
-        yield from _records_damages(stage, manifest, store, compare=not broken)
+    for stage in {run.stage: None for run in manifest.runs}:
+        yield from _stage_damages(stage, manifest, store, observed)
 
 
 def _model_damages(spec: TrainSpec, store: Store) -> Iterator[Damage]:
@@ -94,54 +88,95 @@ def _model_damages(spec: TrainSpec, store: Store) -> Iterator[Damage]:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
         if broken is not None:
-            yield Damage(path, f"{path}: damaged, the checksum of {broken} is not that of its content")
+            yield Damage(path, f"damaged, the checksum of {broken} is not that of its content")
     except (OSError, zipfile.BadZipFile) as error:
-        yield Damage(path, f"{path}: cannot be read, truncated or damaged ({error})")
+        yield Damage(path, f"cannot be read, truncated or damaged ({error})")
     path = store.spec_path(spec.key)
     try:
-        found = read_json(path)
-        if problem := differences(found, {"key": spec.key, **train_fields(spec)}):
-            yield Damage(path, f"{path}: of another spec ({problem})")
+        if problem := differences(read_json(path), {"key": spec.key, **train_fields(spec)}):
+            yield Damage(path, f"of another spec ({problem})")
     except (OSError, ValueError, AttributeError) as error:
-        yield Damage(path, f"{path}: cannot be read ({error})")
+        yield Damage(path, f"cannot be read ({error})")
     path = store.epochs_path(spec.key)
     try:
         if path.exists():
             pq.read_table(path, partitioning=None, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         reason = str(error).partition("\n")[0]
-        yield Damage(path, f"{path}: cannot be read as Parquet, truncated or damaged ({reason})")
+        yield Damage(path, f"cannot be read as Parquet, truncated or damaged ({reason})")
     for sha256 in spec.source_hashes:
         source = store.source_path(sha256)
         if source.exists() and file_sha256(source) != sha256:
-            yield Damage(source, f"{source}: damaged, it does not hash to its name")
+            yield Damage(source, "damaged, it does not hash to its name")
 
 
-def _shard_damage(run: Run, indices: IndexRange, store: Store) -> Damage | None:
-    path = store.shard_path(run.place, indices)
-    try:
-        checked_shard(path, indices, layout_of(run))
-    except (RecordError, OSError) as error:
-        return Damage(path, str(error))
-    return None
+def _stage_damages(stage: ShardStage, manifest: Manifest, store: Store, observed: Observation) -> Iterator[Damage]:
+    """What is wrong with the shards of a stage, and with its joined records, which must hold just their rows.
+
+    Holds a shard and a row group at a time.
+    """
+    path, broken = store.records_path(manifest.grid, stage), list[Damage]()
+    folders = {store.shards_dir(run.place) for run in manifest.of(stage)}
+    # Joined records cannot be compared with shards that cannot be read.
+    is_compared = all(damage.path is None or damage.path.parent not in folders for damage in observed.damaged)
+    joined = _Rows(path, KINDS[stage]) if is_compared and is_current(path, manifest) else None
+
+    def reject(shard: Path, problem: str) -> str:
+        broken.append(Damage(shard, problem.removeprefix(f"{shard}: ")))
+        return ""
+
+    for run in manifest.of(stage):
+        try:
+            for table in run_tables(run, store, reject):
+                if joined is None or broken or observed.missing(run):
+                    continue
+                if problem := joined.difference(table):
+                    yield Damage(path, problem)
+                    joined = None
+        except RecordError as error:
+            if joined is not None and not broken:
+                yield Damage(None, str(error))
+                joined = None
+        except OSError as error:
+            broken.append(Damage(Path(error.filename), str(error)))
+    yield from broken
+    if joined is not None and not broken and (problem := joined.problem_at_end()):
+        yield Damage(path, problem)
 
 
-def _records_damages(stage: ShardStage, manifest: Manifest, store: Store, *, compare: bool) -> Iterator[Damage]:
-    path, kind = store.records_path(manifest.grid, stage), KINDS[stage]
-    if not path.exists():
-        return
-    try:
-        table = records.read_records(path, kind)
-        json.loads(records.read_metadata(path).get("runs", "{}"))
-    except (RecordError, ValueError) as error:
-        yield Damage(path, f"{path}: {error}" if str(path) not in str(error) else str(error))
-        return
-    if not compare or not is_current(path, manifest):
-        return
-    try:
-        parts = [collect_run(run, store)[0] for run in manifest.of(stage)]
-    except RecordError as error:
-        yield Damage(None, str(error))
-        return
-    if not pa.concat_tables(parts).equals(table):
-        yield Damage(path, f"{path}: holds other rows than the shards that it was made of")
+class _Rows:
+    """The rows of joined records, in their order."""
+
+    _OTHERS = "holds other rows than the shards that it was made of"
+
+    def __init__(self, path: Path, kind: RecordKind) -> None:
+        self._path = path
+        self._groups = records.read_row_groups(path, kind, kind.schema.names)
+        self._rest: pa.Table | None = None
+
+    def difference(self, table: pa.Table) -> str | None:
+        """Why the next rows are not those of a table; None where they are."""
+        try:
+            own = self._take(len(table))
+        except RecordError as error:
+            return str(error).removeprefix(f"{self._path}: ")
+        if len(own) != len(table):
+            return self._OTHERS
+        both = pa.concat_tables([table, own]).unify_dictionaries()
+        return None if both.slice(0, len(own)).equals(both.slice(len(own))) else self._OTHERS
+
+    def problem_at_end(self) -> str | None:
+        """What is wrong with the file when all rows should have been read."""
+        try:
+            json.loads(records.read_metadata(self._path).get("runs", "{}"))
+            return self._OTHERS if len(self._take(1)) else None
+        except (RecordError, ValueError) as error:
+            return str(error).removeprefix(f"{self._path}: ")
+
+    def _take(self, num: int) -> pa.Table:
+        parts = [] if self._rest is None else [self._rest]
+        while sum(map(len, parts)) < num and (group := next(self._groups, None)) is not None:
+            parts.append(group)
+        whole = pa.concat_tables(parts)  # there is a group at least
+        self._rest = whole.slice(num)
+        return whole.slice(0, num)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 RELATIVE_SLACK = 1e-12
 
@@ -49,6 +48,8 @@ def clopper_pearson_lower(
     Source:
         Cohen et al. 2019, CERTIFY's LowerConfBound: the alpha quantile of Beta(k, n - k + 1).
     """
+    from scipy import special  # slow to import
+
     count, total = _checked(counts, num_samples, alpha)
     # betaincinv is undefined at k = 0, where the bound is 0; any k >= 1 can be evaluated instead.
     quantile = special.betaincinv(np.maximum(count, 1), total - np.maximum(count, 1) + 1, alpha)
@@ -146,6 +147,8 @@ def top_class_p_value(count_top: int, count_second: int) -> float:
     Source:
         Cohen et al. 2019, PREDICT (Hung and Fithian 2019 for the ranking guarantee).
     """
+    from scipy import special
+
     total = count_top + count_second
     if total == 0:
         return 1.0

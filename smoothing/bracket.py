@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from smoothing.bounds import RELATIVE_SLACK, clopper_pearson_upper
 from smoothing.radius import max_radius
@@ -37,6 +36,8 @@ def min_possible_count(
         Numerical error lowers the result. If sampling stopped early, the remaining draws must be counted
         as votes for the class: that can only raise the count.
     """
+    from scipy import special  # slow to import
+
     needed = special.ndtr(np.asarray(radii, dtype=np.float64) / sigma) * (1.0 - RELATIVE_SLACK) - total_variation
     low, high = np.zeros(needed.shape, dtype=np.int64), np.full(needed.shape, n, dtype=np.int64)
     while (low < high).any():  # the bound rises with the count, and reaches 1 at n

@@ -9,7 +9,6 @@ from decimal import ROUND_DOWN, Decimal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from smoothing.bounds import RELATIVE_SLACK, clopper_pearson_lower
 
@@ -57,6 +56,8 @@ def two_class_radius(
     Source:
         Salman et al. 2019, equation (2).
     """
+    from scipy import special  # slow to import
+
     top = np.asarray(p_top_lower, dtype=np.float64)
     second = np.asarray(p_second_upper, dtype=np.float64)
     if not sigma > 0:

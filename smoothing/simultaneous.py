@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import special
 
 from smoothing.bounds import RELATIVE_SLACK
 
@@ -68,6 +67,8 @@ def max_false_certificates(num_images: int, alpha: float, rho: float) -> int:
         Cohen et al. 2019, appendix B, use Bernstein's inequality, and their published code lacks a
         factor 2 in it; the exact quantile needs neither.
     """
+    from scipy import special  # slow to import
+
     if num_images < 1 or not 0 < alpha < 1 or not 0 < rho < 1:
         raise ValueError(f"need num_images >= 1, alpha and rho in (0, 1), got {num_images!r}, {alpha!r}, {rho!r}")
     exceeded = special.bdtrc(np.arange(num_images, dtype=np.float64), num_images, alpha)

@@ -24,6 +24,12 @@ def _keep_log_handlers() -> Iterator[None]:
     root.setLevel(level)
 
 
+@pytest.fixture(autouse=True)
+def _whole_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text is not cut into lines, whatever the shell or the test runner says of a terminal."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(scope="session")
 def undisturbed_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of the tiny grid, launched once and never interfered with. Not to be written to."""

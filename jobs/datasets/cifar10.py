@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
+import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ import numpy as np
 from jobs.atomic import read_json, write_json
 from jobs.datasets import ArrayImages, DatasetInfo, Split
 from jobs.errors import ConfigError, DataError
+from jobs.wording import say
 
 INFO = DatasetInfo(
     name="cifar10",
@@ -35,6 +39,7 @@ INFO = DatasetInfo(
     class_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
 )
 
+_PATIENCE_S = 15.0
 _FILES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"]
 
 
@@ -69,6 +74,9 @@ def prepare(folder: Path, marks: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder / ".cifar10.lock") if os.access(folder, os.W_OK) else contextlib.nullcontext():
         try:
+            if not _is_there(root, cifar):
+                say(f"note: downloading CIFAR-10 (170 MB) from {cifar.url} to {root}", sys.stderr)
+                _check_answers(cifar.url)
             cifar(str(root), download=True)
         except (OSError, RuntimeError) as error:
             raise DataError(
@@ -76,6 +84,41 @@ def prepare(folder: Path, marks: Path) -> None:
                 f"put cifar-10-python.tar.gz into {folder} and launch again"
             ) from error
     write_json(marks / f"{INFO.name}.json", _listing(folder))
+
+
+def _is_there(root: Path, cifar: Any) -> bool:
+    """Whether the files, or the archive to take them from, are there and sound."""
+    from torchvision.datasets.utils import check_integrity
+
+    try:
+        cifar(str(root))
+    except (OSError, RuntimeError):
+        return bool(check_integrity(root / cifar.filename, cifar.tgz_md5))
+    return True
+
+
+def _check_answers(url: str) -> None:
+    """Raise OSError unless a server answers soon: torchvision tries for minutes, in silence."""
+    import http.client
+    import urllib.request
+
+    said: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(url, timeout=_PATIENCE_S).close()
+        except (OSError, http.client.HTTPException) as error:
+            said.put(str(error))
+        else:
+            said.put("")
+
+    threading.Thread(target=ask, daemon=True).start()  # the look-up of a name has no time limit of its own
+    try:
+        problem = said.get(timeout=_PATIENCE_S)
+    except queue.Empty:
+        problem = f"no answer within {_PATIENCE_S:g} s"
+    if problem:
+        raise OSError(problem)
 
 
 def open_split(split: Split, folder: Path | None) -> ArrayImages:

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from jobs.atomic import read_json, write_json
+from jobs.atomic import read_json, remove_stale_temporaries, write_json
 from jobs.errors import ConfigError, RecordError
 from jobs.files.store import Store
 from jobs.specs.indices import IndexRange, as_indices
 from jobs.specs.keys import differences
 from jobs.specs.runs import FORMAT, LISTS, TASKS, Manifest, Run, ShardStage, plain_manifest
-from jobs.specs.train import TrainSpec
+from jobs.specs.train import TrainSpec, train_fields
 from jobs.validation import STRICT, build, unknown_choice
 
 
@@ -55,6 +55,12 @@ def read_manifest(path: Path) -> Manifest:
         if isinstance(error, RecordError):
             raise
         raise RecordError(f"{path}: not a grid manifest ({error}); launch the grid again") from error
+
+
+def write_spec(store: Store, spec: TrainSpec) -> None:
+    """Write spec.json: what a folder of ``runs`` is the result of. Tidies the folder."""
+    remove_stale_temporaries(store.run_dir(spec.key))
+    write_json(store.spec_path(spec.key), {"key": spec.key, **train_fields(spec)})
 
 
 def check_launchable(store: Store, grid: object) -> None:

@@ -186,26 +186,23 @@ def read_metadata(path: Path) -> dict[str, str]:
         return _own_metadata(file)
 
 
-def is_sound(path: Path, kind: RecordKind = CERTIFICATION) -> bool:
-    """Whether all of a records file can be read, every page's checksum verified; read again when it has changed."""
-    try:
-        status = path.stat()
-        return _is_sound(path, kind.name, status.st_size, status.st_mtime_ns)
-    except OSError:
-        return False
+def problem_in(path: Path, kind: RecordKind) -> str | None:
+    """What is wrong with a records file, all of it read; None where nothing is. Read again when it has changed."""
+    status = path.stat()
+    return _problem_in(path, kind.name, status.st_size, status.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=64)  # status watches
-def _is_sound(path: Path, kind: str, size: int, mtime_ns: int) -> bool:
+def _problem_in(path: Path, kind: str, size: int, mtime_ns: int) -> str | None:
     del size, mtime_ns
     try:
         with _parquet(path) as file:
             _check_stamp(path, _own_metadata(file), kind)
             for _ in file.iter_batches():
                 pass
-    except RecordError:
-        return False
-    return True
+    except RecordError as error:
+        return str(error).removeprefix(f"{path}: ")
+    return None
 
 
 def num_rows(path: Path) -> int:

@@ -11,12 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.atomic import listing
+from jobs.atomic import NOT_THERE, Damage, damage_of, listing, problem_of
 from jobs.specs.indices import IndexRange, Indices, missing_from, shard_stem
 from jobs.specs.runs import Place, ShardStage
 
-_SHARD_NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.parquet")
-_PARTIAL_NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.partial\.parquet")
+_SHARD_NAME = re.compile(r"(\d+)-(\d+)-(\d+)(\.partial)?\.parquet")
 _STATE_NAME = re.compile(r"epoch-(\d+)\.pt")
 
 
@@ -161,15 +160,32 @@ class Store:
     def launch_lock_path(self) -> Path:
         return self.root / ".launch.lock"
 
-    # What is there. Each of these is one folder listing, and a stat for what must have content; no file is opened.
+    # What is there. Each of these is one folder listing, and a look at the end of what must be whole.
 
     def is_trained(self, train_key: str) -> bool:
-        return _has_content(self.checkpoint_path(train_key))
+        return problem_of(self.checkpoint_path(train_key)) is None
+
+    def model_damages(self, train_key: str) -> list[Damage]:
+        """The files of a model that are there and not whole; states that a finished training leaves behind count."""
+        paths = [self.checkpoint_path(train_key), self.spec_path(train_key), self.epochs_path(train_key)]
+        paths += [self.state_path(train_key, epoch) for epoch in self.saved_epochs(train_key)]
+        return [damage for path in paths for damage in damage_of(path)]
 
     def finished_shards(self, place: Place) -> list[IndexRange]:
-        """The index ranges that finished shard files vouch for, sorted; an empty file vouches for nothing."""
-        folder = self.shards_dir(place)
-        return _ranges(match for match in _matches(folder, _SHARD_NAME) if _has_content(folder / match.string))
+        """The index ranges that finished shard files vouch for, sorted; one that is not whole vouches for nothing."""
+        return self.shards(place)[0]
+
+    def shards(self, place: Place) -> tuple[list[IndexRange], list[Damage]]:
+        """``finished_shards``, and the shards, finished or not, that are not whole."""
+        folder, whole, damages = self.shards_dir(place), [], []
+        for match in _matches(folder, _SHARD_NAME):
+            path = folder / match.string
+            problem = problem_of(path)
+            if problem is None:
+                whole.append(match)
+            elif problem != NOT_THERE:  # else removed meanwhile
+                damages.append(Damage(path, problem))
+        return _ranges(match for match in whole if not match[4]), damages
 
     def unfinished(self, place: Place, indices: Indices) -> list[int]:
         """The indices among some that no finished shard holds, whichever way shards were cut; ascending."""
@@ -177,7 +193,7 @@ class Store:
 
     def partial_shards(self, place: Place) -> list[IndexRange]:
         """The index ranges of shards that are in progress or were interrupted, sorted."""
-        return _ranges(_matches(self.shards_dir(place), _PARTIAL_NAME))
+        return _ranges(match for match in _matches(self.shards_dir(place), _SHARD_NAME) if match[4])
 
     def remove_served_partials(self, place: Place) -> None:
         """Remove the unfinished files all of whose images are in finished ones by now."""
@@ -199,15 +215,8 @@ class Store:
         return sorted(path.parent.name for path in self.root.glob("grids/*/import.json"))
 
 
-def _has_content(path: Path) -> bool:
-    try:
-        return path.stat().st_size > 0
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-
-
 def _ranges(names: Iterable[re.Match[str]]) -> list[IndexRange]:
-    found = [tuple(map(int, name.groups())) for name in names]
+    found = [tuple(map(int, name.groups()[:3])) for name in names]
     # A name that no writer of ours makes (an empty range) vouches for nothing.
     return sorted(IndexRange(start=a, stop=b, step=c) for a, b, c in found if a < b and c >= 1)
 

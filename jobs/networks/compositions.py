@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 
-from jobs.atomic import file_sha256, write_json
+from jobs.atomic import file_sha256
 from jobs.errors import CheckpointError
+from jobs.files.manifest import write_spec
 from jobs.files.store import Store
 from jobs.networks import checkpoint
 from jobs.networks.classifier import Ensemble, classifier_for
 from jobs.plugins import isolated
-from jobs.specs.train import TrainSpec, train_fields
+from jobs.specs.train import TrainSpec
 from jobs.validation import build
 
 
@@ -49,7 +50,7 @@ def compose(spec: TrainSpec, paths: Sequence[Path], store: Store) -> None:
             raise CheckpointError(f"{path}: changed while the ensemble was put together; launch again")
         checkpoint.check_plugins(path, {"plugins": trained.plugins}, member)
         own.load_state_dict(trained.classifier.state_dict())
-    write_json(store.spec_path(spec.key), {"key": spec.key, **train_fields(spec)})
+    write_spec(store, spec)
     checkpoint.save_classifier(store.checkpoint_path(spec.key), composed, spec)
 
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from jobs.files.store import Store
 from jobs.specs.units import STAGES, Stage, Unit
+from jobs.wording import fitted, say
 from pipeline.request.cost import unit_cost
 from pipeline.state.progress import progress_of
 
@@ -69,9 +70,9 @@ class Progress:
     def say(self, line: str) -> None:
         """Print a line without breaking the bar."""
         if self._bar.disable:
-            print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+            say(f"{time.strftime('%H:%M:%S')} {line}", sys.stderr)
         else:
-            self._bar.write(line, file=sys.stderr)
+            self._bar.write(fitted(line, sys.stderr), file=sys.stderr)
 
     @property
     def _so_far(self) -> float:

@@ -76,7 +76,7 @@ def ensemble_fields(values: Mapping[str, Any], axes: Iterable[str], results: Pat
 def _member(store: Store, key: str) -> TrainSpec:
     if not key or "/" in key or not store.is_trained(key):
         raise ConfigError(
-            [f"{_PREFIX}{key}: {store.checkpoint_path(key)} is not there; train that run to its end first"]
+            [f"{_PREFIX}{key}: {store.checkpoint_path(key)} is not there or damaged; train that run to its end first"]
         )
     fields = {name: value for name, value in read_json(store.spec_path(key)).items() if name != "key"}
     member = build(TrainSpec, fields, where=str(store.spec_path(key)))

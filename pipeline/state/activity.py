@@ -134,6 +134,8 @@ def read_activity(store: Store, grid: str) -> Activity:
         content = read_json(path)
     except FileNotFoundError:  # the launch has ended meanwhile
         return Activity()
+    except ValueError as error:
+        return Activity(problem=f"{path} is damaged ({error})")
     return Activity(running=frozenset(content["running"]), queued=frozenset(content["queued"]))
 
 

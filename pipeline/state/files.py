@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from jobs.aggregate import is_aggregated
+from jobs.aggregate import look_at_joined
+from jobs.atomic import Damage, damage_of
 from jobs.files.failures import Failure, last_failures
 from jobs.files.store import Store
 from jobs.specs.indices import IndexRange, missing_from, parse_shard_stem
 from jobs.specs.runs import SHARD_STAGES, Manifest, Place, Run
+from pipeline.state import ledger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +21,7 @@ class Observation:
     trained: frozenset[str]  # train keys that have a checkpoint, or that the launch composes
     shards: Mapping[Place, tuple[IndexRange, ...]]  # finished index ranges by where they belong
     aggregated: bool  # whether the grid's records files are there and made for just this grid
+    damaged: tuple[Damage, ...] = ()  # files that are there and cannot be used; none of them counts as done
 
     def finished(self, run: Run) -> tuple[IndexRange, ...]:
         """The finished index ranges of a run."""
@@ -34,11 +37,17 @@ class Observation:
 
 
 def observe(manifest: Manifest, store: Store) -> Observation:
-    """Look at the files of a grid: one or two folder listings per run; only records.parquet is opened."""
+    """Look at the files of a grid: one or two folder listings per run, and the ends of files; reads joined records."""
+    shards = {run.place: store.shards(run.place) for run in manifest.runs}
+    is_aggregated, damaged = look_at_joined(manifest, store)
+    damaged += [damage for key in manifest.models for damage in store.model_damages(key)]
+    damaged += [damage for _, damages in shards.values() for damage in damages]
+    damaged += damage_of(store.manifest_path(manifest.grid)) + ledger.damages(store, manifest.grid)
     return Observation(
         trained=frozenset(key for key, spec in manifest.models.items() if spec.members or store.is_trained(key)),
-        shards={run.place: tuple(store.finished_shards(run.place)) for run in manifest.runs},
-        aggregated=is_aggregated(manifest, store),
+        shards={place: tuple(finished) for place, (finished, _) in shards.items()},
+        aggregated=is_aggregated,
+        damaged=tuple(damaged),
     )
 
 

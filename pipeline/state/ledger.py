@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from jobs.atomic import listing, read_json, write_json
+from jobs.atomic import Damage, damage_of, listing, read_json, write_json
 from jobs.files.folders import only_owner_writes
 from jobs.files.manifest import read_manifest, write_manifest
 from jobs.files.store import Store
@@ -111,6 +111,13 @@ def asked_for(store: Store, name: ArrayName) -> Mapping[str, Any] | None:
         return None
 
 
+def damages(store: Store, grid: str) -> list[Damage]:
+    """The files of a grid's launches that are not whole; what they list is as if it had never been submitted."""
+    folders = [store.launch_dir(grid, launch) for launch in listing(store.launches_dir(grid))]
+    paths = [path for folder in folders for path in (*folder.glob("*.json"), *folder.glob("*/tasks.json"))]
+    return [damage for path in paths for damage in damage_of(path)]
+
+
 def launched_by(store: Store) -> tuple[set[str | None], set[int]]:
     """The clusters that launches into a results folder were submitted to, and the ids of the users who launched."""
     clusters, users = set[str | None](), set[int]()
@@ -138,9 +145,11 @@ def write_tasks(store: Store, name: ArrayName, tasks: list[list[str]], limit_min
 
 
 def read_tasks(store: Store, name: ArrayName) -> list[list[str]] | None:
-    """The unit names of each task of an array; None where this store knows no such array."""
-    path = store.tasks_path(name.grid, name.launch, name.array)
-    return cast(list[list[str]], read_json(path)["tasks"]) if path.exists() else None
+    """The unit names of each task of an array; None where this store knows no such array, or its file is damaged."""
+    try:
+        return cast(list[list[str]], read_json(store.tasks_path(name.grid, name.launch, name.array))["tasks"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
 
 
 def read_task(array_dir: Path, index: int, launch: Launch) -> tuple[list[Unit], int]:

@@ -130,7 +130,7 @@ def test_what_cannot_be_published_leaves_nothing(
     weights.write_bytes(whole)
     damaged = sorted((earlier / "runs" / GAUSSIAN / "certify").rglob("*.parquet"))[0]
     data = damaged.read_bytes()
-    damaged.write_bytes(data[: len(data) // 2])
+    damaged.write_bytes(data[:500] + bytes(500) + data[1000:])
     run("publish", *asked, code=1)
     assert str(damaged) in capsys.readouterr().err
     damaged.unlink()

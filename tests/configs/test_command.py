@@ -88,7 +88,9 @@ def test_a_foreign_package_of_the_same_name_ends_the_command(name: str, tmp_path
             check=False,
         )
         assert done.returncode == 2
-        assert f"error: Python finds the package {name} at {tmp_path / name} instead of {ROOT / name}" in done.stderr
+        assert f"error: Python finds the package {name} at {tmp_path / name} instead of {ROOT / name}" in " ".join(
+            done.stderr.split()
+        )
 
 
 GRID = """# @package _global_

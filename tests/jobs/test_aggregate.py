@@ -127,9 +127,17 @@ def test_shards_that_lie_between_one_another_are_joined_in_order(store: Store, u
     assert grid_records(store.root).equals(undisturbed_records)
 
 
-def test_a_truncated_shard_is_set_aside(store: Store) -> None:
+def test_a_truncated_shard_does_not_count(store: Store) -> None:
     path = _shards(store)[2]
     path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(RecordError, match=r"7 of 21 images are not certified \(first: 14\); launch the grid again"):
+        _aggregate(store)
+
+
+def test_an_overwritten_shard_is_set_aside(store: Store) -> None:
+    path = _shards(store)[2]
+    content = path.read_bytes()
+    path.write_bytes(content[:300] + bytes(300) + content[600:])
     with pytest.raises(RecordError, match=rf"{path.name}: cannot be read as Parquet.*moved to {path.name}.rejected-1"):
         _aggregate(store)
     assert not path.exists()

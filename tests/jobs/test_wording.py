@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+
 import pytest
 
-from jobs.wording import columns, counted, shortened, wrapped
+from jobs.wording import columns, counted, fitted, say, shortened, wrapped
 
 
 @pytest.mark.parametrize(
@@ -33,6 +36,33 @@ def test_a_long_path_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "20")
     path = "results/grids/a-long-name/envelope/envelope.csv"
     assert wrapped(f"wrote the table to {path}").splitlines() == ["wrote the table to", path]
+
+
+def test_a_line_fits_where_the_width_is_known(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "note: a line that is longer than forty characters\n    and one that is indented and longer, too"
+    monkeypatch.delenv("COLUMNS", raising=False)
+    say(text)
+    assert capsys.readouterr().out == f"{text}\n", "a log keeps its lines whole"
+    monkeypatch.setenv("COLUMNS", "40")
+    say(text, sys.stderr)
+    assert capsys.readouterr().err.splitlines() == [
+        "note: a line that is longer than forty",
+        "  characters",
+        "    and one that is indented and longer,",
+        "      too",
+    ]
+
+
+def test_a_command_that_is_broken_up_can_still_be_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    command = "python -m pipeline.status grid=a-grid results='/a folder' watch=true"
+    first, *rest = fitted(f"follow: {command}", sys.stdout).splitlines()
+    assert first == "follow:"
+    assert all(len(line) <= 50 for line in rest)
+    assert shlex.split("\n".join(rest).replace("\\\n", "")) == shlex.split(command)
+    assert fitted("next: python -m pipeline.status grid=a", sys.stdout) == "next: python -m pipeline.status grid=a"
 
 
 def test_a_long_path_keeps_its_end() -> None:

@@ -25,7 +25,7 @@ from pipeline.launch import launch
 from pipeline.state.activity import Activity, read_activity
 from pipeline.state.survey import look
 from pipeline.status import _num_helpers, status
-from tests.grids import tiny, tiny_manifest
+from tests.grids import pretend, tiny, tiny_manifest
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_time_left_counts_every_process_of_a_training(tmp_path: Path, capsys: py
     write_manifest(store.manifest_path("tiny"), manifest)
     store.epochs_path(done.key).parent.mkdir(parents=True)
     pq.write_table(pa.table({"elapsed_s": [7200.0, 3600.0]}), store.epochs_path(done.key))
-    store.checkpoint_path(done.key).write_bytes(b"weights")
+    pretend(store.checkpoint_path(done.key))
     activity = {"running": [TrainUnit(train=left).name], "queued": [], "pid": 1, "time": 0}
     write_json(store.activity_path("tiny"), activity)
     with filelock.FileLock(store.launch_lock_path()):

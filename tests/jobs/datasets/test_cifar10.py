@@ -6,6 +6,7 @@ import functools
 import hashlib
 import pickle
 import shutil
+import socket
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -124,6 +125,22 @@ def test_no_network_says_what_to_do(archive: Path, tmp_path: Path, capsys: pytes
     archive.unlink()
     assert prepare.main(["cifar10", str(tmp_path / "data"), "--results", str(tmp_path / "results")]) == 2
     assert "put cifar-10-python.tar.gz into" in capsys.readouterr().err
+
+
+def test_a_server_that_does_not_answer_is_given_up_soon(
+    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cifar10, "_PATIENCE_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/archive"
+        monkeypatch.setattr(CIFAR10, "url", url)
+        assert prepare.main(["cifar10", str(tmp_path / "data"), "--results", str(tmp_path / "results")]) == 2
+    note, error = capsys.readouterr().err.splitlines()
+    assert note == f"note: downloading CIFAR-10 (170 MB) from {url} to {tmp_path / 'data'}"
+    assert "put cifar-10-python.tar.gz into" in error
+    # With the archive, nobody is asked.
+    shutil.copy(archive, tmp_path / "data")
+    assert prepare.main(["cifar10", str(tmp_path / "data"), "--results", str(tmp_path / "results")]) == 0
 
 
 @pytest.mark.parametrize("below", ["", "/deeper"])

@@ -16,7 +16,7 @@ from jobs.specs.indices import partition
 from jobs.specs.units import AggregateUnit, ShardUnit, TrainUnit, Unit
 from pipeline.state.files import observe, pending_units, read_history
 from pipeline.status import status
-from tests.grids import tiny_manifest
+from tests.grids import pretend, tiny_manifest
 
 MANIFEST = tiny_manifest()
 RUN = MANIFEST.of("certify")[0]
@@ -54,10 +54,8 @@ def test_each_failed_unit_costs_one_file_however_often_it_failed(
 def test_what_was_made_good_is_not_read(tmp_path: Path) -> None:
     store = Store(tmp_path)
     _fail(store, 1)
-    store.checkpoint_path(RUN.train.key).write_bytes(b"weights")
-    done = store.shard_path(RUN.place, SHARDS[1].indices)
-    done.parent.mkdir(parents=True)
-    done.write_bytes(b"records")
+    pretend(store.checkpoint_path(RUN.train.key))
+    pretend(store.shard_path(RUN.place, SHARDS[1].indices))
     observed = observe(MANIFEST, store)
     history = read_history(MANIFEST, observed, store, pending_units(MANIFEST, observed))
     assert history.keys() == {SHARDS[0].name, SHARDS[2].name, "aggregate"}
