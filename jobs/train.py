@@ -215,6 +215,6 @@ def _divergence_message(spec: TrainSpec, store: Store, epoch: int) -> str:
         f"the state after {saved[-1]} epochs is kept in {store.state_dir(spec.key)}" if saved else "nothing was saved"
     )
     return (
-        f"training of {spec.key} diverged in epoch {epoch} (counted from 0): loss or logits are not finite; {kept}. "
-        f"A smaller train.learning_rate than {spec.learning_rate} usually helps (and makes another run)"
+        f"training diverged in epoch {epoch} (counted from 0): loss or logits are not finite; {kept}. "
+        f"A smaller train.learning_rate than {spec.learning_rate} usually helps; it makes another model"
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Self, TypeVar
 
 import pydantic
-from pydantic import ConfigDict, model_validator
+from pydantic import AfterValidator, ConfigDict, model_validator
 
 from jobs.errors import ConfigError
 
@@ -16,6 +17,15 @@ STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 """For ``pydantic.dataclasses.dataclass``: no silent conversion, no unknown key, no nan."""
 
 T = TypeVar("T")
+
+_TYPE = re.compile(r"(bool|int|float|str|\w+-(bool|int|float|str)|[\w-]+\[.*\])$")
+"""The parts of pydantic's locations that name one of several types of a value."""
+
+_WISHES = {
+    "dataclass_exact_type": "write keys with values",
+    "dict_type": "write keys with values",
+    "list_type": "write a list",
+}
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
@@ -51,7 +61,7 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
     try:
         return cls(**values)
     except pydantic.ValidationError as error:
-        raise ConfigError([_describe(cls, problem, where) for problem in error.errors()]) from error
+        raise ConfigError(_described(cls, error, where)) from error
 
 
 def collect(problems: list[str], cls: type[T], values: Mapping[str, Any], *, where: str) -> T | None:
@@ -70,28 +80,47 @@ def unknown_choice(what: str, value: object, valid: Sequence[str], also_near: Se
     """
     near = difflib.get_close_matches(str(value), [*valid, *also_near], n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return f"unknown {what} {value!r}{hint}; valid: {', '.join(valid)}"
+    return f"unknown {what} {value!r}{hint}" + (f"; valid: {', '.join(valid)}" if valid else "")
+
+
+def matching(pattern: str, meaning: str) -> AfterValidator:
+    """For ``Annotated``: text or a number that matches a pattern as a whole; the error says what it must be."""
+
+    def check(value: str | int) -> str | int:
+        if re.fullmatch(pattern, str(value)) is None:
+            raise ValueError(f"{value!r} is not {meaning}")
+        return value
+
+    return AfterValidator(check)
 
 
 def _at(where: str, message: str) -> str:
     return f"{where}: {message}" if where else message
 
 
-def _describe(cls: type[Any], problem: Any, where: str) -> str:
-    location = ".".join(filter(None, [where, *(str(part) for part in problem["loc"])]))
-    kind, value, message = problem["type"], problem["input"], problem["msg"]
-    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        key = str(problem["loc"][-1])
-        known = [field.name for field in fields(cls)] if len(problem["loc"]) == 1 else []
-        return _at(where, unknown_choice("key", key, known)) if known else f"{location}: unknown key"
-    if kind in ("missing", "missing_argument"):
-        return f"{location}: a value is required"
-    if kind in ("dataclass_exact_type", "dict_type"):
-        return f"{location}: write keys with values, got {value!r}"
-    if kind == "list_type":
-        return f"{location}: write a list, got {value!r}"
-    if kind == "literal_error":
-        return f"{location}: {value!r} is not valid; valid: {problem['ctx']['expected']}"
-    if kind == "value_error":  # raised by our own validators, whose text is complete
-        return f"{location}: {problem['ctx']['error']}"
-    return f"{location}: {message[0].lower()}{message[1:]}, got {value!r}"
+def _described(cls: type[Any], error: pydantic.ValidationError, where: str) -> list[str]:
+    """One message per value: pydantic has one for every type that a value may have."""
+    found: dict[str, tuple[str, list[str], str]] = {}
+    for problem in error.errors():
+        parts = [part for part in problem["loc"] if not _TYPE.match(str(part))]
+        kind, value, message = problem["type"], problem["input"], problem["msg"]
+        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+        at, got = f"{where}{path}".removeprefix("."), ""
+        if kind in ("unexpected_keyword_argument", "extra_forbidden") and len(parts) == 1:
+            at, message = where, unknown_choice("key", str(parts[0]), [field.name for field in fields(cls)])
+        elif kind in ("unexpected_keyword_argument", "extra_forbidden"):
+            message = "unknown key"
+        elif kind in ("missing", "missing_argument"):
+            message = "a value is required"
+        elif kind == "literal_error":
+            message = f"{value!r} is not valid; valid: {problem['ctx']['expected']}"
+        elif kind == "value_error":  # raised by our own validators, whose text is complete
+            message = str(problem["ctx"]["error"])
+        else:
+            message, got = _WISHES.get(kind, message[:1].lower() + message[1:]), f", got {value!r}"
+        found.setdefault(path, (at, [], got))[1].append(message)
+    return [
+        _at(at, f"{' or '.join(messages)}{got}")
+        for path, (at, messages, got) in found.items()
+        if not any(other.startswith(f"{path}[") for other in found)  # an item says more than its list
+    ]

@@ -108,7 +108,7 @@ def _check(config: LaunchConfig, store: Store) -> None:
     if not config.dry_run:
         check_plugins(config, store)
     check_writable(store.root, "results", subfolders=("runs", "grids"), touch=not config.dry_run)
-    for note in notes(config.manifest):
+    for note in dict.fromkeys(notes(config.manifest)):
         say(f"note: {note}", sys.stderr)
 
 

@@ -11,6 +11,9 @@ from __future__ import annotations
 import functools
 import pkgutil
 
+NUM_CHANNELS = {"resnet50": 3}
+"""Of the images that an architecture takes, where it does not take any number."""
+
 
 @functools.cache
 def architecture_names() -> tuple[str, ...]:

@@ -18,9 +18,8 @@ def build(info: DatasetInfo) -> nn.Module:
         ConfigError: The images are not of three channels.
     """
     if info.image_shape[0] != 3:
-        raise ConfigError(
-            f"resnet50 takes images of 3 channels, {info.name} has {info.image_shape[0]}; take model=NAME"
-        )
+        given = f"those of {info.name} have {info.image_shape[0]}"
+        raise ConfigError(f"resnet50 takes images of 3 channels, and {given}; choose another with model=NAME")
     from torchvision.models import resnet50
 
     network: nn.Module = resnet50(weights=None, num_classes=info.num_classes)

@@ -64,7 +64,7 @@ def load(name: str) -> Any:
     known = [] if _root is None else packages_in(_root)
     if module_name.partition(".")[0] not in known:
         problem = unknown_choice("plug-in", module_name.partition(".")[0], known)
-        raise ConfigError(f"{name}: {problem}; plugins=[...] names what may be imported")
+        raise ConfigError(f"{name}: {problem}; plugins=[PATH] names what may be imported")
     with errors_of(name):
         try:
             module = importlib.import_module(module_name)
@@ -75,7 +75,7 @@ def load(name: str) -> Any:
             raise ConfigError(f"{name}: {described(error)}; {advice}") from error
     if not hasattr(module, attribute):
         names = [public for public in vars(module) if not public.startswith("_")]
-        near = unknown_choice("name", attribute, [], also_near=names).partition(";")[0]
+        near = unknown_choice("name", attribute, [], also_near=names)
         raise ConfigError(f"{name}: {module.__file__} has no such class or function: {near}")
     return getattr(module, attribute)
 

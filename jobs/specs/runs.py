@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field
-
 from jobs.specs.attack import AttackSpec
 from jobs.specs.certify import CertifySpec
 from jobs.specs.indices import IndexList, Indices
 from jobs.specs.keys import canonical_json
 from jobs.specs.train import TrainSpec, train_fields
+from jobs.validation import matching
 
 FORMAT = 1
 """Of grid.json."""
@@ -31,7 +30,13 @@ SHARD_STAGES: tuple[ShardStage, ...] = tuple(TASKS)
 LISTS: Mapping[ShardStage, str] = {"certify": "runs", "attack": "attacks"}
 """How grid.json names the list of a stage's runs."""
 
-GridName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+GridName = Annotated[
+    str,
+    matching(
+        "[A-Za-z0-9][A-Za-z0-9._-]{0,99}",
+        "a name: at most 100 letters, digits, '.', '_' and '-', beginning with a letter or a digit",
+    ),
+]
 """What a grid may be called: it is the name of a folder, and part of the names of jobs."""
 
 

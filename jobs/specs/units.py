@@ -13,7 +13,7 @@ from jobs.specs.train import TrainSpec
 Stage = Literal["train", ShardStage, "aggregate"]
 Compile = Literal[False, True, "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 """Whether torch.compile is used, or in which of its modes; reduce-overhead captures CUDA graphs."""
-CompileOrAuto = Compile | Literal["auto"]
+CompileOrAuto = Literal[Compile, "auto"]
 """Or auto: whether is decided by measuring."""
 STAGES: tuple[Stage, ...] = ("train", *SHARD_STAGES, "aggregate")
 

@@ -15,7 +15,7 @@ from jobs.errors import ConfigError
 from jobs.host import num_cpus
 from jobs.specs.runs import Manifest
 from jobs.specs.units import STAGES, Compile, CompileOrAuto, Stage
-from jobs.validation import STRICT, collect
+from jobs.validation import STRICT, collect, matching
 from pipeline.request.checkpoints import checkpoint_files
 from pipeline.request.cost import cpus_to_certify
 from pipeline.request.grid import GridConfig, expand, models_of
@@ -131,8 +131,8 @@ class SlurmConfig(_SbatchOptions):
     certify: StageConfig
     attack: StageConfig
     aggregate: StageConfig
-    clusters: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = None
-    after: Annotated[str, Field(pattern=r"^((after\w*:)?\d+(_\d+)?[:,]?)+$")] | int | None = None
+    clusters: Annotated[str, matching(r"[\w.-]+", "the name of one cluster")] | None = None
+    after: Annotated[str | int, matching(r"((after\w*:)?\d+(_\d+)?[:,]?)+", "a job id or afterany:ID")] | None = None
     mail: str | None = None
     stall_min: Annotated[float, Field(gt=0)] | None = None
 
@@ -297,10 +297,15 @@ def _parse_cluster(
     problems: list[str], values: Mapping[str, Any], manifest: Manifest | None
 ) -> tuple[ClusterConfig | None, SlurmConfig | None]:
     """The group cluster: what every kind has, and beside it what only SLURM has."""
-    if values.get("kind") not in ("slurm", "auto"):
-        return collect(problems, ClusterConfig, values, where="cluster"), None
-    slurm_keys = {field.name for field in fields(SlurmConfig)}
+    kind, slurm_keys = values.get("kind"), {field.name for field in fields(SlurmConfig)}
     slurm_values = {key: value for key, value in values.items() if key in slurm_keys}
+    if slurm_values and kind in ("local", "debug"):
+        names = ", ".join(list(slurm_values)[:3]) + (", ..." if len(slurm_values) > 3 else "")
+        problems.append(f"cluster.kind={kind} takes no options of SLURM ({names}); write cluster={kind} without them")
+        return None, None
+    if not slurm_values and kind in ("slurm", "auto"):
+        problems.append(f"cluster.kind={kind} needs the options of SLURM; write cluster={kind}")
+        return None, None
     rest = {key: value for key, value in values.items() if key not in slurm_keys}
     cluster = collect(problems, ClusterConfig, rest, where="cluster")
     for stage in STAGES:
@@ -309,6 +314,6 @@ def _parse_cluster(
                 cpus = cpus_to_certify(manifest.runs if manifest else [])
                 slurm_values[stage] = {**slurm_values[stage], "cpus": cpus}
             slurm_values[stage] = collect(problems, StageConfig, slurm_values[stage], where=f"cluster.{stage}")
-    if problems:
+    if problems or not slurm_values:
         return cluster, None
     return cluster, collect(problems, SlurmConfig, slurm_values, where="cluster")

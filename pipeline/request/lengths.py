@@ -1,10 +1,11 @@
-"""Lengths and schedules that a launch refuses or notes. No spec forbids them, since stored results may have them."""
+"""Networks, lengths and schedules that a launch refuses or notes. No spec forbids them: stored results have them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 
+from jobs.architectures import NUM_CHANNELS
 from jobs.specs.runs import Manifest, Task
 from jobs.specs.train import TrainSpec
 from jobs.training.schedules import epsilon_at
@@ -18,7 +19,13 @@ _PUBLISHED = {64: 64 / 256, 127: 127 / 256, 255: 255 / 256, 512: 512 / 256}
 
 
 def train_problems(spec: TrainSpec) -> Iterator[str]:
-    """What is wrong with the lengths and the warm-up of a training that is to be launched."""
+    """What is wrong with the network, the lengths and the warm-up of a training that is to be launched."""
+    given = spec.info.image_shape[0]
+    if given != (taken := NUM_CHANNELS.get(spec.architecture, given)):
+        yield (
+            f"train.architecture: {spec.architecture} takes images of {taken} channels, and those of {spec.dataset} "
+            f"have {given}; choose another network with model=NAME"
+        )
     yield from _length_problems(spec, "train.sigma", spec.sigma)
     yield from _length_problems(spec, "train.epsilon", spec.epsilon)
     last = epsilon_at(spec, spec.epochs - 1)

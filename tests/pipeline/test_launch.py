@@ -156,6 +156,15 @@ def test_bad_input_exits_2_and_writes_nothing(
         ("+cluster.extra.job_name=mine", "cluster.extra.job_name: set by the launcher; remove it"),
         ("+cluster.extra.cpus_per_task=3", "cluster.extra.cpus_per_task: write cluster.STAGE.cpus instead"),
         ("+certify.train_key=mine", "certify.train_key: the launch fills that in; leave it out"),
+        ("cluster.compile=maybe", "cluster.compile: 'maybe' is not valid; valid: False, True, 'reduce-overhead', "),
+        ("cluster.train.mem_gb=-1", "cluster.train.mem_gb: input should be greater than 0 or write a list, got -1"),
+        ("cluster.train.mem_gb=[16,-1]", "cluster.train.mem_gb[1]: input should be greater than 0, got -1"),
+        ("cluster.after=soon", "cluster.after: 'soon' is not a job id or afterany:ID"),
+        ("cluster.kind=pbs", "cluster.kind: 'pbs' is not valid; valid: 'auto', 'local', 'debug' or 'slurm'"),
+        ("cluster.kind=local", "cluster.kind=local takes no options of SLURM (partition, account, qos, ...); write "),
+        ("grid.name=a/b", "grid.name: 'a/b' is not a name: at most 100 letters, digits, "),
+        ("grid.blocks=[gaussian]", "grid.blocks[0]: write keys with values, got 'gaussian'"),
+        ("model=resnet50", "train.architecture: resnet50 takes images of 3 channels, and those of digits have 1; "),
     ],
 )
 def test_what_is_wrong_with_an_option_is_said_once(
@@ -175,6 +184,17 @@ def test_a_file_in_the_place_of_a_dataset_is_refused(tmp_path: Path, capsys: pyt
         f"error: data.cifar10: {blocker} is not a folder; data.cifar10=PATH names one, there or not yet"
     ]
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_slurm_without_its_options_is_one_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _launch(tmp_path, "cluster=local", "cluster.kind=slurm") == 2
+    assert capsys.readouterr().err == "error: cluster.kind=slurm needs the options of SLURM; write cluster=slurm\n"
+
+
+def test_a_note_on_every_model_is_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = "grid.blocks=[{method: gaussian, sigma: [0.25, 0.5]}]"
+    assert _launch(tmp_path, blocks, "train.batch_size=5000", "dry_run=true") == 0
+    assert capsys.readouterr().err.count("an epoch is one step") == 1
 
 
 def test_all_groups_are_checked_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -224,7 +244,7 @@ def test_one_diverging_model_does_not_stop_the_others(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def diverge(*args: object, **kwargs: object) -> None:
-        raise TrainingDivergedError("training of x diverged: the loss of epoch 0 is not finite")
+        raise TrainingDivergedError("training diverged: the loss of epoch 0 is not finite")
 
     with monkeypatch.context() as patch:
         patch.setattr(builtin, "smoothadv_pgd", diverge)  # the two SmoothAdv models
@@ -255,9 +275,9 @@ def test_a_damaged_shard_fails_once_and_is_made_anew(
 
 
 def test_many_failures_for_one_reason_are_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _launch(tmp_path, "model=resnet50") == 1
+    assert _launch(tmp_path, "train.learning_rate=1e30") == 1
     error = capsys.readouterr().err
-    assert error.count("ConfigError: resnet50 takes images of 3 channels, digits has 1") == 1
+    assert error.count("TrainingDivergedError: training diverged in epoch 0") == 1
     assert "and 2 more for the same reason" in error
     assert "3 units failed; finished work is kept" in error
 

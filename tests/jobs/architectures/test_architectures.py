@@ -35,7 +35,7 @@ def test_models_of_torchvision_take_the_classes_of_a_dataset() -> None:
 
 
 def test_resnet50_refuses_images_of_one_channel() -> None:
-    with pytest.raises(ConfigError, match="resnet50 takes images of 3 channels, digits has 1; take model=NAME"):
+    with pytest.raises(ConfigError, match="resnet50 takes images of 3 channels, and those of digits have 1"):
         build_classifier("resnet50", dataset_info("digits"))
 
 

@@ -205,7 +205,7 @@ def _is_alive(pid: int) -> bool:
 
 def test_a_failure_of_one_process_is_the_failure_of_all(tmp_path: Path, resources: Resources) -> None:
     spec = replace(SPEC, learning_rate=1e30)
-    with pytest.raises(TrainingDivergedError, match=r"training of .* diverged"):
+    with pytest.raises(TrainingDivergedError, match="training diverged in epoch"):
         _train(spec, Store(tmp_path), resources)
     assert not Store(tmp_path).is_trained(spec.key)
 
