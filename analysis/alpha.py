@@ -9,50 +9,44 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from analysis.models import CertifiedGrid, CertifiedModel
-from analysis.runs import summary_of, votes_of
+from analysis.models import CertifiedModel
 from jobs.errors import RecordError
+from jobs.files.summary import summary_of, votes_of
 from smoothing.bounds import MIN_ALPHA, can_certify, clopper_pearson_lower, min_samples_to_certify
 from smoothing.radius import ABSTAIN, certified_radius
 
 _VOTES_STAND = {"full", "wrong_class", "abstain"}
 """Ways in which sampling may end so that a fixed-n bound on its votes holds at any alpha."""
 
-
-def at_alpha(grid: CertifiedGrid, alpha: float) -> CertifiedGrid:
-    """The grid as if it had been certified with another alpha.
-
-    Each certificate is then false with probability at most the new alpha, provided that alpha was not
-    chosen after looking at the results.
-
-    Args:
-        grid: Loaded with its votes.
-        alpha: In (0, 1).
-
-    Raises:
-        RecordError: The records contain no votes, or sampling was stopped by a bound at the old alpha:
-            then the number of draws depends on the old alpha.
-    """
-    if alpha < MIN_ALPHA:
-        raise RecordError(f"alpha={alpha} is too small: no bound is sound below {MIN_ALPHA}")
-    bounds: Bounds = {}
-    return replace(grid, models=tuple(_model_at_alpha(model, alpha, bounds) for model in grid.models))
-
-
 Bounds = dict[tuple[int, float], npt.NDArray[np.float64]]
 """By n and total variation the lower bounds by number of votes, shape (n + 1,); nan where not yet asked for. A bound is
 slow, and models share most of their numbers of votes."""
 
 
-def _model_at_alpha(model: CertifiedModel, alpha: float, bounds: Bounds) -> CertifiedModel:
+def at_alpha(model: CertifiedModel, alpha: float, bounds: Bounds | None = None) -> CertifiedModel:
+    """The model as if it had been certified with another alpha.
+
+    Each certificate is then false with probability at most the new alpha, provided that alpha was not
+    chosen after looking at the results.
+
+    Args:
+        model: With its votes.
+        alpha: In (0, 1).
+        bounds: At this alpha, as earlier models left them; added to.
+
+    Raises:
+        RecordError: The records contain no votes, or sampling was stopped by a bound at the old alpha:
+            then the number of draws depends on the old alpha.
+    """
     known = model.parameters
+    if alpha < MIN_ALPHA:
+        raise RecordError(f"alpha={alpha} is too small: no bound is sound below {MIN_ALPHA}")
     if known.n is None or not all(model.has(name) for name in ("count_top", "n_used", "stop", "counts0")):
         raise RecordError(f"alpha cannot be changed: the records of {model.label} contain no votes; leave alpha out")
-    ends = set(pc.unique(model.rows["stop"]).to_pylist())
-    if not ends <= _VOTES_STAND:
+    if not model.stops <= _VOTES_STAND:
         raise RecordError(
             f"alpha cannot be changed: a bound at alpha={known.alpha} stopped the sampling of some images of "
-            f"{model.label} ({', '.join(sorted(ends - _VOTES_STAND))}), so their number of votes depends on it; "
+            f"{model.label} ({', '.join(sorted(model.stops - _VOTES_STAND))}), so their number of votes depends on it; "
             "certify again with the new alpha"
         )
     if not can_certify(known.n, alpha):
@@ -60,9 +54,9 @@ def _model_at_alpha(model: CertifiedModel, alpha: float, bounds: Bounds) -> Cert
             f"alpha={alpha}: n={known.n} draws can never certify anything at this alpha, which needs "
             f"n >= {min_samples_to_certify(alpha)}; take a larger alpha"
         )
-    rows = _rows_at_alpha(model, alpha, bounds)
-    summary = summary_of(rows, model.summary.clean_accuracy)
-    return replace(model, parameters=replace(known, alpha=alpha), rows=rows, known=summary)
+    rows = _rows_at_alpha(model, alpha, {} if bounds is None else bounds)
+    summary = replace(model.summary, bounds=summary_of(rows.select(["p_lower"])).bounds)
+    return replace(model, parameters=replace(known, alpha=alpha), rows=rows, summary=summary)
 
 
 def _rows_at_alpha(model: CertifiedModel, alpha: float, bounds: Bounds) -> pa.Table:

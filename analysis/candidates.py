@@ -97,7 +97,8 @@ class Candidates:
     @cached_property
     def curves(self) -> dict[str, AccuracyCurve]:
         """By label, the mean curve over the images reported."""
-        return self._mean_curves(self.is_reported)
+        is_same = self.is_reported is self.is_for_selection
+        return self.selection_curves if is_same else self._mean_curves(self.is_reported)
 
     def winner_at(self, radius: float) -> Candidate | None:
         """The candidate selected at a radius; None if none certifies anything there."""
@@ -120,9 +121,11 @@ class Candidates:
         common = math.lcm(*(len(candidate.replicates) for candidate in self.by_label.values()))
         curves = {}
         for label, candidate in self.by_label.items():
-            radii = [model.curve_among(among).radii for model in candidate.replicates]
-            pooled = np.sort(np.repeat(np.concatenate(radii), common // len(radii)))
-            curves[label] = AccuracyCurve(radii=pooled, num_images=common * int(np.count_nonzero(among)))
+            parts = [model.curve_among(among) for model in candidate.replicates]
+            curves[label] = parts[0]
+            if common > 1:
+                pooled = np.sort(np.repeat(np.concatenate([part.radii for part in parts]), common // len(parts)))
+                curves[label] = AccuracyCurve(radii=pooled, num_images=common * parts[0].num_images)
         return curves
 
 

@@ -16,12 +16,13 @@ import pandas as pd
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from analysis.alpha import at_alpha
+from analysis.alpha import Bounds, at_alpha
 from analysis.candidates import SeedMode, SelectionMode
 from analysis.compare import Comparison, compare, default_radii, even_radii, largest_radius
 from analysis.load import GridOptions
-from analysis.models import VOTE_COLUMNS
+from analysis.models import ROW_COLUMNS, VOTE_COLUMNS, CertifiedModel
 from analysis.origin import question_of, variant_name
+from analysis.runs import Reading
 from analysis.statistics import Levels, envelope_frame, model_frame, probability_frame
 from analysis.tables import TableFormat, caption, envelope_table, statistics_notes, statistics_table
 from jobs.atomic import write_atomically, write_json
@@ -53,8 +54,13 @@ def envelope(values: dict[str, Any]) -> int:
     config = build(EnvelopeConfig, values, where="")
     if config.radii is not None and config.step is not None:
         raise ConfigError(["envelope: give radii or step, not both"])
-    grid = config.load((*VOTE_COLUMNS, "elapsed_s"), is_lean=config.alpha is None)
-    grid = grid if config.alpha is None else at_alpha(grid, config.alpha)
+    bounds: Bounds = {}
+
+    def keep(model: CertifiedModel) -> CertifiedModel:
+        chosen = model if config.alpha is None else at_alpha(model, config.alpha, bounds)
+        return chosen.lean(ROW_COLUMNS) if config.selection == "split" else chosen.lean()
+
+    grid = config.load(Reading(more=VOTE_COLUMNS if config.alpha else (), is_summed=True, keep=keep))
     comparison = compare(grid, config.selection, config.seeds)
     levels = Levels(confidence=config.confidence, rho=config.rho)
     frame = envelope_frame(comparison, _radii(comparison, config), levels)

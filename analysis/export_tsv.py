@@ -15,6 +15,7 @@ from typing import Any
 from analysis.load import GridOptions
 from analysis.logs.files import HEADERS
 from analysis.models import CertifiedModel
+from analysis.runs import Reading
 from jobs.atomic import write_text
 from jobs.errors import RecordError
 from jobs.validation import build
@@ -32,7 +33,7 @@ def export_tsv(values: dict[str, Any]) -> int:
         ConfigError: The configuration is wrong; nothing was written.
     """
     config = build(GridOptions, values, where="")
-    grid = config.load(("label", "elapsed_s"))
+    grid = config.load(Reading(more=("label", "elapsed_s")))
     logs = by_log_path(grid.models)
     root = config.output_or(config.store.tsv_dir(grid.name))
     for path, model in logs.items():

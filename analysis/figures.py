@@ -127,6 +127,7 @@ def save_figure(figure: Figure, path: Path, file_format: Literal["png", "pdf"]) 
     metadata = {"CreationDate": None} if file_format == "pdf" else None
     with mpl.rc_context(_STYLE):
         figure.savefig(path, format=file_format, dpi=PNG_DPI, metadata=metadata)
+    figure.set_layout_engine("none")  # in another format it keeps its layout, which takes as long as drawing
 
 
 def _draw(axes: Axes, curve: Curve, *, marker: str | None = None, shift: float = 0.0) -> None:

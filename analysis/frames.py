@@ -10,10 +10,12 @@ import pandas as pd
 
 from analysis import load
 from analysis.compare import compare, default_radii
-from analysis.models import REPORT_COLUMNS, CertifiedGrid
+from analysis.models import CertifiedGrid
+from analysis.runs import Reading
 from analysis.selection import Where
 from analysis.statistics import Levels, envelope_frame, model_frame
 from jobs.files.store import Store
+from jobs.files.summary import SUMMED
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,9 +56,8 @@ def load_grid(
         ConfigError: There is no such grid, or no model of it matches.
         RecordError: The grid is incomplete, its models cannot be compared, or a file is invalid.
     """
-    found = load.load_grid(
-        Store(Path(results)), grid, where=where, allow_partial=allow_partial, more=(*REPORT_COLUMNS, "counts")
-    )
+    reading = Reading(more=(*SUMMED, "counts"), is_summed=True)
+    found = load.load_grid(Store(Path(results)), grid, where=where, allow_partial=allow_partial, reading=reading)
     comparison = compare(found)
     at = default_radii(comparison) if radii is None else list(radii)
     return GridFrames(

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
+import pyarrow as pa
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from analysis.load_imported import load_imported
-from analysis.models import ROW_COLUMNS, CertifiedGrid, Loaded, check_comparable, incomplete_message, label_models
-from analysis.runs import read_runs, summary_of
+from analysis.models import CertifiedGrid, CertifiedModel, check_comparable, incomplete_message, label_models
+from analysis.runs import ALL_ROWS, Reading, read_runs
 from analysis.selection import Parameters, Where, check_where, matches, no_match
 from jobs.aggregate import collect_run, is_current, known_images
 from jobs.errors import ConfigError, RecordError
 from jobs.files import records
 from jobs.files.folders import check_writable
-from jobs.files.layouts import CERTIFICATION, layout_of
+from jobs.files.layouts import CERTIFICATION, shared_columns
 from jobs.files.manifest import open_grid
 from jobs.files.store import Store, command_arguments
+from jobs.files.summary import SUMMARY_KEY
 from jobs.specs.keys import digest
 from jobs.specs.runs import Manifest, Run
 from jobs.specs.train import train_fields
@@ -48,11 +49,9 @@ class GridOptions:
         """The results folder."""
         return Store(Path(self.results))
 
-    def load(self, more: Sequence[str], *, is_lean: bool = False) -> CertifiedGrid:
+    def load(self, reading: Reading = ALL_ROWS) -> CertifiedGrid:
         """The grid, as ``load_grid`` returns it."""
-        return load_grid(
-            self.store, self.grid, where=self.where, allow_partial=self.allow_partial, more=more, is_lean=is_lean
-        )
+        return load_grid(self.store, self.grid, where=self.where, allow_partial=self.allow_partial, reading=reading)
 
     def output_or(self, default: Path, *, is_file: bool = False) -> Path:
         """Where to write to.
@@ -71,8 +70,7 @@ def load_grid(
     *,
     where: Where | None = None,
     allow_partial: bool = False,
-    more: Sequence[str] = (),
-    is_lean: bool = False,
+    reading: Reading = ALL_ROWS,
 ) -> CertifiedGrid:
     """The certified models of a launched or imported grid.
 
@@ -81,18 +79,17 @@ def load_grid(
         grid: The grid's name.
         where: Conditions on parameters; models that do not match are not read.
         allow_partial: Leave out incomplete models instead of raising an error.
-        more: Columns to read besides ROW_COLUMNS.
-        is_lean: Keep ROW_COLUMNS alone, and of the other columns the summary.
+        reading: What to read and to keep of each model.
 
     Raises:
         ConfigError: The results folder contains no such grid, or no model of it matches the conditions.
         RecordError: The grid is incomplete (names what is missing), its models cannot be compared
             (names two), or a file is invalid (names it).
     """
-    conditions, columns = where or {}, (*ROW_COLUMNS, *more)
+    conditions = where or {}
     check_where(conditions, "where")
     if grid in store.imported_names():
-        return load_imported(store, str(grid), conditions, columns, allow_partial=allow_partial)
+        return load_imported(store, str(grid), conditions, reading, allow_partial=allow_partial)
     manifest = _open_launched(store, grid)
     known = {run: _parameters(run) for run in manifest.of("certify")}
     chosen = {run: model for run, model in known.items() if matches(model, conditions)}
@@ -107,12 +104,10 @@ def load_grid(
     complete = [run for run in chosen if run not in missing]
     if not complete:
         raise RecordError(f"grid {grid}: no certified model is complete yet; see python -m pipeline.status {name}")
-    loaded, origins = _loaded(manifest, complete, store, columns, is_lean=is_lean)
-    parameters = [replace(chosen[run], images=known_images(origins.get(run, {}))) for run in complete]
-    check_comparable(parameters, [str(run.indices) for run in complete])
-    labelled = zip(label_models(parameters, [loaded[run] for run in complete]), complete, strict=True)
-    models = tuple(replace(model, info=run.train.info) for model, run in labelled)
-    return CertifiedGrid(name=manifest.grid, models=models, missing=tuple(missing.values()))
+    labelled = label_models([chosen[run] for run in complete])
+    models = _read(manifest, dict(zip(complete, labelled, strict=True)), store, reading)
+    check_comparable([model.parameters for model in models], [str(run.indices) for run in complete])
+    return CertifiedGrid(name=manifest.grid, models=tuple(models), missing=tuple(missing.values()))
 
 
 def _open_launched(store: Store, grid: object) -> Manifest:
@@ -127,7 +122,7 @@ def _open_launched(store: Store, grid: object) -> Manifest:
 
 def _parameters(run: Run) -> Parameters:
     task = run.certify
-    told = {**layout_of(run).columns, "mode": task.mode, "stop_rule": task.stop_rule, "radius_step": task.radius_step}
+    told = {**shared_columns(run), "mode": task.mode, "stop_rule": task.stop_rule, "radius_step": task.radius_step}
     return Parameters.from_columns({**told, "seed": run.train.seed, "recipe": _recipe(run)})
 
 
@@ -148,33 +143,38 @@ def _gap(run: Run, store: Store) -> str | None:
     return f"{run.train.key}: {len(missing)} of {counted(len(run.indices), 'image')} not certified"
 
 
-def _loaded(
-    manifest: Manifest, runs: Sequence[Run], store: Store, columns: Sequence[str], *, is_lean: bool
-) -> tuple[dict[Run, Loaded], dict[Run, dict[str, str]]]:
-    """The rows of each run, from the joined records or from its shards, and what these say of their origin."""
+def _read(
+    manifest: Manifest, models: Mapping[Run, CertifiedModel], store: Store, reading: Reading
+) -> list[CertifiedModel]:
+    """The models with their rows, from the joined records or from their shards."""
     path = store.records_path(manifest.grid)
-    kept = list(ROW_COLUMNS if is_lean else columns)
-    loaded: dict[Run, Loaded] = {}
     if not is_current(path, manifest):
-        origins: dict[Run, dict[str, str]] = {}
-        for run in runs:
-            table, origins[run] = collect_run(run, store)
-            loaded[run] = table.select(kept), summary_of(table, clean_accuracy(origins[run]))
-        return loaded, origins
+        return [_made(run, model, *collect_run(run, store), reading) for run, model in models.items()]
     told = json.loads(records.read_metadata(path).get("runs", "{}"))
-    origins = {run: told.get(run.keys, {}) for run in runs}
-    by_key = {(run.train.key, run.key): run for run in runs}
-    for key, table in read_runs(path, CERTIFICATION, columns, by_key):
+    indices = {run.indices: pa.chunked_array([pa.array(run.indices.array, pa.int32())]) for run in models}
+    by_key = {(run.train.key, run.key): run for run in models}
+    columns = reading.columns(is_summary_known=all(SUMMARY_KEY in told.get(run.keys, {}) for run in models))
+    found = {}
+    for key, rows in read_runs(path, CERTIFICATION, columns, by_key):
         run = by_key[key]
-        if np.array_equal(table["index"].to_numpy(), np.fromiter(run.indices, dtype=np.int64)):
-            loaded[run] = table.select(kept), summary_of(table, clean_accuracy(origins[run]))
-    for run in runs:
-        if run not in loaded:
+        if rows["index"].equals(indices[run.indices]):
+            shared = rows.set_column(rows.column_names.index("index"), "index", indices[run.indices])
+            found[run] = _made(run, models[run], shared, told.get(run.keys, {}), reading)
+    for run in models:
+        if run not in found:
             raise RecordError(
                 f"{path}: the rows of {run.train.key} do not match its image indices; "
                 f"remove {path.name} and launch the grid again"
             )
-    return loaded, origins
+    return [found[run] for run in models]
+
+
+def _made(
+    run: Run, model: CertifiedModel, rows: pa.Table, origin: Mapping[str, str], reading: Reading
+) -> CertifiedModel:
+    known = replace(model.parameters, images=known_images(origin))
+    told = replace(model, parameters=known, info=run.train.info, clean_accuracy=clean_accuracy(origin))
+    return reading.made(told, rows, origin.get(SUMMARY_KEY))
 
 
 def clean_accuracy(origin: Mapping[str, str]) -> float:

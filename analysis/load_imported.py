@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.models import (
-    ROW_COLUMNS,
     CertifiedGrid,
     CertifiedModel,
     check_comparable,
@@ -18,7 +17,7 @@ from analysis.models import (
     label_models,
     usual_indices,
 )
-from analysis.runs import read_runs, summary_of
+from analysis.runs import ALL_ROWS, Reading, read_runs
 from analysis.selection import Parameters, Where, matches, no_match
 from jobs.errors import RecordError
 from jobs.files import imported
@@ -28,11 +27,9 @@ from jobs.wording import counted
 _REMEDY = "import logs that cover all images (import-report.csv lists the short ones)"
 
 
-def load_imported(
-    store: Store, grid: str, where: Where, columns: Sequence[str], *, allow_partial: bool
-) -> CertifiedGrid:
+def load_imported(store: Store, grid: str, where: Where, reading: Reading, *, allow_partial: bool) -> CertifiedGrid:
     """The models of an imported grid that can be compared. Arguments as for ``load_grid``, which calls this."""
-    models = load_imported_models(store, grid, where, columns)
+    models = load_imported_models(store, grid, where, reading)
     whole = _usual_indices(models)
     short = {model.label for model in models if is_proper_part(model.indices, whole[_list_of(model)])}
     missing = [
@@ -48,7 +45,7 @@ def load_imported(
 
 
 def load_imported_models(
-    store: Store, grid: str, where: Where, columns: Sequence[str] = ROW_COLUMNS
+    store: Store, grid: str, where: Where, reading: Reading = ALL_ROWS
 ) -> tuple[CertifiedModel, ...]:
     """All models of an imported grid that match the conditions, including short logs.
 
@@ -62,11 +59,16 @@ def load_imported_models(
     if not chosen:
         raise no_match(where, grid, list(known.values()))
     path = store.records_path(grid)
-    tables = dict(read_runs(path, imported.IMPORTED, columns, chosen))
+    named = dict(zip(chosen, label_models(list(chosen.values())), strict=True))
+    models = {
+        key: reading.made(named[key], rows)
+        for key, rows in read_runs(path, imported.IMPORTED, reading.columns(), chosen)
+        if len(rows) == listing[key]["num_rows"]
+    }
     for key in chosen:
-        if key not in tables or len(tables[key]) != listing[key]["num_rows"]:
+        if key not in models:
             raise RecordError(f"{path}: the rows of {key[0]} do not match import.json; import the logs again")
-    return label_models(list(chosen.values()), [(tables[key], summary_of(tables[key])) for key in chosen])
+    return tuple(models[key] for key in chosen)
 
 
 def _list_of(model: CertifiedModel) -> tuple[str, str, str]:

@@ -5,22 +5,24 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from analysis.runs import Summary, summary_of
 from analysis.selection import Parameters
 from jobs.datasets import DatasetInfo, dataset_info, differ, short_fingerprint
 from jobs.errors import RecordError
+from jobs.files.summary import Summary
 from jobs.specs.keys import decimal
 from jobs.wording import counted
 from smoothing.accuracy import AccuracyCurve
 from smoothing.distributions import noise_distribution
+from smoothing.radius import ABSTAIN
 
 ROW_COLUMNS = ("index", "prediction", "correct", "radius", "count_top", "n_used", "stop")
 """The columns that the envelope and its statistics need. Reading no others keeps it to a second."""
@@ -28,14 +30,7 @@ ROW_COLUMNS = ("index", "prediction", "correct", "radius", "count_top", "n_used"
 VOTE_COLUMNS = ("label", "counts0", "p_lower")
 """Further columns for recomputing certificates from the votes."""
 
-REPORT_COLUMNS = (*VOTE_COLUMNS, "elapsed_s")
-"""Further columns for reporting bounds and cost."""
-
 _NAMED = 5  # how many missing models a message names
-
-
-Loaded = tuple[pa.Table, Summary]
-"""The rows of a run, and the summary of all its columns that were read."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,22 +42,25 @@ class CertifiedModel:
         parameters: What is known about it.
         rows: ROW_COLUMNS and the further columns asked for, one row per image, indices ascending. A column
             that is null in the records is null here.
-        known: The summary of columns that rows may lack; None if they lack none.
+        summary: Of columns that rows may lack.
+        clean_accuracy: Of the base classifier on images without noise, in [0, 1]; nan where unknown.
         shared_label: The label that it shares with models of other seeds; empty if there are none.
         info: The entry of its dataset; None is that of the dataset of this name.
     """
 
     label: str
     parameters: Parameters
-    rows: pa.Table
-    known: Summary | None = None
+    rows: pa.Table = field(default_factory=lambda: pa.table({}))
+    summary: Summary = field(default_factory=Summary)
+    clean_accuracy: float = math.nan
     shared_label: str = ""
     info: DatasetInfo | None = None
 
-    @cached_property
-    def summary(self) -> Summary:
-        """Of all columns that were read."""
-        return self.known or summary_of(self.rows)
+    def lean(self, columns: Sequence[str] = ("index",)) -> CertifiedModel:
+        """The same with these columns alone, and what tables and figures show of all its images, computed before."""
+        lean = replace(self, rows=self.rows.select(list(columns)))
+        vars(lean).update({name: getattr(self, name) for name in _OF_ALL_IMAGES})
+        return lean
 
     @property
     def recipe_label(self) -> str:
@@ -79,6 +77,56 @@ class CertifiedModel:
         if among.all():
             return self.curve
         return AccuracyCurve.from_records(self.column("correct")[among], self.column("radius")[among])
+
+    @cached_property
+    def average_radius(self) -> float:
+        """Average certified radius: the area under the curve of certified accuracy.
+
+        Returns:
+            nan where sampling stopped for a grid of radii: between its multiples the curve is a lower bound only.
+        """
+        if self.parameters.stop_rule == "grid":
+            return math.nan
+        return float(np.where(self.column("correct"), self.column("radius"), 0.0).mean())
+
+    @cached_property
+    def abstention_rate(self) -> float:
+        """The share of images on which it abstains.
+
+        Returns:
+            In [0, 1]; nan if the records do not say how sampling ended, or if it ended early for some image:
+            whether that image would have been an abstention is unknown.
+        """
+        if not self.has("stop") or self.stops != {"full"}:
+            return math.nan
+        return float(np.mean(self.column("prediction") == ABSTAIN))
+
+    @cached_property
+    def votes_against(self) -> npt.NDArray[np.int32] | None:
+        """Draws that were not for the class selected, of each image that may be correct, ascending.
+
+        Returns:
+            None if the records contain no votes, or if sampling was stopped by a lower bound. An image that abstains
+            may be correct, whatever its class; one that ``stop_wrong`` ended has no votes and may not.
+        """
+        return self._votes_against(np.ones(len(self.rows), dtype=bool))
+
+    def votes_against_among(self, among: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32] | None:
+        """``votes_against`` of some of its images, bool, shape (N,)."""
+        return self.votes_against if among.all() else self._votes_against(among)
+
+    def _votes_against(self, among: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32] | None:
+        if not all(self.has(name) for name in ("count_top", "n_used", "stop")) or "decided" in self.stops:
+            return None
+        # If selection chose a wrong class, nothing more is drawn, and no votes to come could make it correct.
+        is_open = (self.column("prediction") == ABSTAIN) & np.asarray(pc.not_equal(self.rows["stop"], "wrong_class"))
+        may_be_correct = among & (self.column("correct") | is_open)
+        return np.sort((self.column("n_used") - self.column("count_top"))[may_be_correct])
+
+    @cached_property
+    def stops(self) -> set[str]:
+        """The ways in which sampling ended."""
+        return set(pc.unique(self.rows["stop"]).to_pylist())
 
     @cached_property
     def indices(self) -> npt.NDArray[np.int32]:
@@ -103,6 +151,9 @@ class CertifiedModel:
     def has(self, name: str) -> bool:
         """Whether this column was read and has a value for every image."""
         return name in self.rows.column_names and not self.rows[name].null_count
+
+
+_OF_ALL_IMAGES = ("curve", "average_radius", "abstention_rate", "votes_against")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -194,8 +245,8 @@ def is_proper_part(indices: npt.NDArray[np.int32], whole: npt.NDArray[np.int32])
     return indices.size < whole.size and bool(np.isin(indices, whole, assume_unique=True).all())
 
 
-def label_models(parameters: Sequence[Parameters], loaded: Sequence[Loaded]) -> tuple[CertifiedModel, ...]:
-    """Models with labels that are unique among them; those of one recipe share a label but for the seed."""
+def label_models(parameters: Sequence[Parameters]) -> list[CertifiedModel]:
+    """Models without rows, with labels unique among them; those of one recipe share a label but for the seed."""
     recipes: dict[object, list[int]] = {}
     for number, known in enumerate(parameters):
         recipes.setdefault(known.recipe or number, []).append(number)
@@ -208,12 +259,10 @@ def label_models(parameters: Sequence[Parameters], loaded: Sequence[Loaded]) -> 
             known = parameters[number]
             more = f" {known.certify_key.rpartition('-')[2]}" if seeds[known.seed] > 1 else ""
             labels[number] = (f"{label} seed {known.seed}{more}", label) if len(group) > 1 else (label, "")
-    return tuple(
-        CertifiedModel(
-            label=labels[number][0], parameters=known, rows=rows, known=summary, shared_label=labels[number][1]
-        )
-        for number, (known, (rows, summary)) in enumerate(zip(parameters, loaded, strict=True))
-    )
+    return [
+        CertifiedModel(label=labels[number][0], shared_label=labels[number][1], parameters=known)
+        for number, known in enumerate(parameters)
+    ]
 
 
 def incomplete_message(grid: str, num_models: int, gaps: list[str], remedy: str) -> str:

@@ -1,66 +1,51 @@
-"""Reads runs from a file of records, and reduces their widest columns to what is shown of them."""
+"""Reads runs from a file of records, and what is kept of each."""
 
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from analysis.models import ROW_COLUMNS, CertifiedModel
 from jobs.errors import RecordError
 from jobs.files import records
 from jobs.files.layouts import RecordKind
+from jobs.files.summary import SUMMED, read_summary, summary_of
 
 Key = tuple[str, str]
 _KEYS = ("train_key", "certify_key")
-NUM_BINS = 25
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Summary:
-    """What is shown of a run's columns that are too large to keep for every model of a grid.
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What is read of each model, and kept.
 
     Attributes:
-        accuracy_under_noise: Of the base classifier on noisy images: the share of all n0 selection votes that are
-            for the label, in [0, 1]. Unbiased in every mode: all n0 votes are always cast.
-        elapsed_s: Seconds of certification.
-        bounds: How many images have p_lower in each of NUM_BINS equal bins of [0, 1], int64; None if they have none.
-        clean_accuracy: Of the base classifier on images without noise, in [0, 1].
-            What the records do not contain is nan.
+        more: Columns besides ROW_COLUMNS.
+        is_summed: Whether the models must have their summaries.
+        keep: What to make of a model before the next is read, since the rows of all take much memory.
     """
 
-    accuracy_under_noise: float = math.nan
-    elapsed_s: float = math.nan
-    bounds: npt.NDArray[np.int64] | None = None
-    clean_accuracy: float = math.nan
+    more: tuple[str, ...] = ()
+    is_summed: bool = False
+    keep: Callable[[CertifiedModel], CertifiedModel] = lambda model: model
+
+    def columns(self, *, is_summary_known: bool = False) -> list[str]:
+        """The columns to read."""
+        summed = SUMMED if self.is_summed and not is_summary_known else ()
+        return list(dict.fromkeys((*ROW_COLUMNS, *self.more, *summed)))
+
+    def made(self, model: CertifiedModel, rows: pa.Table, summary: str | None = None) -> CertifiedModel:
+        """A model of these rows; ``summary`` is the text of theirs where it is known."""
+        kept = rows.select([*ROW_COLUMNS, *self.more])
+        return self.keep(replace(model, rows=kept, summary=read_summary(summary) if summary else summary_of(rows)))
 
 
-def summary_of(rows: pa.Table, clean_accuracy: float = math.nan) -> Summary:
-    """The summary of a run's rows, as far as they have the columns."""
-    there = {name for name in rows.column_names if not rows[name].null_count}
-    noisy, bounds = math.nan, None
-    if {"counts0", "label"} <= there:
-        votes_NK = votes_of(rows, "counts0")
-        right_N = votes_NK[np.arange(len(rows)), rows["label"].to_numpy()]
-        noisy = float(right_N.sum(dtype=np.int64) / votes_NK.sum(dtype=np.int64))
-    if "p_lower" in there:
-        bounds = np.histogram(rows["p_lower"].to_numpy(), bins=NUM_BINS, range=(0.0, 1.0))[0]
-    return Summary(
-        accuracy_under_noise=noisy,
-        elapsed_s=float(rows["elapsed_s"].to_numpy().sum(dtype=np.float64)) if "elapsed_s" in there else math.nan,
-        bounds=bounds,
-        clean_accuracy=clean_accuracy,
-    )
-
-
-def votes_of(rows: pa.Table, name: str) -> npt.NDArray[np.int32]:
-    """A column of votes, shape (N, K)."""
-    return np.asarray(rows[name].combine_chunks().flatten().to_numpy()).reshape(len(rows), -1)
+ALL_ROWS = Reading()
 
 
 def read_runs(

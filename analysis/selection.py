@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from jobs.errors import ConfigError
@@ -89,8 +89,7 @@ def matches(parameters: Parameters, where: Where) -> bool:
         where: Maps a parameter to its value, or to a list of allowed values. epsilon is compared to two
             decimals, as tables print it (255/256 is 1.00).
     """
-    values = asdict(parameters)
-    return all(_is_one_of(name, values[name], wanted, parameters) for name, wanted in where.items())
+    return all(_is_one_of(name, getattr(parameters, name), wanted, parameters) for name, wanted in where.items())
 
 
 def as_printed(name: str, value: Any) -> Any:

@@ -10,17 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow.compute as pc
 
 from analysis.candidates import Candidate, Candidates
 from analysis.compare import Comparison
 from analysis.exact import are_exact
 from analysis.models import CertifiedModel
 from analysis.printed import printed_envelope
-from analysis.runs import NUM_BINS
+from jobs.files.summary import NUM_BINS
 from smoothing.bounds import two_sided_interval
 from smoothing.bracket import min_possible_count, n_limited_radius
-from smoothing.radius import ABSTAIN
 from smoothing.simultaneous import max_false_certificates, simultaneous_half_width
 
 
@@ -85,29 +83,6 @@ def best_single(candidates: Candidates, radii: Sequence[float]) -> Candidate:
     return candidates.by_label[max(scores, key=lambda label: scores[label])]
 
 
-def average_radius(model: CertifiedModel) -> float:
-    """Average certified radius: the area under the model's curve of certified accuracy.
-
-    Returns:
-        nan where sampling stopped for a grid of radii: between its multiples the curve is a lower bound only.
-    """
-    if model.parameters.stop_rule == "grid":
-        return math.nan
-    return float(np.where(model.column("correct"), model.column("radius"), 0.0).mean())
-
-
-def abstention(model: CertifiedModel) -> float:
-    """The share of images on which a model abstains.
-
-    Returns:
-        In [0, 1]; nan if the records do not say how sampling ended, or if it ended early for some image:
-        whether that image would have been an abstention is unknown.
-    """
-    if not model.has("stop") or pc.unique(model.rows["stop"]).to_pylist() != ["full"]:
-        return math.nan
-    return float(np.mean(model.column("prediction") == ABSTAIN))
-
-
 def model_frame(models: Sequence[CertifiedModel]) -> pd.DataFrame:
     """One row per certified model.
 
@@ -123,11 +98,11 @@ def model_frame(models: Sequence[CertifiedModel]) -> pd.DataFrame:
                 "model": model.label,
                 **{name: getattr(model.parameters, name) for name in _SHOWN},
                 "num_images": len(model.rows),
-                "clean_accuracy": model.summary.clean_accuracy,
+                "clean_accuracy": model.clean_accuracy,
                 "accuracy_under_noise": model.summary.accuracy_under_noise,
                 "smoothed_accuracy": float(model.curve(0.0)),
-                "abstention_rate": abstention(model),
-                "average_radius": average_radius(model),
+                "abstention_rate": model.abstention_rate,
+                "average_radius": model.average_radius,
                 "elapsed_s": model.summary.elapsed_s,
             }
             for model in models
@@ -148,9 +123,9 @@ def probability_frame(models: Sequence[CertifiedModel]) -> pd.DataFrame:
         One row per certification sigma and bin of p_lower in [0, 1]: sigma_cert, p_from, p_to, num_images,
         share. Empty if the records do not contain p_lower.
     """
-    by_sigma: dict[float, list[npt.NDArray[np.int64]]] = {}
+    by_sigma: dict[float, list[tuple[int, ...]]] = {}
     for model in models:
-        if model.summary.bounds is not None:
+        if model.summary.bounds:
             by_sigma.setdefault(model.parameters.sigma_cert, []).append(model.summary.bounds)
     edges = np.linspace(0.0, 1.0, NUM_BINS + 1)
     names = ["sigma_cert", "p_from", "p_to", "num_images", "share"]
@@ -179,18 +154,14 @@ def monte_carlo_upper(
         upper end. An image that ``stop_wrong`` ended has no votes and never counts.
     """
     known = model.parameters
-    if known.n is None or known.alpha is None or not all(model.has(name) for name in ("count_top", "n_used", "stop")):
+    against = model.votes_against_among(among)
+    if known.n is None or known.alpha is None or against is None:
         return np.full(radii.shape, np.nan)
-    if "decided" in pc.unique(model.rows["stop"]).to_pylist():
-        return np.full(radii.shape, np.nan)
-    # If selection chose a wrong class, nothing more is drawn, and no votes to come could make it correct.
-    is_open = (model.column("prediction") == ABSTAIN) & np.asarray(pc.not_equal(model.rows["stop"], "wrong_class"))
-    may_be_correct = among & (model.column("correct") | is_open)
-    completed = np.sort((model.column("count_top") + (known.n - model.column("n_used")))[may_be_correct])
     needed = min_possible_count(
         radii, n=known.n, sigma=known.sigma_cert, alpha=known.alpha, total_variation=model.total_variation
     )
-    num_possible = completed.size - np.searchsorted(completed, needed, side="left")
+    # Draws that were left out are counted as votes for the class.
+    num_possible = np.searchsorted(against, known.n - needed, side="right")
     return np.asarray(num_possible / np.count_nonzero(among), dtype=np.float64)
 
 
@@ -219,8 +190,8 @@ def _add(frame: pd.DataFrame, comparison: Comparison, candidates: Candidates, le
         "band_upper": np.minimum(accuracy + half_width, 1.0),
         "high_probability": [cell["high_probability"] for cell in cells],
         "n_limited": _n_limited(candidates, winners, radii),
-        "average_radius": _of_winners(winners, average_radius),
-        "abstention_rate": _of_winners(winners, abstention),
+        "average_radius": _of_winners(winners, lambda model: model.average_radius),
+        "abstention_rate": _of_winners(winners, lambda model: model.abstention_rate),
         "printed": _printed(candidates, radii),
         "model": ["" if winner is None else winner.name for winner in winners],
     }

@@ -38,6 +38,7 @@ from tabulate import tabulate
 
 from analysis.export_tsv import log_lines
 from analysis.load import load_grid
+from analysis.runs import Reading
 from benchmarks.machine import machine
 from jobs.files import records
 from jobs.files.layouts import layout_of
@@ -244,7 +245,7 @@ def measure_plain_loop(store: Store, num_models: int, num_radii: int) -> tuple[f
     Returns:
         With the log read for every model and radius; with the log read once for every model.
     """
-    models = load_grid(store, GRID, more=("label", "elapsed_s")).models[:_SAMPLED]
+    models = load_grid(store, GRID, reading=Reading(more=("label", "elapsed_s"))).models[:_SAMPLED]
     logs = []
     for model in models:
         path = store.root / f"{model.label}.tsv"

@@ -20,7 +20,8 @@ from jobs.files import records
 from jobs.files.layouts import KINDS, Layout, layout_of
 from jobs.files.manifest import read_manifest
 from jobs.files.store import Store
-from jobs.specs.indices import IndexRange
+from jobs.files.summary import SUMMARY_KEY, Summary, summary_of, total
+from jobs.specs.indices import IndexRange, missing_from
 from jobs.specs.runs import LISTS, Manifest, Run, ShardStage
 from jobs.specs.units import AggregateUnit, Resources
 
@@ -163,9 +164,10 @@ def run_tables(
         RecordError: After the last of them: a gap, an index in two files, a damaged or foreign shard, or shards
             certified with different weights.
     """
-    layout, wanted = layout_of(grid_run), set(grid_run.indices)
+    layout, wanted = layout_of(grid_run), grid_run.indices.array
     parts: list[Part] = []
     problems: list[str] = []
+    summaries: list[Summary] = []
     for neighbours in _entangled(store.finished_shards(grid_run.place)):
         tables = []
         for indices in neighbours:
@@ -175,15 +177,16 @@ def run_tables(
             except RecordError as error:
                 problems.append(f"{error}{reject(path, str(error))}; launch again to certify its images again")
                 continue
-            parts.append(Part(path, indices, metadata))
-            is_wanted = [index in wanted for index in indices]
-            tables.append(table if all(is_wanted) else table.filter(pa.array(is_wanted)))
+            is_wanted = np.isin(indices.array, wanted)
+            parts.append(Part(path, indices, metadata, bool(is_wanted.all())))
+            tables.append(table if is_wanted.all() else table.filter(pa.array(is_wanted)))
+            summaries.append(summary_of(tables[-1]))
         yield from tables if len(tables) < 2 else [pa.concat_tables(tables).unify_dictionaries().sort_by("index")]
     problems += _origin_problems(parts) + _overlap_problems(parts, reject)
     problems += [] if problems else _gap_problems(grid_run, parts)
     if problems:
         raise RecordError("\n".join(problems))
-    return _common_origin(parts, wanted)
+    return {**_common_origin(parts), SUMMARY_KEY: total(summaries).text}
 
 
 class Part(NamedTuple):
@@ -192,6 +195,7 @@ class Part(NamedTuple):
     path: Path
     indices: IndexRange
     metadata: dict[str, str]
+    is_wanted: bool  # all of it
 
 
 def _entangled(shards: list[IndexRange]) -> Iterator[list[IndexRange]]:
@@ -213,7 +217,7 @@ def checked_shard(path: Path, indices: IndexRange, layout: Layout) -> tuple[pa.T
     """
     metadata = records.check_metadata(path, layout.specs)
     table = records.read_records(path, layout.kind, layout.kind.schema.names)
-    if not np.array_equal(table["index"].to_numpy(), np.arange(indices.start, indices.stop, indices.step)):
+    if not np.array_equal(table["index"].to_numpy(), indices.array):
         raise RecordError(f"{path}: holds {len(table)} rows that are not the indices of its name ({indices})")
     for column, expected in layout.columns.items():
         values = pc.unique(table[column]).to_pylist()
@@ -225,7 +229,7 @@ def checked_shard(path: Path, indices: IndexRange, layout: Layout) -> tuple[pa.T
 def _origin_problems(parts: list[Part]) -> list[str]:
     """Weights, images and plug-ins' files that are not the same for all shards (and for their checkpoint)."""
     found: dict[str, dict[str, Path]] = {}
-    for path, _, metadata in parts:
+    for path, _, metadata, _ in parts:
         origins = [("weights", metadata.get("checkpoint_sha256", "")), ("images", metadata.get("images", ""))]
         for package, hashes in _hashes(metadata).items():
             origins += [(f"files of the plug-in {package}", sha256) for sha256 in hashes]
@@ -253,9 +257,10 @@ def _hashes(metadata: dict[str, str]) -> dict[str, list[str]]:
 
 def _overlap_problems(parts: list[Part], reject: Reject) -> list[str]:
     """Images in two files: two launches at once that cut shards differently. No record decides which file goes."""
-    images = {path: set(indices) for path, indices, _ in parts}
-    if len(set[int]().union(*images.values())) == sum(map(len, images.values())):
+    every = np.concatenate([np.empty(0, np.int64), *(part.indices.array for part in parts)])
+    if (np.bincount(every) < 2).all():
         return []  # as nearly always: what follows compares every file with all others
+    images = {part.path: set(part.indices) for part in parts}
     by_size = sorted(images, key=lambda path: (len(images[path]), path))
     problems = []
     # First, the largest first, files whose images others hold altogether: as little as possible is redone.
@@ -270,8 +275,7 @@ def _overlap_problems(parts: list[Part], reject: Reject) -> list[str]:
 
 
 def _gap_problems(grid_run: Run, parts: list[Part]) -> list[str]:
-    there = set[int]().union(*(indices for _, indices, _ in parts))
-    missing = [index for index in grid_run.indices if index not in there]
+    missing = missing_from(grid_run.indices, [part.indices for part in parts])
     if not missing:
         return []
     verb = "certified" if grid_run.stage == "certify" else "attacked"
@@ -288,11 +292,11 @@ def known_images(metadata: Mapping[str, str]) -> str:
     return "" if found == "unknown" else max(found.split(", "), key=lambda part: part.startswith(CONTENT))
 
 
-def _common_origin(parts: list[Part], wanted: set[int]) -> dict[str, str]:
+def _common_origin(parts: list[Part]) -> dict[str, str]:
     names = ("checkpoint_sha256", "images", "packages", "device", "git_commit")
     origin = {name: ", ".join(sorted({part.metadata.get(name, "unknown") for part in parts})) for name in names}
     for name in (records.CLEAN_CORRECT, records.CLEAN_SEEN):
-        counts = [part.metadata.get(name, "") for part in parts if wanted.issuperset(part.indices)]
+        counts = [part.metadata.get(name, "") for part in parts if part.is_wanted]
         if len(counts) == len(parts) and all(map(str.isdecimal, counts)):  # older shards do not say it
             origin[name] = str(sum(map(int, counts)))
     return origin

@@ -115,18 +115,19 @@ def upper_envelope(curves: Mapping[str, AccuracyCurve]) -> Envelope:
     # Computed by counts instead of radii: the largest radius at which some model certifies k images is
     # the maximum over models of their k-th largest radii. This costs models x images; evaluating every
     # model at every radius would cost models^2 x images.
-    num_counts = max(curve.radii.size for curve in curves.values())
-    reach = np.full((len(curves), num_counts), -np.inf)  # [model, k - 1]: largest radius at which it certifies k
-    for model_nr, curve in enumerate(curves.values()):
-        reach[model_nr, : curve.radii.size] = curve.radii[::-1]
-    best_before = np.full(num_counts, -np.inf)
-    count_ends = np.append(reach.max(axis=0)[1:], -np.inf)  # up to here some model certifies k + 1
+    best = np.full(max(curve.radii.size for curve in curves.values()), -np.inf)
+    for curve in curves.values():
+        reached = curve.radii[::-1]  # [k - 1]: largest radius at which it certifies k
+        np.maximum(best[: reached.size], reached, out=best[: reached.size])
+    count_ends = np.append(best[1:], -np.inf)  # up to here some model certifies k + 1
+    best = np.full(best.size, -np.inf)
     parts: list[tuple[FloatArray, IntArray, IntArray]] = []  # radii, counts and winner of each model's steps
-    for model_nr, reached in enumerate(reach):
+    for model_nr, curve in enumerate(curves.values()):
+        reached, before = curve.radii[::-1], best[: curve.radii.size]
         # Of the models that certify k images at a radius the first wins: a model wins beyond all before it.
-        steps = np.flatnonzero((reached > best_before) & (reached > count_ends))
+        steps = np.flatnonzero((reached > before) & (reached > count_ends[: reached.size]))
         parts.append((reached[steps], steps + 1, np.full(steps.size, model_nr)))
-        np.maximum(best_before, reached, out=best_before)
+        np.maximum(before, reached, out=before)
     radii, counts, winners = map(np.concatenate, zip(*parts, strict=True))
     ascending = np.argsort(radii, kind="stable")
     return Envelope(

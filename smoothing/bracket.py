@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import numpy.typing as npt
 
@@ -47,6 +49,7 @@ def min_possible_count(
     return low
 
 
+@functools.cache  # called once per model of a grid
 def n_limited_radius(sigma: float, n: int | None, alpha: float | None) -> float:
     """The radius beyond which the number of draws limits certified accuracy, not the model.
 

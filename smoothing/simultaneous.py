@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -40,6 +41,7 @@ def simultaneous_half_width(num_images: int, num_models: int, error: float) -> f
     return math.sqrt(math.log(2 * num_models / error) / (2 * num_images))
 
 
+@functools.cache  # called once per cell of a table
 def max_false_certificates(num_images: int, alpha: float, rho: float) -> int:
     """The number of false certificates that is exceeded with probability at most ``rho``.
 

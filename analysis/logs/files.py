@@ -11,6 +11,7 @@ import csv
 import functools
 import gzip
 import math
+import operator
 import re
 import zlib
 from collections.abc import Callable, Sequence
@@ -107,8 +108,9 @@ def read_log(text: str) -> Log:
     kind: LogKind = "prediction" if "basepredict" in header else "certification"
     notes = [f"{start} lines before the header"] if start else []
     notes += _header_notes(lines[start], header, kind)
+    head = lines[start].strip().lower()
     filled = [number for number in range(start + 1, len(lines)) if lines[number].strip()]
-    numbers = [number for number in filled if lines[number].strip().lower() != lines[start].strip().lower()]
+    numbers = [number for number in filled if lines[number].strip().lower() != head]
     if repeats := len(filled) - len(numbers):
         notes.append(f"{repeats} more {'header' if repeats == 1 else 'headers'}, as after a restart")
     if not numbers:
@@ -117,17 +119,15 @@ def read_log(text: str) -> Log:
     is_cut = is_open_ended and _is_incomplete(split(lines[numbers[-1]]), header, kind)
     if is_open_ended and not is_cut:
         notes.append("no newline at the end, so its last line may be cut off")
-    cells: list[str] = []
-    for number in numbers[:-1] if is_cut else numbers:
-        row = split(lines[number])
+    rows = [split(lines[number]) for number in (numbers[:-1] if is_cut else numbers)]
+    if not rows:
+        raise RecordError("empty: a header and a line that is cut off")
+    for number, row in zip(numbers, rows, strict=False):
         if len(row) != len(header):
             raise RecordError(f"malformed: line {number + 1} has {len(row)} fields instead of {len(header)}")
-        cells += row
-    if not cells:
-        raise RecordError("empty: a header and a line that is cut off")
-    texts = {name: cells[position :: len(header)] for position, name in enumerate(header)}
+    texts = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
     columns = _converted(texts, kind, numbers)
-    notes += [] if all(text.lstrip("-").isdigit() for text in texts["label"]) else ["integers written as 3.0"]
+    notes += [] if all(text.lstrip("-").isdigit() for text in set(texts["label"])) else ["integers written as 3.0"]
     radius = columns.get("radius", np.zeros(columns["index"].size))
     is_blank = (columns["prediction"] == ABSTAIN) & ((radius == -1) | np.isnan(radius))
     if is_blank.any():
@@ -221,11 +221,11 @@ def _header_line(lines: Sequence[str]) -> int | None:
 def _splitter(header: str) -> Callable[[str], list[str]]:
     """How the lines below a header are split: at tabs, at commas, or, where there are neither, at blanks."""
     if "\t" in header:
-        return lambda line: line.split("\t")
+        return operator.methodcaller("split", "\t")
     if "," in header:
         return lambda line: next(csv.reader([line], skipinitialspace=True), [""])
     num_blanks = len(header.split()) - 1
-    return lambda line: line.split(maxsplit=num_blanks)  # the last may be "1 day, 2:03:04"
+    return operator.methodcaller("split", maxsplit=num_blanks)  # the last may be "1 day, 2:03:04"
 
 
 def _header_notes(line: str, header: Sequence[str], kind: LogKind) -> list[str]:
@@ -258,7 +258,7 @@ def _converted(texts: dict[str, list[str]], kind: LogKind, numbers: Sequence[int
         if name not in texts:
             continue
         try:
-            columns[column] = np.array([convert(text) for text in texts[name]], dtype)
+            columns[column] = np.array(convert(texts[name]), dtype)
         except ValueError:
             row = next(row for row, text in enumerate(texts[name]) if not _converts(convert, text))
             raise RecordError(f"malformed: line {numbers[row] + 1}, {name}: {texts[name][row]!r}") from None
@@ -273,14 +273,14 @@ def _told(texts: dict[str, list[str]]) -> dict[str, Any]:
     if len(found) > 1:
         raise RecordError(f"contradictory: the column sigma holds {', '.join(sorted(found)[:3])}")
     text = found.pop()
-    if not (_converts(_real, text) and math.isfinite(float(text)) and float(text) > 0):
+    if not (_converts(_reals, text) and math.isfinite(float(text)) and float(text) > 0):
         raise RecordError(f"malformed: the column sigma holds {text!r}")
     return {"sigma_cert": float(text)}
 
 
 def _converts(convert: Any, text: str) -> bool:
     try:
-        convert(text)
+        convert([text])
     except ValueError:
         return False
     return True
@@ -294,33 +294,44 @@ def _integer(text: str) -> int:
     return int(text.partition(".")[0])
 
 
-_REAL = re.compile(r"[-+.0-9A-Za-z]+")
+def _integers(texts: Sequence[str]) -> list[int]:
+    return list(map(_integer, texts))
 
 
-def _real(text: str) -> float:
-    if not _REAL.fullmatch(text):
-        raise ValueError(text)
-    return float(text)
+def _reals(texts: Sequence[str]) -> list[float]:
+    if not re.fullmatch(r"[-+.0-9A-Za-z\n]+", "\n".join(texts)):
+        raise ValueError
+    return list(map(float, texts))
 
 
-def _boolean(text: str) -> bool:
-    if text not in _BOOLEANS:
-        raise ValueError(text)
-    return _BOOLEANS[text]
+def _booleans(texts: Sequence[str]) -> list[bool]:
+    if not _BOOLEANS.keys() >= set(texts):
+        raise ValueError
+    return [_BOOLEANS[text] for text in texts]
+
+
+_CLOCKS = re.compile(r"(?:[0-9]++:[0-9]++:[0-9]++(?:\.[0-9]*+)?\n)++")
+
+
+def _times(texts: Sequence[str]) -> npt.ArrayLike:
+    if not _CLOCKS.fullmatch("\n".join([*texts, ""])):
+        return list(map(seconds, texts))
+    parts = np.array(list(map(float, ":".join(texts).split(":")))).reshape(-1, 3)  # all together: there are millions
+    return np.asarray(3600.0 * parts[:, 0] + 60.0 * parts[:, 1] + parts[:, 2])
 
 
 _BOOLEANS = {"0": False, "1": True, "0.0": False, "1.0": True, "False": False, "True": True}
 
 _SHARED = tuple(
-    (name, column, _integer, np.int32)
+    (name, column, _integers, np.int32)
     for name, column in zip(("idx", "label", "predict"), ("index", "label", "prediction"), strict=True)
 )
-_MORE = (("correct", "correct", _boolean, np.bool_), ("time", "elapsed_s", seconds, np.float32))
-_CONVERSIONS: dict[LogKind, tuple[tuple[str, str, Callable[[str], Any], Any], ...]] = {
-    "certification": (*_SHARED, ("radius", "radius", _real, np.float64), *_MORE),
-    "prediction": (*_SHARED, ("basepredict", "base_prediction", _integer, np.int32), *_MORE),
+_MORE = (("correct", "correct", _booleans, np.bool_), ("time", "elapsed_s", _times, np.float32))
+_CONVERSIONS: dict[LogKind, tuple[tuple[str, str, Callable[[Sequence[str]], npt.ArrayLike], Any], ...]] = {
+    "certification": (*_SHARED, ("radius", "radius", _reals, np.float64), *_MORE),
+    "prediction": (*_SHARED, ("basepredict", "base_prediction", _integers, np.int32), *_MORE),
 }
-"""Name in the header, column of the records, what makes the one from the other, and the column's type."""
+"""Name in the header, column of the records, what makes the one from the other's texts, and the column's type."""
 
 
 def _check(columns: Columns, radius: npt.NDArray[np.float64]) -> None:

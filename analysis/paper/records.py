@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +17,6 @@ from analysis.logs.tree import read_tree
 from analysis.models import ROW_COLUMNS, CertifiedModel, label_models
 from analysis.paper.declarations import Conditions
 from analysis.paper.predictions import attacked_predictions, logged_predictions
-from analysis.runs import Summary
 from analysis.selection import Parameters, matches
 from jobs.files import records
 from jobs.files.imported import PREDICTIONS
@@ -59,12 +58,13 @@ class PaperRecords:
 def from_logs(root: Path, mapping: LogMapping | None = None) -> PaperRecords:
     """Records of a tree of logs."""
     tree = read_tree(root, mapping)
-    loaded = [(table.select(ROW_COLUMNS), Summary()) for table in tree.tables("certification")]
-    models = label_models([Parameters.from_columns(model) for model in tree.models], loaded)
+    labelled = label_models([Parameters.from_columns(model) for model in tree.models])
+    tables = tree.tables("certification")
+    models = [replace(model, rows=rows.select(ROW_COLUMNS)) for model, rows in zip(labelled, tables, strict=True)]
     predictions = pa.concat_tables(
         [PREDICTIONS.schema.empty_table(), *(table.cast(PREDICTIONS.schema) for table in tree.tables("prediction"))]
     )
-    return PaperRecords(models=models, predictions=logged_predictions(predictions), are_logs=True)
+    return PaperRecords(models=tuple(models), predictions=logged_predictions(predictions), are_logs=True)
 
 
 def from_grid(store: Store, grid: str) -> PaperRecords:

@@ -17,10 +17,11 @@ from pydantic.dataclasses import dataclass
 
 from analysis.compare import compare
 from analysis.load import load_grid
-from analysis.models import REPORT_COLUMNS
+from analysis.models import CertifiedModel
 from analysis.origin import provenance_of
 from analysis.publish.cards import data_card, model_card
 from analysis.publish.files import exchange_weights, record_paths, write_checksums
+from analysis.runs import Reading
 from jobs.aggregate import collect_run, is_aggregated
 from jobs.errors import ConfigError, RecordError
 from jobs.files.folders import check_writable
@@ -54,7 +55,7 @@ def publish(values: dict[str, Any]) -> int:
     target = Path(config.output)
     if target.exists():
         raise ConfigError([f"output: {target} exists; remove it, or choose a new folder"])
-    grid = load_grid(store, manifest.grid, more=REPORT_COLUMNS)
+    grid = load_grid(store, manifest.grid, reading=Reading(keep=CertifiedModel.lean))
     comparison = compare(grid)
     if not is_aggregated(manifest, store):
         name = command_arguments(manifest.grid, store.root)

@@ -14,9 +14,10 @@ from pydantic.dataclasses import dataclass
 
 from analysis.compare import compare, default_radii
 from analysis.load import GridOptions
-from analysis.models import REPORT_COLUMNS
+from analysis.models import CertifiedModel
 from analysis.origin import provenance_of, question_of, variant_name
 from analysis.report.page import render
+from analysis.runs import Reading
 from analysis.statistics import Levels, envelope_frame
 from jobs.atomic import write_text
 from jobs.specs.keys import Probability
@@ -39,7 +40,7 @@ def report(values: dict[str, Any]) -> int:
         ConfigError: The configuration is wrong; nothing was written.
     """
     config = build(ReportConfig, values, where="")
-    grid = config.load(REPORT_COLUMNS, is_lean=True)
+    grid = config.load(Reading(is_summed=True, keep=CertifiedModel.lean))
     asked = question_of(grid.models, where=config.where, selection="same", confidence=config.confidence, rho=config.rho)
     origin = {**provenance_of(config.store, grid), **{name: str(value) for name, value in asked.items()}}
     comparison = compare(grid)

@@ -20,9 +20,9 @@ from analysis.candidates import Candidate, candidates_of
 from analysis.compare import BASELINE_METHOD, METHOD_NAMES, Comparison, largest_radius
 from analysis.exact import exact_radii
 from analysis.models import CertifiedModel
-from analysis.runs import NUM_BINS
 from analysis.statistics import Levels, model_frame, probability_frame
 from analysis.tables import caption, envelope_cells, partial_note, statistics_notes
+from jobs.files.summary import NUM_BINS
 from jobs.wording import counted
 from smoothing.radius import format_radius
 
@@ -88,7 +88,7 @@ def page_data(comparison: Comparison, levels: Levels) -> dict[str, Any]:
         "baseline": BASELINE_METHOD,
         "has_others": comparison.baseline is not None,
         "apart": _methods_apart(comparison),
-        "num_images": everyone.envelope.num_images,  # times the seeds, so that means are counts too
+        "num_images": next(iter(everyone.curves.values())).num_images,  # times the seeds, so that means are counts too
         "num_test_images": everyone.num_images,
         "titles": [_readable(one) for one in everyone.by_label.values()],
         "seeds": [len(one.replicates) for one in everyone.by_label.values()],

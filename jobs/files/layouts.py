@@ -41,15 +41,20 @@ def schema_of(types: Mapping[str, pa.DataType], nullable: Collection[str] = ()) 
 
 def layout_of(run: Run) -> Layout:
     """The layout of a run's records."""
-    shared = {name: source for name, (_, source) in _COLUMNS[run.stage].items() if source}
     return Layout(
         kind=KINDS[run.stage],
         specs={
             "train_spec": canonical_json(train_fields(run.train)),
             f"{run.stage}_spec": canonical_json(asdict(run.task)),
         },
-        columns={name: operator.attrgetter(source)(run) for name, source in shared.items()},
+        columns=shared_columns(run),
     )
+
+
+def shared_columns(run: Run) -> dict[str, Any]:
+    """The columns that all records of a run share, with their values."""
+    sources = {name: source for name, (_, source) in _COLUMNS[run.stage].items() if source}
+    return {name: operator.attrgetter(source)(run) for name, source in sources.items()}
 
 
 # Of each column the type, and where in a run its value is; nowhere if each image has its own.

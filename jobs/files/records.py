@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import functools
+import itertools
 import json
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -54,7 +56,7 @@ def write_records(
 ) -> None:
     """Write records atomically, with page checksums, and read them back before they count.
 
-    Holds a row group at a time in memory. A row group has whole runs, of at least ``_FEWEST`` rows together, or a part
+    Holds a row group at a time in memory. A row group has whole runs, of at least ``_SMALL`` bytes together, or a part
     of one: whoever reads a few runs skips the others.
 
     ``tables`` have the kind's columns; strings may be dictionary-encoded. ``metadata`` goes into the file's, beside
@@ -82,7 +84,7 @@ def write_records(
     write_atomically(path, write, check, replace=replace)
 
 
-_FEWEST, _MOST = 8192, 65_536  # rows of a row group
+_SMALL, _LARGE = 1 << 22, 1 << 26  # bytes of a row group in memory
 
 
 def _strings(schema: pa.Schema) -> list[str]:
@@ -96,15 +98,21 @@ def _encoded(field: pa.Field) -> pa.Field:
 def _row_groups(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
     """The rows of all tables, in tables to be written as a row group each; one without rows where there are none."""
     held: list[pa.Table] = []
-    num_rows, run = 0, None
-    for table in (whole.slice(start, _MOST) for whole in tables for start in range(0, len(whole), _MOST)):
+    size, run = 0, None
+    for table in itertools.chain.from_iterable(map(_parts, tables)):
         before, run = run, [table[name][0].as_py() for name in schema.names[:2]]  # the keys
-        if held and (num_rows + len(table) > _MOST or (num_rows >= _FEWEST and run != before)):
+        if held and (size + table.nbytes > _LARGE or (size >= _SMALL and run != before)):
             yield pa.concat_tables(held).unify_dictionaries()
-            held, num_rows = [], 0
+            held, size = [], 0
         held.append(pa.Table.from_arrays([_stored(table[field.name], field.type) for field in schema], schema=schema))
-        num_rows += len(table)
+        size += table.nbytes
     yield pa.concat_tables(held).unify_dictionaries() if held else schema.empty_table()
+
+
+def _parts(table: pa.Table) -> Iterator[pa.Table]:
+    """A table in parts that are no larger than a row group."""
+    num_rows = max(1, _LARGE * len(table) // max(1, table.nbytes))
+    return (table.slice(start, num_rows) for start in range(0, len(table), num_rows))
 
 
 def _stored(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
@@ -157,8 +165,10 @@ def read_row_groups(
     with _parquet(path) as file:
         _check_stamp(path, _own_metadata(file), kind.name)
         _check_columns(path, file.schema_arrow, kind)
-    with _parquet(path, read_dictionary=_strings(kind.schema)) as file:
-        groups = [number for number in range(file.num_row_groups) if runs is None or _may_hold(file, number, runs)]
+        footer = file.metadata  # which takes long to read of many row groups
+    with _parquet(path, read_dictionary=_strings(kind.schema), metadata=footer) as file:
+        keys = None if runs is None else sorted(runs)
+        groups = [number for number in range(file.num_row_groups) if keys is None or _may_hold(file, number, keys)]
         if not groups:
             yield pa.schema([_encoded(kind.schema.field(name)) for name in columns]).empty_table()
         for number in groups:
@@ -169,11 +179,13 @@ def read_row_groups(
             yield table.select(list(columns)).replace_schema_metadata(None)
 
 
-def _may_hold(file: pq.ParquetFile, group: int, runs: Collection[str]) -> bool:
+def _may_hold(file: pq.ParquetFile, group: int, keys: Sequence[str]) -> bool:
+    """Whether a row group may hold one of these train keys, sorted."""
     statistics = file.metadata.row_group(group).column(0).statistics  # of train_key
-    return (
-        statistics is None or not statistics.has_min_max or any(statistics.min <= key <= statistics.max for key in runs)
-    )
+    if statistics is None or not statistics.has_min_max:
+        return True
+    nearest = bisect.bisect_left(keys, statistics.min)
+    return nearest < len(keys) and bool(keys[nearest] <= statistics.max)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -228,7 +240,7 @@ def check_metadata(path: Path, specs: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _parquet(path: Path, read_dictionary: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
+def _parquet(path: Path, **options: Any) -> Iterator[pq.ParquetFile]:
     """An open Parquet file; whatever Arrow finds wrong with it inside the block is a RecordError.
 
     Errors of the system (no such file, a disk that does not answer) pass through: they say nothing
@@ -236,7 +248,7 @@ def _parquet(path: Path, read_dictionary: Sequence[str] = ()) -> Iterator[pq.Par
     """
     with path.open("rb") as opened:
         try:
-            yield pq.ParquetFile(opened, page_checksum_verification=True, read_dictionary=list(read_dictionary))
+            yield pq.ParquetFile(opened, page_checksum_verification=True, **options)
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise

@@ -197,9 +197,8 @@ class Store:
 
     def remove_served_partials(self, place: Place) -> None:
         """Remove the unfinished files all of whose images are in finished ones by now."""
-        finished = {index for shard in self.finished_shards(place) for index in shard}
         for partial in self.partial_shards(place):
-            if finished.issuperset(partial):
+            if not self.unfinished(place, partial):
                 self.partial_path(place, partial).unlink(missing_ok=True)
 
     def saved_epochs(self, train_key: str) -> list[int]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Annotated
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
@@ -34,6 +35,11 @@ class IndexRange(Fitting):
     def __contains__(self, index: object) -> bool:
         return index in range(self.start, self.stop, self.step)
 
+    @property
+    def array(self) -> npt.NDArray[np.int64]:
+        """The indices, shape (N,)."""
+        return np.arange(self.start, self.stop, self.step)
+
     def __str__(self) -> str:
         return f"{self.start}-{self.stop}-{self.step}"
 
@@ -55,6 +61,11 @@ class IndexList(Fitting):
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def array(self) -> npt.NDArray[np.int64]:
+        """The indices, shape (N,)."""
+        return np.array(self.indices)
+
     def __str__(self) -> str:
         digest = hashlib.sha256(repr(self.indices).encode()).hexdigest()[:8]
         return f"{len(self)} indices from {self.indices[0]} to {self.indices[-1]} ({digest})"
@@ -74,11 +85,12 @@ def as_indices(values: Iterable[int]) -> Indices:
 
 def missing_from(wanted: Indices, finished: Iterable[IndexRange]) -> list[int]:
     """The wanted indices that no finished range holds, ascending."""
-    every = np.fromiter(wanted, dtype=np.int64)
+    every = wanted.array
     is_finished = np.zeros(every[-1] + 1, dtype=bool)
     for shard in finished:
         is_finished[shard.start : shard.stop : shard.step] = True
-    return [int(index) for index in every[~is_finished[every]]]
+    missing: list[int] = every[~is_finished[every]].tolist()
+    return missing
 
 
 def partition(missing: Iterable[int], max_size: int) -> list[IndexRange]:
@@ -118,7 +130,7 @@ def parse_shard_stem(stem: str) -> IndexRange:
     return IndexRange(start=start, stop=stop, step=step)
 
 
-def _longest_progression(indices: np.typing.NDArray[np.int64]) -> np.typing.NDArray[np.int64]:
+def _longest_progression(indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     steps = np.diff(indices)
     if (steps == steps[:1]).all():  # most sets are one
         return indices

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -235,7 +235,12 @@ def train_fields(spec: TrainSpec) -> dict[str, Any]:
     A field added later is left out at the value that describes what was done before it existed, so that
     earlier keys and files keep their meaning.
     """
-    return {name: value for name, value in asdict(spec).items() if (name, value) not in _ADDED_LATER.items()}
+    plain = {field.name: getattr(spec, field.name) for field in fields(spec)}
+    return {
+        name: asdict(value) if isinstance(value, Plugin) else value
+        for name, value in plain.items()
+        if (name, value) not in _ADDED_LATER.items()
+    }
 
 
 _ADDED_LATER = {

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from analysis.models import ROW_COLUMNS, VOTE_COLUMNS, CertifiedGrid, CertifiedModel
+from analysis.models import ROW_COLUMNS, CertifiedGrid, CertifiedModel
 from analysis.selection import Parameters
 from jobs.files.layouts import CERTIFICATION
+from jobs.files.summary import SUMMED, summary_of
 from smoothing.bounds import clopper_pearson_lower
 from smoothing.radius import ABSTAIN, certified_radius
 
@@ -78,7 +79,8 @@ def voted(label: str, votes: Sequence[int], labels_match: Sequence[bool] | None 
         "label": np.zeros(count.size),
         "counts0": [[100, 0] if match else [0, 100] for match in matches],
     }
-    return CertifiedModel(label=label, parameters=told, rows=_rows(columns, count.size, (*VOTE_COLUMNS, "elapsed_s")))
+    rows = _rows(columns, count.size, SUMMED)
+    return CertifiedModel(label=label, parameters=told, rows=rows, summary=summary_of(rows))
 
 
 def grid(*models: CertifiedModel, missing: Sequence[str] = ()) -> CertifiedGrid:

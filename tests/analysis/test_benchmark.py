@@ -7,6 +7,7 @@ import pytest
 
 from analysis.compare import compare
 from analysis.load import load_grid
+from analysis.runs import Reading
 from benchmarks.scale import GRID, N, commands, measure, measure_plain_loop, prepare
 from jobs.aggregate import run
 from jobs.files.store import Store
@@ -22,7 +23,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_the_made_up_grid_is_one_that_analysis_opens(store: Store) -> None:
-    grid = load_grid(store, GRID, more=("counts",))
+    grid = load_grid(store, GRID, reading=Reading(more=("counts",)))
     assert len(grid.models) == 6
     assert compare(grid).baseline is not None
     one = grid.models[5]

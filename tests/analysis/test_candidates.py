@@ -8,7 +8,6 @@ import pytest
 from analysis.candidates import candidates_of
 from analysis.compare import compare
 from analysis.models import label_models
-from analysis.runs import Summary
 from analysis.statistics import Levels, envelope_frame
 from analysis.tables import caption, envelope_table
 from smoothing.bounds import two_sided_interval
@@ -66,7 +65,6 @@ def test_choosing_by_the_mean_over_seeds_is_not_optimistic() -> None:
 def test_labels_of_seeds_say_the_seed() -> None:
     known = [parameters("pgd-s0.25", seed=seed, recipe="r", train_key=f"digits-pgd-s0.25-{seed}") for seed in (0, 1)]
     known += [parameters("pgd-s0.50", seed=0, recipe="q", train_key="digits-pgd-s0.50-7")]
-    loaded = [(model("x", [0.1]).rows, Summary())] * 3
-    assert [one.label for one in label_models(known, loaded)] == ["pgd-s0.25 seed 0", "pgd-s0.25 seed 1", "pgd-s0.50"]
+    assert [one.label for one in label_models(known)] == ["pgd-s0.25 seed 0", "pgd-s0.25 seed 1", "pgd-s0.50"]
     twice = [parameters("pgd", seed=0, recipe="r", certify_key=f"s0.25-{part}") for part in "ab"]
-    assert [one.label for one in label_models(twice, loaded[:2])] == ["pgd seed 0 a", "pgd seed 0 b"]
+    assert [one.label for one in label_models(twice)] == ["pgd seed 0 a", "pgd seed 0 b"]

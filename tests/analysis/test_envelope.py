@@ -21,6 +21,7 @@ from jobs.files import records
 from jobs.files.layouts import layout_of
 from jobs.files.manifest import read_manifest, write_manifest
 from jobs.files.store import Store
+from jobs.files.summary import SUMMARY_KEY
 from jobs.specs.indices import IndexRange
 from jobs.specs.runs import Manifest, Run
 
@@ -161,6 +162,27 @@ def test_records_and_shards_give_the_same_curves(store: Store) -> None:
     for ours, theirs in zip(from_records, from_shards, strict=True):
         assert ours.label == theirs.label
         assert ours.curve.radii.tolist() == theirs.curve.radii.tolist()
+
+
+@pytest.mark.parametrize("more", [(), ("alpha=0.01",), ("selection=split",)])
+def test_joined_records_older_ones_and_shards_give_the_same_tables(
+    store: Store, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    """Older ones say no summary of a run: it is made from all its rows."""
+
+    def tables(name: str) -> dict[str, bytes]:
+        assert _envelope(store, f"output={tmp_path / name}", *more) == 0
+        return {path.name: path.read_bytes() for path in (tmp_path / name).glob("*.csv")}
+
+    path = store.records_path("tiny")
+    joined, told = tables("joined"), records.read_metadata(path)
+    assert sorted(joined) == ["envelope.csv", "models.csv", "p_lower.csv"]
+    origins = json.loads(told["runs"])
+    assert all(origin.pop(SUMMARY_KEY) for origin in origins.values())
+    records.write_records(path, records.read_records(path), {**told, "runs": json.dumps(origins)})
+    assert tables("older") == joined
+    path.unlink()
+    assert tables("shards") == joined
 
 
 def test_an_incomplete_grid_is_refused(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from analysis.exact import are_exact, exact_radii, exact_step
 from analysis.figures import envelope_curve
 from analysis.paired import compare_models
 from analysis.report.page import page_data
-from analysis.statistics import Levels, average_radius, envelope_frame
+from analysis.statistics import Levels, envelope_frame
 from analysis.tables import caption, envelope_table, statistics_table
 from jobs.errors import RecordError
 from tests.analysis.models import grid, model, parameters
@@ -71,8 +71,8 @@ def test_a_grid_that_drew_all_samples_has_no_marks() -> None:
 
 
 def test_the_average_radius_of_a_lower_bound_is_not_known() -> None:
-    assert math.isnan(average_radius(model("one", [0.3], **STOPPED)))
-    assert average_radius(model("one", [0.3])) == 0.3
+    assert math.isnan(model("one", [0.3], **STOPPED).average_radius)
+    assert model("one", [0.3]).average_radius == 0.3
 
 
 def test_figures_and_page_have_points_at_the_own_radii() -> None:

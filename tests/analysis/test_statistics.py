@@ -10,7 +10,7 @@ import pytest
 
 from analysis.alpha import at_alpha
 from analysis.compare import compare
-from analysis.statistics import Levels, abstention, average_radius, envelope_frame
+from analysis.statistics import Levels, envelope_frame
 from analysis.tables import envelope_table, statistics_notes, statistics_table
 from jobs.errors import RecordError
 from smoothing.bounds import clopper_pearson_upper
@@ -97,8 +97,8 @@ def test_the_abstention_rate_is_not_known_where_sampling_stopped_early(stop: str
     full = voted("one", [1000, 900, 510])
     stops = pa.array(["full", stop, "full"], pa.string())
     early = replace(full, rows=full.rows.set_column(full.rows.column_names.index("stop"), "stop", stops))
-    assert abstention(full) == pytest.approx(1 / 3)
-    assert math.isnan(abstention(early))
+    assert full.abstention_rate == pytest.approx(1 / 3)
+    assert math.isnan(early.abstention_rate)
     comparison = compare(grid(early))
     frame = envelope_frame(comparison, [0.0], LEVELS)
     *_, row = statistics_table(comparison, frame, "pipe").splitlines()
@@ -107,7 +107,7 @@ def test_the_abstention_rate_is_not_known_where_sampling_stopped_early(stop: str
 
 
 def test_average_radius_counts_wrong_and_abstaining_images_as_zero() -> None:
-    assert average_radius(model("one", [0.5, -0.4, 0.1, 0.0])) == pytest.approx(0.15)
+    assert model("one", [0.5, -0.4, 0.1, 0.0]).average_radius == pytest.approx(0.15)
 
 
 def test_no_radius_is_rounded_up_in_text() -> None:
@@ -130,7 +130,7 @@ def test_what_the_records_do_not_hold_is_nan() -> None:
 
 @pytest.mark.parametrize("alpha", [1e-6, 0.001, 0.05])
 def test_another_alpha_is_what_certifying_with_it_would_have_given(alpha: float) -> None:
-    rechosen = at_alpha(GRID, alpha).models[1]
+    rechosen = at_alpha(GRID.models[1], alpha)
     for image, votes in enumerate(VOTES):
         counts = np.array([votes, N - votes] if image < 5 else [N - votes, votes])
         counts0 = np.array([100, 0] if image < 5 else [0, 100])
@@ -145,8 +145,8 @@ def test_another_alpha_is_what_certifying_with_it_would_have_given(alpha: float)
 def test_exact_noise_takes_its_total_variation_off_the_bound_at_another_alpha_too(alpha: float) -> None:
     counts, n = [100_000, 99_000, 51_000], 100_000
     known: dict[str, Any] = {"dataset": "imagenet", "sigma_cert": 1.0, "n": n}
-    exact = at_alpha(grid(voted("one", counts, noise="exact_grid", **known)), alpha).models[0]
-    plain = at_alpha(grid(voted("one", counts, noise="gaussian", **known)), alpha).models[0]
+    exact = at_alpha(voted("one", counts, noise="exact_grid", **known), alpha)
+    plain = at_alpha(voted("one", counts, noise="gaussian", **known), alpha)
     distance = ExactGridNoise(1.0, 255).total_variation(3 * 224 * 224)
     expected = DecisionRules(Procedure(n0=100, n=n, alpha=alpha), sigma=1.0, total_variation=distance)
     assert exact.column("p_lower").tolist() == [expected.lower_bound(count, n) for count in counts]
@@ -157,12 +157,12 @@ def test_exact_noise_takes_its_total_variation_off_the_bound_at_another_alpha_to
 def test_a_larger_alpha_certifies_an_image_that_abstained() -> None:
     votes = [545]  # enough at 0.05, too few at 0.001
     assert voted("one", votes).column("prediction")[0] == -1
-    assert at_alpha(grid(voted("one", votes)), 0.05).models[0].column("prediction")[0] == 0
+    assert at_alpha(voted("one", votes), 0.05).column("prediction")[0] == 0
 
 
 def test_alpha_cannot_be_chosen_anew_without_votes() -> None:
     with pytest.raises(RecordError, match="the records of one contain no votes"):
-        at_alpha(grid(model("one", [0.1])), 0.01)
+        at_alpha(model("one", [0.1]), 0.01)
 
 
 def test_nor_where_sampling_was_stopped_on_a_bound() -> None:
@@ -175,15 +175,15 @@ def test_nor_where_sampling_was_stopped_on_a_bound() -> None:
         )
     )
     with pytest.raises(RecordError, match=r"a bound at alpha=.* stopped the sampling .*\(decided\)"):
-        at_alpha(early, 0.01)
+        at_alpha(early.models[0], 0.01)
     assert math.isnan(envelope_frame(compare(early), [0.0], LEVELS)["monte_carlo_upper"][0])
 
 
 def test_nor_to_one_that_n_cannot_reach() -> None:
     with pytest.raises(RecordError, match="can never certify anything at this alpha, which needs n >="):
-        at_alpha(grid(voted("one", [9, 10], n=10, alpha=0.01)), 1e-5)
+        at_alpha(voted("one", [9, 10], n=10, alpha=0.01), 1e-5)
 
 
 def test_no_alpha_is_chosen_below_what_bounds_allow() -> None:
     with pytest.raises(RecordError, match="no bound is sound below 1e-30"):
-        at_alpha(GRID, 1e-31)
+        at_alpha(GRID.models[1], 1e-31)

@@ -168,14 +168,14 @@ def test_records_of_another_spec_are_foreign(path: Path) -> None:
 def test_a_row_group_holds_whole_runs_and_a_few_are_read_alone(
     tmp_path: Path, table: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records, "_FEWEST", 3)
-    monkeypatch.setattr(records, "_MOST", 5)
     path, position = tmp_path / "records.parquet", table.column_names.index("train_key")
 
     def of(key: str) -> pa.Table:
         return table.set_column(position, table.schema.field("train_key"), pa.array([key, key]))
 
     tables = [of(key) for key in "aabbcddd"]
+    monkeypatch.setattr(records, "_SMALL", 3 * tables[0].nbytes // 2)
+    monkeypatch.setattr(records, "_LARGE", pa.concat_tables(tables).nbytes * 5 // 16 + 1)
     records.write_records(path, iter(tables), lambda: {"source": "late"})
     assert [pq.read_metadata(path).row_group(nr).num_rows for nr in range(4)] == [4, 4, 4, 4]
     assert records.read_metadata(path)["source"] == "late"

@@ -1,0 +1,85 @@
+"""What tables show of a run's widest columns, summed when its records are joined."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+SUMMARY_KEY = "summary"
+"""Of its text in what joined records say of the origin of a run."""
+
+NUM_BINS = 25
+SUMMED = ("label", "counts0", "p_lower", "elapsed_s")
+"""The columns that a summary is of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Sums over records of a run; of columns that are not there 0, nan or empty.
+
+    Attributes:
+        num_votes: Of selection: n0 for each image.
+        num_right: Those of them that are for the image's label.
+        elapsed_s: Seconds of certification.
+        bounds: How many images have p_lower in each of NUM_BINS equal bins of [0, 1].
+    """
+
+    num_votes: int = 0
+    num_right: int = 0
+    elapsed_s: float = math.nan
+    bounds: tuple[int, ...] = ()
+
+    @property
+    def accuracy_under_noise(self) -> float:
+        """Of the base classifier on noisy images, in [0, 1]; unbiased in every mode: all n0 votes are always cast."""
+        return self.num_right / self.num_votes if self.num_votes else math.nan
+
+    @property
+    def text(self) -> str:
+        """JSON, from which ``read_summary`` makes it again."""
+        return json.dumps(asdict(self))
+
+
+def read_summary(text: str) -> Summary:
+    """The summary of which this is the text."""
+    return Summary(**json.loads(text))
+
+
+def summary_of(rows: pa.Table) -> Summary:
+    """The summary of some rows, as far as they have the columns."""
+    there = {name for name in SUMMED if name in rows.column_names and not rows[name].null_count}
+    num_votes = num_right = 0
+    if {"counts0", "label"} <= there:
+        votes_NK = votes_of(rows, "counts0")
+        num_votes = int(votes_NK.sum(dtype=np.int64))
+        num_right = int(votes_NK[np.arange(len(rows)), rows["label"].to_numpy()].sum(dtype=np.int64))
+    bounds = np.zeros(0, np.int64)
+    if "p_lower" in there:
+        bounds = np.histogram(rows["p_lower"].to_numpy(), bins=NUM_BINS, range=(0.0, 1.0))[0]
+    return Summary(
+        num_votes=num_votes,
+        num_right=num_right,
+        elapsed_s=float(rows["elapsed_s"].to_numpy().sum(dtype=np.float64)) if "elapsed_s" in there else math.nan,
+        bounds=tuple(bounds.tolist()),
+    )
+
+
+def total(parts: Sequence[Summary]) -> Summary:
+    """The summary of the rows of several."""
+    return Summary(
+        num_votes=sum(part.num_votes for part in parts),
+        num_right=sum(part.num_right for part in parts),
+        elapsed_s=sum(part.elapsed_s for part in parts),
+        bounds=tuple(map(sum, zip(*(part.bounds for part in parts), strict=True))),
+    )
+
+
+def votes_of(rows: pa.Table, name: str) -> npt.NDArray[np.int32]:
+    """A column of votes, shape (N, K)."""
+    return np.asarray(rows[name].combine_chunks().flatten().to_numpy()).reshape(len(rows), -1)
