@@ -22,8 +22,6 @@ from jobs.datasets._tree_images import TreeImages, View
 from jobs.errors import ConfigError
 from jobs.wording import some
 
-__all__ = ["Tree", "TreeImages", "View"]
-
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tiff")
 _SPLITS: tuple[Split, ...] = ("train", "test")
 _NO_CLASSES = {"lost+found", "__MACOSX", "@eaDir"}  # folders that file systems and tools make

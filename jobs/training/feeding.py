@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -69,18 +69,6 @@ class ImageBatch:
         )
 
 
-class Loader(Protocol):
-    """Gives out the images of an epoch."""
-
-    num_images: int
-
-    def epoch(
-        self, batches: Sequence[Tensor], generator: torch.Generator, share: Share
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """This process's share of each global batch of indices: inputs_BCHW in [0, 1] and labels_B, on the device."""
-        ...
-
-
 def epoch_batches(loader: Loader, batch_size: int, generator: torch.Generator, share: Share) -> Iterator[ImageBatch]:
     """All images once, in random order, in global batches of ``batch_size`` of which this process has its share.
 
@@ -117,6 +105,7 @@ class MemoryLoader:
     def epoch(
         self, batches: Sequence[Tensor], generator: torch.Generator, share: Share
     ) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's share of each global batch of indices: inputs_BCHW in [0, 1] and labels_B, on the device."""
         for indices_N in batches:
             indices_B = share.of(indices_N)
             levels_BCHW = self._levels_NCHW[indices_B]
@@ -178,6 +167,10 @@ class DiskLoader:
             levels_BCHW = to_device(torch.from_numpy(np.stack([future.result() for future in futures])), self._device)
             labels_B = to_device(self._labels_N[indices], self._device)
             yield levels_BCHW.float() / self._images.num_levels, labels_B
+
+
+Loader = MemoryLoader | DiskLoader
+"""Gives out the images of an epoch."""
 
 
 def random_resized(images: TreeImages, index: int, seed: int) -> npt.NDArray[np.uint8]:

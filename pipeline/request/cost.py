@@ -22,7 +22,7 @@ FORWARD_PER_S: Mapping[str, float] = {
 """Forward passes of one image that a GPU of about 2019 does in a second, with the code of then; to a factor of two."""
 
 MULTIPLY_ADDS_PER_S = 11e12
-"""Of such a GPU, for other networks: between the 7e12 of ResNet-110 and the 18e12 of ResNet-50 in those logs."""
+"""Of such a GPU, for other networks that keep it busy: between the 7e12 of ResNet-110 and the 18e12 of ResNet-50."""
 
 GAUSSIAN_VALUES_PER_S = 86e6
 """Pixels of Gaussian noise that one CPU core draws in a second: 29,000 images of CIFAR-10, 570 of ImageNet."""
