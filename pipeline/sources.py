@@ -54,8 +54,7 @@ def check_checkpoints(config: LaunchConfig, store: Store) -> None:
         # What training begins with, or what only a plug-in can read, or for data of one's own, is read when it is used.
         is_checked = spec.is_taken and spec.model is None and spec.data is None
         if sha256 is not None and is_checked and not store.source_path(sha256).exists() and not store.is_trained(key):
-            sigma = None if spec.denoiser else spec.sigma
-            files.append([str(config.sources[sha256]), spec.architecture, spec.dataset, spec.input_layer, sigma])
+            files.append([str(config.sources[sha256]), train_fields(spec)])
     answers = ask("jobs.networks.pretrained", {}, files, limit_s=None) if files else []
     problems = [f"train.checkpoint: {problem}" for answer in answers for problem in answer.get("problems", [])]
     if problems:

@@ -20,7 +20,6 @@ import torch
 
 from jobs.architectures import architecture_names
 from jobs.atomic import file_sha256
-from jobs.datasets import DatasetInfo, Source, dataset_info
 from jobs.errors import CheckpointError, ConfigError
 from jobs.files.store import Store
 from jobs.networks import checkpoint
@@ -34,7 +33,8 @@ from jobs.networks.classifier import (
 from jobs.networks.stand_ins import StandIn
 from jobs.networks.state_dicts import Found, find_weights, stated_sigma
 from jobs.plugins import isolated
-from jobs.specs.train import InputLayer, TrainSpec
+from jobs.specs.train import TrainSpec
+from jobs.validation import build
 
 
 def import_checkpoint(spec: TrainSpec, store: Store) -> None:
@@ -53,15 +53,7 @@ def load_source(spec: TrainSpec, store: Store) -> Classifier:
     """
     assert spec.checkpoint_sha256 is not None
     path = _source(spec.checkpoint_sha256, store)
-    classifier, notes = load_published(
-        path,
-        spec.architecture,
-        spec.source,
-        input_layer=spec.input_layer,
-        # Behind a denoiser, sigma is the noise that the denoiser removes.
-        sigma=spec.sigma if spec.is_taken and spec.denoiser is None else None,
-        options=spec.model.options if spec.model else None,
-    )
+    classifier, notes = load_published(path, spec)
     for note in notes:
         logging.info("%s", note)
     classifier = with_denoiser(classifier, spec)
@@ -86,24 +78,10 @@ def _source(sha256: str, store: Store) -> Path:
     return path
 
 
-def load_published(
-    path: Path,
-    architecture: str,
-    dataset: Source,
-    *,
-    input_layer: InputLayer = "normalize",
-    sigma: float | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> tuple[Classifier, list[str]]:
-    """The classifier of a checkpoint file, and what was decided about its layout, for a person to see.
+def load_published(path: Path, spec: TrainSpec) -> tuple[Classifier, list[str]]:
+    """The classifier of a checkpoint file that a spec describes, and what was decided about its layout, for people.
 
-    Args:
-        path: The file; nothing in it is executed.
-        architecture: What its network is.
-        dataset: What it was trained on.
-        input_layer: What comes before its network.
-        sigma: The training noise, which must be the file's where the file states one; None leaves it unchecked.
-        options: Of its network, where that has any.
+    Nothing in the file is executed.
 
     Raises:
         CheckpointError: It cannot be read, is of another architecture or sigma, normalises otherwise,
@@ -116,39 +94,42 @@ def load_published(
             f"{path}: a whole pickled object of class {content.stands_for}, which only its own code can load; "
             "save its state_dict() there"
         )
-    info = dataset_info(dataset)
-    classifier = build_classifier(architecture, info, input_layer, options)
-    notes = _statement_problems(path, content, architecture, sigma)
+    options = spec.model.options if spec.model else None
+    classifier = build_classifier(spec.architecture, spec.info, spec.input_layer, options)
+    notes = _statement_problems(path, content, spec)
     try:
-        found = find_weights(content, classifier.network.state_dict(), f"{architecture} for {info.name}")
-        notes += [*found.notes, *_input_layer_notes(found, info, input_layer)]
+        found = find_weights(content, classifier.network.state_dict(), f"{spec.architecture} for {spec.info.name}")
+        notes += [*found.notes, *_input_layer_notes(found, spec)]
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}{_fitting(content, architecture, info)}") from error
+        raise CheckpointError(f"{path}: {error}{_fitting(content, spec)}") from error
     classifier.network.load_state_dict(found.weights)
-    if not is_finite_on_grey(classifier, info):
+    if not is_finite_on_grey(classifier, spec.info):
         raise CheckpointError(f"{path}: its logits on a grey image are not finite: it is no classifier")
     return classifier, [f"{path}: {note}" for note in notes]
 
 
-def _statement_problems(path: Path, content: object, architecture: str, sigma: float | None) -> list[str]:
+def _statement_problems(path: Path, content: object, spec: TrainSpec) -> list[str]:
     """Raise CheckpointError where a file says of itself that it is another; what else it says is a note."""
     stated, arch = stated_sigma(content), content.get("arch") if isinstance(content, Mapping) else None
-    if sigma is not None and stated is not None and stated != sigma:
+    # Behind a denoiser, sigma is the noise that the denoiser removes.
+    has_own_sigma = spec.is_taken and spec.denoiser is None
+    if has_own_sigma and stated is not None and stated != spec.sigma:
         raise CheckpointError(
-            f"{path}: says that it was trained with sigma {stated}, the configuration says {sigma}; "
+            f"{path}: says that it was trained with sigma {stated}, the configuration says {spec.sigma}; "
             f"write train.sigma={stated}"
         )
-    if arch is None or arch == architecture:
+    if arch is None or arch == spec.architecture:
         return []
     if arch in architecture_names():
         raise CheckpointError(
-            f"{path}: holds a {arch!r}, the configuration says {architecture!r}; write train.architecture={arch}"
+            f"{path}: holds a {arch!r}, the configuration says {spec.architecture!r}; write train.architecture={arch}"
         )
-    return [f"calls its architecture {arch!r}; its weights are those of a {architecture}"]
+    return [f"calls its architecture {arch!r}; its weights are those of a {spec.architecture}"]
 
 
-def _input_layer_notes(found: Found, info: DatasetInfo, input_layer: InputLayer) -> list[str]:
+def _input_layer_notes(found: Found, spec: TrainSpec) -> list[str]:
     """Raise CheckpointError where a file normalises otherwise; a note where it does not show what comes first."""
+    input_layer, info = spec.input_layer, spec.info
     if found.statistics is not None:
         mean, std = (torch.tensor(values) for values in input_statistics(input_layer, info))
         if not (_same(found.statistics[0], mean) and _same(found.statistics[1], std)):
@@ -170,13 +151,13 @@ def _same(found: torch.Tensor, expected: torch.Tensor) -> bool:
     return found.shape == expected.shape and torch.allclose(found, expected, rtol=0, atol=5e-5)
 
 
-def _fitting(content: object, architecture: str, info: DatasetInfo) -> str:
+def _fitting(content: object, spec: TrainSpec) -> str:
     """Which other architectures the weights are of."""
     fitting = []
     for name in architecture_names():
         try:
-            if name != architecture:
-                find_weights(content, build_classifier(name, info).network.state_dict(), name)
+            if name != spec.architecture:
+                find_weights(content, build_classifier(name, spec.info).network.state_dict(), name)
                 fitting.append(name)
         except (CheckpointError, ConfigError, ValueError):
             continue
@@ -184,15 +165,13 @@ def _fitting(content: object, architecture: str, info: DatasetInfo) -> str:
 
 
 def main(folder: Path) -> None:
-    """Answer files to be imported, each as ``_judged`` takes it, with their notes or with what is wrong."""
+    """Answer files to be imported, each [path, fields of its spec], with their notes or with what is wrong."""
     isolated.answer(folder, lambda files: [_judged(*one) for one in files])
 
 
-def _judged(
-    path: str, architecture: str, dataset: str, input_layer: InputLayer, sigma: float | None
-) -> dict[str, list[str]]:
+def _judged(path: str, fields: dict[str, Any]) -> dict[str, list[str]]:
     try:
-        return {"notes": load_published(Path(path), architecture, dataset, input_layer=input_layer, sigma=sigma)[1]}
+        return {"notes": load_published(Path(path), build(TrainSpec, fields, where="train"))[1]}
     except (CheckpointError, ConfigError) as error:
         return {"problems": [" ".join(str(error).split())]}
     except OSError as error:

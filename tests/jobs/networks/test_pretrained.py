@@ -122,7 +122,7 @@ def test_weights_are_found_in_any_layout(classifier: Classifier, layout: str, ol
     weights = {f"1.{name}": value for name, value in classifier.network.state_dict().items()}
     torch.save(LAYOUTS[layout](weights), path, _use_new_zipfile_serialization=not old_format)
     inputs = torch.rand(2, 3, 32, 32)
-    found, notes = pretrained.load_published(path, ARCHITECTURE, "cifar10", sigma=0.25)
+    found, notes = pretrained.load_published(path, _spec(path))
     assert torch.equal(found.eval()(inputs), classifier(inputs))
     assert notes == []
 
@@ -136,14 +136,14 @@ def test_weights_are_found_in_any_layout(classifier: Classifier, layout: str, ol
 )
 def test_what_was_decided_is_said(classifier: Classifier, tmp_path: Path, change: dict[str, Any], note: str) -> None:
     path = _publish(tmp_path / "checkpoint.pth.tar", classifier, _plain, **change)
-    assert pretrained.load_published(path, ARCHITECTURE, "cifar10")[1] == [f"{path}: {note}"]
+    assert pretrained.load_published(path, _spec(path))[1] == [f"{path}: {note}"]
 
 
 def test_a_file_without_input_layer_is_noted_and_takes_the_one_configured(
     classifier: Classifier, tmp_path: Path
 ) -> None:
     path = _publish(tmp_path / "checkpoint.pth.tar", classifier, lambda name: name)
-    found, notes = pretrained.load_published(path, ARCHITECTURE, "cifar10", input_layer="none")
+    found, notes = pretrained.load_published(path, _spec(path, input_layer="none"))
     inputs = torch.rand(2, 3, 32, 32)
     assert torch.equal(found.eval()(inputs), classifier.network(inputs))
     assert notes == [
@@ -158,8 +158,9 @@ def test_other_precisions_are_taken_as_float32_and_noted(
 ) -> None:
     weights = classifier.network.state_dict()
     cast = {f"1.{name}": value.to(dtype) if value.is_floating_point() else value for name, value in weights.items()}
-    torch.save(cast, tmp_path / "checkpoint.pth.tar")
-    found, notes = pretrained.load_published(tmp_path / "checkpoint.pth.tar", ARCHITECTURE, "cifar10")
+    path = tmp_path / "checkpoint.pth.tar"
+    torch.save(cast, path)
+    found, notes = pretrained.load_published(path, _spec(path))
     assert all(
         torch.equal(value, weights[name].to(dtype).to(weights[name].dtype))
         for name, value in found.network.state_dict().items()
@@ -176,12 +177,12 @@ def _with_statistics(path: Path, classifier: Classifier, mean: tuple[float, ...]
 def test_a_normalisation_in_the_file_must_be_the_one_configured(classifier: Classifier, tmp_path: Path) -> None:
     info = dataset_info("cifar10")
     path = _with_statistics(tmp_path / "same.pt", classifier, info.mean, info.std)
-    assert pretrained.load_published(path, ARCHITECTURE, "cifar10")[1] == []
+    assert pretrained.load_published(path, _spec(path))[1] == []
     with pytest.raises(CheckpointError, match=r"normalises with means .* train\.input_layer=center stands for"):
-        pretrained.load_published(path, ARCHITECTURE, "cifar10", input_layer="center")
+        pretrained.load_published(path, _spec(path, input_layer="center"))
     path = _with_statistics(tmp_path / "other.pt", classifier, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     with pytest.raises(CheckpointError, match=r"normalises with means and deviations \[0\.5, 0\.5, 0\.5\]"):
-        pretrained.load_published(path, ARCHITECTURE, "cifar10")
+        pretrained.load_published(path, _spec(path))
 
 
 @pytest.mark.parametrize("where", ["top", "args"])
@@ -217,12 +218,13 @@ def test_weights_whose_logits_are_not_finite_are_no_classifier(classifier: Class
 def test_a_network_that_is_in_there_twice_is_not_chosen_among(classifier: Classifier, tmp_path: Path) -> None:
     weights = classifier.network.state_dict()
     both = {f"{part}.{name}": value for part in ("student", "teacher") for name, value in weights.items()}
-    torch.save(both, tmp_path / "checkpoint.pt")
+    path = tmp_path / "checkpoint.pt"
+    torch.save(both, path)
     with pytest.raises(CheckpointError, match=r"holds several networks of that form \('student\.', 'teacher\.'\)"):
-        pretrained.load_published(tmp_path / "checkpoint.pt", ARCHITECTURE, "cifar10")
-    torch.save({"model": weights, "net": weights}, tmp_path / "checkpoint.pt")
+        pretrained.load_published(path, _spec(path))
+    torch.save({"model": weights, "net": weights}, path)
     with pytest.raises(CheckpointError, match=r"holds several networks \(model, net\)"):
-        pretrained.load_published(tmp_path / "checkpoint.pt", ARCHITECTURE, "cifar10")
+        pretrained.load_published(path, _spec(path))
 
 
 def test_weights_without_a_place_are_named(classifier: Classifier, tmp_path: Path) -> None:
