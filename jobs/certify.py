@@ -29,6 +29,10 @@ from smoothing.noise import BLOCK_ROWS, NoiseStream
 
 _NUM_ROWS = 1000  # noisy images on which a precision is compared with float32: some kernels have been wrong
 _WARN_BELOW = 0.99
+_CHANGED = (
+    f"the same {_NUM_ROWS} noisy images got other votes after the shard than before: the network keeps something from "
+    "call to call, or depends on time or chance, which has no certificate. Correct it, and raise its VERSION"
+)
 
 
 class Settings(TypedDict):
@@ -46,12 +50,13 @@ def run(unit: ShardUnit, store: Store, resources: Resources) -> None:
     Raises:
         CheckpointError: As ``run_shard``.
         DataError: An image does not suit the noise; names it.
-        ConfigError: The device does not have the precision, or it changes too many votes.
+        ConfigError: The device does not have the precision, or it changes too many votes; or a network of the user's
+            own changed meanwhile.
     """
-    run_shard(unit, store, resources, functools.partial(_prepared, unit, resources))
+    run_shard(unit, store, resources, functools.partial(_prepared, unit, store, resources))
 
 
-def _prepared(unit: ShardUnit, resources: Resources, trained: TrainedClassifier, images: Images) -> Work:
+def _prepared(unit: ShardUnit, store: Store, resources: Resources, trained: TrainedClassifier, images: Images) -> Work:
     """The network as it is certified, compared with the one in float32 if it is another."""
     spec, info = unit.run.certify, unit.train.info
     device = next(trained.classifier.buffers()).device
@@ -98,7 +103,14 @@ def _prepared(unit: ShardUnit, resources: Resources, trained: TrainedClassifier,
             records.CLEAN_SEEN: str(len(part)),
         }
 
-    return Work(do=lambda todo: _certified(network, unit, todo, settings), notes=notes, about=clean)
+    def certified(todo: Iterator[LabelledImage]) -> Iterator[Done]:
+        before = votes(network) if unit.train.network_plugins else None
+        yield from _certified(network, unit, todo, settings)
+        if before is not None and not torch.equal(before, votes(network)):
+            store.partial_path(unit.run.place, unit.indices).unlink(missing_ok=True)
+            raise ConfigError(f"{unit.train.architecture}: {_CHANGED}")
+
+    return Work(do=certified, notes=notes, about=clean)
 
 
 def _equal_votes(votes_B: Tensor, others_B: Tensor, num_classes: int) -> float:

@@ -26,7 +26,8 @@ from jobs.networks.checkpoint import load_classifier
 from jobs.plugins import loading
 from jobs.plugins.files import write_files
 from jobs.predict import predict
-from jobs.specs.units import TrainUnit
+from jobs.specs.indices import partition
+from jobs.specs.units import ShardUnit, TrainUnit
 from pipeline import estimate, sources
 from pipeline.launch import launch
 from pipeline.request import plugins as request
@@ -62,6 +63,19 @@ MIXING = """
     class Mixed(nn.Module):
         def forward(self, x):
             return (x + x.mean(0)).flatten(1)
+
+
+"""
+DRIFTING = """
+    from torch import nn
+
+
+    class Drifting(nn.Module):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += not self.training
+            return (-1 if len(x) and self.calls > 15 else 1) * x.flatten(1)  # len: cannot be traced
 
 
 """
@@ -244,6 +258,19 @@ def test_a_network_that_would_break_the_certificate_is_refused(mylab: Path, caps
     assert _launch(Path("results")) == 2
     assert "mylab.nets:build: mylab/nets.py:6: add makes the logits of an image depend on" in capsys.readouterr().err
     assert not Path("results").exists()
+
+
+def test_a_network_that_changes_while_it_is_certified_fails_there(mylab: Path) -> None:
+    write(mylab / "nets.py", DRIFTING + NETS.replace("nn.Flatten()", "Drifting()"))
+    assert _launch(Path("results"), "cluster.save_every_s=1e-6") == 1
+    store = Store(Path("results"))
+    run = read_manifest(store.manifest_path("tiny")).runs[2]
+    assert store.is_trained(run.train.key)
+    assert not store.finished_shards(run.place)
+    assert not store.partial_shards(run.place), "what it certified before is not taken up again"
+    unit = ShardUnit(run=run, indices=partition(run.indices, 7)[0])
+    (failure,) = failures_of(store, unit)
+    assert "the same 1000 noisy images got other votes after the shard than before" in failure.message
 
 
 def test_a_plug_in_that_the_machine_does_not_see_is_an_error_of_the_configuration(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ HEAD = """
     import torch
     from torch import nn
     from torch.nn import functional as F
+    from smoothing.counts import cpu_rows
 
 
     class Net(nn.Module):
@@ -41,7 +42,7 @@ HEAD = """
     def build(info):
         return Net(info)
 """
-LINE = 16  # of LINE, counted from 1
+LINE = 17  # of LINE, counted from 1
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +78,9 @@ def test_a_sound_network_passes(tmp_path: Path) -> None:
         ("x = F.batch_norm(x, None, None, training=True)", "depend on the other images of its batch"),
         ("x = x + x.roll(1, 0)", "depend on the other images of its batch"),
         ("x = x - x.mean(0)", "depend on the other images of its batch"),
+        ("x = x - (x.mean(0) if len(x) > 64 else 0)", "depend on the other images of its batch"),
+        ("x = x - (x.mean(0) if len(x) == cpu_rows((1, 8, 8)) else 0)", "depend on the other images of its batch"),
+        ("x = x + 2e-5 * torch.randn_like(x)", "is random in evaluation mode: two calls differ"),
         ("x = F.dropout(x, 0.5)", "is random in evaluation mode: two calls differ"),
         ("return self.last(x)[:, :7]", "gives (64, 7), expected logits of (64, 10)"),
         ("x = x / (x.sum(1, keepdim=True) * 0)", "gives values that are not finite"),
@@ -91,6 +95,20 @@ def test_what_breaks_a_certificate_is_refused_with_its_line(tmp_path: Path, line
     # A branch shows where the courses part: here, or in the next line.
     assert problem.startswith("nets.py:")
     assert int(problem.removeprefix("nets.py:").partition(":")[0]) in (LINE, LINE + 1)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "torch.is_inference_mode_enabled()",
+        "not torch.is_grad_enabled()",
+        "threading.current_thread().name[0] == 'T'",
+    ],
+)
+def test_a_network_that_computes_something_else_when_certified_is_refused(tmp_path: Path, condition: str) -> None:
+    problem = network_problem(tmp_path / "own", f"import threading; x = x - (x.mean(0) if {condition} else 0)")
+    assert problem is not None
+    assert "traced, or in inference mode on another thread" in problem
 
 
 @pytest.mark.parametrize(
