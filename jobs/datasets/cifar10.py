@@ -122,11 +122,7 @@ def _check_answers(url: str) -> None:
 
 
 def open_split(split: Split, folder: Path | None) -> ArrayImages:
-    """One split, from files that must be there already; checksums are verified again.
-
-    Raises:
-        DataError: They are not there or damaged.
-    """
+    """One split, its checksums verified again. Raises DataError where files are not there or damaged."""
     assert folder is not None
     root, cifar = _opened(folder)
     try:

@@ -34,11 +34,7 @@ def is_written(path: Path, manifest: Manifest) -> bool:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The grid in a grid.json.
-
-    Raises:
-        RecordError: The file is damaged, of another format, or was edited.
-    """
+    """The grid in a grid.json. Raises RecordError where it is damaged, of another format, or was edited."""
     try:
         plain = read_json(path)
         if plain["format"] != FORMAT:
@@ -100,11 +96,7 @@ class GridOptions:
     results: Annotated[str, Field(min_length=1)]
 
     def open(self) -> tuple[Store, Manifest]:
-        """The results folder, and the grid in it.
-
-        Raises:
-            ConfigError: See ``open_grid``.
-        """
+        """The results folder, and the grid in it; raises as ``open_grid``."""
         store = Store(Path(self.results))
         return store, open_grid(store, self.grid)
 

@@ -189,11 +189,7 @@ def _may_hold(file: pq.ParquetFile, group: int, keys: Sequence[str]) -> bool:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The file's own metadata, without reading rows.
-
-    Raises:
-        RecordError: The file cannot be read as Parquet.
-    """
+    """The file's own metadata, without reading rows. Raises RecordError where it cannot be read as Parquet."""
     with _parquet(path) as file:
         return _own_metadata(file)
 

@@ -21,11 +21,7 @@ _root: Path | None = None
 
 
 def use(root: str | Path | None) -> None:
-    """Import plug-ins from a folder from now on; those of another folder are forgotten.
-
-    Raises:
-        ConfigError: The folder is not there.
-    """
+    """Import plug-ins from a folder from now on, and forget others. Raises ConfigError where it is not there."""
     global _root
     new = None if root is None else Path(root)
     if new == _root:
@@ -81,11 +77,7 @@ def load(name: str) -> Any:
 
 
 def library(name: str) -> Any:
-    """The module of models of a library that a name such as ``timm:resnet18`` begins with.
-
-    Raises:
-        ConfigError: It is not installed.
-    """
+    """The models of the library in a name such as ``timm:resnet18``. Raises ConfigError where it is not installed."""
     module = name.partition(":")[0]
     try:
         return importlib.import_module({"torchvision": "torchvision.models"}.get(module, module))
@@ -103,11 +95,7 @@ def version_of(loaded: Any) -> int:
 
 
 def make(plugin: Plugin) -> Any:
-    """The objective or perturbation that a plug-in stands for.
-
-    Raises:
-        ConfigError: It cannot be imported or made; with file and line.
-    """
+    """The objective or perturbation that a plug-in stands for. Raises ConfigError with file and line."""
     loaded = load(plugin.name)
     with errors_of(plugin.name):
         return loaded(**plugin.options)

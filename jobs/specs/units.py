@@ -91,11 +91,7 @@ Unit = TrainUnit | ShardUnit | AggregateUnit
 
 
 def unit_named(name: str, manifest: Manifest) -> Unit:
-    """The unit of a grid that has a name.
-
-    Raises:
-        KeyError: The grid has no such run.
-    """
+    """The unit of a grid that has a name. Raises KeyError where the grid has no such run."""
     stage, _, rest = name.partition("/")
     if stage == "aggregate":
         return AggregateUnit(grid=manifest.grid)
