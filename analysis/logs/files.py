@@ -110,7 +110,9 @@ def read_log(text: str) -> Log:
     notes += _header_notes(lines[start], header, kind)
     head = lines[start].strip().lower()
     filled = [number for number in range(start + 1, len(lines)) if lines[number].strip()]
-    numbers = [number for number in filled if lines[number].strip().lower() != head]
+    numbers = filled
+    if text.lower().count(head) > 1:
+        numbers = [number for number in filled if lines[number].strip().lower() != head]
     if repeats := len(filled) - len(numbers):
         notes.append(f"{repeats} more {'header' if repeats == 1 else 'headers'}, as after a restart")
     if not numbers:

@@ -8,7 +8,7 @@ import pytest
 from analysis.compare import compare
 from analysis.load import load_grid
 from analysis.runs import Reading
-from benchmarks.scale import GRID, N, commands, measure, measure_plain_loop, prepare
+from benchmarks.scale import GRID, QUERY, N, commands, measure, measure_plain_loop, prepare
 from jobs.aggregate import run
 from jobs.files.store import Store
 from jobs.specs.units import AggregateUnit, Resources
@@ -40,6 +40,16 @@ def test_what_is_measured_runs(store: Store) -> None:
     cpu_s, peak_mb = measure(commands(store, None)["envelope of 4 models"])
     assert cpu_s > 0
     assert peak_mb > 0
+
+
+def test_another_tool_finds_the_same_cells_in_the_records(store: Store) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    run(AggregateUnit(grid=GRID), store, Resources(device="cpu"))
+    cells = duckdb.sql(QUERY.replace("records,", f"'{store.records_path(GRID)}',")).fetchall()
+    curves = [model.curve for model in load_grid(store, GRID).models]
+    assert len(cells) == 17
+    for radius, images, _ in cells:
+        assert images == max(int(curve.num_certified(float(radius))) for curve in curves)
 
 
 def test_the_plain_loop_is_timed_on_it(store: Store) -> None:
