@@ -67,19 +67,7 @@ def _prepared(unit: ShardUnit, store: Store, resources: Resources, trained: Trai
         "device": device,
     }
 
-    def votes(network: nn.Module) -> Tensor:
-        """On the first blocks of the selection of the run's first images: the same ones for all of its shards."""
-        counter, found = VoteCounter(network, image_shape=info.image_shape, **settings), []
-        first = [*itertools.islice(unit.run.indices, _NUM_ROWS // BLOCK_ROWS)]
-        for number in range(_NUM_ROWS // BLOCK_ROWS):
-            image = labelled_image(images, first[number % len(first)])
-            stream = NoiseStream(seed=spec.seed, index=image.index, stage="selection")
-            with _off_grid_named(unit):
-                counter.assign(0, image.image_CHW)
-            draws = Draws(slot=0, stream=stream, block_nr=number // len(first), num_rows=BLOCK_ROWS)
-            found.append(counter.row_votes([draws])[:BLOCK_ROWS].cpu())
-        return torch.cat(found)
-
+    votes = functools.partial(_votes, unit=unit, images=images, settings=settings)
     in_float32 = None
     if spec.precision != "float32":
         in_float32 = votes(for_inference(trained.classifier, "float32", device))
@@ -105,12 +93,28 @@ def _prepared(unit: ShardUnit, store: Store, resources: Resources, trained: Trai
 
     def certified(todo: Iterator[LabelledImage]) -> Iterator[Done]:
         before = votes(network) if unit.train.network_plugins else None
-        yield from _certified(network, unit, todo, settings)
+        with _off_grid_named(unit):
+            for image, certificate in certify_images(network, todo, spec, seed=spec.seed, **settings):
+                yield image, records.image_columns(image.label, certificate)
         if before is not None and not torch.equal(before, votes(network)):
             store.partial_path(unit.run.place, unit.indices).unlink(missing_ok=True)
             raise ConfigError(f"{unit.train.architecture}: {_CHANGED}")
 
     return Work(do=certified, notes=notes, about=clean)
+
+
+def _votes(network: nn.Module, unit: ShardUnit, images: Images, settings: Settings) -> Tensor:
+    """On the first blocks of the selection of the run's first images: the same ones for all of its shards."""
+    counter, found = VoteCounter(network, image_shape=unit.train.info.image_shape, **settings), []
+    first = [*itertools.islice(unit.run.indices, _NUM_ROWS // BLOCK_ROWS)]
+    for number in range(_NUM_ROWS // BLOCK_ROWS):
+        image = labelled_image(images, first[number % len(first)])
+        stream = NoiseStream(seed=unit.run.certify.seed, index=image.index, stage="selection")
+        with _off_grid_named(unit):
+            counter.assign(0, image.image_CHW)
+        draws = Draws(slot=0, stream=stream, block_nr=number // len(first), num_rows=BLOCK_ROWS)
+        found.append(counter.row_votes([draws])[:BLOCK_ROWS].cpu())
+    return torch.cat(found)
 
 
 def _equal_votes(votes_B: Tensor, others_B: Tensor, num_classes: int) -> float:
@@ -144,15 +148,6 @@ def num_correct(network: nn.Module, images: Images, part: IndexRange, rows: int,
         labels = [int(images.labels[index]) for index in some]
         correct += int(np.count_nonzero(network(inputs_BCHW).argmax(dim=1).cpu().numpy() == labels))
     return correct
-
-
-def _certified(
-    network: nn.Module, unit: ShardUnit, images: Iterator[LabelledImage], settings: Settings
-) -> Iterator[Done]:
-    spec = unit.run.certify
-    with _off_grid_named(unit):
-        for image, certificate in certify_images(network, images, spec, seed=spec.seed, **settings):
-            yield image, records.image_columns(image.label, certificate)
 
 
 @contextlib.contextmanager

@@ -21,19 +21,12 @@ SUMMED = ("label", "counts0", "p_lower", "elapsed_s")
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Sums over records of a run; of columns that are not there 0, nan or empty.
+    """Sums over records of a run; of columns that are not there 0, nan or empty."""
 
-    Attributes:
-        num_votes: Of selection: n0 for each image.
-        num_right: Those of them that are for the image's label.
-        elapsed_s: Seconds of certification.
-        bounds: How many images have p_lower in each of NUM_BINS equal bins of [0, 1].
-    """
-
-    num_votes: int = 0
-    num_right: int = 0
-    elapsed_s: float = math.nan
-    bounds: tuple[int, ...] = ()
+    num_votes: int = 0  # of selection: n0 for each image
+    num_right: int = 0  # those of them that are for the image's label
+    elapsed_s: float = math.nan  # of certification
+    bounds: tuple[int, ...] = ()  # how many images have p_lower in each of NUM_BINS equal bins of [0, 1]
 
     @property
     def accuracy_under_noise(self) -> float:
