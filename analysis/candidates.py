@@ -27,15 +27,10 @@ SeedMode = Literal["mean", "best"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Candidate:
-    """One certified model, or several that differ only in their seed.
+    """One certified model, or several that differ only in their seed."""
 
-    Attributes:
-        label: Short name, unique among the candidates.
-        replicates: Its models, at least one, all certified on the same images.
-    """
-
-    label: str
-    replicates: tuple[CertifiedModel, ...]
+    label: str  # short name, unique among the candidates
+    replicates: tuple[CertifiedModel, ...]  # its models, at least one, all certified on the same images
 
     @property
     def parameters(self) -> Parameters:
@@ -55,19 +50,12 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Candidates:
-    """Candidates of one kind, and the envelope that selects among them.
+    """Candidates of one kind, and the envelope that selects among them."""
 
-    Attributes:
-        name: Their name in tables and legends.
-        by_label: All candidates searched.
-        is_for_selection: Whether an image is used for selection, bool, one per row of a model.
-        is_reported: Whether an image is reported, likewise.
-    """
-
-    name: str
-    by_label: dict[str, Candidate]
-    is_for_selection: npt.NDArray[np.bool_]
-    is_reported: npt.NDArray[np.bool_]
+    name: str  # their name in tables and legends
+    by_label: dict[str, Candidate]  # all candidates searched
+    is_for_selection: npt.NDArray[np.bool_]  # whether an image is used for selection, bool, one per row of a model
+    is_reported: npt.NDArray[np.bool_]  # whether an image is reported, likewise
 
     @property
     def models(self) -> list[CertifiedModel]:

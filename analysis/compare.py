@@ -15,23 +15,16 @@ BASELINE_METHOD = "gaussian"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Comparison:
-    """The envelopes of a grid.
+    """The envelopes of a grid."""
 
-    Attributes:
-        grid: The certified models.
-        candidates: The SmoothAdv models; if there are none, all models except the baseline's; if there are
-            no others, the baseline's.
-        baseline: The models trained with Gaussian augmentation; None if there are none, or no others.
-        selection: same: selected and reported on all images. split: selected on every 20th image,
-            reported on the others.
-        seeds: mean: seeds of one recipe are one candidate. best: each is one.
-    """
-
-    grid: CertifiedGrid
+    grid: CertifiedGrid  # the certified models
+    # The SmoothAdv models; if there are none, all models except the baseline's; if there are no others, the
+    # baseline's
     candidates: Candidates
-    baseline: Candidates | None
+    baseline: Candidates | None  # the models trained with Gaussian augmentation; None if there are none, or no others
+    # same: selected and reported on all images. split: selected on every 20th image, reported on the others.
     selection: SelectionMode
-    seeds: SeedMode = "mean"
+    seeds: SeedMode = "mean"  # mean: seeds of one recipe are one candidate. best: each is one
 
     @property
     def exact_step(self) -> float | None:
@@ -41,11 +34,7 @@ class Comparison:
 
 
 def compare(grid: CertifiedGrid, selection: SelectionMode = "same", seeds: SeedMode = "mean") -> Comparison:
-    """Split a grid's models into candidates and baseline, and compute both envelopes.
-
-    Raises:
-        RecordError: selection is split, and one of the two parts contains no image.
-    """
+    """A grid's candidates and baseline, with envelopes. Raises RecordError where selection=split leaves no images."""
     baseline = [model for model in grid.models if model.parameters.method == BASELINE_METHOD]
     smoothadv = [model for model in grid.models if model.parameters.method == "smoothadv"]
     # Vanilla adversarial training is a baseline too: it is no substitute for SmoothAdv.
@@ -82,11 +71,7 @@ def round_radii(largest: float, exact: float | None = None) -> list[float]:
 
 
 def even_radii(largest: float, step: float, *, first: float = 0.0) -> list[float]:
-    """``first``, first + step, first + 2 step, ... up to ``largest``.
-
-    Raises:
-        ConfigError: They are too many for a table.
-    """
+    """``first``, first + step, ... up to ``largest``. Raises ConfigError where they are too many for a table."""
     if (largest - first) / step >= MAX_RADII:
         raise ConfigError(
             [

@@ -46,11 +46,7 @@ class EnvelopeConfig(GridOptions):
 
 
 def envelope(values: dict[str, Any]) -> int:
-    """Print and write the envelope of a grid; returns the exit code.
-
-    Raises:
-        ConfigError: The configuration is wrong; nothing was written.
-    """
+    """Print and write a grid's envelope; returns the exit code. Raises ConfigError before anything is written."""
     config = build(EnvelopeConfig, values, where="")
     if config.radii is not None and config.step is not None:
         raise ConfigError(["envelope: give radii or step, not both"])

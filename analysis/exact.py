@@ -19,11 +19,7 @@ _TOLERANCE = 1e-9  # for radii that are multiples up to floating-point rounding
 
 
 def exact_step(models: Iterable[Parameters]) -> float | None:
-    """The smallest step at whose multiples accuracy is exact for all models; None if it is exact everywhere.
-
-    Returns:
-        The least common multiple of their radius steps.
-    """
+    """The least common multiple of the models' radius steps: accuracy is exact there. None if it is everywhere."""
     steps = [Fraction(str(model.radius_step)) for model in models if model.stop_rule == "grid" and model.radius_step]
     if not steps:
         return None

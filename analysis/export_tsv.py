@@ -27,11 +27,7 @@ DECIMALS = 4
 
 
 def export_tsv(values: dict[str, Any]) -> int:
-    """Write one log per certified model; returns the exit code.
-
-    Raises:
-        ConfigError: The configuration is wrong; nothing was written.
-    """
+    """Write a log per certified model; returns the exit code. Raises ConfigError before anything is written."""
     config = build(GridOptions, values, where="")
     grid = config.load(Reading(more=("label", "elapsed_s")))
     logs = by_log_path(grid.models)
@@ -43,11 +39,7 @@ def export_tsv(values: dict[str, Any]) -> int:
 
 
 def by_log_path(models: Sequence[CertifiedModel]) -> dict[Path, CertifiedModel]:
-    """The models by the paths of their logs.
-
-    Raises:
-        RecordError: Two models have the same path; names both.
-    """
+    """The models by the paths of their logs. Raises RecordError where two have the same; names both."""
     found: dict[Path, CertifiedModel] = {}
     for model in models:
         path = log_path(model)

@@ -34,25 +34,15 @@ _MODEL_POINTS = 200  # points per faint curve of one model: finer than its line 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Curve:
-    """One line of a figure.
+    """One line of a figure."""
 
-    Attributes:
-        label: Label in the legend.
-        radii: Ascending, float64, shape (P,).
-        accuracies: In [0, 1], float64, shape (P,).
-        is_step: Whether it is an exact step function, continuous from the left, or points joined by lines.
-        color_nr: Position in the palette; a dashed curve may share the colour of a solid one.
-        dashed: Whether the line is dashed.
-        is_certified: Whether it is certified accuracy, and not accuracy under attack.
-    """
-
-    label: str
-    radii: npt.NDArray[np.float64]
-    accuracies: npt.NDArray[np.float64]
-    is_step: bool
-    color_nr: int
-    dashed: bool = False
-    is_certified: bool = True
+    label: str  # label in the legend
+    radii: npt.NDArray[np.float64]  # ascending, float64, shape (P,)
+    accuracies: npt.NDArray[np.float64]  # in [0, 1], float64, shape (P,)
+    is_step: bool  # whether it is an exact step function, continuous from the left, or points joined by lines
+    color_nr: int  # position in the palette; a dashed curve may share the colour of a solid one
+    dashed: bool = False  # whether the line is dashed
+    is_certified: bool = True  # whether it is certified accuracy, and not accuracy under attack
 
 
 def envelope_figure(comparison: Comparison) -> Figure:

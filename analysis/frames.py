@@ -20,19 +20,12 @@ from jobs.files.summary import SUMMED
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GridFrames:
-    """The certified models of a grid as tables.
+    """The certified models of a grid as tables."""
 
-    Attributes:
-        models: One row per certified model, as in models.csv (``analysis.statistics.model_frame``).
-        records: One row per certified model and image: model, the columns of the records.
-        curves: Certified accuracy in [0, 1]: one row per radius, one column per certified model.
-        envelope: One row per radius, as in envelope.csv (``analysis.statistics.envelope_frame``).
-    """
-
-    models: pd.DataFrame
-    records: pd.DataFrame
-    curves: pd.DataFrame
-    envelope: pd.DataFrame
+    models: pd.DataFrame  # one row per certified model, as in models.csv (``analysis.statistics.model_frame``)
+    records: pd.DataFrame  # one row per certified model and image: model, the columns of the records
+    curves: pd.DataFrame  # certified accuracy in [0, 1]: one row per radius, one column per certified model
+    envelope: pd.DataFrame  # one row per radius, as in envelope.csv (``analysis.statistics.envelope_frame``)
 
 
 def load_grid(

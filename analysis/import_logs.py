@@ -49,11 +49,7 @@ class ImportConfig:
 
 
 def import_logs(values: dict[str, Any]) -> int:
-    """Import a tree of logs; returns the exit code.
-
-    Raises:
-        ConfigError: The configuration is wrong; nothing was written.
-    """
+    """Import a tree of logs; returns the exit code. Raises ConfigError before anything is written."""
     config = build(ImportConfig, values, where="")
     root, store = source_folder(config.source), Store(Path(config.results))
     if config.grid is None:

@@ -54,11 +54,7 @@ class GridOptions:
         return load_grid(self.store, self.grid, where=self.where, allow_partial=self.allow_partial, reading=reading)
 
     def output_or(self, default: Path, *, is_file: bool = False) -> Path:
-        """Where to write to.
-
-        Raises:
-            ConfigError: Nothing can be written there.
-        """
+        """Where to write to. Raises ConfigError where nothing can be written."""
         path = Path(self.output) if self.output else default
         check_writable(path.parent if is_file else path, "output")
         return path

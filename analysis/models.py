@@ -35,26 +35,17 @@ _NAMED = 5  # how many missing models a message names
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CertifiedModel:
-    """One certified model of a grid: a trained classifier with the noise it is certified under.
+    """One certified model of a grid: a trained classifier with the noise it is certified under."""
 
-    Attributes:
-        label: Short name for tables, unique within the grid: pgd-s0.25-e0.50-m4-t2.
-        parameters: What is known about it.
-        rows: ROW_COLUMNS and the further columns asked for, one row per image, indices ascending. A column
-            that is null in the records is null here.
-        summary: Of columns that rows may lack.
-        clean_accuracy: Of the base classifier on images without noise, in [0, 1]; nan where unknown.
-        shared_label: The label that it shares with models of other seeds; empty if there are none.
-        info: The entry of its dataset; None is that of the dataset of this name.
-    """
-
-    label: str
-    parameters: Parameters
+    label: str  # short name for tables, unique within the grid: pgd-s0.25-e0.50-m4-t2
+    parameters: Parameters  # what is known about it
+    # ROW_COLUMNS and the further columns asked for, one row per image, indices ascending. A column that is null
+    # in the records is null here.
     rows: pa.Table = field(default_factory=lambda: pa.table({}))
-    summary: Summary = field(default_factory=Summary)
-    clean_accuracy: float = math.nan
-    shared_label: str = ""
-    info: DatasetInfo | None = None
+    summary: Summary = field(default_factory=Summary)  # of columns that rows may lack
+    clean_accuracy: float = math.nan  # of the base classifier on images without noise, in [0, 1]; nan where unknown
+    shared_label: str = ""  # the label that it shares with models of other seeds; empty if there are none
+    info: DatasetInfo | None = None  # the entry of its dataset; None is that of the dataset of this name
 
     def lean(self, columns: Sequence[str] = ("index",)) -> CertifiedModel:
         """The same with these columns alone, and what tables and figures show of all its images, computed before."""
@@ -80,10 +71,9 @@ class CertifiedModel:
 
     @cached_property
     def average_radius(self) -> float:
-        """Average certified radius: the area under the curve of certified accuracy.
+        """The area under the curve of certified accuracy.
 
-        Returns:
-            nan where sampling stopped for a grid of radii: between its multiples the curve is a lower bound only.
+        nan where sampling stopped for a grid of radii: between its multiples the curve is a lower bound only.
         """
         if self.parameters.stop_rule == "grid":
             return math.nan
@@ -91,11 +81,10 @@ class CertifiedModel:
 
     @cached_property
     def abstention_rate(self) -> float:
-        """The share of images on which it abstains.
+        """The share of images on which it abstains, in [0, 1].
 
-        Returns:
-            In [0, 1]; nan if the records do not say how sampling ended, or if it ended early for some image:
-            whether that image would have been an abstention is unknown.
+        nan if the records do not say how sampling ended, or if it ended early: whether that image would have been an
+        abstention is unknown.
         """
         if not self.has("stop") or self.stops != {"full"}:
             return math.nan
@@ -105,9 +94,8 @@ class CertifiedModel:
     def votes_against(self) -> npt.NDArray[np.int32] | None:
         """Draws that were not for the class selected, of each image that may be correct, ascending.
 
-        Returns:
-            None if the records contain no votes, or if sampling was stopped by a lower bound. An image that abstains
-            may be correct, whatever its class; one that ``stop_wrong`` ended has no votes and may not.
+        None if the records contain no votes, or if sampling was stopped by a lower bound. An image that abstains
+        may be correct, whatever its class; one that ``stop_wrong`` ended has no votes and may not.
         """
         return self._votes_against(np.ones(len(self.rows), dtype=bool))
 
@@ -158,19 +146,13 @@ _OF_ALL_IMAGES = ("curve", "average_radius", "abstention_rate", "votes_against")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CertifiedGrid:
-    """The certified models of a grid that can be compared.
+    """The certified models of a grid that can be compared."""
 
-    Attributes:
-        name: The grid's name.
-        models: In the grid's order, all certified on the same images with the same n and alpha.
-        missing: One text per certified model left out as incomplete; empty for a complete grid.
-        is_imported: Whether the records were imported from logs.
-    """
-
-    name: str
+    name: str  # the grid's name
+    # In the grid's order, all certified on the same images with the same n and alpha
     models: tuple[CertifiedModel, ...]
-    missing: tuple[str, ...]
-    is_imported: bool = False
+    missing: tuple[str, ...]  # one text per certified model left out as incomplete; empty for a complete grid
+    is_imported: bool = False  # whether the records were imported from logs
 
     @property
     def num_missing(self) -> int:

@@ -18,17 +18,11 @@ _PATH = Path(__file__).with_name("printed.csv")
 
 @dataclass(frozen=True, kw_only=True)
 class PrintedRow:
-    """One printed row.
+    """One printed row."""
 
-    Attributes:
-        first_radius: Radius of the first number.
-        radius_step: Step in radius from each number to the next.
-        percents: The numbers as printed; nan where the paper's generated table says nan.
-    """
-
-    first_radius: float
-    radius_step: float
-    percents: tuple[float, ...]
+    first_radius: float  # radius of the first number
+    radius_step: float  # step in radius from each number to the next
+    percents: tuple[float, ...]  # the numbers as printed; nan where the paper's generated table says nan
 
     def percent_at(self, radius: float) -> float | None:
         """The printed number at a radius; 0 beyond the last one listed; None if none is printed."""

@@ -22,16 +22,11 @@ _KEYS = ("train_key", "certify_key")
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What is read of each model, and kept.
+    """What is read of each model, and kept."""
 
-    Attributes:
-        more: Columns besides ROW_COLUMNS.
-        is_summed: Whether the models must have their summaries.
-        keep: What to make of a model before the next is read, since the rows of all take much memory.
-    """
-
-    more: tuple[str, ...] = ()
-    is_summed: bool = False
+    more: tuple[str, ...] = ()  # columns besides ROW_COLUMNS
+    is_summed: bool = False  # whether the models must have their summaries
+    # What to make of a model before the next is read, since the rows of all take much memory
     keep: Callable[[CertifiedModel], CertifiedModel] = lambda model: model
 
     def columns(self, *, is_summary_known: bool = False) -> list[str]:

@@ -13,15 +13,7 @@ from smoothing.distributions import Noise
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """What is known about a certified model; None if a log does not say. Names as in the records.
-
-    Attributes:
-        stop_rule, radius_step: With mode adaptive: what sampling stopped for.
-        seed: Of the training.
-        images: Tells lists of images apart that have the same indices: a fingerprint of their contents, for logs the
-            name of the list; empty where neither is known.
-        recipe: The same for models that differ only in their seeds; empty where there is nothing to go by.
-    """
+    """What is known about a certified model; None if a log does not say. Names as in the records."""
 
     train_key: str
     certify_key: str
@@ -39,14 +31,17 @@ class Parameters:
     n: int | None = None
     alpha: float | None = None
     mode: str | None = None
+    # With mode adaptive: what sampling stopped for
     stop_rule: str | None = None
     radius_step: float | None = None
     noise: Noise | None = None
     precision: str | None = None
-    seed: int | None = None
+    seed: int | None = None  # of the training
     variant: str = ""
+    # Tells lists of images apart that have the same indices: a fingerprint of their contents, for logs the name
+    # of the list; empty where neither is known
     images: str = ""
-    recipe: str = ""
+    recipe: str = ""  # the same for models that differ only in their seeds; empty where there is nothing to go by
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Any]) -> Parameters:

@@ -24,15 +24,10 @@ from smoothing.simultaneous import max_false_certificates, simultaneous_half_wid
 
 @dataclass(frozen=True, kw_only=True)
 class Levels:
-    """Error levels.
+    """Error levels."""
 
-    Attributes:
-        confidence: Confidence of the intervals and of the simultaneous band, in (0, 1).
-        rho: Error probability of the high-probability accuracy, in (0, 1).
-    """
-
-    confidence: float = 0.95
-    rho: float = 0.001
+    confidence: float = 0.95  # confidence of the intervals and of the simultaneous band, in (0, 1)
+    rho: float = 0.001  # error probability of the high-probability accuracy, in (0, 1)
 
 
 def envelope_frame(comparison: Comparison, radii: Sequence[float], levels: Levels) -> pd.DataFrame:

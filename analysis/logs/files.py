@@ -48,24 +48,18 @@ _HEAD_LINES = 20
 
 @dataclass(kw_only=True)
 class Log:
-    """The lines of one log.
+    """The lines of one log."""
 
-    Attributes:
-        kind: Which of the two formats.
-        columns: Record columns by name, all of one shape (N,), N >= 1, indices ascending. Without ``elapsed_s``
-            where the log has no times.
-        largest_radius: The largest radius as printed, for certification logs; empty for predictions.
-        fields: What its columns say of the whole log: sigma_cert, where a column sigma has one value.
-        notes: How it differs from the published format, in words; none of it changes what it says.
-        is_cut: Whether its last line was cut off, and left out.
-    """
-
-    kind: LogKind
+    kind: LogKind  # which of the two formats
+    # Record columns by name, all of one shape (N,), N >= 1, indices ascending. Without ``elapsed_s`` where the
+    # log has no times.
     columns: Columns
-    largest_radius: str
+    largest_radius: str  # the largest radius as printed, for certification logs; empty for predictions
+    # What its columns say of the whole log: sigma_cert, where a column sigma has one value
     fields: dict[str, Any] = field(default_factory=dict)
+    # How it differs from the published format, in words; none of it changes what it says
     notes: list[str] = field(default_factory=list)
-    is_cut: bool = False
+    is_cut: bool = False  # whether its last line was cut off, and left out
 
 
 def read_file(path: Path) -> tuple[str, list[str]] | None:
@@ -149,11 +143,7 @@ def read_log(text: str) -> Log:
 
 
 def join_ranks(logs: Sequence[Log]) -> Log:
-    """Logs that several processes wrote of one certification, as one.
-
-    Raises:
-        RecordError: Two of them contradict each other; names the image.
-    """
+    """Logs of several processes on one certification, as one. Raises RecordError where two contradict each other."""
     names = [name for name in logs[0].columns if all(name in log.columns for log in logs)]
     columns, notes = _in_order({name: np.concatenate([log.columns[name] for log in logs]) for name in names})
     return Log(
@@ -358,11 +348,7 @@ def _check(columns: Columns, radius: npt.NDArray[np.float64]) -> None:
 
 
 def _in_order(columns: Columns) -> tuple[Columns, list[str]]:
-    """Rows by ascending index, each image once; with notes on what that changed.
-
-    Raises:
-        RecordError: An image is in twice and its rows differ in more than their time.
-    """
+    """Rows by ascending index, and notes on what changed. Raises RecordError where an image has two results."""
     index = columns["index"]
     order = np.argsort(index, kind="stable")
     notes = [] if (np.diff(order) == 1).all() else ["rows not in the order of the images"]

@@ -58,11 +58,7 @@ class LogMapping:
 
 
 def read_mapping(path: str | None) -> LogMapping:
-    """The mapping in a file; an empty one for None.
-
-    Raises:
-        ConfigError: It is not there, not YAML, or names what is no column of a log; with all problems.
-    """
+    """The mapping in a file; an empty one for None. Raises ConfigError with all problems."""
     if path is None:
         return LogMapping({})
     try:

@@ -32,23 +32,15 @@ they give; those called kept go to ``variant``."""
 
 @dataclass(frozen=True, kw_only=True)
 class LogPath:
-    """What a log's path says.
+    """What a log's path says."""
 
-    Attributes:
-        kind: Which of the two formats.
-        fields: Record columns by name; those that nothing gives are absent.
-        variant: The folders, and parts of the file's name, that no rule knows, joined by a slash.
-        rank: Which of several processes wrote this part of the log; None where it is whole.
-        assumed: What every record needs, the path does not say, and published code makes likely; in words.
-        notes: Where a mapping goes before what the path says; in words.
-    """
-
-    kind: LogKind
-    fields: Mapping[str, Any]
-    variant: str
-    rank: int | None = None
+    kind: LogKind  # which of the two formats
+    fields: Mapping[str, Any]  # record columns by name; those that nothing gives are absent
+    variant: str  # the folders, and parts of the file's name, that no rule knows, joined by a slash
+    rank: int | None = None  # which of several processes wrote this part of the log; None where it is whole
+    # What every record needs, the path does not say, and published code makes likely; in words
     assumed: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # where a mapping goes before what the path says; in words
 
 
 def parse_log_path(

@@ -28,19 +28,12 @@ Verdict = Literal["left out", "kept", "ignored"]
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing to know of a file.
+    """One thing to know of a file."""
 
-    Attributes:
-        path: Below the root.
-        num_rows: Rows that were read from it.
-        verdict: left out; kept in spite of it; ignored, as the file is no log.
-        reason: In words, beginning with the kind of finding and a colon.
-    """
-
-    path: str
-    num_rows: int
-    verdict: Verdict
-    reason: str
+    path: str  # below the root
+    num_rows: int  # rows that were read from it
+    verdict: Verdict  # left out; kept in spite of it; ignored, as the file is no log
+    reason: str  # in words, beginning with the kind of finding and a colon
 
     @property
     def kind(self) -> str:
@@ -57,20 +50,14 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LogTree:
-    """All sound logs of a tree.
+    """All sound logs of a tree."""
 
-    Attributes:
-        models: Per certification log the columns that all its rows share, ``images`` (which of several lists of
-            images it is on) and num_rows.
-        logs: The logs of certifications, in the order of ``models``, then those of predictions.
-        findings: The harmless ones last.
-        num_files: Files looked at.
-    """
-
+    # Per certification log the columns that all its rows share, ``images`` (which of several lists of images it
+    # is on) and num_rows
     models: tuple[dict[str, Any], ...]
-    logs: tuple[LogEntry, ...]
-    findings: tuple[Finding, ...]
-    num_files: int
+    logs: tuple[LogEntry, ...]  # the logs of certifications, in the order of ``models``, then those of predictions
+    findings: tuple[Finding, ...]  # the harmless ones last
+    num_files: int  # files looked at
 
     def tables(self, kind: LogKind) -> Iterator[pa.Table]:
         """Log by log the rows of one kind, with the columns of IMPORTED or of PREDICTIONS; strings as dictionaries."""
@@ -380,11 +367,7 @@ def _table(entry: LogEntry) -> pa.Table:
 
 
 def source_folder(source: str | None) -> Path:
-    """The folder of logs that a configuration names.
-
-    Raises:
-        ConfigError: None is named, or it is not there.
-    """
+    """The folder of logs that is named in a configuration. Raises ConfigError where it is not there."""
     if source is None:
         raise ConfigError(["source is required; write source=DIR: the folder that holds the logs"])
     if not Path(source).is_dir():

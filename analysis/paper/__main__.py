@@ -53,11 +53,7 @@ class PaperConfig:
 
 
 def paper(values: dict[str, Any]) -> int:
-    """Draw every declared table and figure that the records allow; returns the exit code.
-
-    Raises:
-        ConfigError: The configuration is wrong; nothing was written.
-    """
+    """Draw all that is declared and recorded; returns the exit code. Raises ConfigError before anything is written."""
     config = build(PaperConfig, values, where="")
     if (config.source is None) == (config.grid is None):
         raise ConfigError(["paper: give either source=DIR (published logs) or grid=NAME"])
@@ -93,11 +89,7 @@ def paper(values: dict[str, Any]) -> int:
 def draw(
     declared: Sequence[TableDeclaration | FigureDeclaration], records: PaperRecords
 ) -> tuple[list[Drawn], list[str]]:
-    """Fill every table and trace every figure for every dataset.
-
-    Returns:
-        Tables and figures, and one line for each of the paper's that cannot be drawn from these records.
-    """
+    """Tables and figures for every dataset, and a line for each of the paper's that these records do not allow."""
     drawn: list[Drawn] = []
     skipped = []
     for dataset in records.datasets:

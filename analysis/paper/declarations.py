@@ -36,17 +36,11 @@ Radii = Annotated[list[float], Field(min_length=3, max_length=3), AfterValidator
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Declaration:
-    """What tables and figures have in common; each is made once for every dataset in the records.
+    """What tables and figures have in common; each is made once for every dataset in the records."""
 
-    Attributes:
-        name: Name of its files.
-        title: Title above a table, or in the index: a figure has none, as a paper puts it into the caption.
-        numbers: Dataset to the number of the paper's table or figure.
-    """
-
-    name: Name
-    title: str
-    numbers: dict[str, str] = Field(default_factory=dict)
+    name: Name  # name of its files
+    title: str  # title above a table, or in the index: a figure has none, as a paper puts it into the caption
+    numbers: dict[str, str] = Field(default_factory=dict)  # dataset to the number of the paper's table or figure
 
     def name_for(self, dataset: str) -> str:
         """Name of its files about a dataset."""
@@ -59,16 +53,11 @@ class Declaration:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RowsDeclaration:
-    """Some rows of a table.
+    """Some rows of a table."""
 
-    Attributes:
-        label: Label of the row, or of the group of rows.
-        where: Conditions on models.
-        not_in_logs: Conditions on models to leave out if the records are published logs.
-    """
-
-    label: str
-    where: Conditions
+    label: str  # label of the row, or of the group of rows
+    where: Conditions  # conditions on models
+    # Conditions on models to leave out if the records are published logs
     not_in_logs: list[Conditions] = Field(default_factory=list)
 
     def problems(self, where: str) -> list[str]:
@@ -78,44 +67,31 @@ class RowsDeclaration:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TableDeclaration(Declaration):
-    """One table.
+    """One table."""
 
-    Attributes:
-        kind: envelope: one row per declaration, the best of its models at each radius. models: one row
-            per model, the best at each radius in bold.
-        radii: Dataset to [first, last, step]; about ten even steps for other datasets.
-        rows: Its rows, from the top.
-    """
-
+    # envelope: one row per declaration, the best of its models at each radius. models: one row per model, the
+    # best at each radius in bold.
     kind: Literal["envelope", "models"]
+    # Dataset to [first, last, step]; about ten even steps for other datasets
     radii: dict[str, Radii] = Field(default_factory=dict)
-    rows: Annotated[list[RowsDeclaration], Field(min_length=1)]
+    rows: Annotated[list[RowsDeclaration], Field(min_length=1)]  # its rows, from the top
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class CurveDeclaration:
-    """One curve of a figure, or one per value of a parameter.
+    """One curve of a figure, or one per value of a parameter."""
 
-    Attributes:
-        kind: certified: the envelope of the models. empirical: accuracy under attack over the attack's
-            radius; the best of several models at each radius.
-        label: Label in the legend; may contain parameters in braces, {sigma_train:.2f}.
-        where: Conditions on models, or on the columns of ``predictions.SCHEMA``.
-        in_logs: If the records are published logs, conditions that replace those of the same name.
-        by: Draw one curve per value of this column; None: one curve of all.
-        dashed: Dashed curves take the colours of the solid ones in order.
-        not_in_logs: As for rows.
-        single: Draw the one model with the largest mean accuracy instead of the envelope.
-    """
-
+    # certified: the envelope of the models. empirical: accuracy under attack over the attack's radius; the best
+    # of several models at each radius.
     kind: Literal["certified", "empirical"]
-    label: str
-    where: Conditions
-    by: str | None = None
-    dashed: bool = False
+    label: str  # label in the legend; may contain parameters in braces, {sigma_train:.2f}
+    where: Conditions  # conditions on models, or on the columns of ``predictions.SCHEMA``
+    by: str | None = None  # draw one curve per value of this column; None: one curve of all
+    dashed: bool = False  # dashed curves take the colours of the solid ones in order
+    # If the records are published logs, conditions that replace those of the same name
     in_logs: Conditions = Field(default_factory=dict)
-    not_in_logs: list[Conditions] = Field(default_factory=list)
-    single: bool = False
+    not_in_logs: list[Conditions] = Field(default_factory=list)  # as for rows
+    single: bool = False  # draw the one model with the largest mean accuracy instead of the envelope
 
     def conditions(self, *, are_logs: bool) -> Conditions:
         """The conditions that models or predictions must match to be in the curve."""
@@ -137,29 +113,21 @@ class CurveDeclaration:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class FigureDeclaration(Declaration):
-    """One figure.
+    """One figure."""
 
-    Attributes:
-        max_radius: Dataset to the right end of the axis; for other datasets it ends where the curves end.
-        needs: Draw the figure only if the records contain curves of this kind.
-        any_of: Draw it only if one of the curves with these labels has records; empty: whichever has.
-        curves: Its curves.
-    """
-
+    # Dataset to the right end of the axis; for other datasets it ends where the curves end
     max_radius: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    # Draw the figure only if the records contain curves of this kind
     needs: Literal["certified", "empirical"] = "certified"
+    # Draw it only if one of the curves with these labels has records; empty: whichever has
     any_of: list[str] = Field(default_factory=list)
-    curves: Annotated[list[CurveDeclaration], Field(min_length=1)]
+    curves: Annotated[list[CurveDeclaration], Field(min_length=1)]  # its curves
 
 
 def parse_declarations(
     tables: Sequence[Mapping[str, Any]], figures: Sequence[Mapping[str, Any]]
 ) -> tuple[list[TableDeclaration], list[FigureDeclaration]]:
-    """Validate declarations.
-
-    Raises:
-        ConfigError: With the problems of all declarations.
-    """
+    """Validated declarations. Raises ConfigError with the problems of all of them."""
     problems: list[str] = []
     made_tables = [
         _declared(problems, single, f"tables[{number}]", TableDeclaration, "rows", RowsDeclaration)

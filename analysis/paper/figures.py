@@ -23,21 +23,13 @@ from jobs.errors import RecordError
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PaperFigure:
-    """A figure, ready to be drawn.
+    """A figure, ready to be drawn."""
 
-    Attributes:
-        name: Name of its files.
-        title: Title, with the number of the paper's figure if there is one.
-        curves: At least one.
-        max_radius: Right end of the axis; None: where the curves end.
-        absent: Labels of declared curves that the records do not contain.
-    """
-
-    name: str
-    title: str
-    curves: tuple[Curve, ...]
-    max_radius: float | None
-    absent: tuple[str, ...]
+    name: str  # name of its files
+    title: str  # title, with the number of the paper's figure if there is one
+    curves: tuple[Curve, ...]  # at least one
+    max_radius: float | None  # right end of the axis; None: where the curves end
+    absent: tuple[str, ...]  # labels of declared curves that the records do not contain
 
 
 def trace_figure(declaration: FigureDeclaration, dataset: str, records: PaperRecords) -> PaperFigure | None:

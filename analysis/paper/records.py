@@ -26,17 +26,11 @@ from jobs.files.store import Store
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PaperRecords:
-    """The records to draw from.
+    """The records to draw from."""
 
-    Attributes:
-        models: Certified models, including those with short logs.
-        predictions: Predictions at attacked images, in the columns of ``predictions.SCHEMA``.
-        are_logs: Whether they are published logs.
-    """
-
-    models: tuple[CertifiedModel, ...]
-    predictions: pd.DataFrame
-    are_logs: bool
+    models: tuple[CertifiedModel, ...]  # certified models, including those with short logs
+    predictions: pd.DataFrame  # predictions at attacked images, in the columns of ``predictions.SCHEMA``
+    are_logs: bool  # whether they are published logs
 
     @property
     def datasets(self) -> list[str]:

@@ -27,21 +27,13 @@ IN_CSV = [
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PaperTable:
-    """A filled table.
+    """A filled table."""
 
-    Attributes:
-        name: Name of its files.
-        title: Title, with the number of the paper's table if there is one.
-        radii: Radii of the columns.
-        cells: One row per cell, from the top left, in the columns of ``table_row`` and is_best.
-        notes: Notes below the table.
-    """
-
-    name: str
-    title: str
-    radii: tuple[float, ...]
-    cells: pd.DataFrame
-    notes: tuple[str, ...]
+    name: str  # name of its files
+    title: str  # title, with the number of the paper's table if there is one
+    radii: tuple[float, ...]  # radii of the columns
+    cells: pd.DataFrame  # one row per cell, from the top left, in the columns of ``table_row`` and is_best
+    notes: tuple[str, ...]  # notes below the table
 
     @property
     def num_compared(self) -> int:

@@ -10,9 +10,8 @@ if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from analysis.compare import compare
@@ -25,19 +24,17 @@ from analysis.runs import Reading
 from jobs.aggregate import collect_run, is_aggregated
 from jobs.errors import ConfigError, RecordError
 from jobs.files.folders import check_writable
-from jobs.files.manifest import open_grid
+from jobs.files.manifest import GridOptions
 from jobs.files.store import Store, command_arguments
 from jobs.validation import STRICT, build
 from jobs.wording import counted, wrapped
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class PublishConfig:
+class PublishConfig(GridOptions):
     """Options of the command; see configs/publish.yaml."""
 
-    grid: str | None
     output: str | None
-    results: Annotated[str, Field(min_length=1)]
 
 
 def publish(values: dict[str, Any]) -> int:
@@ -48,8 +45,7 @@ def publish(values: dict[str, Any]) -> int:
         RecordError: The grid is incomplete, or a file is damaged.
     """
     config = build(PublishConfig, values, where="publish")
-    store = Store(Path(config.results))
-    manifest = open_grid(store, config.grid)
+    store, manifest = config.open()
     if not config.output:
         raise ConfigError(["output is required; write output=DIR, a new folder"])
     target = Path(config.output)

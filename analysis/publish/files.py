@@ -28,11 +28,7 @@ def record_paths(manifest: Manifest, store: Store) -> Iterator[Path]:
 
 
 def exchange_weights(action: Literal["export", "import"], source: Store, target: Store, manifest: Manifest) -> None:
-    """Write checkpoints as .safetensors, or back, in a process that has torch.
-
-    Raises:
-        RecordError: With what is wrong with each of them.
-    """
+    """Write checkpoints as .safetensors, or back, in a process with torch. Raises RecordError with all problems."""
     question = [[action, str(source.root), str(target.root), key] for key in manifest.models]
     if problems := ask("jobs.networks.exchange", {}, question, limit_s=None):
         raise RecordError("\n".join([f"the weights of grid {manifest.grid} could not be {action}ed:", *problems]))
@@ -48,11 +44,7 @@ def write_checksums(store: Store) -> None:
 
 
 def check_checksums(store: Store) -> set[Path]:
-    """The files that SHA256SUMS lists, each of which has the content listed.
-
-    Raises:
-        RecordError: Something is damaged or missing; names every such file.
-    """
+    """The files in SHA256SUMS, as they are listed. Raises RecordError with every damaged or missing file."""
     head, _, lines = store.checksums_path().read_bytes().partition(b"\n")
     if head != _HEAD + hashlib.sha256(lines).hexdigest().encode():
         raise RecordError(f"{store.checksums_path()}: damaged; fetch this publication again")

@@ -34,11 +34,7 @@ class ReportConfig(GridOptions):
 
 
 def report(values: dict[str, Any]) -> int:
-    """Write the page of a grid; returns the exit code.
-
-    Raises:
-        ConfigError: The configuration is wrong; nothing was written.
-    """
+    """Write the page of a grid; returns the exit code. Raises ConfigError before anything is written."""
     config = build(ReportConfig, values, where="")
     grid = config.load(Reading(is_summed=True, keep=CertifiedModel.lean))
     asked = question_of(grid.models, where=config.where, selection="same", confidence=config.confidence, rho=config.rho)

@@ -84,7 +84,7 @@ def write_records(
     write_atomically(path, write, check, replace=replace)
 
 
-_SMALL, _LARGE = 1 << 22, 1 << 26  # bytes of a row group in memory
+_SMALL, _LARGE = 1 << 22, 1 << 24  # bytes of a row group in memory
 
 
 def _strings(schema: pa.Schema) -> list[str]:
