@@ -18,6 +18,7 @@ from jobs.plugins.isolated import ask
 from jobs.specs.runs import Manifest, Task
 from jobs.specs.train import TrainSpec, train_fields
 from jobs.specs.units import ShardUnit, Stage, TrainUnit
+from jobs.wording import say, some
 from pipeline.plan import Plan
 from pipeline.request.cost import (
     FORWARD_PER_S,
@@ -215,6 +216,7 @@ def _tried(
     plugins: Mapping[str, bytes],
 ) -> dict[Kind, float]:
     """Seconds of a forward pass of networks that can be tried."""
+    say(f"trying {some(dict.fromkeys(kind.architecture for kind in units))}, of which nothing was measured")
     is_gpu = {kind: devices[kind.stage] == "GPU" for kind in units}
     question = [
         [train_fields(unit.train), unit.run.task.precision if unit.run else None, None if is_gpu[kind] else threads]

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from jobs.errors import DataError
 
 Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = ("train", "test")
 
 CONTENT = "content:"
 """Begins fingerprints over pixels and labels of a tree. Before, they were over the names of files, without it."""

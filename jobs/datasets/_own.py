@@ -13,18 +13,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from jobs.datasets._images import ArrayImages, Augmentation, DatasetInfo, Images, Split, check_content
+from jobs.datasets._images import SPLITS, ArrayImages, Augmentation, DatasetInfo, Images, Split, check_content
 from jobs.datasets._tree import Tree, subfolders
 from jobs.errors import ConfigError, DataError
 from jobs.plugins import Plugin, loading
 from jobs.validation import unknown_choice
 
-_SPLITS: tuple[Split, ...] = get_args(Split)
 _ARRAYS = (("x_{}", "y_{}"), ("{}_images", "{}_labels"))  # of an .npz file, as Keras and MedMNIST name them
 _FOLDERS: Mapping[Split, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -86,9 +85,9 @@ def described(source: str, version: int, options: Mapping[str, Any]) -> Plugin:
     folder = Path(place) if kind in _READERS else None
     name = ":".join([kind, re.sub(r"\W+", "_", folder.resolve().stem).lower()]) if folder else source
     try:
-        opened = {split: _opened(source, split, folder) for split in _SPLITS}
+        opened = {split: _opened(source, split, folder) for split in SPLITS}
         found = {split: images for split, images in opened.items() if images is not None and len(images.labels)}
-        if missing := [split for split in _SPLITS if split not in found and (split == "test" or folder is None)]:
+        if missing := [split for split in SPLITS if split not in found and (split == "test" or folder is None)]:
             raise ConfigError(f"{source}: has no {missing[0]} images")  # to certify, a file or folder needs no others
         info = _info(name.partition(":")[2].lower(), found, augmentation)
         for split, images in found.items():
@@ -116,7 +115,7 @@ def _info(name: str, found: Mapping[Split, Images], augmentation: Augmentation) 
         image_shape=shape,
         mean=(0.5,) * shape[0],
         std=(0.5,) * shape[0],
-        num_images={split: len(found[split].labels) if split in found else 0 for split in _SPLITS},
+        num_images={split: len(found[split].labels) if split in found else 0 for split in SPLITS},
         num_levels=first.num_levels,
         augmentation=augmentation,
     )

@@ -17,13 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.atomic import read_json, write_json
-from jobs.datasets._images import DatasetInfo, Split
+from jobs.datasets._images import SPLITS, DatasetInfo, Split
 from jobs.datasets._tree_images import TreeImages, View
 from jobs.errors import ConfigError
 from jobs.wording import some
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tiff")
-_SPLITS: tuple[Split, ...] = ("train", "test")
 _NO_CLASSES = {"lost+found", "__MACOSX", "@eaDir"}  # folders that file systems and tools make
 
 
@@ -41,8 +40,8 @@ class Tree:
 
         Decodes nothing.
         """
-        there = [split for split in _SPLITS if (folder / self.split_folders[split]).is_dir()]
-        missing = [split for split in (needed if there else _SPLITS) if split not in there]
+        there = self._there(folder)
+        missing = [split for split in (needed if there else SPLITS) if split not in there]
         if missing:
             hint = self._hint(folder)
             raise ConfigError(
@@ -154,7 +153,7 @@ class Tree:
 
     def _there(self, folder: Path) -> list[Split]:
         """The splits that the folder has: to certify, one is enough."""
-        return [split for split in _SPLITS if (folder / self.split_folders[split]).is_dir()]
+        return [split for split in SPLITS if (folder / self.split_folders[split]).is_dir()]
 
     def _difference(self, train: Sequence[str], test: Sequence[str]) -> str:
         only: dict[Split, set[str]] = {"train": {*train} - {*test}, "test": {*test} - {*train}}
