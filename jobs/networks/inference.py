@@ -25,6 +25,7 @@ _DTYPES = {
 
 _MIN_EAGER_S = 300.0  # compiling ResNet-110 takes a minute, more on a busy machine
 _MIN_GAIN = 1.1  # below it may be the chance of the moment
+_REPEATS = 3
 
 
 def for_inference(
@@ -95,7 +96,7 @@ def compiled_where_it_pays(module: nn.Module, inputs_BCHW: Tensor, num_rows: int
     if inputs_BCHW.device.type == "cpu":
         torch.set_num_threads(1)
     try:
-        eager_s = best_seconds(module, inputs_BCHW)
+        eager_s = _seconds(module, inputs_BCHW)
         calls = num_rows / len(inputs_BCHW) / (num_threads if inputs_BCHW.device.type == "cpu" else 1)
         if calls * eager_s < _MIN_EAGER_S:
             logging.info("compile=auto: no, the work takes about %.0f s without", calls * eager_s)
@@ -103,7 +104,7 @@ def compiled_where_it_pays(module: nn.Module, inputs_BCHW: Tensor, num_rows: int
         began = time.perf_counter()
         faster = compiled(module, True, is_constant=True)
         faster(inputs_BCHW)
-        ready_s, fast_s = time.perf_counter() - began, best_seconds(faster, inputs_BCHW)
+        ready_s, fast_s = time.perf_counter() - began, _seconds(faster, inputs_BCHW)
     except Exception as error:  # no C++ compiler, say: whatever it is, there is another way
         reason = str(error).partition("\n")[0]
         logging.warning("compile=auto: no, torch.compile failed (%s: %s)", type(error).__name__, reason)
@@ -122,10 +123,10 @@ def compiled_where_it_pays(module: nn.Module, inputs_BCHW: Tensor, num_rows: int
     return (faster, True) if pays else (module, False)
 
 
-def best_seconds(module: Callable[[Tensor], object], inputs_BCHW: Tensor, repeats: int = 3) -> float:
+def _seconds(module: Callable[[Tensor], Tensor], inputs_BCHW: Tensor) -> float:
     """Of a call, the best of some after one that warms up."""
     best = float("inf")
-    for number in range(repeats + 1):
+    for number in range(_REPEATS + 1):
         began = time.perf_counter()
         module(inputs_BCHW)
         if inputs_BCHW.device.type == "cuda":

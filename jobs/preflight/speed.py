@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +13,17 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from jobs.networks.classifier import classifier_for
-from jobs.networks.inference import best_seconds, for_inference
+from jobs.networks.inference import for_inference
 from jobs.plugins import isolated
 from jobs.preflight.checks import made_up, num_rows
 from jobs.specs.certify import Precision
 from jobs.specs.train import TrainSpec
 from jobs.training.steps import Epoch
 from jobs.validation import build
-from smoothing.counts import call_shape
+from smoothing.counts import class_counts
+from smoothing.noise import NoiseStream
 
-_CPU = torch.device("cpu")
+_TIMES = 8  # as many noisy images to count votes on as in a step
 
 
 def main(folder: Path) -> None:
@@ -47,23 +51,39 @@ def multiply_adds(spec: TrainSpec) -> int:
 
 
 def image_seconds(spec: TrainSpec, precision: Precision | None, threads: int) -> float:
-    """Seconds for one image on this machine's CPU.
+    """Seconds for one image on this machine's CPUs, were they idle.
 
     Args:
         spec: The network, and how it is trained.
-        precision: That of a forward pass of a certification or an attack; None is a step of the training.
+        precision: That of votes on noisy images; None is a step of the training.
         threads: Of the process.
     """
-    if precision is not None:
-        torch.set_num_threads(1)  # each thread runs the network for itself
-        inputs_BCHW = torch.rand(call_shape(spec.info.image_shape, 1, _CPU))
-        with torch.inference_mode():
-            network = for_inference(classifier_for(spec).eval(), precision, _CPU)
-            return best_seconds(network, inputs_BCHW) / len(inputs_BCHW) / threads
     torch.set_num_threads(threads)
+    if precision is not None:
+        num_samples = _TIMES * num_rows(spec.info)
+        count = functools.partial(
+            class_counts,
+            for_inference(classifier_for(spec).eval(), precision, torch.device("cpu")),
+            sigma=1.0,
+            num_samples=num_samples,
+            num_classes=spec.info.num_classes,
+            stream=NoiseStream(seed=0, index=0, stage="prediction"),
+            batch_size=num_samples,
+        )
+        return _seconds(lambda: count(torch.full(spec.info.image_shape, 0.5)), repeats=3) / threads / num_samples
     stepper, images, generator = made_up(spec, max(1, num_rows(spec.info) // spec.m_train))
     epoch = Epoch(number=spec.epochs - 1, epsilon=spec.epsilon, shared=generator, own=generator)
-    return best_seconds(lambda _: [*stepper.steps(images, epoch)], images.inputs_BCHW, repeats=1) / images.num_images
+    return _seconds(lambda: [*stepper.steps(images, epoch)], repeats=1) / threads / images.num_images
+
+
+def _seconds(act: Callable[[], object], repeats: int) -> float:
+    """Of a call, on all CPUs together and whatever else they do: the best of some, after one that warms up."""
+    found = []
+    for _ in range(1 + repeats):
+        began = time.process_time()
+        act()
+        found.append(time.process_time() - began)
+    return min(found[1:])
 
 
 if __name__ == "__main__":
