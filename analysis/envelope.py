@@ -30,6 +30,7 @@ from jobs.errors import ConfigError
 from jobs.specs.keys import Probability
 from jobs.validation import STRICT, build
 from jobs.wording import wrapped
+from smoothing.bounds import MIN_ALPHA
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -48,6 +49,8 @@ class EnvelopeConfig(GridOptions):
 def envelope(values: dict[str, Any]) -> int:
     """Print and write a grid's envelope; returns the exit code. Raises ConfigError before anything is written."""
     config = build(EnvelopeConfig, values, where="")
+    if config.alpha is not None and config.alpha < MIN_ALPHA:
+        raise ConfigError(f"alpha: {config.alpha} is too small: no bound is sound below {MIN_ALPHA}")
     if config.radii is not None and config.step is not None:
         raise ConfigError(["envelope: give radii or step, not both"])
     bounds: Bounds = {}

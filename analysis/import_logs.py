@@ -31,8 +31,9 @@ from jobs.files.folders import check_writable
 from jobs.files.store import Store
 from jobs.specs.runs import GridName
 from jobs.validation import STRICT, build
-from jobs.wording import columns, counted, shortened, wrapped
+from jobs.wording import columns, counted, say, shortened, wrapped
 
+_HEADER = "the header idx label predict radius correct time"
 _SHOWN = 12  # findings on the screen; import-report.csv has all
 _QUIET = ("not a log", "rounded up in print")  # findings that only import-report.csv lists
 
@@ -59,7 +60,7 @@ def import_logs(values: dict[str, Any]) -> int:
     tree = read_tree(root, read_mapping(config.mapping))
     print(_summary(tree))
     if not tree.logs:
-        print(f"error: nothing to import: {root} contains no valid log", file=sys.stderr)
+        say(f"error: nothing to import: {root} contains no valid log; a log begins with {_HEADER}", sys.stderr)
         return EXIT_FAILED
     check_writable(store.root, "results")
     question = {**asdict(config), "num_files": tree.num_files, "num_models": len(tree.models)}
@@ -111,6 +112,6 @@ def _summary(tree: LogTree) -> str:
         verdict = f"{finding.verdict} ({counted(finding.num_rows, 'row')}); {finding.reason}"
         words = [shortened(word, columns() - 4) for word in verdict.split()]  # some are paths
         lines += [f"  {shortened(finding.path, columns() - 2)}", wrapped(f"    {' '.join(words)}", "    ")]
-    if len(tree.findings) > len(shown):
+    if tree.logs and len(tree.findings) > len(shown):  # without logs there is no report
         lines.append(f"  and {len(tree.findings) - len(shown)} more in import-report.csv")
     return "\n".join(lines)

@@ -56,6 +56,8 @@ class GridOptions:
     def output_or(self, default: Path, *, is_file: bool = False) -> Path:
         """Where to write to. Raises ConfigError where nothing can be written."""
         path = Path(self.output) if self.output else default
+        if is_file and path.is_dir():
+            raise ConfigError(f"output: {path} is a folder; write the path of a file")
         check_writable(path.parent if is_file else path, "output")
         return path
 

@@ -5,6 +5,8 @@ A command imports this first, so everything that is slow to import is imported l
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -38,11 +40,17 @@ def run_entry(config_name: str, module: str) -> NoReturn:
         import importlib
 
         exit_code: int = getattr(importlib.import_module(module), config_name)(values)
+        sys.stdout.flush()  # the disk may be full
         return exit_code
 
     exit_code = run_command(config_name, act, sys.argv[1:])
     ctrl_c.finish()
-    sys.exit(exit_code)
+    # Not sys.exit: a thread that Arrow has just started aborts the process while Python takes it down.
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(exit_code)
 
 
 def run_command(config_name: str, act: Callable[[dict[str, Any]], int], arguments: Sequence[str]) -> int:
@@ -50,13 +58,13 @@ def run_command(config_name: str, act: Callable[[dict[str, Any]], int], argument
     try:
         options, overrides = _split(config_name, arguments)
         if options.help:
-            print(help_text(config_name))
+            print(help_text(config_name), flush=True)
             return 0
         from configs.composition import compose_config, to_yaml
 
         values = compose_config(config_name, overrides, options.config_dir)
         if options.cfg:
-            print(to_yaml(values), end="")
+            print(to_yaml(values), end="", flush=True)
             return 0
         return act(values)
     except ConfigError as error:

@@ -12,6 +12,7 @@ import pydantic
 from pydantic import AfterValidator, ConfigDict, model_validator
 
 from jobs.errors import ConfigError
+from jobs.wording import counted
 
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 """For ``pydantic.dataclasses.dataclass``: no silent conversion, no unknown key, no nan."""
@@ -116,6 +117,8 @@ def _described(cls: type[Any], error: pydantic.ValidationError, where: str) -> l
             message = f"{value!r} is not valid; valid: {problem['ctx']['expected']}"
         elif kind == "value_error":  # raised by our own validators, whose text is complete
             message = str(problem["ctx"]["error"])
+        elif kind == "too_short":
+            message, got = f"write at least {counted(problem['ctx']['min_length'], 'value')}", f", got {value!r}"
         else:
             message, got = _WISHES.get(kind, message[:1].lower() + message[1:]), f", got {value!r}"
         found.setdefault(path, (at, [], got))[1].append(message)

@@ -64,7 +64,8 @@ def read_mapping(path: str | None) -> LogMapping:
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError([f"mapping: cannot read {path}: {' '.join(str(error).split())}"]) from error
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise ConfigError([f"mapping: cannot read {path}: {reason}"]) from error
     is_mapping = isinstance(content, dict) and all(isinstance(value, dict) for value in content.values())
     if not is_mapping:
         raise ConfigError([f'mapping: {path}: write lines such as "runs/*/noise_*": {{method: mine, split: test}}'])

@@ -40,10 +40,8 @@ class CertifySpec(Fitting, Procedure):
     def _problems(self) -> Iterator[str]:
         smallest = min(look.alpha for look in self.looks)
         if smallest < MIN_ALPHA:
-            yield (
-                f"alpha={self.alpha} is too small: no bound is sound below {MIN_ALPHA}, and the smallest share of a "
-                f"look is {smallest:.3g}"
-            )
+            share = f", and the smallest share of it for one bound is {smallest:.3g}" if smallest < self.alpha else ""
+            yield f"alpha={self.alpha} is too small: no bound is sound below {MIN_ALPHA}{share}"
         if not can_ever_certify(self.n, self.alpha, self.mode):
             yield (
                 f"n={self.n} draws can never certify anything at alpha={self.alpha}: even unanimous votes "

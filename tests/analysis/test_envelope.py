@@ -297,8 +297,9 @@ def test_records_that_lack_a_row_are_named(store: Store) -> None:
     [
         ("step=1e-9", "a table holds at most 1000 radii; take a larger step"),
         ("step=1e-320", "a table holds at most 1000 radii; take a larger step"),
-        ("radii=[]", "error: radii: list should have at least 1 item"),
+        ("radii=[]", "error: radii: write at least 1 value, got []"),
         ("radii=[0,-1]", "radii[1]: input should be greater than or equal to 0, got -1"),
+        ("alpha=1e-31", "alpha: 1e-31 is too small: no bound is sound below 1e-30"),
         ("confidence=1.0", "confidence: input should be less than 1"),
         ("colour=red", "unknown key 'colour'"),
         (

@@ -214,6 +214,13 @@ def test_entries_never_import_torch(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
+def test_output_that_a_full_disk_refuses_is_one_line_and_a_failure() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "pipeline.status", "--cfg", "job", "grid=NAME"]
+        done = subprocess.run(command, check=False, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "error: [Errno 28] No space left on device\n")
+
+
 @pytest.mark.parametrize("module", COMMANDS)
 def test_help_imports_nothing_that_takes_its_time(module: str) -> None:
     heavy = {"pandas", "scipy", "pyarrow", "numpy", "torch", "hydra", "omegaconf", "pydantic", "matplotlib"}

@@ -97,6 +97,7 @@ def test_the_command_writes_the_page(undisturbed_results: Path, tmp_path: Path) 
     assert "The grid is complete." in page
     assert "git_commit" in page
     assert run_command("report", report, ["grid=tiny", f"results={store.root}", "confidence=2"]) == 2
+    assert run_command("report", report, ["grid=tiny", f"results={store.root}", f"output={store.root}"]) == 2
     shutil.rmtree(store.root / "runs")
     assert run_command("report", report, ["grid=tiny", f"results={store.root}"]) == 1
 

@@ -218,7 +218,7 @@ def test_a_spec_that_a_launch_refuses_can_still_be_read() -> None:
         ({"alpha": 1e-31}, "certify: alpha=1e-31 is too small: no bound is sound below 1e-30"),
         (
             {"alpha": 2e-30, "mode": "adaptive", "stop_rule": "curve", "radius_step": 0.1, "n": 4000},
-            "share of a look is 2.5e-32",
+            "smallest share of it for one bound is 2.5e-32",
         ),
     ],
 )
