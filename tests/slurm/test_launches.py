@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -21,6 +22,15 @@ from tests.slurm.site import HALF, LITTLE, Site, release, slurm
 
 HELD = ["+cluster.extra.hold=true", "cluster.units_per_job=1"]
 """Nothing starts, and every unit is a task of its own."""
+# Another user, who may read everything (tests lie in folders of root's alone) but write only what permissions allow.
+AS_NOBODY = [
+    "setpriv",
+    "--reuid=nobody",
+    "--regid=nogroup",
+    "--clear-groups",
+    "--inh-caps=+dac_read_search",
+    "--ambient-caps=+dac_read_search",
+]
 UNITS = {"train": 2, "certify": 4, "aggregate": 1}
 HALF_UNITS = {**UNITS, "train": 1}
 LITTLE_UNITS = {"certify": 2, "aggregate": 1}
@@ -72,6 +82,38 @@ def test_kill_9_of_the_launch_before_between_and_after_its_sbatch_calls(
     release()
     site.finish()
     site.assert_complete(undisturbed, before)
+
+
+def test_a_second_user_sees_whose_units_are_queued_and_submits_nothing(site: Site, undisturbed: pa.Table) -> None:
+    """Both share a results folder through its group."""
+    if subprocess.run([*AS_NOBODY, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no command can be run as another user here")
+    site.results.mkdir()
+    shutil.chown(site.results, group="nogroup")
+    site.results.chmod(0o2775)
+    umask = os.umask(0o002)
+    try:
+        site.launch(*HELD)
+        queue = sorted(task.job_name for task in site.queue())
+        cancel = [sys.executable, "-m", "pipeline.cancel", "grid=faults", f"results={site.results}"]
+        for command, said in (
+            (site.command(*HELD), "in progress: 0 units running, 7 queued"),
+            (cancel, "note: 7 more jobs belong to root"),
+            (site.status_command("verbose=true"), "of user root"),
+        ):
+            process = site.start([*AS_NOBODY, *command])
+            text = "".join(site.end(process))
+            assert process.returncode == 0, text
+            assert said in text, text
+        assert sorted(task.job_name for task in site.queue()) == queue
+        _assert_each_once(site.store, UNITS)
+        release()
+        site.finish()
+        site.assert_complete(undisturbed, {})
+        process = site.start([*AS_NOBODY, *site.command(*HELD)])
+        assert "nothing to do" in "".join(site.end(process))
+    finally:
+        os.umask(umask)
 
 
 def test_two_launches_at_the_same_moment(site: Site, undisturbed: pa.Table, undisturbed_site_results: Path) -> None:
