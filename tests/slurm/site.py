@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -215,9 +215,16 @@ def slurm(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
-def preempt() -> None:
-    """A job of the higher partition that wants everything for a moment."""
-    slurm("sbatch", "--partition=high", "--nodes=4", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
+@contextlib.contextmanager
+def preempted() -> Iterator[None]:
+    """A job of the higher partition has everything, meanwhile."""
+    job = slurm(
+        "sbatch", "--parsable", "--partition=high", "--nodes=4", "--exclusive", "--output=/dev/null", "--wrap=sleep 999"
+    )
+    try:
+        yield
+    finally:
+        slurm("scancel", job.strip())
 
 
 def release() -> None:

@@ -18,7 +18,7 @@ import pytest
 from jobs.networks import checkpoint
 from pipeline.launch import launch
 from tests.grids import grid_records
-from tests.slurm.site import HALF, Site, compose, preempt, slurm
+from tests.slurm.site import HALF, Site, compose, preempted, slurm
 
 SINGLY = ["cluster.units_per_job=1", "cluster.num_shards=1"]
 TWO = ["grid.blocks=[{method: gaussian, sigma: 0.25, num_processes: 2}, {method: gaussian, sigma: 0.5}]"]
@@ -30,8 +30,9 @@ def test_preemption(site: Site, undisturbed: pa.Table, undisturbed_site_results:
     site.order_faults(**{".": "slow"})
     site.launch(*SINGLY)
     _await_progress(site)
-    preempt()
-    epoch = _await_requeue(site)
+    with preempted():
+        epoch = _await_requeue(site)
+        site.order_faults()
     _finish(site, epoch, undisturbed, before)
 
 
@@ -51,6 +52,7 @@ def test_time_limits(site: Site, undisturbed: pa.Table, undisturbed_site_results
             shutil.rmtree(site.results)
         else:
             break
+    site.order_faults()
     _finish(site, epoch, undisturbed, before)
 
 
@@ -89,10 +91,10 @@ def test_two_tasks_of_one_training_are_preempted_without_grace_and_fail(
     assert "NumTasks=2 CPUs/Task=1" in shown
     assert "TresPerNode=gres:gpu:2" in shown  # one each
     _await_progress(site)
-    preempt()
-    epoch = _await_requeue(site)
-    # Started again, the second task dies before the first has met it.
-    site.order_faults(**{"train/": "kill second"})
+    with preempted():
+        epoch = _await_requeue(site)
+        # Started again, the second task dies before the first has met it.
+        site.order_faults(**{"train/": "kill second"})
     site.await_idle()
     failure = site.failures()[f"train/{key}"]
     assert (failure.attempt, failure.failure_class) == (1, "unknown")
@@ -122,22 +124,21 @@ class NoProgressError(AssertionError):
 
 
 def _await_requeue(site: Site) -> int:
-    """Wait until training is queued again, certification has begun; the last epoch. What starts now is quick."""
+    """Wait until training was queued again, after certification has begun; the epoch from which it goes on."""
     key = site.manifest.runs[0].train.key
 
+    def resumed() -> list[str]:
+        return re.findall(r"resuming after epoch (\d+)", site.log_of(f"train/{key}.log"))
+
     def is_queued_again() -> bool:
-        if failures := site.failures():
-            raise NoProgressError(failures)
-        return bool(
-            site.unit(f"train/{key}").state == "queued"
-            and site.store.saved_epochs(key)
-            and "did 1 of 8 images" in site.log_of("certify/*s0.50*/**/*.log")
-        )
+        if late := [failure for failure in site.failures().values() if failure.failure_class == "timeout"]:
+            raise NoProgressError(late)
+        # Without preemption it may be queued for a moment only.
+        is_queued = site.unit(f"train/{key}").state == "queued" and site.store.saved_epochs(key)
+        return bool((is_queued or resumed()) and "did 1 of 8 images" in site.log_of("certify/*s0.50*/**/*.log"))
 
     site.await_(is_queued_again, "the requeue")
-    epoch = site.store.saved_epochs(key)[-1]
-    site.order_faults()
-    return epoch
+    return int(([*map(str, site.store.saved_epochs(key)), *resumed()])[-1])
 
 
 def _finish(site: Site, epoch: int, undisturbed: pa.Table, before: dict[str, tuple[int, int]], *more: str) -> None:

@@ -6,7 +6,7 @@ import re
 
 import pyarrow as pa
 
-from tests.slurm.site import Site, preempt
+from tests.slurm.site import Site, preempted
 
 SHARED = ["cluster.runs_per_gpu=2", "cluster.units_per_job=1", "cluster.train.mem_gb=3", "cluster.certify.mem_gb=3"]
 
@@ -18,9 +18,9 @@ def test_models_that_share_a_gpu_are_preempted_together_and_go_on(site: Site, un
     assert "submitted 7 units in 4 arrays" in text  # one task of two models, two of two shards, the aggregation
     keys = [run.train.key for run in site.manifest.runs]
     site.await_(lambda: all(site.store.saved_epochs(key) for key in keys), "a saved epoch of both")
-    preempt()
-    site.await_(lambda: {site.unit(f"train/{key}").state for key in keys} == {"queued"}, "the preemption")
-    site.order_faults()
+    with preempted():
+        site.await_(lambda: {site.unit(f"train/{key}").state for key in keys} == {"queued"}, "the preemption")
+        site.order_faults()
     site.finish(*SHARED)
     log = _job_log(site)
     assert len(re.findall(r"INFO begin train/", log)) == 4
