@@ -84,7 +84,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--n", type=int, default=100_000)
     parser.add_argument("--step", type=int, default=10, help="take every STEP-th of the 500 test images")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--ratio", type=float, default=3.5, help="what must be saved at least")
+    parser.add_argument("--ratio", type=float, default=3.5, help="smallest accepted ratio of samples")
     return parser.parse_args(arguments)
 
 

@@ -145,7 +145,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--noise-cost", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--clock", default="wall", choices=["wall", "cpu"], help="cpu: this process's seconds alone")
-    parser.add_argument("--ratio", type=float, default=1.35, help="what must be gained at least")
+    parser.add_argument("--ratio", type=float, default=1.35, help="smallest accepted ratio")
     return parser.parse_args(arguments)
 
 

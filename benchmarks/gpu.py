@@ -1,11 +1,13 @@
-"""python -m benchmarks.gpu --minutes 10 --out DIR: all that a GPU has to tell, within the time it is at hand.
+"""python -m benchmarks.gpu --minutes 10 --out DIR: measures a GPU within a time limit.
 
-Runs, in this order, the tests that need a GPU, certification of ResNet-110 and ResNet-50 over batch sizes,
-precisions and modes of compiling, training steps, trainings at once on one GPU, and a real training with its
-certification. Each is a process of its own with a share of the time; what one leaves is the next one's, and one
-that takes longer is ended, with what it has printed kept. Writes DIR/gpu.md after each part: Markdown with
-date and hardware, for docs/benchmarks.md. Needs no network. `make gpu-wheels` collects the packages that a
-machine with torch and the usual ones may lack.
+Runs, in this order, the tests that need a GPU, certification of ResNet-110
+and ResNet-50 over batch sizes, precisions and compile modes, training steps,
+several trainings at once on one GPU, and a real training with its
+certification. Each is a separate process with a share of the time. Unused time
+goes to the next one; a process that exceeds its share is ended, and its output
+is kept. Writes DIR/gpu.md after each part: Markdown with date and hardware,
+for docs/benchmarks.md. Needs no network. `make gpu-wheels` collects packages
+that a machine with torch may lack.
 
 To try it without a GPU: --device cpu --small. Exit code 1 if a part failed.
 """
@@ -221,10 +223,10 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=10.0, help="for everything")
+    parser.add_argument("--minutes", type=float, default=10.0, help="limit for all parts together")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--device", default="cuda", choices=["cpu", "cuda"])
-    parser.add_argument("--small", action="store_true", help="as little as shows that it runs")
+    parser.add_argument("--small", action="store_true", help="a minimal run, to see that it works")
     return parser.parse_args(arguments)
 
 

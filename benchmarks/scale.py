@@ -1,4 +1,4 @@
-"""python -m benchmarks.scale: what comes after the GPU, at 644 models x 10,000 images.
+"""python -m benchmarks.scale: cost of aggregation, tables and imports at 644 models x 10,000 images.
 
 Makes a grid of the paper's size with made-up but plausible votes in a temporary folder, through the project's own
 writers, then measures in processes of their own, several times each (the medians of CPU seconds count, so that other
@@ -61,13 +61,13 @@ _SAMPLED_RADII = 20  # radii for which it rereads the log
 
 def main() -> None:
     """Prepare, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="benchmarks.scale", description=__doc__.splitlines()[0])
     parser.add_argument("--models", type=int, default=644)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--logs", help="folder of published logs to import too")
-    parser.add_argument("--folder", help="an empty folder to work in, which is kept; or one made before")
+    parser.add_argument("--folder", help="working folder, which is kept: empty, or from an earlier run")
     options = parser.parse_args()
     print(machine(), vars(options), sep="\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:

@@ -1,4 +1,4 @@
-"""python -m benchmarks.submit: handing 1,000 models x 4 shards to SLURM, beside one job for each unit.
+"""python -m benchmarks.submit: cost of submitting 1,000 models x 4 shards to SLURM, beside one job per unit.
 
 Needs a SLURM where jobs may be held, such as that of tests/slurm (make slurm-up, then source its env).
 Nothing runs: all jobs are submitted held, and cancelled at the end. Measures, as a user runs them,
@@ -34,10 +34,10 @@ _COMMANDS = ("sbatch", "squeue", "scontrol", "scancel", "sacct")
 
 def main() -> None:
     """Submit, ask, cancel, print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="benchmarks.submit", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", type=int, default=1000)
     parser.add_argument("--shards", type=int, default=4)
-    parser.add_argument("--naive", type=int, default=100, help="units that are submitted the naive way")
+    parser.add_argument("--naive", type=int, default=100, help="units to submit with one sbatch each")
     options = parser.parse_args()
     if shutil.which("sbatch") is None:
         sys.exit("there is no sbatch here; make slurm-up, then source the env file that it names")

@@ -69,7 +69,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--clock", default="wall", choices=["wall", "cpu"], help="cpu: this process's seconds alone")
-    parser.add_argument("--ratio", type=float, default=1.4, help="what must be gained at least")
+    parser.add_argument("--ratio", type=float, default=1.4, help="smallest accepted ratio")
     parser.add_argument("--losses", type=int, metavar="N", help="compare the losses of N steps")
     return parser.parse_args(arguments)
 

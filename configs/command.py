@@ -71,7 +71,7 @@ def _words(module: str) -> list[str]:
 
 def _help() -> str:
     lines = ["smoothadv COMMAND [key=value ...]", "", "Commands (for help: smoothadv COMMAND --help):"]
-    lines += [f"  {name:12} python -m {module}" for name, module in commands().items()]
+    lines += [f"  {name:15} python -m {module}" for name, module in commands().items()]
     return "\n".join([*lines, "", 'For completion in your shell: eval "$(smoothadv completion bash)", or zsh.'])
 
 

@@ -1,9 +1,9 @@
 """python -m jobs.prepare DATASET FOLDER [--results RESULTS]: get a dataset ready, once.
 
 Downloads what can be downloaded and checks what is there: that a tree has the same classes in both
-splits, and that every image can be decoded. What was checked is written down below the results
-folder, so that it is not done twice. A launch does this automatically when needed;
-workers never do. On a cluster whose login node ends long processes, run it as a separate job.
+splits, and that every image can be decoded. The result is recorded in the results folder, so that
+nothing is checked twice. A launch does this automatically when needed; workers never do. On a
+cluster whose login node ends long processes, run it as a separate job.
 
 Exit codes: 0 ready, 2 the data are missing, broken or not available.
 """
@@ -61,9 +61,9 @@ def prepare(name: str, data: Mapping[str, str | None], store: Store) -> None:
 def main(arguments: Sequence[str]) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m jobs.prepare", description=__doc__.partition("\n")[2])
-    parser.add_argument("dataset")
-    parser.add_argument("folder")
-    parser.add_argument("--results", default="results")
+    parser.add_argument("dataset", help="cifar10, cifar10_images, digits or imagenet")
+    parser.add_argument("folder", help="folder of the data set, as in data.NAME")
+    parser.add_argument("--results", default="results", help="folder of all results")
     chosen = parser.parse_args(arguments)
     data, results = {chosen.dataset: chosen.folder}, Path(chosen.results)
     try:

@@ -356,7 +356,7 @@ def _in_order(columns: Columns) -> tuple[Columns, list[str]]:
     for again in np.flatnonzero(is_repeat):
         row, before = order[again], order[again - 1]
         if any(values[row] != values[before] for name, values in columns.items() if name != "elapsed_s"):
-            raise RecordError(f"contradictory: image {index[row]} is in twice, with different results")
+            raise RecordError(f"contradictory: image {index[row]} occurs twice, with different results")
     if is_repeat.any():
         notes.append(f"{np.count_nonzero(is_repeat)} rows repeated, as after a restart")
     return {name: values[order[~is_repeat]] for name, values in columns.items()}, notes

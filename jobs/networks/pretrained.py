@@ -104,7 +104,7 @@ def load_published(path: Path, spec: TrainSpec) -> tuple[Classifier, list[str]]:
         raise CheckpointError(f"{path}: {error}{_fitting(content, spec)}") from error
     classifier.network.load_state_dict(found.weights)
     if not is_finite_on_grey(classifier, spec.info):
-        raise CheckpointError(f"{path}: its logits on a grey image are not finite: it is no classifier")
+        raise CheckpointError(f"{path}: its logits on a grey image are not finite, so it is not a classifier")
     return classifier, [f"{path}: {note}" for note in notes]
 
 

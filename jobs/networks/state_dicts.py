@@ -64,7 +64,9 @@ def find_weights(content: object, expected: Mapping[str, Tensor], what: str) -> 
             )
         if not value.isfinite().all():
             count = int((~value.isfinite()).sum())
-            raise CheckpointError(f"{count} of {value.numel()} values of {name} are not finite: it is no classifier")
+            raise CheckpointError(
+                f"{count} of {value.numel()} values of {name} are not finite, so it is not a classifier"
+            )
     return Found(
         weights=weights,
         has_input_layer=statistics is not None or re.search(r"(^|\.)1\.$", prefix) is not None,

@@ -62,7 +62,7 @@ def test_predictions() -> None:
         (GOOD + "40\t1\t1\t-0.1\t1\t1\n", r"malformed: image 40 has radius -0\.1"),
         (GOOD + "40\t1\t1\t0.1\t2\t1\n", "malformed: line 4, correct: '2'"),
         (GOOD + "40\t1\t1\t0.1\t1\tsoon\n", "malformed: line 4, time: 'soon'"),
-        (GOOD + "20\t7\t7\t0.1\t1\t1\n", "contradictory: image 20 is in twice, with different results"),
+        (GOOD + "20\t7\t7\t0.1\t1\t1\n", "contradictory: image 20 occurs twice, with different results"),
         (GOOD + "-1\t7\t7\t0.1\t1\t1\n", "malformed: image -1; indices begin at 0"),
         (GOOD + "40\t7\t7\tinf\t1\t1\n", "malformed: image 40 has radius inf"),
         (GOOD + "40\t7\t7.5\t0.1\t1\t1\n", r"malformed: line 4, predict: '7\.5'"),
@@ -204,5 +204,5 @@ def test_parts_of_several_processes_are_one_log() -> None:
     joined = join_ranks([first, second])
     assert _lists(joined) == _lists(read_log(GOOD))
     assert joined.largest_radius == "0.25"
-    with pytest.raises(RecordError, match="image 20 is in twice, with different results"):
+    with pytest.raises(RecordError, match="image 20 occurs twice, with different results"):
         join_ranks([first, read_log(HEAD + "20\t7\t7\t0.1\t1\t1\n")])
