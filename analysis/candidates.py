@@ -120,17 +120,9 @@ class Candidates:
 def candidates_of(
     models: Sequence[CertifiedModel], name: str, selection: SelectionMode = "same", seeds: SeedMode = "mean"
 ) -> Candidates:
-    """The candidates among some models.
+    """The candidates among models that are certified on the same images, by their common name.
 
-    Args:
-        models: At least one, all certified on the same images.
-        name: Their common name.
-        selection: same: selected and reported on all images. split: selected on every 20th image, reported
-            on the others.
-        seeds: mean: models that differ only in their seed are one candidate. best: each is a candidate.
-
-    Raises:
-        RecordError: selection is split, and one of the two parts contains no image.
+    ``selection`` and ``seeds`` as in ``Comparison``. Raises RecordError where selection=split leaves no images.
     """
     everything = np.ones(models[0].indices.size, dtype=bool)
     is_for_selection = models[0].indices % SELECTION_STEP == 0 if selection == "split" else everything

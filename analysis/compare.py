@@ -57,12 +57,7 @@ def default_radii(comparison: Comparison) -> list[float]:
 
 
 def round_radii(largest: float, exact: float | None = None) -> list[float]:
-    """About ten even steps from 0 to ``largest``: paper-like 0, 0.25, 0.5, ...
-
-    Args:
-        largest: The last is at most this.
-        exact: Take multiples of this step only; None for any.
-    """
+    """About ten even steps from 0 to at most ``largest``: paper-like 0, 0.25, ... or multiples of ``exact`` alone."""
     if exact is not None:
         every = math.ceil(largest / (_MAX_ROWS * exact)) or 1
         return [float(radius) for radius in exact_radii(largest, exact)[::every]]

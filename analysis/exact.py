@@ -28,12 +28,7 @@ def exact_step(models: Iterable[Parameters]) -> float | None:
 
 
 def are_exact(radii: npt.ArrayLike, step: float | None) -> npt.NDArray[np.bool_]:
-    """Whether accuracy at each radius is exact or only a lower bound.
-
-    Args:
-        radii: r >= 0, any shape.
-        step: As returned by ``exact_step``.
-    """
+    """Whether accuracy at each radius, of any shape, is exact with a step, or only a lower bound."""
     at = np.asarray(radii, dtype=np.float64)
     if step is None:
         return np.ones(at.shape, dtype=np.bool_)

@@ -64,12 +64,7 @@ def envelope_figure(comparison: Comparison) -> Figure:
 
 
 def curves_figure(curves: Sequence[Curve], *, max_radius: float | None) -> Figure:
-    """Curves with the legend below them.
-
-    Args:
-        curves: At least one.
-        max_radius: Right end of the axis; None: where the curves end.
-    """
+    """Curves with the legend below them; the axis ends at ``max_radius``, or where the curves end."""
     with mpl.rc_context(_STYLE):
         num_rows = (len(curves) + 1) // 2
         figure = Figure(figsize=(_WIDTH_INCHES, 2.4 + 0.16 * num_rows), layout="constrained")

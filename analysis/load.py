@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +25,7 @@ from jobs.files.layouts import CERTIFICATION, shared_columns
 from jobs.files.manifest import open_grid
 from jobs.files.store import Store, command_arguments
 from jobs.files.summary import SUMMARY_KEY
-from jobs.specs.keys import digest
+from jobs.specs.keys import digest, plain
 from jobs.specs.runs import Manifest, Run
 from jobs.specs.train import train_fields
 from jobs.validation import STRICT
@@ -73,8 +73,6 @@ def load_grid(
     """The certified models of a launched or imported grid.
 
     Args:
-        store: The results folder.
-        grid: The grid's name.
         where: Conditions on parameters; models that do not match are not read.
         allow_partial: Leave out incomplete models instead of raising an error.
         reading: What to read and to keep of each model.
@@ -127,7 +125,7 @@ def _parameters(run: Run) -> Parameters:
 def _recipe(run: Run) -> str:
     """All fields of both specs but the seeds, and the key of the training, which holds one."""
     train = {name: value for name, value in train_fields(run.train).items() if name != "seed"}
-    certify = {name: value for name, value in asdict(run.certify).items() if name not in ("seed", "train_key")}
+    certify = {name: value for name, value in plain(run.certify).items() if name not in ("seed", "train_key")}
     return digest("recipe", {"train": train, "certify": certify})
 
 

@@ -161,12 +161,9 @@ class CertifiedGrid:
 
 
 def check_comparable(models: Sequence[Parameters], images: Sequence[str], remedy: str | None = None) -> None:
-    """Raise RecordError unless all models are certified on the same images with the same n and alpha.
+    """Raise RecordError unless all models are certified on the same images, given in words, with the same n and alpha.
 
-    Args:
-        models: At least one.
-        images: For each model, its set of indices in words.
-        remedy: What to do if they differ; None: select some of a grid's models.
+    ``remedy`` is what to do if they differ; None: select some of a grid's models.
     """
     first, first_images = models[0], images[0]
     for other, other_images in zip(models, images, strict=True):

@@ -18,15 +18,7 @@ _PER_RUN = ("git_commit", "packages", "device")
 
 
 def provenance_of(store: Store, grid: CertifiedGrid) -> dict[str, str]:
-    """The metadata of the records, as names and values to show.
-
-    Args:
-        store: The results folder.
-        grid: Loaded from it.
-
-    Raises:
-        RecordError: The file of records cannot be read.
-    """
+    """The metadata of a grid's records, as names and values to show. Raises RecordError where they cannot be read."""
     path = store.records_path(grid.name)
     facts = {"grid": grid.name, "results": str(store.root)}
     if not path.exists():
@@ -46,12 +38,7 @@ def provenance_of(store: Store, grid: CertifiedGrid) -> dict[str, str]:
 
 
 def question_of(models: Sequence[CertifiedModel], **options: Any) -> dict[str, Any]:
-    """What a table or figure is about: its models' dataset, images, n, alpha and mode, the options, and this code.
-
-    Args:
-        models: Those shown; what they do not share is a list.
-        options: The command's own: grid, where, selection, confidence, ...
-    """
+    """What a table or figure is about: its models' data, n, alpha and mode (lists where they differ), options, code."""
     known = [model.parameters for model in models]
     facts: dict[str, Any] = {}
     for name in ("dataset", "split", "images", "n0", "n", "alpha", "mode", "stop_rule", "radius_step", "precision"):

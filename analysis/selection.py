@@ -77,12 +77,9 @@ def no_match(where: Where, grid: str, models: Sequence[Parameters]) -> ConfigErr
 
 
 def matches(parameters: Parameters, where: Where) -> bool:
-    """Whether a model matches every condition.
+    """Whether a model matches every condition: a parameter with its value, or a list of allowed values.
 
-    Args:
-        parameters: The model's parameters.
-        where: Maps a parameter to its value, or to a list of allowed values. epsilon is compared to two
-            decimals, as tables print it (255/256 is 1.00).
+    epsilon is compared to two decimals, as tables print it (255/256 is 1.00).
     """
     return all(_is_one_of(name, getattr(parameters, name), wanted, parameters) for name, wanted in where.items())
 

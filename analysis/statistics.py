@@ -33,11 +33,6 @@ class Levels:
 def envelope_frame(comparison: Comparison, radii: Sequence[float], levels: Levels) -> pd.DataFrame:
     """One row per radius.
 
-    Args:
-        comparison: The envelopes.
-        radii: Where to evaluate them.
-        levels: Error levels.
-
     Returns:
         Columns radius, num_images; then, for the candidates and, with the prefix ``baseline_``, for the
         baseline: num_models, the certified models searched; num_certified, a mean if the winner has several
@@ -139,7 +134,6 @@ def monte_carlo_upper(
     """The share of images whose votes do not rule out that they are correct at each radius.
 
     Args:
-        model: The certified model.
         radii: r, shape (R,).
         among: Whether an image counts, bool, shape (N,).
 

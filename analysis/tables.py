@@ -40,13 +40,7 @@ def envelope_table(comparison: Comparison, frame: pd.DataFrame, table_format: Ta
 def envelope_cells(
     comparison: Comparison, frame: pd.DataFrame, *, is_stacked: bool = False
 ) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Headers and rows of the envelope's table.
-
-    Args:
-        comparison: The envelopes.
-        frame: Their statistics.
-        is_stacked: Whether the name of a model stands below its accuracy.
-    """
+    """Headers and rows of the envelope's table; stacked, the name of a model stands below its accuracy."""
     headers, columns = ["r"], [[format_radius(radius) for radius in frame["radius"]]]
     sides = [(comparison.candidates.name, "")]
     if comparison.baseline is not None:

@@ -85,14 +85,7 @@ def read_file(path: Path) -> tuple[str, list[str]] | None:
 
 
 def read_log(text: str) -> Log:
-    """The content of a log.
-
-    Args:
-        text: The whole file.
-
-    Raises:
-        RecordError: It is empty, malformed (names the line) or contradicts itself (names the image).
-    """
+    """The content of a log. Raises RecordError where it is malformed (with the line) or contradicts itself."""
     lines = text.replace("\r\n", "\n").split("\n")
     start = _header_line(lines)
     if start is None:
@@ -172,16 +165,9 @@ def seconds(text: str) -> float:
 
 
 def over_reach(log: Log, sigma: float, n: int = PUBLISHED_N, alpha: float = PUBLISHED_ALPHA) -> str | None:
-    """What is wrong with the radii of a certification log if nobody can have certified them with n and alpha.
+    """What is wrong with the radii of a certification log if nobody can have certified them with n draws and alpha.
 
-    Args:
-        log: The log.
-        sigma: Of the certification.
-        n: Draws.
-        alpha: Error probability.
-
-    Returns:
-        None where all are within reach; else a sentence: only rounded up, or another alpha.
+    None where all are within reach; else a sentence: only rounded up, or another alpha.
     """
     limit, largest = max_radius(n, alpha, sigma), log.largest_radius
     num_beyond = int(np.count_nonzero(log.columns["radius"] > limit))

@@ -105,15 +105,7 @@ class LogEntry:
 
 
 def read_tree(root: Path, mapping: LogMapping | None = None) -> LogTree:
-    """Read every log below a folder, links to folders included.
-
-    Args:
-        root: Of a tree of logs, in the layout of the published repositories or another.
-        mapping: What the paths do not say.
-
-    Raises:
-        ConfigError: A pattern of the mapping matches no log.
-    """
+    """Read every log below a folder, links included. Raises ConfigError where a pattern of the mapping matches none."""
     findings: list[Finding] = []
     told = mapping or LogMapping({})
     parts: list[LogEntry] = []

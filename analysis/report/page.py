@@ -37,14 +37,7 @@ _ROUNDINGS = {
 
 
 def render(comparison: Comparison, frame: pd.DataFrame, levels: Levels, provenance: Mapping[str, str]) -> str:
-    """The page.
-
-    Args:
-        comparison: The grid.
-        frame: Its table of statistics.
-        levels: Error levels of the table.
-        provenance: Names and values to show.
-    """
+    """The page of a grid with its table of statistics; ``provenance`` are names and values to show."""
     grid = comparison.grid
     num_images = sum(len(model.rows) for model in grid.models)
     num_trained = len({model.parameters.train_key for model in grid.models})

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from jobs.specs.keys import canonical_json
+from jobs.specs.keys import canonical_json, plain
 from jobs.specs.runs import Run, ShardStage
 from jobs.specs.train import train_fields
 
@@ -45,7 +45,7 @@ def layout_of(run: Run) -> Layout:
         kind=KINDS[run.stage],
         specs={
             "train_spec": canonical_json(train_fields(run.train)),
-            f"{run.stage}_spec": canonical_json(asdict(run.task)),
+            f"{run.stage}_spec": canonical_json(plain(run.task)),
         },
         columns=shared_columns(run),
     )

@@ -84,7 +84,7 @@ def write_records(
     write_atomically(path, write, check, replace=replace)
 
 
-_SMALL, _LARGE = 1 << 22, 1 << 24  # bytes of a row group in memory
+_SMALL, _LARGE = 1 << 21, 1 << 24  # bytes of a row group in memory
 
 
 def _strings(schema: pa.Schema) -> list[str]:
@@ -180,12 +180,16 @@ def read_row_groups(
 
 
 def _may_hold(file: pq.ParquetFile, group: int, keys: Sequence[str]) -> bool:
-    """Whether a row group may hold one of these train keys, sorted."""
+    """Whether a row group holds one of these train keys, sorted."""
     statistics = file.metadata.row_group(group).column(0).statistics  # of train_key
-    if statistics is None or not statistics.has_min_max:
-        return True
-    nearest = bisect.bisect_left(keys, statistics.min)
-    return nearest < len(keys) and bool(keys[nearest] <= statistics.max)
+    if statistics is not None and statistics.has_min_max:
+        nearest = bisect.bisect_left(keys, statistics.min)
+        if nearest == len(keys) or keys[nearest] > statistics.max:
+            return False
+        if statistics.min == statistics.max:
+            return True
+    held = file.read_row_group(group, columns=[file.schema_arrow.names[0]]).column(0)
+    return not set(keys).isdisjoint(held.unique().to_pylist())
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 
 from jobs.datasets import Split
-from jobs.specs.keys import AtLeastOne, Length, Positive, PositiveLength, Probability, Seed, decimal, digest
+from jobs.specs.keys import AtLeastOne, Length, Positive, PositiveLength, Probability, Seed, decimal, digest, plain
 from jobs.validation import STRICT, Fitting
 from smoothing.bounds import MIN_ALPHA
 
@@ -55,4 +54,4 @@ class AttackSpec(Fitting):
     def key(self) -> str:
         """For example ``pgd-s0.25-e0.50-m128-t20-1a2b3c4d``."""
         slug = f"{self.attack}-s{decimal(self.sigma)}-e{decimal(self.epsilon)}-m{self.m_test}-t{self.num_steps}"
-        return f"{slug}-{digest('attack', asdict(self))}"
+        return f"{slug}-{digest('attack', plain(self))}"

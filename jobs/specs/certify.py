@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from functools import cached_property
 from typing import ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 
 from jobs.datasets import Split
-from jobs.specs.keys import AtLeastOne, Positive, PositiveLength, Probability, Seed, decimal, digest
+from jobs.specs.keys import AtLeastOne, Positive, PositiveLength, Probability, Seed, decimal, digest, plain
 from jobs.validation import STRICT, Fitting
 from smoothing.bounds import MIN_ALPHA, min_samples_to_certify
 from smoothing.distributions import Noise
@@ -61,4 +60,4 @@ class CertifySpec(Fitting, Procedure):
     @cached_property
     def key(self) -> str:
         """For example ``s0.25-n2000-1a2b3c4d``."""
-        return f"s{decimal(self.sigma_cert)}-n{self.n}-{digest('certify', asdict(self))}"
+        return f"s{decimal(self.sigma_cert)}-n{self.n}-{digest('certify', plain(self))}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import fields
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -25,6 +26,11 @@ Length = Annotated[float, Field(ge=0, le=MAX_LENGTH)]
 PositiveLength = Annotated[float, Field(gt=0, le=MAX_LENGTH)]
 AtLeastOne = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+def plain(spec: Any) -> dict[str, Any]:
+    """The fields of a spec by name, as they are; ``asdict`` takes ten times as long to copy each."""
+    return {field.name: getattr(spec, field.name) for field in fields(spec)}
 
 
 def canonical_json(fields: dict[str, Any]) -> str:

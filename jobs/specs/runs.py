@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, NamedTuple
 
 from jobs.specs.attack import AttackSpec
 from jobs.specs.certify import CertifySpec
 from jobs.specs.indices import IndexList, Indices
-from jobs.specs.keys import canonical_json
+from jobs.specs.keys import canonical_json, plain
 from jobs.specs.train import TrainSpec, train_fields
 from jobs.validation import matching
 
@@ -129,6 +129,6 @@ def _plain_run(run: Run) -> dict[str, Any]:
         "train_key": run.train.key,
         f"{run.stage}_key": run.key,
         "train": train_fields(run.train),
-        run.stage: asdict(run.task),
-        "indices": list(run.indices) if isinstance(run.indices, IndexList) else asdict(run.indices),
+        run.stage: plain(run.task),
+        "indices": list(run.indices) if isinstance(run.indices, IndexList) else plain(run.indices),
     }

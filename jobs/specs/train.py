@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from jobs.architectures import architecture_names
 from jobs.datasets import DatasetInfo, Source, dataset_info, dataset_names
 from jobs.plugins import ENSEMBLE, LIBRARIES, Plugin
-from jobs.specs.keys import AtLeastOne, Length, NotNegative, Positive, Seed, decimal, digest
+from jobs.specs.keys import AtLeastOne, Length, NotNegative, Positive, Seed, decimal, digest, plain
 from jobs.validation import STRICT, Fitting, build, unknown_choice
 
 Method = Literal["gaussian", "smoothadv", "vanilla", "vanilla_noise"]
@@ -235,10 +235,9 @@ def train_fields(spec: TrainSpec) -> dict[str, Any]:
     A field added later is left out at the value that describes what was done before it existed, so that
     earlier keys and files keep their meaning.
     """
-    plain = {field.name: getattr(spec, field.name) for field in fields(spec)}
     return {
         name: asdict(value) if isinstance(value, Plugin) else value
-        for name, value in plain.items()
+        for name, value in plain(spec).items()
         if (name, value) not in _ADDED_LATER.items()
     }
 

@@ -184,6 +184,9 @@ def test_a_row_group_holds_whole_runs_and_a_few_are_read_alone(
     assert [group["train_key"].to_pylist() for group in few] == [["c", "c", "d", "d"]]
     records.write_records(path, pa.concat_tables(tables), {})
     assert [pq.read_metadata(path).row_group(nr).num_rows for nr in range(4)] == [5, 5, 5, 1]
+    records.write_records(path, iter([of(key) for key in "adbe"]), {})  # b lies between a and d, but not with them
+    few = list(records.read_row_groups(path, CERTIFICATION, ["train_key"], {"b"}))
+    assert [group["train_key"].to_pylist() for group in few] == [["b", "b", "e", "e"]]
 
 
 @pytest.mark.parametrize("column", CERTIFICATION.schema.names)
