@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from analysis.candidates import Candidates, SeedMode, SelectionMode, candidates_of
-from analysis.exact import exact_radii, exact_step
+from analysis.exact import exact_radii, exact_step, largest_of
 from analysis.models import CertifiedGrid
 from jobs.errors import ConfigError
 
@@ -79,8 +79,7 @@ def even_radii(largest: float, step: float, *, first: float = 0.0) -> list[float
 
 def largest_radius(comparison: Comparison) -> float:
     """The largest radius that any candidate certifies; 0 if none certifies anything."""
-    breakpoints = comparison.candidates.envelope.breakpoints
-    return float(breakpoints[-1]) if breakpoints.size else 0.0
+    return largest_of(comparison.candidates.envelope.breakpoints)
 
 
 METHOD_NAMES = {

@@ -36,6 +36,11 @@ def are_exact(radii: npt.ArrayLike, step: float | None) -> npt.NDArray[np.bool_]
     return np.asarray(np.abs(multiples - np.round(multiples)) <= _TOLERANCE)
 
 
+def largest_of(radii: npt.NDArray[np.float64]) -> float:
+    """The largest of ascending radii; 0 if there are none."""
+    return float(radii[-1]) if radii.size else 0.0
+
+
 def exact_radii(largest: float, step: float) -> npt.NDArray[np.float64]:
     """All multiples of a step from 0 to ``largest``, rounded to 12 decimals."""
     return np.round(step * np.arange(int(largest / step + _TOLERANCE) + 1), 12)

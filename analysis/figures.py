@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from analysis.candidates import Candidates
 from analysis.compare import Comparison
-from analysis.exact import exact_radii, exact_step
+from analysis.exact import exact_radii, exact_step, largest_of
 from analysis.models import CertifiedModel
 from analysis.tables import partial_note
 
@@ -95,8 +95,7 @@ def envelope_curve(candidates: Candidates, *, label: str, color_nr: int, dashed:
     """An envelope as a curve, down to zero at its end; where it is exact at some radii only, as points at these."""
     envelope, step = candidates.envelope, candidates.exact_step
     if step is not None:
-        largest = float(envelope.breakpoints[-1]) if envelope.breakpoints.size else 0.0
-        radii = exact_radii(largest + step, step)
+        radii = exact_radii(largest_of(envelope.breakpoints) + step, step)
         label = f"{label} (at multiples of {step:g})"
         return Curve(
             label=label, radii=radii, accuracies=envelope(radii), is_step=False, color_nr=color_nr, dashed=dashed
@@ -139,7 +138,7 @@ def _finish(axes: Axes, ylabel: str, max_radius: float | None) -> None:
 
 
 def _draw_models(axes: Axes, models: Sequence[CertifiedModel]) -> None:
-    largest = max((float(model.curve.radii[-1]) for model in models if model.curve.radii.size), default=0.0)
+    largest = max(largest_of(model.curve.radii) for model in models)
     step = exact_step(model.parameters for model in models)
     radii = np.linspace(0.0, largest, _MODEL_POINTS) if step is None else exact_radii(largest + step, step)
     lines = [np.column_stack([radii, model.curve(radii)]) for model in models]

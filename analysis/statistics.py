@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -179,8 +180,10 @@ def _add(frame: pd.DataFrame, comparison: Comparison, candidates: Candidates, le
         "band_upper": np.minimum(accuracy + half_width, 1.0),
         "high_probability": [cell["high_probability"] for cell in cells],
         "n_limited": _n_limited(candidates, winners, radii),
-        "average_radius": _of_winners(winners, lambda model: model.average_radius),
-        "abstention_rate": _of_winners(winners, lambda model: model.abstention_rate),
+        **{
+            name: [winner.mean(attrgetter(name)) if winner else math.nan for winner in winners]
+            for name in ("average_radius", "abstention_rate")
+        },
         "printed": _printed(candidates, radii),
         "model": ["" if winner is None else winner.name for winner in winners],
     }
@@ -222,20 +225,12 @@ def _printed(candidates: Candidates, radii: npt.NDArray[np.float64]) -> list[flo
     return [math.nan if percent is None else percent / 100 for percent in percents]
 
 
-def _of_winners(winners: Sequence[Candidate | None], value_of: Callable[[CertifiedModel], float]) -> list[float]:
-    by_label = {winner.label: winner.mean(value_of) for winner in {id(one): one for one in winners if one}.values()}
-    return [math.nan if winner is None else by_label[winner.label] for winner in winners]
-
-
 def _n_limited(
     candidates: Candidates, winners: Sequence[Candidate | None], radii: npt.NDArray[np.float64]
 ) -> list[bool]:
-    limits = {
-        label: n_limited_radius(one.parameters.sigma_cert, one.parameters.n, one.parameters.alpha)
-        for label, one in candidates.by_label.items()
-    }
-    farthest = max(limits.values())  # applies where no model certifies anything
-    return [
-        bool(radius > (farthest if winner is None else limits[winner.label]))
-        for winner, radius in zip(winners, radii, strict=True)
-    ]
+    def limit(one: Candidate) -> float:
+        return n_limited_radius(one.parameters.sigma_cert, one.parameters.n, one.parameters.alpha)
+
+    farthest = max(map(limit, candidates.by_label.values()))  # applies where no model certifies anything
+    limits = [limit(winner) if winner else farthest for winner in winners]
+    return [bool(radius > limit_at) for radius, limit_at in zip(radii, limits, strict=True)]

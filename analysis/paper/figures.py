@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.candidates import Candidates, candidates_of
 from analysis.compare import round_radii
+from analysis.exact import largest_of
 from analysis.figures import Curve, envelope_curve
 from analysis.models import CertifiedModel
 from analysis.paper.declarations import CurveDeclaration, FigureDeclaration
@@ -101,8 +102,8 @@ def _certified(declared: CurveDeclaration, dataset: str, records: PaperRecords, 
 def _single(models: Sequence[CertifiedModel]) -> Candidates:
     """The one candidate with the largest mean accuracy, all its seeds included."""
     candidates = candidates_of(models, "all")
-    reach = [curve.radii[-1] for curve in candidates.curves.values() if curve.radii.size]
-    best = best_single(candidates, round_radii(float(max(reach, default=0.0)), candidates.exact_step))
+    reach = max(largest_of(curve.radii) for curve in candidates.curves.values())
+    best = best_single(candidates, round_radii(reach, candidates.exact_step))
     return candidates_of(best.replicates, best.name)
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.candidates import candidates_of
 from analysis.compare import even_radii, round_radii
-from analysis.exact import are_exact, exact_step
+from analysis.exact import are_exact, exact_step, largest_of
 from analysis.models import CertifiedModel
 from analysis.paper.declarations import RowsDeclaration, TableDeclaration
 from analysis.paper.records import PaperRecords, whole_models
@@ -45,9 +45,9 @@ def _radii(declaration: TableDeclaration, dataset: str, groups: Sequence[Sequenc
     if dataset in declaration.radii:
         first, last, by = declaration.radii[dataset]
         return even_radii(last, by, first=first)
-    every = [model.curve.radii[-1] for models in groups for model in models if model.curve.radii.size]
-    step = exact_step(model.parameters for models in groups for model in models)
-    return round_radii(float(max(every, default=0.0)), step)
+    every = [model for models in groups for model in models]
+    step = exact_step(model.parameters for model in every)
+    return round_radii(max((largest_of(model.curve.radii) for model in every), default=0.0), step)
 
 
 def _envelope_row(

@@ -18,7 +18,7 @@ from plotly.offline import get_plotlyjs
 
 from analysis.candidates import Candidate, candidates_of
 from analysis.compare import BASELINE_METHOD, METHOD_NAMES, Comparison, largest_radius
-from analysis.exact import exact_radii
+from analysis.exact import exact_radii, largest_of
 from analysis.models import CertifiedModel
 from analysis.statistics import Levels, model_frame, probability_frame
 from analysis.tables import caption, envelope_cells, partial_note, statistics_notes
@@ -68,8 +68,8 @@ def page_data(comparison: Comparison, levels: Levels) -> dict[str, Any]:
     models = comparison.grid.models
     everyone = candidates_of(models, comparison.grid.name, seeds=comparison.seeds)
     largest = largest_radius(comparison)
-    if comparison.baseline is not None and comparison.baseline.envelope.breakpoints.size:
-        largest = max(largest, float(comparison.baseline.envelope.breakpoints[-1]))
+    if comparison.baseline is not None:
+        largest = max(largest, largest_of(comparison.baseline.envelope.breakpoints))
     # Radii are rounded before images are counted, so that a count holds at the radius shown.
     radii = np.round(np.linspace(0.0, largest, _NUM_POINTS + 1), 6) if largest else np.zeros(1)
     if everyone.exact_step is not None:
