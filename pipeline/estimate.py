@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import pyarrow.parquet as pq
-
 from jobs.errors import RecordError
 from jobs.files.manifest import read_manifest
 from jobs.files.store import Store
@@ -29,6 +27,7 @@ from pipeline.request.cost import (
     unit_cost,
 )
 from pipeline.state.files import Observation, observe
+from pipeline.state.progress import times_in
 
 Device = Literal["CPU", "GPU"]
 _SAMPLES = 12  # files read for each kind of work, spread over what is finished
@@ -126,14 +125,12 @@ def _elapsed_s(unit: TrainUnit | ShardUnit, store: Store, device: Device | None)
     if unit.run is not None:
         path = store.shard_path(unit.run.place, unit.indices)
     try:
-        table = pq.read_table(path, columns=["elapsed_s"], partitioning=None, page_checksum_verification=True)
-    except (OSError, ValueError):  # pyarrow's errors are ValueErrors
+        seconds, name = times_in(path)
+    except (OSError, ValueError, KeyError):  # pyarrow's errors are ValueErrors
         return None
-    name = (table.schema.metadata or {}).get(b"device")
-    seconds = table["elapsed_s"].to_pylist()
-    if device is not None and (name is None or (name == b"cpu") != (device == "CPU")):
+    if device is not None and (name is None or (name == "cpu") != (device == "CPU")):
         return None
-    if not all(second is not None and 0 <= second < math.inf for second in seconds):
+    if not all(0 <= second < math.inf for second in seconds):
         return None
     return float(sum(seconds)) * unit.num_processes  # which worked at the same time
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,6 @@ import pandas as pd
 from analysis.candidates import Candidates, candidates_of
 from analysis.compare import round_radii
 from analysis.exact import largest_of
-from analysis.figures import Curve, envelope_curve
 from analysis.models import CertifiedModel
 from analysis.paper.declarations import CurveDeclaration, FigureDeclaration
 from analysis.paper.predictions import CLASSIFIER, select
@@ -20,6 +19,9 @@ from analysis.paper.records import PaperRecords, whole_models
 from analysis.selection import as_printed
 from analysis.statistics import best_single
 from jobs.errors import RecordError
+
+if TYPE_CHECKING:
+    from analysis.figures import Curve  # matplotlib is slow to import
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,6 +84,8 @@ def figure_frame(figure: PaperFigure) -> pd.DataFrame:
 
 
 def _certified(declared: CurveDeclaration, dataset: str, records: PaperRecords, first_color: int) -> list[Curve]:
+    from analysis.figures import envelope_curve
+
     where = declared.conditions(are_logs=records.are_logs)
     models = whole_models(records.models_of(dataset, where, declared.not_in_logs))
     groups: dict[Any, list[CertifiedModel]] = {}
@@ -117,6 +121,8 @@ def _empirical(declared: CurveDeclaration, dataset: str, records: PaperRecords, 
 
 
 def _attacked(declared: CurveDeclaration, rows: pd.DataFrame, color_nr: int) -> Curve:
+    from analysis.figures import Curve
+
     attacks = rows.groupby(["attack_epsilon", *CLASSIFIER], sort=True, observed=True, dropna=False)
     per_image = attacks["index"].agg(["count", "nunique"])
     if (per_image["count"] != per_image["nunique"]).any():

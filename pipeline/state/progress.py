@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.files import records
@@ -65,13 +65,23 @@ def _usual_s(unit: Unit, store: Store) -> float | None:
     if unit.run is not None:
         finished = [store.shard_path(unit.run.place, shard) for shard in store.finished_shards(unit.run.place)]
         for path in [store.partial_path(unit.run.place, unit.indices), *finished[-1:]]:
-            with contextlib.suppress(pa.ArrowException, OSError):
-                seconds = pc.mean(pq.read_table(path, columns=["elapsed_s"])["elapsed_s"]).as_py()
-                if seconds is not None:
-                    return float(seconds)
+            with contextlib.suppress(ValueError, KeyError, OSError):  # there may be no rows, or no file any more
+                return statistics.fmean(times_in(path)[0])
         return None
     times = [*_times(_saved(unit, store))]
     return times[-1] - times[-2] if len(times) >= 2 else None
+
+
+def times_in(path: Path) -> tuple[list[float], str | None]:
+    """The seconds that each row of a file took, and the device that did it, where the file says that.
+
+    Raises:
+        ValueError, KeyError: It is no such file, or damaged.
+    """
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:  # read_table would import what lists datasets
+        metadata, table = file.schema_arrow.metadata or {}, file.read(columns=["elapsed_s"])
+        device = metadata.get(b"device")
+        return [math.nan if s is None else s for s in table["elapsed_s"].to_pylist()], device and device.decode()
 
 
 def _times(paths: list[Path]) -> Iterator[float]:
