@@ -150,12 +150,12 @@ def _moved(path: Path, _: str) -> str:
 
 
 def run_tables(
-    grid_run: Run, store: Store, reject: Reject = lambda *_: ""
+    grid_run: Run, store: Store, reject: Reject = lambda *_: "", *, is_thorough: bool = False
 ) -> Generator[pa.Table, None, dict[str, str]]:
     """The records of one run by ascending index, from one finished shard after the other; strings as dictionaries.
 
     Images beyond the run's indices that were certified too are left out. ``reject`` is told of shards that cannot be
-    used.
+    used. ``is_thorough``: see ``records.read_records``.
 
     Returns:
         In the end, what all shards say of their origin (checkpoint, packages, devices).
@@ -173,7 +173,7 @@ def run_tables(
         for indices in neighbours:
             path = store.shard_path(grid_run.place, indices)
             try:
-                table, metadata = checked_shard(path, indices, layout)
+                table, metadata = checked_shard(path, indices, layout, is_thorough=is_thorough)
             except RecordError as error:
                 problems.append(f"{error}{reject(path, str(error))}; launch again to certify its images again")
                 continue
@@ -209,14 +209,16 @@ def _entangled(shards: list[IndexRange]) -> Iterator[list[IndexRange]]:
     yield together
 
 
-def checked_shard(path: Path, indices: IndexRange, layout: Layout) -> tuple[pa.Table, dict[str, str]]:
+def checked_shard(
+    path: Path, indices: IndexRange, layout: Layout, *, is_thorough: bool = False
+) -> tuple[pa.Table, dict[str, str]]:
     """The rows, strings as dictionaries, and the metadata of a shard, all of it read.
 
     Raises:
         RecordError: It is damaged, or of other specs, images or parameters than its place says.
     """
     metadata = records.check_metadata(path, layout.specs)
-    table = records.read_records(path, layout.kind, layout.kind.schema.names)
+    table = records.read_records(path, layout.kind, layout.kind.schema.names, is_thorough=is_thorough)
     if not np.array_equal(table["index"].to_numpy(), indices.array):
         raise RecordError(f"{path}: holds {len(table)} rows that are not the indices of its name ({indices})")
     for column, expected in layout.columns.items():

@@ -127,7 +127,7 @@ def _stage_damages(stage: ShardStage, manifest: Manifest, store: Store, observed
 
     for run in manifest.of(stage):
         try:
-            for table in run_tables(run, store, reject):
+            for table in run_tables(run, store, reject, is_thorough=True):
                 if joined is None or broken or observed.missing(run):
                     continue
                 if problem := joined.difference(table):

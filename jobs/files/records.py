@@ -25,6 +25,7 @@ from smoothing.certificate import Certificate
 SCHEMA_VERSION = 1
 _VERSION_KEY = "smoothadv.schema_version"
 _KIND_KEY = "smoothadv.kind"
+_CHECKSUM_KEY, _ROWS_KEY = "smoothadv.metadata_crc32", "smoothadv.rows_crc32"
 
 CLEAN_CORRECT, CLEAN_SEEN = "clean_correct", "clean_seen"
 """In the metadata of certification shards: how many of their images the base classifier gets right without noise, and
@@ -74,7 +75,10 @@ def write_records(
                 writer.write_table(group)
                 written.append(_checksum(group))
             stamp = {_VERSION_KEY: str(SCHEMA_VERSION), _KIND_KEY: kind.name}
-            writer.add_key_value_metadata({**(metadata() if callable(metadata) else metadata), **stamp})
+            own = {**(metadata() if callable(metadata) else metadata), **stamp}
+            own.pop(_CHECKSUM_KEY, None)
+            own[_ROWS_KEY] = _checksum_of(written)
+            writer.add_key_value_metadata({**own, _CHECKSUM_KEY: _checksum_of(own)})
 
     def check(temporary: Path) -> None:
         groups = read_row_groups(temporary, kind, kind.schema.names)
@@ -139,16 +143,23 @@ def _checksum(table: pa.Table) -> int:
     return total
 
 
-def read_records(path: Path, kind: RecordKind = CERTIFICATION, columns: Sequence[str] | None = None) -> pa.Table:
+def read_records(
+    path: Path, kind: RecordKind = CERTIFICATION, columns: Sequence[str] | None = None, *, is_thorough: bool = False
+) -> pa.Table:
     """All rows of a records file, every page's checksum verified; columns exactly the kind's.
 
-    With ``columns``, these alone, in this order; columns of strings then come dictionary-encoded.
+    With ``columns``, these alone, in this order; columns of strings then come dictionary-encoded. ``is_thorough`` says
+    that all columns are read and compared with the checksum of what was written: those of pages do not cover the
+    pages' headers. Files of earlier versions have none.
 
     Raises:
         RecordError: The file cannot be read, is of another kind or schema version, lacks a column, has
             one of another type, or a null where none is allowed. Names file and column.
     """
-    table = pa.concat_tables(read_row_groups(path, kind, columns or kind.schema.names))
+    groups = [*read_row_groups(path, kind, columns or kind.schema.names)]
+    if is_thorough and read_metadata(path).get(_ROWS_KEY) not in (None, _checksum_of([*map(_checksum, groups)])):
+        raise RecordError(f"{path}: damaged, its rows are not those that were written")
+    table = pa.concat_tables(groups)
     return table.cast(kind.schema) if columns is None else table.unify_dictionaries()
 
 
@@ -163,7 +174,7 @@ def read_row_groups(
         RecordError: As for ``read_records``.
     """
     with _parquet(path) as file:
-        _check_stamp(path, _own_metadata(file), kind.name)
+        _check_stamp(path, _own_metadata(path, file), kind.name)
         _check_columns(path, file.schema_arrow, kind)
         footer = file.metadata  # which takes long to read of many row groups
     with _parquet(path, read_dictionary=_strings(kind.schema), metadata=footer) as file:
@@ -173,6 +184,7 @@ def read_row_groups(
             yield pa.schema([_encoded(kind.schema.field(name)) for name in columns]).empty_table()
         for number in groups:
             table = file.read_row_group(number, columns=list(columns))
+            table.validate(full=True)  # an index beyond its dictionary ends a process
             for name in columns:
                 if not kind.schema.field(name).nullable and table[name].null_count:
                     raise RecordError(f"{path}: column {name!r} has nulls where none are allowed")
@@ -195,7 +207,7 @@ def _may_hold(file: pq.ParquetFile, group: int, keys: Sequence[str]) -> bool:
 def read_metadata(path: Path) -> dict[str, str]:
     """The file's own metadata, without reading rows. Raises RecordError where it cannot be read as Parquet."""
     with _parquet(path) as file:
-        return _own_metadata(file)
+        return _own_metadata(path, file)
 
 
 def problem_in(path: Path, kind: RecordKind) -> str | None:
@@ -209,9 +221,13 @@ def _problem_in(path: Path, kind: str, size: int, mtime_ns: int) -> str | None:
     del size, mtime_ns
     try:
         with _parquet(path) as file:
-            _check_stamp(path, _own_metadata(file), kind)
+            _check_stamp(path, _own_metadata(path, file), kind)
             for _ in file.iter_batches():
                 pass
+            for number in range(file.num_row_groups):
+                keys = file.read_row_group(number, columns=["train_key"])["train_key"].unique().to_pylist()
+                if not all(_may_hold(file, number, [key]) for key in keys):
+                    raise RecordError(f"{path}: damaged, row group {number} has other rows than its statistics say")
     except RecordError as error:
         return str(error).removeprefix(f"{path}: ")
     return None
@@ -249,17 +265,26 @@ def _parquet(path: Path, **options: Any) -> Iterator[pq.ParquetFile]:
     with path.open("rb") as opened:
         try:
             yield pq.ParquetFile(opened, page_checksum_verification=True, **options)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: a flipped bit in a name
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             reason = str(error).partition("\n")[0]
             raise RecordError(f"{path}: cannot be read as Parquet, truncated or damaged ({reason})") from error
 
 
-def _own_metadata(file: pq.ParquetFile) -> dict[str, str]:
+def _own_metadata(path: Path, file: pq.ParquetFile) -> dict[str, str]:
     raw = file.schema_arrow.metadata or {}
     # A flipped bit may leave text that is no UTF-8: it then equals nothing that is expected.
-    return {key.decode(errors="replace"): value.decode(errors="replace") for key, value in raw.items()}
+    own = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in raw.items()}
+    expected = own.pop(_CHECKSUM_KEY, None)  # files of earlier versions have none
+    if expected not in (None, _checksum_of(own)):
+        raise RecordError(f"{path}: damaged, the checksum of its metadata is not that of their content")
+    return own
+
+
+def _checksum_of(content: dict[str, str] | list[int]) -> str:
+    """Of metadata, which no page's checksum covers, or of the checksums of row groups."""
+    return f"{zlib.crc32(json.dumps(content, sort_keys=True).encode()):08x}"
 
 
 def _check_stamp(path: Path, metadata: Mapping[str, str], kind: str) -> None:

@@ -114,6 +114,33 @@ def test_every_flipped_byte_of_the_data_is_noticed(path: Path, table: pa.Table) 
         assert read.equals(table)  # a byte that carries nothing
 
 
+def test_every_flipped_bit_that_changes_what_is_read_is_noticed(path: Path, table: pa.Table) -> None:
+    sound, metadata = path.read_bytes(), records.read_metadata(path)
+    named, unnamed = list[str](), list[tuple[pa.Table, dict[str, str]]]()
+    for place in range(0, len(sound), 5):
+        damaged = bytearray(sound)
+        damaged[place] ^= 1 << (place % 8)
+        path.write_bytes(bytes(damaged))
+        try:
+            unnamed.append((records.read_records(path, is_thorough=True), records.read_metadata(path)))
+        except RecordError as error:
+            named.append(str(error))
+    assert all(str(path) in text for text in named)
+    assert all(found.equals(table) for found, _ in unnamed)
+    assert all({name: told.get(name) for name in metadata} == metadata for _, told in unnamed)
+    assert len(named) > len(unnamed) > 0, "statistics, offsets and the like, which nothing here reads"
+
+
+def test_statistics_that_would_hide_rows_are_noticed(path: Path) -> None:
+    content, footer = path.read_bytes(), pq.read_metadata(path)
+    key = footer.row_group(0).column(0).statistics.max.encode()
+    place = content.index(key, len(content) - 8 - footer.serialized_size)
+    path.write_bytes(content[:place] + b"#" * len(key) + content[place + len(key) :])
+    problem = records.problem_in(path, CERTIFICATION)
+    assert problem is not None
+    assert "statistics" in problem
+
+
 def test_foreign_parquet_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "foreign.parquet"
     pq.write_table(pa.table({"a": [1]}), path)
