@@ -105,8 +105,7 @@ def _check(config: LaunchConfig, store: Store) -> None:
         )
     check_data(config)
     check_checkpoints(config, store)
-    if not config.dry_run:
-        check_plugins(config, store)
+    check_plugins(config, store)
     check_writable(store.root, "results", subfolders=("runs", "grids"), touch=not config.dry_run)
     for note in dict.fromkeys(notes(config.manifest)):
         say(f"note: {note}", sys.stderr)

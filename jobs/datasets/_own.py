@@ -92,6 +92,7 @@ def described(source: str, version: int, options: Mapping[str, Any]) -> Plugin:
         info = _info(name.partition(":")[2].lower(), found, augmentation)
         for split, images in found.items():
             check_content(images, info, split)
+            _check_brightness(images)
         fingerprints = {split: images.fingerprint for split, images in found.items()}
     except DataError as error:
         raise ConfigError([f"{source}: {line}" for line in str(error).splitlines()]) from error
@@ -101,6 +102,12 @@ def described(source: str, version: int, options: Mapping[str, Any]) -> Plugin:
         raise ConfigError(f"{source}: {problem}; labels are 0, 1, ... without gaps, and at least two")
     entry = {key: value for key, value in asdict(info).items() if key in _IN_KEYS}
     return Plugin(name=name, version=version, options={**entry, "fingerprints": fingerprints})
+
+
+def _check_brightness(images: Images) -> None:
+    """Raise DataError if no pixel is brighter than a fifteenth: levels of 0 to 1 or 0 to 16, taken for 0 to 255."""
+    if isinstance(images, ArrayImages) and (largest := int(images.levels.max())) * 15 < images.num_levels:
+        raise DataError(f"the largest pixel is {largest}, and {images.num_levels} stands for white; scale the images")
 
 
 def _info(name: str, found: Mapping[Split, Images], augmentation: Augmentation) -> DatasetInfo:

@@ -54,7 +54,8 @@ def ask(
                 raise ConfigError(f"{module} ran for more than {limit_s} s") from error
         if done.returncode or not (folder / "answer.json").exists():
             tail = (folder / "output").read_bytes()[-_TAIL:].decode(errors="replace").strip()
-            raise ConfigError(f"{module} ended with exit code {done.returncode}: {tail}")
+            reason = tail or "it printed nothing; does a plug-in end the process?"
+            raise ConfigError(f"{module} ended with exit code {done.returncode}, without an answer: {reason}")
         answer: list[Any] = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
         return answer
 

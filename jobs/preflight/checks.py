@@ -191,7 +191,7 @@ def _problems(
             problem = check(spec)
         except ConfigError as error:
             problem = str(error)
-        except Exception as error:  # a plug-in's code may raise anything
+        except (Exception, SystemExit) as error:  # a plug-in's code may raise anything
             problem = loading.described(error)
         if problem:
             problems.append(f"{', '.join(plugin.name for plugin in spec.plugins)}: {problem}")

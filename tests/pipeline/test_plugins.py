@@ -335,15 +335,17 @@ def test_an_npz_file_is_trained_on_certified_and_drawn(
             "two data sets are called a: ",
         ),
         (["data=npz:test.npz", "certify.indices.stop=2"], "test.npz: has no train images"),
+        (["data=npz:dark.npz"], "dark.npz: the largest pixel is 16, and 255 stands for white; scale the images"),
         (["train.dataset=digit"], "unknown dataset 'digit' (did you mean 'digits'?)"),
     ],
 )
 def test_a_data_set_that_cannot_be_used_is_said_before_anything_is_written(
     more: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arrays = {"x_test": np.zeros((2, 8, 8), np.uint8), "y_test": np.arange(2)}
+    arrays = {"x_test": np.full((2, 8, 8), 255, np.uint8), "y_test": np.arange(2)}
     np.savez("test.npz", **arrays)  # type: ignore[arg-type]
     Path("b").mkdir()
+    np.savez("dark.npz", x_test=np.full((2, 8, 8), 16, np.uint8), y_test=np.arange(2))
     for name in ("digits.npz", "a.npz", "b/a.npz"):
         np.savez(name, x_train=arrays["x_test"], y_train=arrays["y_test"], **arrays)  # type: ignore[arg-type]
     assert _launch(Path("results"), "grid.blocks=[{method: gaussian, sigma: 0.25}]", "plugins=[]", *more) == 2

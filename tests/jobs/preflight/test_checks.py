@@ -196,3 +196,11 @@ def test_problems_of_all_plug_ins_are_told_at_once(tmp_path: Path) -> None:
     answers = json.loads((tmp_path / "answer.json").read_text(encoding="utf-8"))
     assert len(answers) == 1
     assert answers[0].startswith(f"nets:build: nets.py:{LINE}: roll makes the logits")
+
+
+def test_a_plug_in_that_exits_is_refused_with_its_line(tmp_path: Path) -> None:
+    spec = with_network(tmp_path / "plugins", "raise SystemExit(0)")
+    (tmp_path / "question.json").write_text(json.dumps([asdict(spec)]), encoding="utf-8")
+    checks.main(tmp_path)
+    (problem,) = json.loads((tmp_path / "answer.json").read_text(encoding="utf-8"))
+    assert problem == f"nets:build: nets.py:{LINE}: SystemExit: 0"
