@@ -213,17 +213,16 @@ def read_metadata(path: Path) -> dict[str, str]:
 def problem_in(path: Path, kind: RecordKind) -> str | None:
     """What is wrong with a records file, all of it read; None where nothing is. Read again when it has changed."""
     status = path.stat()
-    return _problem_in(path, kind.name, status.st_size, status.st_mtime_ns)
+    return _problem_in(path, kind, status.st_size, status.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=64)  # status watches
-def _problem_in(path: Path, kind: str, size: int, mtime_ns: int) -> str | None:
+def _problem_in(path: Path, kind: RecordKind, size: int, mtime_ns: int) -> str | None:
     del size, mtime_ns
     try:
+        for _ in read_row_groups(path, kind, kind.schema.names):
+            pass
         with _parquet(path) as file:
-            _check_stamp(path, _own_metadata(path, file), kind)
-            for _ in file.iter_batches():
-                pass
             for number in range(file.num_row_groups):
                 keys = file.read_row_group(number, columns=["train_key"])["train_key"].unique().to_pylist()
                 if not all(_may_hold(file, number, [key]) for key in keys):
