@@ -8,7 +8,6 @@ if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-
     run_entry("publish", "analysis.publish.__main__")
 
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +60,9 @@ def publish(values: dict[str, Any]) -> int:
     for run in manifest.runs:
         collect_run(run, store)  # reads every shard, and names a damaged one
     check_writable(target.parent, "output")
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
-        root = Path(temporary) / target.name
+    root = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(root, ignore_errors=True)  # of a publication that was interrupted
+    try:
         published = Store(root)
         for path in record_paths(manifest, store):
             copy = root / path.relative_to(store.root)
@@ -75,6 +75,8 @@ def publish(values: dict[str, Any]) -> int:
             (published.run_dir(key) / "README.md").write_text(model_card(spec, comparison), encoding="utf-8")
         write_checksums(published)
         root.rename(target)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
     print(
         wrapped(
             f"wrote {target}: {counted(len(manifest.models), 'model')}, {counted(len(grid.models), 'certified model')}"

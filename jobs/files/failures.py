@@ -8,6 +8,7 @@ import itertools
 import logging
 import os
 import re
+import shutil
 import socket
 import time
 import traceback
@@ -110,6 +111,9 @@ _BY_TYPE: Mapping[FailureClass, tuple[type[BaseException], ...]] = {  # the firs
 }
 
 
+_FULL = 2**20  # bytes
+
+
 def classify(error: BaseException) -> FailureClass:
     """The class of an exception that ended a unit."""
     if type(error).__name__ == "OutOfMemoryError":  # torch's; by name, since torch may not be imported here
@@ -141,6 +145,9 @@ def record_death(
     store: Store, unit: Unit, failure_class: FailureClass, message: str, log_path: Path, *, place: Place | None = None
 ) -> Failure:
     """Record that a unit's process ended silently, here or at the ``place`` given; of several tasks the first does."""
+    free = shutil.disk_usage(store.root).free if store.root.exists() else _FULL
+    if failure_class == "unknown" and free < _FULL:  # the process could not even write why it failed
+        failure_class, message = "disk_full", f"{message}; the disk of {store.root} has {free // 1024} KB free"
     failure = failure_now(store, unit, failure_class, message, log_path, place)
     return _recorded(store, unit, failure) if is_first_task() else failure
 

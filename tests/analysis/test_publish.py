@@ -139,7 +139,12 @@ def test_what_cannot_be_published_leaves_nothing(
     damaged.write_bytes(data)
     assert not output.exists()
     assert not list(output.parent.glob(".*"))
+    interrupted = output.with_name(".published.partial")
+    interrupted.mkdir(parents=True)
+    (interrupted / "weights").touch()
     run("publish", *asked)
+    assert [path.name for path in output.parent.iterdir()] == ["published"]
+    assert not (output / "weights").exists()
     run("publish", *asked, code=2)
     assert f"output: {output} exists" in capsys.readouterr().err
 

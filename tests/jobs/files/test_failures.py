@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -145,3 +146,13 @@ def test_a_full_gpu_says_what_to_do(unit: Unit, option: str, tmp_path: Path) -> 
     failure = failures.record_exception(Store(tmp_path), unit, error, described(error), tmp_path)
     assert failure.message.startswith("OutOfMemoryError: CUDA out of memory\n")
     assert f"a smaller {option}" in failure.message
+
+
+def test_a_death_on_a_full_disk_is_told_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=40 * 1024))
+    death = failures.record_death(Store(tmp_path), SHARD, "unknown", "the process exited with code 1", tmp_path / "log")
+    assert death.failure_class == "disk_full"
+    assert death.message == f"the process exited with code 1; the disk of {tmp_path} has 40 KB free"
+    killed = failures.record_death(Store(tmp_path), SHARD, "host_oom", "killed", tmp_path / "log")
+    assert killed.failure_class == "host_oom"
