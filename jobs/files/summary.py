@@ -75,4 +75,4 @@ def total(parts: Sequence[Summary]) -> Summary:
 
 def votes_of(rows: pa.Table, name: str) -> npt.NDArray[np.int32]:
     """A column of votes, shape (N, K)."""
-    return np.asarray(rows[name].combine_chunks().flatten().to_numpy()).reshape(len(rows), -1)
+    return np.asarray(rows[name].combine_chunks().flatten().to_numpy()).reshape(len(rows), -1 if len(rows) else 0)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.command import commands, completion, main
+from configs.command import commands, completion
 from configs.composition import compose_config
 from configs.files import CONFIG_DIR
 from jobs.errors import ConfigError
@@ -36,22 +36,12 @@ def test_every_command_of_the_package_has_a_name() -> None:
         (["--help"], 0, "python -m pipeline.launch"),
     ],
 )
-def test_what_a_command_line_says(
-    arguments: list[str],
-    code: int,
-    message: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "pipeline.status", raising=False)  # as in a process of its own
-    monkeypatch.setattr(sys, "argv", ["smoothadv", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == code
-    captured = capsys.readouterr()
-    assert message in captured.out + captured.err
+def test_what_a_command_line_says(arguments: list[str], code: int, message: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "configs.command", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert message in done.stdout + done.stderr
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="completion is tried in bash")

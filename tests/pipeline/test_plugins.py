@@ -401,7 +401,7 @@ def test_finished_runs_are_composed_without_any_training(mylab: Path, capsys: py
 
     assert f"ensemble:{one}: write two or more different runs" in problem(f"model: 'ensemble:{one}'")
     assert f"ensemble:{one}+{one}: write two or more different" in problem(f"model: 'ensemble:{one}+{one}'")
-    assert "results/runs/x/checkpoint.pt is not there; train" in problem(f"model: 'ensemble:{one}+x'")
+    assert "results/runs/x/checkpoint.pt is not there or damaged; train" in problem(f"model: 'ensemble:{one}+x'")
     found = problem(f"model: 'ensemble:{one}+{other}', sigma: 0.5, m_train: 2")
     assert "sigma has no effect on an ensemble" in found
     assert "m_train has no effect on an ensemble" in found
