@@ -52,16 +52,15 @@ def verify(values: Mapping[str, Any]) -> int:
     config = build(VerifyConfig, values, where="")
     store, manifest = config.open()
     trained = [spec for key, spec in manifest.models.items() if store.is_trained(key)]
-    shards, named = {run.place: len(store.finished_shards(run.place)) for run in manifest.runs}, set[Path | None]()
-    num_problems = 0
-    for path, problem in _damages(manifest, store, trained):
+    observed, named, num_problems = observe(manifest, store), set[Path | None](), 0
+    for path, problem in _damages(manifest, store, trained, observed):
         if path is not None and path in named:
             continue
         named.add(path)
         num_problems += 1
         moved = f"; moved to {set_aside(path).name}" if config.set_aside and path is not None else ""
         say(f"error: {'' if path is None else f'{path}: '}{problem}{moved}", sys.stderr)
-    num_shards = sum(shards.values())
+    num_shards = sum(map(len, observed.shards.values()))
     say(f"grid {manifest.grid}: read {counted(len(trained), 'model')} and {counted(num_shards, 'shard')}")
     if not num_problems:
         say("no damage found")
@@ -71,8 +70,7 @@ def verify(values: Mapping[str, Any]) -> int:
     return EXIT_FAILED
 
 
-def _damages(manifest: Manifest, store: Store, trained: list[TrainSpec]) -> Iterator[Damage]:
-    observed = observe(manifest, store)
+def _damages(manifest: Manifest, store: Store, trained: list[TrainSpec], observed: Observation) -> Iterator[Damage]:
     yield from observed.damaged
     with ThreadPoolExecutor(max_workers=num_cpus()) as pool:
         for found in pool.map(lambda spec: list(_model_damages(spec, store)), trained):
