@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -168,7 +168,7 @@ def forecast(
         devices: What each stage will run on.
         certify_cpus: CPUs of a job that certifies, for noise that they draw; None is enough of them.
         threads: Of a process on a CPU.
-        plugins: The files of networks that are not ours, which are tried where nothing was measured; None tries none.
+        plugins: The files of plug-ins, to try networks of which nothing was measured or published; None tries none.
     """
     units: dict[Kind, list[TrainUnit | ShardUnit]] = defaultdict(list)
     for unit in plan.units:
@@ -183,20 +183,28 @@ def forecast(
             other = read_manifest(store.manifest_path(grid))
             if not unknown.isdisjoint(_kinds(other)):  # to look for what is finished takes long
                 speeds = measured(other, observe(other, store), store, devices) | speeds
-    new = {kind: own[0] for kind, own in units.items() if kind not in speeds and own[0].train.network_plugins}
+    new = {
+        kind: own[0]
+        for kind, own in units.items()
+        if kind not in speeds and (devices[kind.stage] == "CPU" or kind.architecture not in FORWARD_PER_S)
+    }
     tried = {} if plugins is None or not new else _tried(new, devices, threads, plugins)
     for kind, own in units.items():
-        cost = sum(map(unit_cost, own))
+        cost, on_gpu = sum(map(unit_cost, own)), devices[kind.stage] == "GPU"
         if kind in speeds:
             yield Forecast(kind, "measured", cost * speeds[kind] / 3600)
-        elif kind in tried and devices[kind.stage] == "CPU":
-            yield Forecast(kind, "timed", cost * tried[kind] / 3600)
-        elif kind in tried or kind.architecture in FORWARD_PER_S:
-            forward_s = tried[kind] if kind in tried else 1 / FORWARD_PER_S[kind.architecture]
-            seconds = sum(unit_cost(unit) * max(forward_s, _noise_s(unit, certify_cpus)) for unit in own)
-            yield Forecast(kind, "counted" if kind in tried else "published", seconds / 3600)
-        else:
+        elif kind in tried:
+            hours = _gpu_hours(own, tried[kind], certify_cpus) if on_gpu else cost * tried[kind] / 3600
+            yield Forecast(kind, "counted" if on_gpu else "timed", hours)
+        elif kind in new:
             yield Forecast(kind, None)
+        if kind not in speeds and kind.architecture in FORWARD_PER_S:
+            forward_s = 1 / FORWARD_PER_S[kind.architecture]
+            yield Forecast(kind, "published", _gpu_hours(own, forward_s, certify_cpus))
+
+
+def _gpu_hours(units: Iterable[TrainUnit | ShardUnit], forward_s: float, certify_cpus: int | None) -> float:
+    return sum(unit_cost(unit) * max(forward_s, _noise_s(unit, certify_cpus)) for unit in units) / 3600
 
 
 def _noise_s(unit: TrainUnit | ShardUnit, certify_cpus: int | None) -> float:

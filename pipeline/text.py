@@ -60,13 +60,13 @@ _BASES: Mapping[Source, str] = {
 
 def cost_text(forecasts: Iterable[Forecast], devices: Mapping[Stage, Device]) -> str:
     """What a plan costs in hours of the devices that will run it, as far as that is known."""
-    hours: dict[tuple[str, str], dict[Stage, float]] = defaultdict(lambda: defaultdict(float))
+    hours: dict[tuple[Device, str], dict[Stage, float]] = defaultdict(lambda: defaultdict(float))
     unknown: dict[str, None] = {}
     for kind, source, own in forecasts:
         device = devices[kind.stage]
         if source is not None:
             hours["GPU" if source == "published" else device, _BASES[source]][kind.stage] += own
-        if source is None or (source == "published" and device == "CPU"):
+        else:
             unknown[f"{kind.stage} {kind.architecture} on a {device}"] = None
     lines = [
         f"about {_rounded(sum(by_stage.values()))} {device}-hours "

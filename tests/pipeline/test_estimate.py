@@ -85,7 +85,7 @@ def test_what_stops_early_is_a_kind_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("device", "source"), [("CPU", "timed"), ("GPU", "counted")])
-def test_networks_that_are_not_ours_are_tried_where_nothing_was_measured(
+def test_networks_of_which_nothing_was_measured_are_tried(
     device: Device, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def answers(module: str, contents: Mapping[str, bytes], question: Sequence[Any]) -> list[float | None]:
@@ -119,15 +119,10 @@ def test_a_dry_run_says_hours_of_the_device_that_will_run_it(
         return [line for line in capsys.readouterr().out.splitlines() if re.match(r"about|hours", line)]
 
     (line,) = said(tiny(tmp_path, "cluster=local"))
-    assert line == (
-        "hours unknown until the first units have run: train digits_cnn on a CPU, certify digits_cnn on a CPU"
-    )
+    assert re.fullmatch(r"about \S+ CPU-hours \(train \S+, certify \S+\) as tried on this machine", line)
     _one_model_done(store)
     (line,) = said(tiny(tmp_path, "cluster=local"))
     assert re.fullmatch(r"about \S+ CPU-hours \(train \S+, certify 0.12\) as measured in the results folder", line)
-    published, unknown = said(["grid=cifar_quick", "cluster=local", f"results={tmp_path}"])
-    assert published.endswith("at the speed of the published logs")
-    assert "train cifar_resnet20 on a CPU, certify cifar_resnet20 on a CPU" in unknown
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     (line,) = said(["grid=cifar_quick", "cluster=local", f"results={tmp_path}"])
-    assert line == published
+    assert re.fullmatch(r"about \S+ GPU-hours \(.*\) at the speed of the published logs", line)
