@@ -23,23 +23,16 @@ from jobs.files.store import Store
 from jobs.processes import interrupt, worker
 from jobs.specs.units import Resources, Stage, Unit
 
-WARM = (*worker.STAGE_MODULES.values(), "sklearn.datasets", "torch._dynamo")
-"""Everything that any unit imports: digits load through sklearn, and the first optimizer of a process imports
-torch._dynamo, which takes seconds."""
+WARM = (*worker.STAGE_MODULES.values(), "torch._dynamo")
+"""What units import; the first optimizer of a process imports torch._dynamo, which takes seconds."""
 
 _SERVER = "jobs.processes.fork_server"
-_WARM_STAGE: dict[Stage, list[str]] = {
-    "train": ["sklearn.datasets", "torch._dynamo"],
-    "certify": ["sklearn.datasets"],
-    "attack": ["sklearn.datasets"],
-    "aggregate": [],
-}
 _EXIT_INTERRUPTED, _EXIT_FAILED_ELSEWHERE = 76, 77
 
 
 def modules_for(stage: Stage, num_units: int) -> list[str]:
     """What to import for units of one stage: its module, and for several units what each would import."""
-    return [worker.STAGE_MODULES[stage], *(_WARM_STAGE[stage] if num_units > 1 else [])]
+    return [worker.STAGE_MODULES[stage], *(["torch._dynamo"] if stage == "train" and num_units > 1 else [])]
 
 
 def start_fork_server(preload: Sequence[str]) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,17 @@ def test_the_splits_are_disjoint_and_complete() -> None:
     together = np.concatenate([inputs_of(train), inputs_of(test)]).reshape(1797, 64)
     everything = (load_digits().data / 16).astype(np.float32)
     assert np.array_equal(np.sort(together.view("V256").ravel()), np.sort(everything.view("V256").ravel()))
+
+
+def test_digits_are_those_of_sklearn_in_its_order_without_its_import() -> None:
+    expected, test, train = load_digits(), load_images("digits", "test"), load_images("digits", "train")
+    in_test = 7919 * np.arange(1797) % 1797 < 500
+    for images, chosen in ((test, in_test), (train, ~in_test)):
+        assert np.array_equal(images.pixels(), expected.images[chosen, None])
+        assert np.array_equal(images.labels, expected.target[chosen])
+    program = "import sys; from jobs.datasets import load_images; load_images('digits', 'test'); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert not {"sklearn", "scipy", "pandas", "torch"}.intersection(done.stdout.split())
 
 
 def test_the_split_is_pinned() -> None:
