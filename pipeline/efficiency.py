@@ -45,7 +45,7 @@ def efficiency(values: Mapping[str, Any]) -> int:
         say(f"grid {grid}: no usage was recorded yet; units record it when they run")
         return 0
     headers = ["stage", "units", "GB used", "asked", "CPUs used", "asked", "longest min", "asked", "GPU memory"]
-    say(f"grid {grid}: the most that one unit used, and what its job asked for")
+    say(f"grid {grid}: the maximum that one unit used, and what its job asked for")
     say(tabulate(rows, headers=headers, floatfmt=".3g", missingval="-"))
     say("advice: " + (" ".join(advice) or "nothing to change"))
     return 0

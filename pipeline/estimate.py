@@ -221,7 +221,9 @@ def _tried(
     plugins: Mapping[str, bytes],
 ) -> dict[Kind, float]:
     """Seconds of a forward pass of networks that can be tried."""
-    say(f"trying {some(dict.fromkeys(kind.architecture for kind in units))}, of which nothing was measured")
+    say(
+        f"estimating the speed of {some(dict.fromkeys(kind.architecture for kind in units))}: no finished unit shows it"
+    )
     is_gpu = {kind: devices[kind.stage] == "GPU" for kind in units}
     question = [
         [train_fields(unit.train), unit.run.task.precision if unit.run else None, None if is_gpu[kind] else threads]

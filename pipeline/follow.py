@@ -63,7 +63,7 @@ def conclude(current: Status) -> int:
     if current.aggregate.state == "done":
         say("complete")
         return 0
-    say("not complete, and nothing is running or can run: launch again to resume", sys.stderr)
+    say("the grid is not complete, but nothing is running or can run; launch again to resume", sys.stderr)
     return EXIT_FAILED
 
 

@@ -101,7 +101,8 @@ def _check(config: LaunchConfig, store: Store) -> None:
     cluster = config.cluster
     if cluster.device == "cuda" and cluster.kind != "slurm" and not visible_gpus():
         raise ConfigError(
-            ["cluster.device: cuda, but this machine has no GPU to use (nvidia-smi, CUDA_VISIBLE_DEVICES); take auto"]
+            "cluster.device=cuda, but this machine has no usable GPU (see nvidia-smi and CUDA_VISIBLE_DEVICES); "
+            "use cluster.device=auto"
         )
     check_data(config)
     check_checkpoints(config, store)
@@ -115,15 +116,22 @@ def _with_kind(config: LaunchConfig) -> LaunchConfig:
     """The configuration with cluster.kind=auto resolved."""
     kind = config.cluster.kind
     if kind == "slurm" and not queue.is_installed():
-        raise ConfigError(["cluster: slurm is not installed here (no sbatch); use cluster=local, or a login node"])
+        raise ConfigError(
+            "cluster: SLURM is not installed here (no sbatch); use cluster=local, or launch on a login node"
+        )
     if kind == "auto":
         kind = "slurm" if queue.is_installed() and queue.is_configured() else "local"
     named = (config.slurm and config.slurm.clusters) or commands.default_cluster() or ""
     if kind == "slurm" and "," in named:
-        raise ConfigError([f"cluster.clusters: SLURM_CLUSTERS={named} names several clusters; set it to one of them"])
+        raise ConfigError(
+            f"cluster.clusters: SLURM_CLUSTERS={named} names several clusters; write cluster.clusters=NAME"
+        )
     if kind == "slurm" and not {":", "%"}.isdisjoint(str(config.results.resolve())):
-        # PYTHONPATH is cut at colons, and sbatch replaces what begins with % in the path of a log.
-        raise ConfigError([f"results: {config.results.resolve()} has a ':' or a '%', which jobs of SLURM cannot use"])
+        # A colon separates the entries of PYTHONPATH, and sbatch replaces patterns such as %j in the path of a log.
+        raise ConfigError(
+            f"results: {config.results.resolve()} has a ':' or a '%', which SLURM jobs cannot use; choose another "
+            "folder with results=PATH"
+        )
     return replace(config, cluster=replace(config.cluster, kind=kind))
 
 
@@ -170,7 +178,7 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
     found = _survey(config, store)
     if config.cluster.kind != "slurm":
         if found.activity.problem:
-            say(f"note: {found.activity.problem}; whether it still runs units of {store.root} is unknown", sys.stderr)
+            say(f"note: {found.activity.problem}, so it is unknown whether it runs units of {store.root}", sys.stderr)
         elsewhere = units_of(manifest, found.activity.in_progress)
         if elsewhere:
             say(text.elsewhere_text(config, elsewhere), sys.stderr)
@@ -187,7 +195,7 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
         say(text.waiting_text(todo, found.history), sys.stderr)
     if found.activity.refused:
         reasons = text.stuck_reasons(found.activity.refused)
-        say(f"error: {reasons}. Launch again with that changed: the launch then replaces them", sys.stderr)
+        say(f"error: {reasons}. Change the options and launch again: the launch replaces these tasks", sys.stderr)
     needs_person = bool(todo.waiting or found.activity.refused)
     if not todo.units:
         if needs_person:
@@ -270,7 +278,7 @@ def _write_manifest(manifest: Manifest, store: Store) -> None:
     try:
         if path.exists() and read_manifest(path) != manifest:
             say(
-                f"note: grid {manifest.grid} was launched with other settings before; its runs are kept, and its "
+                f"note: grid {manifest.grid} was launched before with other settings; its runs are kept, and its "
                 "records will be rebuilt (to keep both, set grid.name=NAME)"
             )
     except RecordError as error:

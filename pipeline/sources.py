@@ -133,6 +133,6 @@ def _run_prepare(*arguments: str) -> None:
 def _copy(source: Path, target: Path, sha256: str) -> None:
     def check(copied: Path) -> None:
         if file_sha256(copied) != sha256:
-            raise ConfigError([f"train.checkpoint: {source} changed while it was copied; launch again"])
+            raise ConfigError(f"train.checkpoint: {source} changed while it was copied; launch again")
 
     write_atomically(target, lambda temporary: shutil.copyfile(source, temporary), check)

@@ -73,7 +73,7 @@ def _lines(current: Status, *, verbose: bool) -> Iterator[str]:
     yield _stage_table(current)
     if damaged := current.found.observed.damaged:
         yield text.damages_text(damaged)
-        yield f"{counted(len(damaged), 'file')} damaged; a launch renames them and makes again what the grid lacks then"
+        yield f"{counted(len(damaged), 'file')} damaged; the next launch renames them and recreates what the grid needs"
     yield _estimate_line(current)
     if activity.waiting:
         yield text.waiting_tasks_text(activity)
@@ -142,7 +142,7 @@ def _unit_line(item: UnitState, current: Status, pace: Pace | None) -> str:
     if task is not None:
         details.append(f"job {task.job}" + (f" on {task.node}" if task.is_running else f" ({task.reason})"))
         if not task.is_own:
-            details.append(f"of user {user_name(task.user)}")
+            details.append(f"submitted by {user_name(task.user)}")
     if pace is not None:
         details.append(text.pace_text(pace))
     if state in ("running", "failed", "unknown"):

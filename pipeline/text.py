@@ -53,7 +53,7 @@ def _images(runs: Sequence[Run], observed: Observation) -> tuple[int, int]:
 _BASES: Mapping[Source, str] = {
     "measured": "as measured in the results folder",
     "published": "at the speed of the published logs",
-    "timed": "as tried on this machine",
+    "timed": "as timed on this machine",
     "counted": "by multiply-adds, at the speed of the published logs",
 }
 
@@ -95,7 +95,8 @@ def waiting_text(plan: Plan, history: Mapping[str, Failure]) -> str:
     classes = ", ".join(f"retry={failure_class}" for failure_class in sorted(set(plan.waiting.values())))
     lines.append(
         f"{counted(len(plan.waiting), 'unit')} failed twice for the same reason and will not be retried "
-        f"automatically, nor will what depends on them. Once the cause is fixed, launch with {classes} or retry=all."
+        f"automatically, nor will the units that depend on them. Once the cause is fixed, launch with {classes} or "
+        "retry=all."
     )
     return "\n".join(lines)
 

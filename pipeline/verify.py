@@ -86,13 +86,13 @@ def _model_damages(spec: TrainSpec, store: Store) -> Iterator[Damage]:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
         if broken is not None:
-            yield Damage(path, f"damaged, the checksum of {broken} is not that of its content")
+            yield Damage(path, f"damaged: the checksum of {broken} does not match its content")
     except (OSError, zipfile.BadZipFile) as error:
-        yield Damage(path, f"cannot be read, truncated or damaged ({error})")
+        yield Damage(path, f"cannot be read: truncated or damaged ({error})")
     path = store.spec_path(spec.key)
     try:
         if problem := differences(read_json(path), {"key": spec.key, **train_fields(spec)}):
-            yield Damage(path, f"of another spec ({problem})")
+            yield Damage(path, f"belongs to another spec ({problem})")
     except (OSError, ValueError, AttributeError) as error:
         yield Damage(path, f"cannot be read ({error})")
     path = store.epochs_path(spec.key)
@@ -101,11 +101,11 @@ def _model_damages(spec: TrainSpec, store: Store) -> Iterator[Damage]:
             pq.read_table(path, partitioning=None, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         reason = str(error).partition("\n")[0]
-        yield Damage(path, f"cannot be read as Parquet, truncated or damaged ({reason})")
+        yield Damage(path, f"cannot be read as Parquet: truncated or damaged ({reason})")
     for sha256 in spec.source_hashes:
         source = store.source_path(sha256)
         if source.exists() and file_sha256(source) != sha256:
-            yield Damage(source, "damaged, it does not hash to its name")
+            yield Damage(source, "damaged: its hash differs from its name")
 
 
 def _stage_damages(stage: ShardStage, manifest: Manifest, store: Store, observed: Observation) -> Iterator[Damage]:
@@ -145,7 +145,7 @@ def _stage_damages(stage: ShardStage, manifest: Manifest, store: Store, observed
 class _Rows:
     """The rows of joined records, in their order."""
 
-    _OTHERS = "holds other rows than the shards that it was made of"
+    _OTHERS = "its rows differ from those of the shards"
 
     def __init__(self, path: Path, kind: RecordKind) -> None:
         self._path = path

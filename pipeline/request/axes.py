@@ -32,9 +32,9 @@ def expand_attacks(runs: Sequence[Run], attack: Mapping[str, Any], data: Mapping
     values = dict(attack)
     index_values = values.pop("indices", None)
     axes = {axis: value if isinstance(value, list) else [value] for axis, value in values.items()}
-    problems = [f"attack: expands to nothing: {axis} is an empty list" for axis, choices in axes.items() if not choices]
+    problems = [f"attack.{axis}: the list is empty; write at least one value" for axis in axes if not axes[axis]]
     if "train_key" in values:
-        problems.append("attack.train_key: the launch fills that in; leave it out")
+        problems.append("attack.train_key: set by the launcher; remove it")
     found: dict[Place, Run] = {}
     for run, point in itertools.product(runs, list(product_of(axes))):
         fields = {**point, "train_key": run.train.key}
@@ -71,15 +71,13 @@ def image_indices(
     if isinstance(values, str | list):
         listed = _read_numbers(values, where) if isinstance(values, str) else values
         named = f"{where}={values}" if isinstance(values, str) else where
-        return as_indices(_checked(listed, size, named, f"the {size} images of {train.dataset}'s {split} split"))
+        return as_indices(_checked(listed, size, named, f"the {size} {split} images of {train.dataset}"))
     if not isinstance(values, Mapping):
-        raise ConfigError([f"{where}: write start, stop and step, a list, or the path of a file, got {values!r}"])
+        raise ConfigError(f"{where}: write start, stop and step, a list, or the path of a file, got {values!r}")
     stop = values.get("stop")
     indices = build(IndexRange, {**values, "stop": size if stop is None else stop}, where=where)
     if indices.stop > size:
-        raise ConfigError(
-            [f"{where}.stop: {indices.stop} is beyond the {size} images of {train.dataset}'s {split} split"]
-        )
+        raise ConfigError(f"{where}.stop: {indices.stop} is beyond the {size} {split} images of {train.dataset}")
     return indices
 
 
@@ -88,10 +86,8 @@ def _read_numbers(path: str, where: str) -> list[object]:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
-        raise ConfigError(
-            [f"{where}={path}: cannot be read ({reason}); write the path of a file of numbers"]
-        ) from error
+        reason = getattr(error, "strerror", None) or "it is not a text file"
+        raise ConfigError(f"{where}={path}: cannot be read ({reason}); write the path of a file of numbers") from error
     words = [word for line in lines for word in line.partition("#")[0].replace(",", " ").split()]
     return [int(word) if word.isdecimal() else word for word in words]
 
@@ -100,11 +96,11 @@ def _checked(listed: list[Any], size: int, where: str, images: str) -> list[int]
     """Raise ConfigError, with all problems, unless a list holds indices, each once."""
     wrong = [value for value in listed if type(value) is not int or value < 0]
     numbers = [value for value in listed if type(value) is int]
-    problems = [f"{where}: {value!r} is not an index of an image: a whole number from 0" for value in wrong[:_NAMED]]
+    problems = [f"{where}: {value!r} is not an image index (a whole number, 0 or larger)" for value in wrong[:_NAMED]]
     problems += [f"{where}: {value} is beyond {images}" for value in sorted(numbers)[-_NAMED:] if value >= size]
     twice = sorted(value for value, count in Counter(numbers).items() if count > 1)
     problems += [f"{where}: {value} is given more than once" for value in twice[:_NAMED]]
-    problems += [] if listed else [f"{where}: there is no index in it; leave it out for all images"]
+    problems += [] if listed else [f"{where}: contains no index; remove it to use all images"]
     if problems:
         raise ConfigError(problems)
     return numbers

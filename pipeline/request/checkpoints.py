@@ -27,12 +27,12 @@ def weights_file(values: Mapping[str, Any], results: Path) -> object:
     """
     given = [values[name] for name in FILE_AXES if values.get(name) is not None]
     if len(given) > 1:
-        raise ConfigError([f"train.weights and train.checkpoint: give one of {given[0]} and {given[1]}"])
+        raise ConfigError(f"train.weights and train.checkpoint: give only one ({given[0]} or {given[1]})")
     if not given or not isinstance(given[0], str) or not given[0].startswith("run:"):
         return given[0] if given else None
     path = Store(results).checkpoint_path(given[0].removeprefix("run:"))
     if not path.exists():
-        raise ConfigError([f"train.weights={given[0]}: {path} is not there; train that run to its end first"])
+        raise ConfigError(f"train.weights={given[0]}: {path} does not exist; finish training that run first")
     return str(path)
 
 
@@ -45,14 +45,14 @@ def sha256_of(path: object, option: str = "checkpoint") -> str | None:
     if path is None:
         return None
     if not isinstance(path, str) or not path:
-        raise ConfigError([f"train.{option}: write the path of a file, got {path!r}"])
+        raise ConfigError(f"train.{option}: write the path of a file, got {path!r}")
     if Path(path).is_dir():
-        raise ConfigError([f"train.{option}: {path} is a folder; write the path of the file in it"])
+        raise ConfigError(f"train.{option}: {path} is a folder; write the path of the file in it")
     try:
         status = Path(path).stat()
         return _sha256(path, status.st_mtime_ns, status.st_size)
     except OSError as error:
-        raise ConfigError([f"train.{option}: cannot read {path} ({error.strerror})"]) from error
+        raise ConfigError(f"train.{option}: cannot read {path} ({error.strerror})") from error
 
 
 def checkpoint_files(models: Iterable[Mapping[str, Any]], results: Path) -> dict[str, Path]:

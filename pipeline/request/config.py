@@ -273,7 +273,7 @@ def _signal_problems(slurm: SlurmConfig) -> Iterator[str]:
     for stage in STAGES:
         limit = slurm.stage(stage).limit_min()
         if slurm.signal_delay_s >= limit * 60:
-            yield f"{option}: must be less than the time limit, and cluster.{stage}.time_min={limit} is {limit * 60} s"
+            yield f"{option}: must be less than the time limit, but cluster.{stage}.time_min={limit} is {limit * 60} s"
 
 
 def _sharing_problems(cluster: ClusterConfig, slurm: SlurmConfig | None, manifest: Manifest) -> Iterator[str]:
@@ -282,15 +282,15 @@ def _sharing_problems(cluster: ClusterConfig, slurm: SlurmConfig | None, manifes
         return
     option = f"cluster.runs_per_gpu={cluster.runs_per_gpu}"
     if cluster.kind == "debug":
-        yield f"{option}: debug runs one unit at a time; leave it out, or take cluster=local"
+        yield f"{option}: cluster=debug runs one unit at a time; remove this option or use cluster=local"
     if cluster.device == "cpu":
-        yield f"{option}: there is no GPU to share with cluster.device=cpu; leave it out, or set cluster.max_workers"
+        yield f"{option}: cluster.device=cpu uses no GPU; remove this option or set cluster.max_workers"
     if max(train.num_processes for train in manifest.models.values()) > 1:
         yield f"{option}: a model with num_processes above 1 has its GPUs to itself; launch it in a separate grid"
     on_gpus: tuple[Stage, ...] = ("train", "certify", "attack")
     for stage, num_gpus in [] if slurm is None else [(stage, slurm.stage(stage).gpus) for stage in on_gpus]:
         if num_gpus != 1:
-            yield f"{option}: a job's units share one GPU, and cluster.{stage}.gpus is {num_gpus}; set it to 1"
+            yield f"{option}: the units of a job share one GPU, but cluster.{stage}.gpus is {num_gpus}; set it to 1"
 
 
 def _parse_cluster(
@@ -301,10 +301,10 @@ def _parse_cluster(
     slurm_values = {key: value for key, value in values.items() if key in slurm_keys}
     if slurm_values and kind in ("local", "debug"):
         names = ", ".join(list(slurm_values)[:3]) + (", ..." if len(slurm_values) > 3 else "")
-        problems.append(f"cluster.kind={kind} takes no options of SLURM ({names}); write cluster={kind} without them")
+        problems.append(f"cluster.kind={kind} takes no SLURM options ({names}); write cluster={kind} without them")
         return None, None
     if not slurm_values and kind in ("slurm", "auto"):
-        problems.append(f"cluster.kind={kind} needs the options of SLURM; write cluster={kind}")
+        problems.append(f"cluster.kind={kind} needs the SLURM options; write cluster={kind}")
         return None, None
     rest = {key: value for key, value in values.items() if key not in slurm_keys}
     cluster = collect(problems, ClusterConfig, rest, where="cluster")

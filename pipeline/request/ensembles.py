@@ -76,20 +76,20 @@ def ensemble_fields(values: Mapping[str, Any], axes: Iterable[str], results: Pat
 def _member(store: Store, key: str) -> TrainSpec:
     if not key or "/" in key or not store.is_trained(key):
         raise ConfigError(
-            [f"{_PREFIX}{key}: {store.checkpoint_path(key)} is not there or damaged; train that run to its end first"]
+            f"{_PREFIX}{key}: {store.checkpoint_path(key)} is missing or damaged; finish training that run first"
         )
     fields = {name: value for name, value in read_json(store.spec_path(key)).items() if name != "key"}
     member = build(TrainSpec, fields, where=str(store.spec_path(key)))
     if member.members or member.key != key:
-        reason = "it is an ensemble itself" if member.members else f"{store.spec_path(key)} is that of {member.key}"
-        raise ConfigError([f"{_PREFIX}{key}: cannot be a member: {reason}"])
+        reason = "it is an ensemble itself" if member.members else f"{store.spec_path(key)} describes {member.key}"
+        raise ConfigError(f"{_PREFIX}{key}: cannot be a member: {reason}")
     return member
 
 
 def _differences(members: Mapping[str, TrainSpec]) -> Iterator[str]:
     if len({member.source for member in members.values()}) > 1:
         named = ", ".join(f"{key} of {member.dataset}" for key, member in members.items())
-        yield f"its members must be trained on one data set ({named})"
+        yield f"its members must be trained on the same data set ({named})"
     sigmas = sorted({member.sigma for member in members.values()})
     if len(sigmas) > 1 or sigmas[0] == 0:
-        yield f"its members must be trained with one sigma > 0 (they have {', '.join(map(str, sigmas))})"
+        yield f"its members must be trained with the same sigma > 0 (they have {', '.join(map(str, sigmas))})"

@@ -87,14 +87,14 @@ def expand(
                 continue
             runs.setdefault((run.place, run.indices), run)
         if not kept and not block_problems:
-            problems.append(f"{where}: expands to nothing: every model of it is excluded")
+            problems.append(f"{where}: grid.exclude excludes all of its models; correct the rules or remove the block")
     for nr, rule in enumerate(grid.exclude):
         unknown = _unknown_axes(rule, f"grid.exclude[{nr}]")
         problems += unknown
         if nr not in excluded_by and not unknown:
             problems.append(f"grid.exclude[{nr}]: {dict(rule)} matches no model; correct it or remove it")
     if not grid.blocks:
-        problems.append("grid.blocks: expands to nothing: there is no block")
+        problems.append("grid.blocks: the list is empty; write at least one block")
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     attacks = expand_attacks(list(runs.values()), attack, data or {}) if attack else ()
@@ -112,9 +112,9 @@ def _points(block: Mapping[str, Any], where: str) -> tuple[list[dict[str, Any]],
     """The product of a block's axes, and what is wrong with the axes."""
     problems = _unknown_axes(block, where)
     axes = {axis: value if isinstance(value, list) else [value] for axis, value in block.items()}
-    problems += [f"{where}: expands to nothing: {axis} is an empty list" for axis, values in axes.items() if not values]
+    problems += [f"{where}.{axis}: the list is empty; write at least one value" for axis in axes if not axes[axis]]
     if not axes:
-        problems.append(f"{where}: expands to nothing: the block is empty")
+        problems.append(f"{where}: the block is empty; write at least one key with a value")
     if problems:
         return [], problems
     return list(product_of(axes)), []
@@ -145,7 +145,7 @@ def _run(
     index_values = certify_values.pop("indices", None)
     of_block = values.pop("sigma_cert", None)
     problems = [
-        f"{group}.{key}: the launch fills that in; leave it out"
+        f"{group}.{key}: set by the launcher; remove it"
         for group, given, key in (("train", values, "checkpoint_sha256"), ("certify", certify_values, "train_key"))
         if key in given
     ]
@@ -167,7 +167,8 @@ def _run(
             break
     if checkpoint is not None and values.get("init", "take") == "take":
         problems += [
-            f"train.{name}: say how {checkpoint} was trained, which no checkpoint file shows; write train.{name}=VALUE"
+            f"train.{name}: a value is required, because {checkpoint} does not say how it was trained; write "
+            f"train.{name}=VALUE"
             for name in ("method", "sigma")
             if values.get(name) is None
         ]

@@ -9,6 +9,7 @@ from jobs.architectures import NUM_CHANNELS
 from jobs.specs.runs import Manifest, Task
 from jobs.specs.train import TrainSpec
 from jobs.training.schedules import epsilon_at
+from jobs.wording import counted
 
 LEVELS = 255
 LONGEST = 8.0
@@ -23,8 +24,8 @@ def train_problems(spec: TrainSpec) -> Iterator[str]:
     given = spec.info.image_shape[0]
     if given != (taken := NUM_CHANNELS.get(spec.architecture, given)):
         yield (
-            f"train.architecture: {spec.architecture} takes images of {taken} channels, and those of {spec.dataset} "
-            f"have {given}; choose another network with model=NAME"
+            f"train.architecture: {spec.architecture} needs images with {counted(taken, 'channel')}, but those of "
+            f"{spec.dataset} have {given}; choose another network with model=NAME"
         )
     yield from _length_problems(spec, "train.sigma", spec.sigma)
     yield from _length_problems(spec, "train.epsilon", spec.epsilon)
@@ -33,7 +34,7 @@ def train_problems(spec: TrainSpec) -> Iterator[str]:
         more = "<=" if spec.warmup == "published" else "<"
         yield (
             f"train.warmup_epochs: {spec.warmup_epochs} with train.epochs={spec.epochs} ends at epsilon {last:g} and "
-            f"never reaches {spec.epsilon:g}; take warmup_epochs {more} epochs"
+            f"never reaches {spec.epsilon:g}; set warmup_epochs {more} epochs"
         )
 
 
@@ -54,7 +55,7 @@ def notes(manifest: Manifest) -> Iterator[str]:
         if spec.checkpoint_sha256 is None and not info.any_size and spec.batch_size > size:
             yield (
                 f"train.batch_size={spec.batch_size} is more than the {size} training images of {spec.dataset}: "
-                "an epoch is one step"
+                "each epoch is one step"
             )
         for published, value in _PUBLISHED.items():
             if spec.epsilon not in (value, 1.0, 2.0) and math.isclose(spec.epsilon, published / LEVELS, abs_tol=5e-4):
@@ -67,7 +68,7 @@ def notes(manifest: Manifest) -> Iterator[str]:
     if attacked and certified != attacked:
         yield (
             f"attacks and their PREDICT run in {', '.join(sorted(attacked))}, certification in "
-            f"{', '.join(sorted(certified))}: these are two base classifiers, and each result holds for its own"
+            f"{', '.join(sorted(certified))}: these are different base classifiers, and each result holds for its own"
         )
 
 
@@ -77,6 +78,6 @@ def _length_problems(train: TrainSpec, name: str, value: float) -> Iterator[str]
         published = _PUBLISHED.get(round(value)) if name.endswith("epsilon") and value == round(value) else None
         other = f"; the published models called eps_{value:g} have {published:g}" if published else ""
         yield (
-            f"{name}: {value:g} is too long for images in [0, 1], of which no two of {train.dataset} are farther apart "
-            f"than {diameter:.3g}; a length of {value:g} in pixels of 0 to 255 is {value / LEVELS:.4g}{other}"
+            f"{name}: {value:g} is too large: pixels are in [0, 1], so two images of {train.dataset} differ by at most "
+            f"{diameter:.3g}; a length of {value:g} for pixels from 0 to 255 is {value / LEVELS:.4g}{other}"
         )

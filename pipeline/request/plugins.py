@@ -76,7 +76,7 @@ def find_plugins(entries: Sequence[str], points: Iterable[Mapping[str, Any]]) ->
         if kind == "data" and library in DATA_FILES and "problems" not in answer:
             label = Plugin(**answer).label
             if paths.setdefault(label, path) != path:
-                raise ConfigError([f"two data sets are called {label}: {paths[label]} and {path}; rename one"])
+                raise ConfigError(f"two data sets are called {label}: {paths[label]} and {path}; rename one")
     return Plugins(contents=contents, answers=dict(zip(asked, answers, strict=True)), data=paths)
 
 
@@ -110,7 +110,7 @@ def _stray_options(values: Mapping[str, Any]) -> Iterator[str]:
     for kind in _KINDS:
         if _name(values, kind) is None:
             for option in _options(values, kind):
-                yield f"train.{kind}.{option}: there is no {kind} of yours to take it; write {kind}: module:name"
+                yield f"train.{kind}.{option}: has no effect without your own {kind}; write {kind}: module:name"
 
 
 def _question(kind: PluginKind, name: str, options: Mapping[str, Any]) -> str:

@@ -115,7 +115,7 @@ def trust_lines(code: Path, folder: Path) -> list[str]:
     settings = [folder.parent, *(folder.parent / name for name in ("launch.json", "grid.json"))]
     given = shlex.join(map(str, [*settings, folder, folder / "tasks.json"]))
     foreign = """'(' ! -user "$(id -u)" -o -perm /022 ')' -print -quit"""
-    refused = say_error("refused to run: $unsafe is not yours alone to write")
+    refused = say_error("refused to run: another user owns or can write $unsafe")
     return [
         f"unsafe=$(find {shlex.quote(str(code))} {foreign}; find {given} -maxdepth 0 {foreign})",
         f'[ -z "$unsafe" ] || {{ {refused}; exit 1; }}',

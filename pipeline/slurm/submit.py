@@ -94,7 +94,7 @@ def job_number(done: subprocess.CompletedProcess[str]) -> str:
     text = f"{done.stderr}\n{done.stdout}".strip()
     reason = "; ".join(dict.fromkeys(_reasons(text))) or " ".join(text.split())[:500]
     if numbers or done.returncode <= 0 or done.returncode in _EXIT_OF_A_TIMEOUT or _NO_ANSWER.search(text) or not text:
-        raise SchedulerError(f"sbatch gives no answer (exit code {done.returncode}): {reason or 'no message'}")
+        raise SchedulerError(f"sbatch did not answer (exit code {done.returncode}): {reason or 'no message'}")
     if _FULL_QUEUE.search(text):
         raise SubmitLimitError(reason)
     raise SubmissionRefusedError(reason)

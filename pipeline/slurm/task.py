@@ -115,7 +115,7 @@ class ArrayTask:
             option = f"cluster.{item.unit.stage}.time_min"
             message = f"no progress within the time limit of {self.time_limit_min} min; raise {option}"
             if not had_its_time:
-                message = f"no progress in {num_idle} starts of the job, each of which SLURM ended early"
+                message = f"no progress: SLURM ended {num_idle} starts of the job early"
             failure_class: FailureClass = "timeout" if had_its_time else "preempted"
             record_death(self.store, item.unit, failure_class, message, item.log_path)
         return False
@@ -226,7 +226,7 @@ def unmet_need(unit: Unit, store: Store, launch: Launch) -> str | None:
         with contextlib.suppress(OSError):
             os.listdir(store.run_dir(unit.train.key))  # makes a network file system look again
         if not store.is_trained(unit.train.key):
-            return f"there is no checkpoint of {unit.train.key}"
+            return f"no checkpoint of {unit.train.key}"
     return None
 
 

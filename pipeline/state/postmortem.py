@@ -102,7 +102,7 @@ def _deaths(job: str, log_path: Path, units: Iterable[str]) -> Iterator[tuple[Fa
         for lost in log.lost:
             yield from _death(log_path, lost)
         return
-    said = log.last_lines or "the log says nothing more"
+    said = log.last_lines or "(the log contains nothing else)"
     before = f"the job ended before its first unit began; check cluster.setup, cluster.python and the node:\n{said}"
     failure_class, message = _reason(log.text) or ("setup", before)
     if failure_class == "unknown":
@@ -115,7 +115,7 @@ def _deaths(job: str, log_path: Path, units: Iterable[str]) -> Iterator[tuple[Fa
 def _death(log_path: Path, lost: joblog.LostUnit) -> Iterator[tuple[Failure, bool]]:
     """Of a unit that was running, and whether it may still be; nothing where it saved its work or was cancelled."""
     reason = _reason(lost.after)
-    failure_class, message = reason or ("unknown", "its job ended without an error message; the log may tell more")
+    failure_class, message = reason or ("unknown", "its job ended without an error message; see its log")
     if failure_class is None or (reason is None and lost.was_interrupted):
         return
     if reason:

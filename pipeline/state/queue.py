@@ -149,7 +149,7 @@ def max_array_size(cluster: str | None = None) -> int:
 def _parse(line: str, cluster: str | None) -> QueuedTask | None:
     match = _LINE.fullmatch(line.strip())
     if match is None:
-        raise SchedulerError(f"squeue answered something that is not a queue: {line.strip()[:200]!r}")
+        raise SchedulerError(f"squeue printed a line that is not a job: {line.strip()[:200]!r}")
     array_id, index, state, job_name, node, user, dependency, end_time, reason = match.groups()
     # A job that is completing and is to run again has no time at which it ended.
     is_over = state == "CG" and end_time not in ("NONE", "N/A", "Unknown")
@@ -172,5 +172,6 @@ def _call(command: Sequence[str], cluster: str | None, ignore: str | None = None
     done = commands.run(command, cluster=cluster)
     if done.returncode and not (ignore and re.search(ignore, done.stderr)):
         lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
-        raise SchedulerError(f"{command[0]} failed with code {done.returncode}: {lines[-1] if lines else 'no message'}")
+        reason = lines[-1] if lines else "no message"
+        raise SchedulerError(f"{command[0]} failed with exit code {done.returncode}: {reason}")
     return done.stdout

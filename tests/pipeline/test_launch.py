@@ -69,7 +69,7 @@ def test_a_gpu_that_is_not_there_is_bad_configuration(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert _launch(tmp_path / "results", "cluster.device=cuda", f"dry_run={dry_run}") == 2
-    assert "cluster.device: cuda, but this machine has no GPU to use" in capsys.readouterr().err
+    assert "cluster.device=cuda, but this machine has no usable GPU" in capsys.readouterr().err
     assert os.listdir(tmp_path) == []
 
 
@@ -98,7 +98,7 @@ def test_two_grids_share_runs(results: Path) -> None:
 
 def test_a_changed_grid_is_noted(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _launch(results, "certify.n=100") == 0
-    assert "note: grid tiny was launched with other settings before" in capsys.readouterr().out
+    assert "note: grid tiny was launched before with other settings" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -155,16 +155,16 @@ def test_bad_input_exits_2_and_writes_nothing(
         ("retry=foo", "retry: 'foo' is not valid; valid: 'all', 'cuda_oom', "),
         ("+cluster.extra.job_name=mine", "cluster.extra.job_name: set by the launcher; remove it"),
         ("+cluster.extra.cpus_per_task=3", "cluster.extra.cpus_per_task: write cluster.STAGE.cpus instead"),
-        ("+certify.train_key=mine", "certify.train_key: the launch fills that in; leave it out"),
+        ("+certify.train_key=mine", "certify.train_key: set by the launcher; remove it"),
         ("cluster.compile=maybe", "cluster.compile: 'maybe' is not valid; valid: False, True, 'reduce-overhead', "),
         ("cluster.train.mem_gb=-1", "cluster.train.mem_gb: input should be greater than 0 or write a list, got -1"),
         ("cluster.train.mem_gb=[16,-1]", "cluster.train.mem_gb[1]: input should be greater than 0, got -1"),
         ("cluster.after=soon", "cluster.after: 'soon' is not a job id or afterany:ID"),
         ("cluster.kind=pbs", "cluster.kind: 'pbs' is not valid; valid: 'auto', 'local', 'debug' or 'slurm'"),
-        ("cluster.kind=local", "cluster.kind=local takes no options of SLURM (partition, account, qos, ...); write "),
+        ("cluster.kind=local", "cluster.kind=local takes no SLURM options (partition, account, qos, ...); write "),
         ("grid.name=a/b", "grid.name: 'a/b' is not a name: at most 100 letters, digits, "),
         ("grid.blocks=[gaussian]", "grid.blocks[0]: write keys with values, got 'gaussian'"),
-        ("model=resnet50", "train.architecture: resnet50 takes images of 3 channels, and those of digits have 1; "),
+        ("model=resnet50", "train.architecture: resnet50 needs images with 3 channels, but those of digits have 1; "),
     ],
 )
 def test_what_is_wrong_with_an_option_is_said_once(
@@ -188,13 +188,13 @@ def test_a_file_in_the_place_of_a_dataset_is_refused(tmp_path: Path, capsys: pyt
 
 def test_slurm_without_its_options_is_one_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _launch(tmp_path, "cluster=local", "cluster.kind=slurm") == 2
-    assert capsys.readouterr().err == "error: cluster.kind=slurm needs the options of SLURM; write cluster=slurm\n"
+    assert capsys.readouterr().err == "error: cluster.kind=slurm needs the SLURM options; write cluster=slurm\n"
 
 
 def test_a_note_on_every_model_is_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     blocks = "grid.blocks=[{method: gaussian, sigma: [0.25, 0.5]}]"
     assert _launch(tmp_path, blocks, "train.batch_size=5000", "dry_run=true") == 0
-    assert capsys.readouterr().err.count("an epoch is one step") == 1
+    assert capsys.readouterr().err.count("each epoch is one step") == 1
 
 
 def test_all_groups_are_checked_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,7 +91,7 @@ def test_a_grid_on_this_machine(results: Path, undisturbed_results: Path, capsys
     code, text = _said("launch", results, capsys, "cluster=debug")
     assert (code, "failed twice" in " ".join(text.split())) == (1, True)
     text = _said("launch", results, capsys, "cluster=debug", "certify.n=100", "retry=all")[1]
-    assert "other settings before" in " ".join(text.split())
+    assert "before with other settings" in " ".join(text.split())
 
 
 def test_a_grid_on_a_cluster(fake: FakeSlurm, results: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,7 +108,7 @@ def test_a_grid_on_a_cluster(fake: FakeSlurm, results: Path, capsys: pytest.Capt
     fake.answer(
         "squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2; exit 1"
     )
-    assert "note: squeue failed with code 1" in said("status")
+    assert "note: squeue failed with exit code 1" in said("status")
     assert "SLURM did not answer" in said("launch", "cluster=slurm")
     assert "is unknown" in said("launch", "cluster=local")
     assert "it is unknown whether anything was cancelled" in said("cancel")

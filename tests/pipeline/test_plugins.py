@@ -229,7 +229,10 @@ def test_a_failure_names_the_line_and_its_siblings_go_on(mylab: Path) -> None:
             "mylab.losses:Weighted.weight: input should be a valid number, got 'much'",
         ),
         ([BLOCKS.replace("model.width", "model.with")], "unknown option 'with' (did you mean 'width'?)"),
-        ([BLOCKS.replace("objective: 'mylab.losses:Weighted', ", "")], "objective.weight: there is no objective"),
+        (
+            [BLOCKS.replace("objective: 'mylab.losses:Weighted', ", "")],
+            "objective.weight: has no effect without your own objective",
+        ),
         ([BLOCKS.replace("mylab.losses:Weighted", "os:getcwd")], "unknown plug-in 'os'; valid: mylab"),
         ([BLOCKS.replace("mylab.nets:build", "torchvision:resnet81")], "unknown model 'resnet81' (did you mean"),
     ],
@@ -401,7 +404,7 @@ def test_finished_runs_are_composed_without_any_training(mylab: Path, capsys: py
 
     assert f"ensemble:{one}: write two or more different runs" in problem(f"model: 'ensemble:{one}'")
     assert f"ensemble:{one}+{one}: write two or more different" in problem(f"model: 'ensemble:{one}+{one}'")
-    assert "results/runs/x/checkpoint.pt is not there or damaged; train" in problem(f"model: 'ensemble:{one}+x'")
+    assert "results/runs/x/checkpoint.pt is missing or damaged; finish" in problem(f"model: 'ensemble:{one}+x'")
     found = problem(f"model: 'ensemble:{one}+{other}', sigma: 0.5, m_train: 2")
     assert "sigma has no effect on an ensemble" in found
     assert "m_train has no effect on an ensemble" in found

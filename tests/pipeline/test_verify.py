@@ -113,8 +113,8 @@ def test_an_edited_spec_and_other_rows_than_the_shards_are_named(
     _other_rows(joined)
     assert _verify(results) == 1
     first, second = capsys.readouterr().err.splitlines()
-    assert first == f"error: {spec}: of another spec (sigma is 0.5, expected 0.25)"
-    assert second == f"error: {joined}: holds other rows than the shards that it was made of"
+    assert first == f"error: {spec}: belongs to another spec (sigma is 0.5, expected 0.25)"
+    assert second == f"error: {joined}: its rows differ from those of the shards"
 
 
 @pytest.mark.parametrize("pattern", ["000003-*.parquet", "records.parquet", "checkpoint.pt"])

@@ -100,9 +100,9 @@ def test_a_squeue_that_fails_hangs_or_talks_nonsense(
     with monkeypatch.context() as patch:
         patch.setenv("PATH", f"{squeue.parent}:{os.environ['PATH']}")
         for shell, message in (
-            ("echo slurm_load_jobs error >&2; exit 1", "squeue failed with code 1: slurm_load_jobs error"),
+            ("echo slurm_load_jobs error >&2; exit 1", "squeue failed with exit code 1: slurm_load_jobs error"),
             ("exec sleep 60", "squeue did not answer within 1 s"),
-            ("head -c 300 /dev/urandom", "squeue answered something that is not a queue"),
+            ("head -c 300 /dev/urandom", "squeue printed a line that is not a job"),
         ):
             squeue.write_text(f"#!/bin/sh\n{shell}\n")
             squeue.chmod(squeue.stat().st_mode | stat.S_IXUSR)

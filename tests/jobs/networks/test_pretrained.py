@@ -360,7 +360,7 @@ def test_method_and_sigma_of_a_checkpoint_are_never_assumed(
     missing = {"train.method", "train.sigma"} - {option.partition("=")[0] for option in given}
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        f"error: {name}: say how {path} was trained, which no checkpoint file shows; write {name}=VALUE"
+        f"error: {name}: a value is required, because {path} does not say how it was trained; write {name}=VALUE"
         for name in sorted(missing)
     ]
 

@@ -103,7 +103,7 @@ def test_else_nvidia_smi_is_asked(
         (["cluster.runs_per_gpu=0"], "cluster.runs_per_gpu: input should be greater than or equal to 1, got 0"),
         (["cluster.runs_per_gpu=two"], "cluster.runs_per_gpu: input should be a valid integer, got 'two'"),
         (["cluster=debug", "cluster.runs_per_gpu=2"], "debug runs one unit at a time"),
-        (["cluster=local", "cluster.device=cpu", "cluster.runs_per_gpu=2"], "there is no GPU to share"),
+        (["cluster=local", "cluster.device=cpu", "cluster.runs_per_gpu=2"], "cluster.device=cpu uses no GPU"),
         (["cluster.runs_per_gpu=2", "cluster.train.gpus=2"], "cluster.train.gpus is 2; set it to 1"),
         (["cluster.runs_per_gpu=2", "cluster.certify.gpus=0"], "cluster.certify.gpus is 0; set it to 1"),
         (["cluster.runs_per_gpu=2", "+train.num_processes=2"], "a model with num_processes above 1 has its GPUs"),

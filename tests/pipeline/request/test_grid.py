@@ -87,8 +87,8 @@ def test_the_images_default_to_the_whole_split() -> None:
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        ({}, "grid.blocks[0]: expands to nothing: the block is empty"),
-        ({"method": "gaussian", "sigma": []}, "grid.blocks[0]: expands to nothing: sigma is an empty list"),
+        ({}, "grid.blocks[0]: the block is empty; write at least one key"),
+        ({"method": "gaussian", "sigma": []}, "grid.blocks[0].sigma: the list is empty; write at least one value"),
         ({"method": "gaussian", "sgima": 1}, "grid.blocks[0]: unknown axis 'sgima' (did you mean 'sigma'?)"),
         (
             {"method": "gaussian", "sigma": [0.25, -1]},
@@ -106,12 +106,12 @@ def test_a_bad_block_is_named(block: dict[str, Any], message: str) -> None:
 
 
 def test_a_grid_without_blocks_is_refused() -> None:
-    assert "grid.blocks: expands to nothing: there is no block" in _problems()
+    assert "grid.blocks: the list is empty; write at least one block" in _problems()
 
 
 def test_a_block_that_is_excluded_whole_is_refused() -> None:
     problems = _problems({"method": "gaussian", "sigma": 0.25}, exclude=[{"sigma": 0.25}])
-    assert "grid.blocks[0]: expands to nothing: every model of it is excluded" in problems
+    assert "grid.blocks[0]: grid.exclude excludes all of its models; correct the rules or remove the block" in problems
 
 
 def test_an_exclusion_that_matches_nothing_is_refused() -> None:
@@ -128,13 +128,13 @@ def test_an_exclusion_that_matches_nothing_is_refused() -> None:
         ({"n": 9}, "n=9 draws can never certify anything"),
         ({"n": 0}, "certify.n: input should be greater than or equal to 1"),
         ({"alpha": 1.5}, "certify.alpha: input should be less than 1"),
-        ({"indices": {"start": 0, "stop": 501}}, "certify.indices.stop: 501 is beyond the 500 images of digits's test"),
+        ({"indices": {"start": 0, "stop": 501}}, "certify.indices.stop: 501 is beyond the 500 test images of digits"),
         ({"indices": {"start": 9, "stop": 9}}, "indices 9 to 9 are empty"),
         ({"indices": {"first": 9}}, "unknown key 'first'"),
-        ({"indices": [3, 500]}, "certify.indices: 500 is beyond the 500 images of digits's test"),
-        ({"indices": [3, -1, 2.0, True]}, "certify.indices: True is not an index"),
+        ({"indices": [3, 500]}, "certify.indices: 500 is beyond the 500 test images of digits"),
+        ({"indices": [3, -1, 2.0, True]}, "certify.indices: True is not an image index"),
         ({"indices": [3, 7, 3]}, "certify.indices: 3 is given more than once"),
-        ({"indices": []}, "certify.indices: there is no index in it"),
+        ({"indices": []}, "certify.indices: contains no index"),
         ({"indices": 20}, "certify.indices: write start, stop and step, a list, or the path of a file, got 20"),
         ({"indices": "nowhere.txt"}, "certify.indices=nowhere.txt: cannot be read (No such file"),
         ({"split": "validation"}, "certify.split: 'validation' is not valid"),
@@ -156,10 +156,10 @@ def test_a_list_and_a_file_of_indices_are_a_range_where_they_can_be(tmp_path: Pa
     assert list(of([9, 0, 4]).indices) == [0, 4, 9]
     assert of([9, 0, 4]).key == expected.key
     path.write_text("0 one\n")
-    with pytest.raises(ConfigError, match=r"chosen\.txt: 'one' is not an index of an image"):
+    with pytest.raises(ConfigError, match=r"chosen\.txt: 'one' is not an image index"):
         of(str(path))
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match=r"chosen\.txt: cannot be read .it is no text"):
+    with pytest.raises(ConfigError, match=r"chosen\.txt: cannot be read .it is not a text file"):
         of(str(path))
 
 
@@ -178,10 +178,10 @@ def test_a_grid_s_name_must_be_fit_for_a_folder(name: str) -> None:
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        ({"method": "gaussian", "sigma": 30.6}, "train.sigma: 30.6 is too long .* in pixels of 0 to 255 is 0.12"),
-        ({"method": "gaussian", "sigma": 0.25, "sigma_cert": 64}, "certify.sigma_cert: 64 .* of 0 to 255 is 0.251"),
+        ({"method": "gaussian", "sigma": 30.6}, "train.sigma: 30.6 is too large: .* for pixels from 0 to 255 is 0.12"),
+        ({"method": "gaussian", "sigma": 0.25, "sigma_cert": 64}, "certify.sigma_cert: 64 .* from 0 to 255 is 0.251"),
         ({**PGD, "sigma": 0.25, "epsilon": 64}, "train.epsilon: 64 .* is 0.251; the published .* eps_64 have 0.25"),
-        ({**PGD, "sigma": 0.25, "epsilon": 8.1}, "no two of digits are farther apart than 8; "),
+        ({**PGD, "sigma": 0.25, "epsilon": 8.1}, "two images of digits differ by at most 8; "),
     ],
 )
 def test_a_length_in_other_units_is_refused_with_its_value_beside_it(block: dict[str, Any], message: str) -> None:
@@ -229,7 +229,7 @@ def test_an_alpha_below_what_bounds_allow_is_refused(change: dict[str, Any], mes
 def test_what_can_be_launched_but_deserves_a_word_is_noted() -> None:
     block = {**PGD, "sigma": 0.25, "epsilon": 127 / 255, "batch_size": 5000}
     batch, epsilon = notes(_expand(block))
-    assert batch == "train.batch_size=5000 is more than the 1297 training images of digits: an epoch is one step"
+    assert batch == "train.batch_size=5000 is more than the 1297 training images of digits: each epoch is one step"
     assert epsilon.startswith("train.epsilon=0.498039 is 127/255; the published models called eps_127 have 127/256")
     assert not list(notes(_expand({**PGD, "sigma": 0.25, "epsilon": [0.25, 127 / 256, 255 / 256, 1.0, 2.0]})))
 

@@ -75,5 +75,5 @@ def test_a_full_queue_is_told_by_its_own_words_only(word: str) -> None:
     ],
 )
 def test_anything_else_leaves_it_open_whether_the_job_is_queued(stdout: str, stderr: str, code: int) -> None:
-    with pytest.raises(SchedulerError, match="sbatch gives no answer"):
+    with pytest.raises(SchedulerError, match="sbatch did not answer"):
         job_number(_answer(stdout, stderr, code))

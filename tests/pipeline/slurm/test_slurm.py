@@ -87,10 +87,10 @@ def test_what_vanished_from_the_queue_is_submitted_again(fake: FakeSlurm, result
 @pytest.mark.parametrize(
     ("shell", "message"),
     [
-        ("echo slurm_load_jobs error: Unable to contact >&2; exit 1", "squeue failed with code 1"),
+        ("echo slurm_load_jobs error: Unable to contact >&2; exit 1", "squeue failed with exit code 1"),
         ("sleep 30", "squeue did not answer within"),
-        ("echo '<html>502 Bad Gateway</html>'; exit 0", "squeue answered something that is not a queue"),
-        ("printf '1|0|PD|na'; exit 0", "squeue answered something that is not a queue"),
+        ("echo '<html>502 Bad Gateway</html>'; exit 0", "squeue printed a line that is not a job"),
+        ("printf '1|0|PD|na'; exit 0", "squeue printed a line that is not a job"),
     ],
 )
 def test_without_an_answer_of_squeue_nothing_is_submitted_and_status_says_unknown(
@@ -544,7 +544,7 @@ def test_a_waiting_launch_gives_more_memory_and_time_until_the_lists_end(
     assert asked == [("1024MB", "10"), ("2048MB", "10"), ("2048MB", "20"), ("4096MB", "20")]
     error = capsys.readouterr().err
     assert error.count("launching again, with more memory or time for 1 unit\n") == 3
-    assert error.count("not complete, and nothing is running or can run") == 1
+    assert error.count("the grid is not complete, but nothing is running or can run") == 1
 
 
 def test_a_waiting_launch_does_not_repeat_what_gets_nothing_more(
@@ -752,7 +752,7 @@ def test_what_slurm_has_is_not_done_here_too(
     assert f"python -m pipeline.cancel grid=tiny results={results}" in error
     fake.answer("squeue", "exit 1")
     assert run_command("launch", launch, arguments) == 1
-    assert "squeue failed with code 1" in capsys.readouterr().err
+    assert "squeue failed with exit code 1" in capsys.readouterr().err
     assert finished_files(results) == {}
 
 

@@ -84,7 +84,7 @@ def test_short_starts_without_progress_come_to_an_end(tmp_path: Path, monkeypatc
     (failure,) = failures_of(store, unit)
     assert (failure.failure_class, failure.message) == (
         "preempted",
-        "no progress in 5 starts of the job, each of which SLURM ended early",
+        "no progress: SLURM ended 5 starts of the job early",
     )
 
 
@@ -117,7 +117,7 @@ def test_a_unit_whose_checkpoint_never_comes_gives_up_in_writing(
         ArrayTask(store=store, grid="tiny", units=[unit], launch=launch, time_limit_min=60)()
     assert left.value.code == 1
     (failure,) = failures_of(store, unit)
-    assert f"there is no checkpoint of {run.train.key}" in failure.message
+    assert f"no checkpoint of {run.train.key}" in failure.message
     # Where the training is known to have failed, the unit is skipped at once, and has not failed itself.
     record_death(store, TrainUnit(train=run.train), "bug", "it failed", tmp_path / "log")
     monkeypatch.setattr(task, "_NEED_PATIENCE_S", 600)

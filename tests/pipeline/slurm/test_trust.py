@@ -78,7 +78,7 @@ def test_a_job_refuses_in_writing_what_others_may_write(tmp_path: Path, opened: 
     lines = [*trust_lines(tmp_path / "code", tmp_path / "launch" / "a"), "echo it runs"]
     done = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
     assert done.returncode == (1 if opened else 0)
-    said = f"ERROR refused to run: {tmp_path / str(opened)} is not yours alone to write"
+    said = f"ERROR refused to run: another user owns or can write {tmp_path / str(opened)}"
     assert said in done.stdout if opened else done.stdout == "it runs\n"
 
 
