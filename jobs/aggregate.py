@@ -98,7 +98,7 @@ def other_images(grid_run: Run, origin: Mapping[str, str], images: Images) -> li
     if not differ(found, first):
         return []
     return [
-        f"different images: {other} is on those with fingerprint {short_fingerprint(first)}, {name} on "
+        f"different images: {other} used those with fingerprint {short_fingerprint(first)}, but {name} those with "
         f"{short_fingerprint(found)}; remove the shards of one of the two and launch again with the images of "
         "the other"
     ]
@@ -220,7 +220,7 @@ def checked_shard(
     metadata = records.check_metadata(path, layout.specs)
     table = records.read_records(path, layout.kind, layout.kind.schema.names, is_thorough=is_thorough)
     if not np.array_equal(table["index"].to_numpy(), indices.array):
-        raise RecordError(f"{path}: holds {len(table)} rows that are not the indices of its name ({indices})")
+        raise RecordError(f"{path}: its {len(table)} rows do not match the indices in its name ({indices})")
     for column, expected in layout.columns.items():
         values = pc.unique(table[column]).to_pylist()
         if values != [expected]:
@@ -241,10 +241,10 @@ def _origin_problems(parts: list[Part]) -> list[str]:
     for what, paths in found.items():
         if any(differ(one, other) for one, other in itertools.combinations(paths, 2)):
             listing = ", ".join(f"{path} ({origin[:12]})" for origin, path in paths.items())
-            instead = "raise its VERSION, which makes another run, or " if what not in ("weights", "images") else ""
+            instead = "raise its VERSION, which starts a new run, or " if what not in ("weights", "images") else ""
             problems.append(
-                f"shards of one run were certified with different {what}: {listing}; {instead}remove those of the old "
-                f"{what}"
+                f"shards of one run were certified with different {what}: {listing}; {instead}remove those made "
+                f"with the old {what}"
             )
     return problems
 
@@ -270,7 +270,7 @@ def _overlap_problems(parts: list[Part], reject: Reject) -> list[str]:
         for path in [path for path in paths if path in images]:
             own, others = images[path], set[int]().union(*(theirs for key, theirs in images.items() if key != path))
             if own and goes(own, others):
-                problem = f"{path}: {len(own & others)} images (first: {min(own & others)}) are in other files too"
+                problem = f"{path}: {len(own & others)} images (first: {min(own & others)}) are also in other files"
                 problems.append(f"{problem}{reject(path, problem)}; launch again")
                 del images[path]
     return problems

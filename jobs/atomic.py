@@ -57,7 +57,7 @@ def write_atomically(
     except Exception as error:
         if _is_for_want_of_room(error, path.parent):
             raise DiskFullError(
-                errno.ENOSPC, f"the disk or quota is full, {path.name} was not written; make room in", str(path.parent)
+                errno.ENOSPC, f"the disk or quota is full; {path.name} was not written; free space in", str(path.parent)
             ) from error
         raise
     finally:
@@ -156,7 +156,7 @@ def _problem_of(path: str, size: int, mtime_ns: int) -> str | None:
         ".pt": tail[:4] == b"PK\5\6",
         ".json": tail.rstrip().endswith(b"}"),
     }
-    return None if is_whole.get(os.path.splitext(path)[1], True) else "cut short, or overwritten"
+    return None if is_whole.get(os.path.splitext(path)[1], True) else "truncated or overwritten"
 
 
 def file_sha256(path: Path) -> str:
@@ -179,7 +179,7 @@ def _link_unless_there(temporary: Path, path: Path) -> None:
     except FileExistsError:
         problem = problem_of(path)
         if problem is None:
-            logging.info("another writer was first, its file stays: %s", path)
+            logging.info("another process finished first; keeping its file: %s", path)
             return
         # What a lost node or a full disk may leave: not a file that counts.
         logging.warning("%s: %s; moved to %s", path, problem, set_aside(path).name)

@@ -93,7 +93,7 @@ def attacked(classifier: torch.nn.Module, labelled: LabelledImage, spec: AttackS
 def _finite_logits(classifier: torch.nn.Module, inputs_BCHW: Tensor) -> Tensor:
     logits_BK: Tensor = classifier(inputs_BCHW)
     if not logits_BK.isfinite().all():
-        raise LogitsError("the classifier's logits are not finite where it is attacked")
+        raise LogitsError("the classifier's logits are not finite during the attack")
     return logits_BK
 
 

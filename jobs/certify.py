@@ -30,8 +30,8 @@ from smoothing.noise import BLOCK_ROWS, NoiseStream
 _NUM_ROWS = 1000  # noisy images on which a precision is compared with float32: some kernels have been wrong
 _WARN_BELOW = 0.99
 _CHANGED = (
-    f"the same {_NUM_ROWS} noisy images got other votes after the shard than before: the network keeps something from "
-    "call to call, or depends on time or chance, which has no certificate. Correct it, and raise its VERSION"
+    f"the same {_NUM_ROWS} noisy images got different votes before and after the shard: the network keeps state "
+    "between calls, or depends on time or chance, and cannot be certified. Correct it and raise its VERSION"
 )
 
 

@@ -107,8 +107,8 @@ def _with_finite_logits(done: Iterator[Done], unit: ShardUnit, store: Store) -> 
         yield from done
     except LogitsError as error:
         raise CheckpointError(
-            f"{store.checkpoint_path(unit.run.train.key)}: {error}. No vote was recorded for them. Look at the "
-            "model's training; with certify.precision=float16 the cause may be an overflow, which bfloat16 avoids"
+            f"{store.checkpoint_path(unit.run.train.key)}: {error}. No vote was recorded for them. Check how "
+            "the model was trained; with certify.precision=float16, it may be an overflow, which bfloat16 avoids"
         ) from error
 
 
@@ -168,7 +168,7 @@ def _saved_rows(unit: ShardUnit, store: Store, layout: Layout, metadata: Mapping
         except FileNotFoundError:  # its owner has finished meanwhile
             continue
         except RecordError as error:
-            logging.warning("%s; moved to %s, its images will be done again", error, set_aside(path).name)
+            logging.warning("%s; moved to %s; its images will be repeated", error, set_aside(path).name)
             continue
         rows |= {row["index"]: row for row in table.to_pylist() if row["index"] in unit.indices}
     if rows:

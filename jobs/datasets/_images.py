@@ -100,13 +100,11 @@ def check_content(images: Images, info: DatasetInfo, split: Split) -> None:
     where, labels = f"{info.name}, {split} split", images.labels
     problems = []
     if labels.ndim != 1 or labels.dtype != np.int64:
-        problems.append(f"labels must be int64 of shape (N,), they are {labels.dtype} of shape {labels.shape}")
+        problems.append(f"labels must be int64 of shape (N,), got {labels.dtype} of shape {labels.shape}")
     elif labels.size and not (labels.min() >= 0 and labels.max() < info.num_classes):
-        problems.append(
-            f"labels must lie in 0 to {info.num_classes - 1}, they reach from {labels.min()} to {labels.max()}"
-        )
+        problems.append(f"labels must be from 0 to {info.num_classes - 1}, got {labels.min()} to {labels.max()}")
     if images.num_levels != info.num_levels:
-        problems.append(f"num_levels is {images.num_levels}, its entry says {info.num_levels}")
+        problems.append(f"num_levels is {images.num_levels}, expected {info.num_levels}")
     if isinstance(images, ArrayImages):
         problems += _level_problems(images.levels, len(labels), info)
     elif (shape := getattr(images, "image_shape", info.image_shape)) != info.image_shape:
@@ -121,9 +119,9 @@ def _level_problems(levels: npt.NDArray[Any], num_images: int, info: DatasetInfo
     if levels.dtype != np.uint8:
         looks = np.issubdtype(levels.dtype, np.floating) and levels.size and levels.min() >= 0 and levels.max() <= 1
         scaled = f": they look like pixels in [0, 1]; multiply by {info.num_levels} and round" if looks else ""
-        yield f"pixels must be uint8 from 0 to {info.num_levels}, they are {levels.dtype}{scaled}"
+        yield f"pixels must be uint8 from 0 to {info.num_levels}, got {levels.dtype}{scaled}"
     elif levels.size and levels.max() > info.num_levels:
-        yield f"pixels must lie in 0 to {info.num_levels}, the largest is {levels.max()}"
+        yield f"pixels must be from 0 to {info.num_levels}, but the largest is {levels.max()}"
 
 
 def differ(fingerprint: str, other: str) -> bool:

@@ -58,8 +58,8 @@ class OwnData:
         expected, found = self.plugin.options["fingerprints"].get(split), images.fingerprint if images else None
         if images is None or found != expected:
             raise DataError(
-                f"{folder or self.plugin.name}: its {split} images have fingerprint {found}, and {expected} at the "
-                "launch; restore them, or launch again, which makes other models"
+                f"{folder or self.plugin.name}: its {split} images have fingerprint {found}, but had {expected} at the "
+                "launch; restore them, or launch again to train new models"
             )
         return images
 
@@ -107,7 +107,7 @@ def described(source: str, version: int, options: Mapping[str, Any]) -> Plugin:
 def _check_brightness(images: Images) -> None:
     """Raise DataError if no pixel is brighter than a fifteenth: levels of 0 to 1 or 0 to 16, taken for 0 to 255."""
     if isinstance(images, ArrayImages) and (largest := int(images.levels.max())) * 15 < images.num_levels:
-        raise DataError(f"the largest pixel is {largest}, and {images.num_levels} stands for white; scale the images")
+        raise DataError(f"the largest pixel is {largest}, but white is {images.num_levels}; scale the images")
 
 
 def _info(name: str, found: Mapping[Split, Images], augmentation: Augmentation) -> DatasetInfo:
@@ -151,14 +151,14 @@ def _read_npz(path: Path, split: Split) -> ArrayImages | None:
                 if images in arrays and labels in arrays:
                     return ArrayImages(levels=_channels_first(arrays[images]), labels=_flat(arrays[labels]))
             if not any(one.format("test") in arrays for one, _ in _ARRAYS):
-                raise ConfigError(
-                    f"{path}: holds {', '.join(arrays)}; a data set has x_train, y_train, x_test and y_test"
-                )
+                raise ConfigError(f"{path}: contains {', '.join(arrays)}; expected x_train, y_train, x_test and y_test")
             return None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:  # ValueError: objects, or a wrong header
-        raise error if isinstance(error, ConfigError) else ConfigError(f"{path}: no sound .npz ({error})") from error
+        raise (
+            error if isinstance(error, ConfigError) else ConfigError(f"{path}: not a valid .npz file ({error})")
+        ) from error
 
 
 def _channels_first(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -179,7 +179,7 @@ def _flat(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _read_folder(folder: Path, split: Split) -> Images | None:
     there = subfolders(folder)
     if not there:
-        raise ConfigError(f"{folder}: no folder with folders in it; it holds train/CLASS/... and test/CLASS/...")
+        raise ConfigError(f"{folder}: contains no folders; expected train/CLASS/... and test/CLASS/...")
     names = {one: next((name for name in known if name in there), known[0]) for one, known in _FOLDERS.items()}
     if names[split] not in there:
         return None

@@ -57,7 +57,7 @@ class Tree:
             raise ConfigError(f"{where}: classes differ between the splits: {self._difference(*found)}")
         if len(found[0]) != self.info.num_classes:
             raise ConfigError(
-                f"{where}: {len(found[0])} class folders, {self.info.name} has {self.info.num_classes} classes"
+                f"{where}: {len(found[0])} class folders, but {self.info.name} has {self.info.num_classes} classes"
             )
 
     def _classes(self, root: Path) -> list[str]:
@@ -65,8 +65,8 @@ class Tree:
         names = subfolders(root)
         if not names and (images := [name for name in os.listdir(root) if name.lower().endswith(SUFFIXES)]):
             raise ConfigError(
-                f"{self.option}: {root} is flat: {len(images):,} images and no class folders, so that no "
-                "label is known; sort them into one folder per class, named as in the other split"
+                f"{self.option}: {root} is flat: {len(images):,} images and no class folders, so the labels are "
+                "unknown; sort them into one folder per class, named as in the other split"
             )
         if names and all(name.isdecimal() for name in names) and len({len(name) for name in names}) > 1:
             raise ConfigError(
@@ -103,13 +103,13 @@ class Tree:
             with os.scandir(root / class_name) as entries:
                 names = sorted(entry.name for entry in entries if entry.name.lower().endswith(SUFFIXES))
             if not names:
-                deeper = "; they are one folder further down" if subfolders(root / class_name) else ""
+                deeper = "; it contains folders instead" if subfolders(root / class_name) else ""
                 raise ConfigError(f"{self.option}: no image in {root / class_name} ({', '.join(SUFFIXES)}){deeper}")
             paths += [f"{class_name}/{name}" for name in names]
             labels += [label] * len(names)
         if not self.info.any_size and len(paths) != (expected := self.info.num_images[split]):
             raise ConfigError(
-                f"{self.option}: {len(paths):,} images in {root}, {self.info.name} has {expected:,} there"
+                f"{self.option}: {len(paths):,} images in {root}, but {self.info.name} has {expected:,} there"
             )
         return paths, np.asarray(labels, dtype=np.int64)
 

@@ -98,19 +98,19 @@ class TreeImages(Images):
             with Image.open(self.path(index)) as file:
                 if file.width * file.height > _MAX_PIXELS:
                     raise DataError(
-                        f"{self.path(index)}: {file.width} x {file.height} pixels, a decompression bomb or no "
-                        f"photograph (at most {_MAX_PIXELS:,} are decoded); shrink or remove it"
+                        f"{self.path(index)}: {file.width} x {file.height} pixels are more than the limit of "
+                        f"{_MAX_PIXELS:,} (a decompression bomb?); shrink or remove it"
                     )
                 if file.mode.startswith("I;16"):
                     levels = (np.asarray(file).astype(np.uint32) + 128) // 257  # 65535 becomes 255
                     return Image.fromarray(levels.astype(np.uint8)).convert(mode)
                 if file.mode in ("I", "F"):
                     raise DataError(
-                        f"{self.path(index)}: pixels of 32 bits, whose range is not known; convert it to 8 bits"
+                        f"{self.path(index)}: pixels of 32 bits, with an unknown range; convert it to 8 bits"
                     )
                 return file.convert(mode)
         except FileNotFoundError as error:
-            raise DataError(f"{self.path(index)}: not there any more") from error
+            raise DataError(f"{self.path(index)}: no longer exists") from error
         except (OSError, SyntaxError, UnidentifiedImageError) as error:  # SyntaxError: Pillow's for broken PNG
             raise DataError(f"{self.path(index)}: broken image, cannot be decoded ({error})") from error
 

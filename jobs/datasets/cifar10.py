@@ -52,7 +52,7 @@ def check(folder: Path, needed: Sequence[Split] = ("train", "test")) -> None:
     del needed  # there are all or none
     nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not nearest.is_dir():
-        raise ConfigError(f"data.cifar10: {nearest} is not a folder; data.cifar10=PATH names one, there or not yet")
+        raise ConfigError(f"data.cifar10: {nearest} is not a folder; choose another path with data.cifar10=PATH")
 
 
 def is_prepared(folder: Path, marks: Path) -> bool:
@@ -129,7 +129,7 @@ def open_split(split: Split, folder: Path | None) -> ArrayImages:
         dataset = cifar(str(root), train=split == "train", download=False)
     except (OSError, RuntimeError) as error:
         raise DataError(
-            f"{folder}: CIFAR-10 is not there or damaged; python -m jobs.prepare cifar10 {folder}"
+            f"{folder}: CIFAR-10 is missing or damaged; run python -m jobs.prepare cifar10 {folder}"
         ) from error
     return ArrayImages(
         levels=np.ascontiguousarray(dataset.data.transpose(0, 3, 1, 2)),

@@ -137,8 +137,8 @@ def record_exception(store: Store, unit: Unit, error: BaseException, message: st
 
 def _smaller(unit: Unit) -> str:
     """What makes a unit take less of a GPU's memory, and changes no key."""
-    shared = "a smaller cluster.runs_per_gpu, where that is above 1, leaves more memory to each unit"
-    return shared if unit.stage == "train" else f"a smaller cluster.batch_size takes less memory; {shared}"
+    shared = "reduce cluster.runs_per_gpu if it is above 1"
+    return shared if unit.stage == "train" else f"reduce cluster.batch_size; {shared}"
 
 
 def record_death(
@@ -206,7 +206,7 @@ def _read(path: Path, unit: str) -> Failure:
         return Failure(
             unit=unit,
             failure_class="unknown",
-            message=f"{path}: this failure's record cannot be read; it can be removed",
+            message=f"{path}: this record of a failure cannot be read; remove it",
             attempt=int(path.stem.rpartition("-")[2]),
             time=path.stat().st_mtime,
         )

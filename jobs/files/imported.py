@@ -78,7 +78,9 @@ def read_listing(store: Store, grid: str) -> list[dict[str, Any]]:
     try:
         content = read_json(path)
         if content["format"] != FORMAT:
-            raise RecordError(f"{path}: format {content['format']}, this version reads {FORMAT}; import the logs again")
+            raise RecordError(
+                f"{path}: format {content['format']}, but this version reads {FORMAT}; import the logs again"
+            )
         return list(content["models"])
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, RecordError):

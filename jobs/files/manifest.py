@@ -38,7 +38,8 @@ def read_manifest(path: Path) -> Manifest:
     try:
         plain = read_json(path)
         if plain["format"] != FORMAT:
-            raise RecordError(f"{path}: format {plain['format']}, this version reads {FORMAT}; launch the grid again")
+            found = plain["format"]
+            raise RecordError(f"{path}: format {found}, but this version reads {FORMAT}; launch the grid again")
         return Manifest(
             grid=plain["grid"],
             runs=tuple(
@@ -63,7 +64,7 @@ def check_launchable(store: Store, grid: object) -> None:
     """Raise ConfigError where a name is that of a grid imported from logs."""
     if grid in store.imported_names():
         raise ConfigError(
-            f"grid {grid} was imported from logs: there is nothing in it to launch or to follow; take another name"
+            f"grid {grid} was imported from logs, so it cannot be launched or followed; choose another grid"
         )
 
 

@@ -158,7 +158,7 @@ def read_records(
     """
     groups = [*read_row_groups(path, kind, columns or kind.schema.names)]
     if is_thorough and read_metadata(path).get(_ROWS_KEY) not in (None, _checksum_of([*map(_checksum, groups)])):
-        raise RecordError(f"{path}: damaged, its rows are not those that were written")
+        raise RecordError(f"{path}: damaged: its rows differ from those that were written")
     table = pa.concat_tables(groups)
     return table.cast(kind.schema) if columns is None else table.unify_dictionaries()
 
@@ -226,7 +226,7 @@ def _problem_in(path: Path, kind: RecordKind, size: int, mtime_ns: int) -> str |
             for number in range(file.num_row_groups):
                 keys = file.read_row_group(number, columns=["train_key"])["train_key"].unique().to_pylist()
                 if not all(_may_hold(file, number, [key]) for key in keys):
-                    raise RecordError(f"{path}: damaged, row group {number} has other rows than its statistics say")
+                    raise RecordError(f"{path}: damaged: the rows of group {number} do not match its statistics")
     except RecordError as error:
         return str(error).removeprefix(f"{path}: ")
     return None
@@ -250,7 +250,7 @@ def check_metadata(path: Path, specs: Mapping[str, str]) -> dict[str, str]:
     for name, expected in specs.items():
         found = metadata.get(name)
         if found != expected:
-            raise RecordError(f"{path}: foreign records, {name} differs: {_differences(found, expected)}")
+            raise RecordError(f"{path}: records of another run: {name} differs: {_differences(found, expected)}")
     return metadata
 
 
@@ -268,7 +268,7 @@ def _parquet(path: Path, **options: Any) -> Iterator[pq.ParquetFile]:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             reason = str(error).partition("\n")[0]
-            raise RecordError(f"{path}: cannot be read as Parquet, truncated or damaged ({reason})") from error
+            raise RecordError(f"{path}: cannot be read as Parquet: truncated or damaged ({reason})") from error
 
 
 def _own_metadata(path: Path, file: pq.ParquetFile) -> dict[str, str]:
@@ -278,7 +278,7 @@ def _own_metadata(path: Path, file: pq.ParquetFile) -> dict[str, str]:
     expected = own.pop(_CHECKSUM_KEY, None)  # files of earlier versions have none
     # A newer version is said to be one, whatever its checksum is about.
     if own.get(_VERSION_KEY) == str(SCHEMA_VERSION) and expected not in (None, _checksum_of(own)):
-        raise RecordError(f"{path}: damaged, the checksum of its metadata is not that of their content")
+        raise RecordError(f"{path}: damaged: the checksum of its metadata does not match their content")
     return own
 
 
@@ -293,7 +293,7 @@ def _check_stamp(path: Path, metadata: Mapping[str, str], kind: str) -> None:
         raise RecordError(f"{path}: a Parquet file, but not one of {kind} records (no {_VERSION_KEY})")
     if version != str(SCHEMA_VERSION):
         raise RecordError(
-            f"{path}: schema version {version}, this version of the package reads {SCHEMA_VERSION}; "
+            f"{path}: schema version {version}, but this version of the package reads {SCHEMA_VERSION}; "
             "read it with the version that wrote it, or certify again"
         )
     if found != kind:

@@ -75,7 +75,7 @@ def load_classifier(path: Path, spec: TrainSpec, device: torch.device) -> Traine
         raise CheckpointError(f"{path}: not a checkpoint of a classifier ({error})") from error
     found = weights_sha256(classifier.state_dict())
     if found != expected:
-        raise CheckpointError(f"{path}: damaged, the weights hash to {found[:12]} and not {expected[:12]}")
+        raise CheckpointError(f"{path}: damaged: its weights have hash {found[:12]}, expected {expected[:12]}")
     classifier.to(device).eval().requires_grad_(False)
     return TrainedClassifier(classifier=classifier, weights_sha256=found, plugins=content.get("plugins", {}))
 
@@ -91,8 +91,8 @@ def check_plugins(path: Path, content: Mapping[str, Any], spec: TrainSpec) -> No
     for package, sha256 in now.items():
         if found.get(package, sha256) != sha256:
             raise ConfigError(
-                f"{path}: made with other files of the plug-in {package} ({found[package][:12]}, they are now "
-                f"{sha256[:12]}): raise its VERSION, which trains another model, restore them, or remove {path}"
+                f"{path}: made with other files of the plug-in {package} ({found[package][:12]}, now {sha256[:12]}); "
+                f"restore them, raise its VERSION to train a new model, or remove {path}"
             )
 
 
@@ -149,7 +149,7 @@ def load_untrusted(path: Path, *, foreign: bool = True) -> object:
         with torch.serialization.safe_globals(stand_ins(data) if foreign else []):
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # of any type: torch's unpickler trusts the structure of what it is given
-        raise CheckpointError(f"{path}: cannot be read, truncated or damaged ({len(data)} bytes)") from error
+        raise CheckpointError(f"{path}: cannot be read: truncated or damaged ({len(data)} bytes)") from error
 
 
 def check_spec(path: Path, found: Any, spec: TrainSpec) -> None:

@@ -38,14 +38,14 @@ def import_weights(source: Store, target: Store, key: str) -> None:
     if not path.exists():
         save(path, {**content, "state_dict": weights}, replace=False)
     elif load(path).get("weights_sha256") != content["weights_sha256"]:
-        raise CheckpointError(f"{path}: there is a model of this name with other weights; import into another folder")
+        raise CheckpointError(f"{path}: a model with this name and other weights exists; import into another folder")
 
 
 def _check(path: Path, key: str, content: dict[str, Any], weights: dict[str, Tensor]) -> None:
     if build(TrainSpec, content["spec"], where="spec").key != key:
         raise CheckpointError(f"{path}: not the model {key}")
     if weights_sha256(weights) != content["weights_sha256"]:
-        raise CheckpointError(f"{path}: damaged, its weights are not those that were trained")
+        raise CheckpointError(f"{path}: damaged: its weights differ from those that were trained")
 
 
 def main(folder: Path) -> None:

@@ -106,7 +106,7 @@ def _traced(network: nn.Module) -> fx.Graph | None:
     try:
         return fx.Tracer().trace(network)
     except Exception as error:  # it runs the network's own code on stand-ins for tensors: anything may fail
-        logging.info("not folded, since the network cannot be traced: %s", error)
+        logging.info("not folded, because the network cannot be traced: %s", error)
         return None
 
 

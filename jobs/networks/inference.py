@@ -99,7 +99,7 @@ def compiled_where_it_pays(module: nn.Module, inputs_BCHW: Tensor, num_rows: int
         eager_s = _seconds(module, inputs_BCHW)
         calls = num_rows / len(inputs_BCHW) / (num_threads if inputs_BCHW.device.type == "cpu" else 1)
         if calls * eager_s < _MIN_EAGER_S:
-            logging.info("compile=auto: no, the work takes about %.0f s without", calls * eager_s)
+            logging.info("compile=auto: no, because the work takes only about %.0f s without it", calls * eager_s)
             return module, False
         began = time.perf_counter()
         faster = compiled(module, True, is_constant=True)
@@ -107,13 +107,13 @@ def compiled_where_it_pays(module: nn.Module, inputs_BCHW: Tensor, num_rows: int
         ready_s, fast_s = time.perf_counter() - began, _seconds(faster, inputs_BCHW)
     except Exception as error:  # no C++ compiler, say: whatever it is, there is another way
         reason = str(error).partition("\n")[0]
-        logging.warning("compile=auto: no, torch.compile failed (%s: %s)", type(error).__name__, reason)
+        logging.warning("compile=auto: no, because torch.compile failed (%s: %s)", type(error).__name__, reason)
         return module, False
     finally:
         torch.set_num_threads(num_threads)
     pays = eager_s > _MIN_GAIN * fast_s
     logging.info(
-        "compile=auto: %s, %.0f rows a second with it and %.0f without%s; it took %.0f s",
+        "compile=auto: %s; %.0f rows a second with it and %.0f without%s; compiling took %.0f s",
         "yes" if pays else "no",
         len(inputs_BCHW) / fast_s,
         len(inputs_BCHW) / eager_s,

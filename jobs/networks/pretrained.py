@@ -74,7 +74,7 @@ def _source(sha256: str, store: Store) -> Path:
         raise CheckpointError(f"{path}: no such file; launch again with train.checkpoint=PATH to copy it there")
     found = file_sha256(path)
     if found != sha256:
-        raise CheckpointError(f"{path}: damaged, it hashes to {found[:12]}; remove it and launch again")
+        raise CheckpointError(f"{path}: damaged: its hash is {found[:12]}; remove it and launch again")
     return path
 
 
@@ -91,8 +91,8 @@ def load_published(path: Path, spec: TrainSpec) -> tuple[Classifier, list[str]]:
     content = checkpoint.load_untrusted(path)
     if isinstance(content, StandIn):
         raise CheckpointError(
-            f"{path}: a whole pickled object of class {content.stands_for}, which only its own code can load; "
-            "save its state_dict() there"
+            f"{path}: a pickled object of class {content.stands_for}, which only its own code can load; load it there "
+            "and save its state_dict()"
         )
     options = spec.model.options if spec.model else None
     classifier = build_classifier(spec.architecture, spec.info, spec.input_layer, options)
@@ -115,14 +115,15 @@ def _statement_problems(path: Path, content: object, spec: TrainSpec) -> list[st
     has_own_sigma = spec.is_taken and spec.denoiser is None
     if has_own_sigma and stated is not None and stated != spec.sigma:
         raise CheckpointError(
-            f"{path}: says that it was trained with sigma {stated}, the configuration says {spec.sigma}; "
+            f"{path}: says that it was trained with sigma {stated}, but the configuration says {spec.sigma}; "
             f"write train.sigma={stated}"
         )
     if arch is None or arch == spec.architecture:
         return []
     if arch in architecture_names():
         raise CheckpointError(
-            f"{path}: holds a {arch!r}, the configuration says {spec.architecture!r}; write train.architecture={arch}"
+            f"{path}: holds a {arch!r}, but the configuration says {spec.architecture!r}; write "
+            f"train.architecture={arch}"
         )
     return [f"calls its architecture {arch!r}; its weights are those of a {spec.architecture}"]
 
@@ -135,14 +136,14 @@ def _input_layer_notes(found: Found, spec: TrainSpec) -> list[str]:
         if not (_same(found.statistics[0], mean) and _same(found.statistics[1], std)):
             shown = ", ".join(str([round(value, 4) for value in part.tolist()]) for part in found.statistics)
             raise CheckpointError(
-                f"normalises with means and deviations {shown}; train.input_layer={input_layer} stands for "
+                f"normalises with means and deviations {shown}, but train.input_layer={input_layer} means "
                 f"{list(info.mean)}, {list(info.std)} of {info.name} (center: deviations 1; none: means 0 as well)"
             )
         return []
     if found.has_input_layer:
         return []
     return [
-        f"does not show what comes before the network; train.input_layer={input_layer} is taken "
+        f"does not show the input layer before the network; assuming train.input_layer={input_layer} "
         "(normalize, center or none)"
     ]
 

@@ -59,7 +59,7 @@ def find_weights(content: object, expected: Mapping[str, Tensor], what: str) -> 
     for name, value in weights.items():
         if value.shape != expected[name].shape:
             raise CheckpointError(
-                f"its weights are not those of a {what}: {name} has shape {tuple(value.shape)} and not "
+                f"its weights are not those of a {what}: {name} has shape {tuple(value.shape)}, expected "
                 f"{tuple(expected[name].shape)}"
             )
         if not value.isfinite().all():
@@ -103,7 +103,7 @@ def _tensors_of(content: object) -> tuple[dict[str, Tensor], list[str]]:
         keys = ", ".join(map(str, content)) or "nothing"
         raise CheckpointError(f"has no state_dict in it (holds: {keys}), so it is not a checkpoint of a classifier")
     if len(holders) > 1:
-        raise CheckpointError(f"holds several networks ({', '.join(holders)}); save the one that is meant alone")
+        raise CheckpointError(f"holds several networks ({', '.join(holders)}); save only the one to certify")
     averaged = [name for name in others if _OTHER_WEIGHTS.search(str(name))]
     notes = [f"{name} in it is not used; {holders[0]} is" for name in averaged]
     return _tensors(content[holders[0]]), notes
@@ -141,12 +141,12 @@ def _prefix_of(names: Mapping[str, Tensor], expected: Mapping[str, Tensor], what
     complete = [prefix for prefix in candidates if all(f"{prefix}{name}" in names for name in needed)]
     if len(complete) > 1:
         shown = ", ".join(repr(prefix) for prefix in complete)
-        raise CheckpointError(f"holds several networks of that form ({shown}); save the one that is meant alone")
+        raise CheckpointError(f"holds several networks of that form ({shown}); save only the one to certify")
     if complete:
         return complete[0]
     near = max(candidates, key=lambda prefix: sum(f"{prefix}{name}" in names for name in needed), default="")
     missing = [f"{near}{name}" for name in needed if f"{near}{name}" not in names]
-    raise CheckpointError(f"its weights are not those of a {what}: it has no {some(missing)}, but {some(names)}")
+    raise CheckpointError(f"its weights are not those of a {what}: it has no {some(missing)}, but has {some(names)}")
 
 
 def _statistics(others: Mapping[str, Tensor], what: str) -> tuple[Tensor, Tensor] | None:
@@ -157,7 +157,7 @@ def _statistics(others: Mapping[str, Tensor], what: str) -> tuple[Tensor, Tensor
         named = [name for name in left if name.rpartition(".")[2].lower().lstrip("_") in known]
         found += [left.pop(name).flatten().float() for name in named]
     if left:
-        raise CheckpointError(f"holds weights that a {what} has no place for: {some(left)}")
+        raise CheckpointError(f"holds weights that a {what} does not have: {some(left)}")
     if not found:
         return None
     if len(found) != 2 or len(found[0]) != len(found[1]):
@@ -167,4 +167,4 @@ def _statistics(others: Mapping[str, Tensor], what: str) -> tuple[Tensor, Tensor
 
 def _precision_notes(weights: Mapping[str, Tensor]) -> list[str]:
     dtypes = {value.dtype for value in weights.values() if value.is_floating_point()} - {torch.float32}
-    return [f"its weights are {', '.join(sorted(map(str, dtypes)))}; they are taken as float32"] if dtypes else []
+    return [f"its weights are {', '.join(sorted(map(str, dtypes)))}; they are converted to float32"] if dtypes else []

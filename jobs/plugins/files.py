@@ -45,7 +45,9 @@ def read_plugins(entries: Sequence[str]) -> dict[str, bytes]:
         for file in [path] if path.is_file() else _files(path):
             contents[str(file.relative_to(path.parent))] = file.read_bytes()
             if sum(map(len, contents.values())) > MAX_MB * 2**20:
-                raise ConfigError(f"plugins: {path} holds more than {MAX_MB} MB; name a package with code alone")
+                raise ConfigError(
+                    f"plugins: {path} holds more than {MAX_MB} MB; name a package that contains only code"
+                )
     return contents
 
 
@@ -121,4 +123,4 @@ def _name_problems(name: str, path: Path, others: Mapping[str, Path]) -> Iterato
     origin = Path(spec.origin).resolve() if spec is not None and spec.origin else None
     is_itself = origin is None or origin in (path, path / "__init__.py")
     if name in PACKAGES or name in sys.stdlib_module_names or not is_itself:
-        yield f"plugins: {path} is called like {origin or 'a module of Python'}, which is imported here; rename it"
+        yield f"plugins: {path} has the name of {origin or 'a module of Python'}, which is imported here; rename it"

@@ -55,7 +55,7 @@ def ask(
         if done.returncode or not (folder / "answer.json").exists():
             tail = (folder / "output").read_bytes()[-_TAIL:].decode(errors="replace").strip()
             reason = tail or "it printed nothing; does a plug-in end the process?"
-            raise ConfigError(f"{module} ended with exit code {done.returncode}, without an answer: {reason}")
+            raise ConfigError(f"{module} ended with exit code {done.returncode} and without a result: {reason}")
         answer: list[Any] = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
         return answer
 

@@ -27,7 +27,7 @@ def use(root: str | Path | None) -> None:
     if new == _root:
         return
     if new is not None and not new.is_dir():
-        raise ConfigError(f"plugins: {new} is gone, or not seen from this machine; launch again")
+        raise ConfigError(f"plugins: {new} is missing or not visible from this machine; launch again")
     if _root is not None:
         sys.path.remove(str(_root))
         for name in packages_in(_root) if _root.is_dir() else ():
@@ -60,7 +60,7 @@ def load(name: str) -> Any:
     known = [] if _root is None else packages_in(_root)
     if module_name.partition(".")[0] not in known:
         problem = unknown_choice("plug-in", module_name.partition(".")[0], known)
-        raise ConfigError(f"{name}: {problem}; plugins=[PATH] names what may be imported")
+        raise ConfigError(f"{name}: {problem}; list its package or folder in plugins=[PATH]")
     with errors_of(name):
         try:
             module = importlib.import_module(module_name)
@@ -83,7 +83,7 @@ def library(name: str) -> Any:
         return importlib.import_module({"torchvision": "torchvision.models"}.get(module, module))
     except ImportError as error:
         raise ConfigError(
-            f"{name}: {module} is not installed in this environment; install it (pip install {module}), or take "
+            f"{name}: {module} is not installed in this environment; install it (pip install {module}), or choose "
             "another model"
         ) from error
 

@@ -38,10 +38,10 @@ _NUM_ROWS, _NUM_ROWS_LARGE, _LARGE = 64, 8, 3 * 64 * 64
 _TOLERANCE = 1e-4  # of the largest logit: the CPU adds up batches of other sizes in another order
 _TOLERANCE_AGAIN = 1e-6  # of the same batch
 _NUM_IMAGES = 4
-_RANDOM = "is random in evaluation mode: two calls differ; dropout takes training=self.training"
+_RANDOM = "is random in evaluation mode: two calls differ; pass training=self.training to dropout"
 _DEPENDENT = (
     "makes the logits of an image depend on the other images of its batch (batch statistics in evaluation mode, or a "
-    "mean over the batch): that has no certificate"
+    "mean over the batch): such a network cannot be certified"
 )
 
 
@@ -83,11 +83,11 @@ def network_problem(spec: TrainSpec) -> str | None:
         as_certified_RK = pool.submit(_as_certified, classifier, noisy_RCHW).result()
     if not _are_close(as_certified_RK, logits_RK):
         return (
-            "its operations, traced, or in inference mode on another thread, do not compute what it computes: forward "
-            "must depend on its input alone"
+            "gives other logits when it is traced, or runs in inference mode on another thread: forward must depend on "
+            "its input alone"
         )
     branch = _device_branch(classifier, noisy_RCHW)
-    return f"{branch} takes another course on a GPU than on a CPU" if branch else None
+    return f"{branch} does something else on a GPU than on a CPU" if branch else None
 
 
 @torch.inference_mode()
@@ -145,11 +145,11 @@ def method_problem(spec: TrainSpec) -> str | None:
     """What is wrong with two steps of a training; None where nothing is."""
     first, second = (_two_steps(spec) for _ in range(2))
     if any(not torch.isfinite(value).all() for value in first):
-        return "loss or weights are not finite after two steps on made-up images"
+        return "loss or weights are not finite after two steps on synthetic images"
     if any(not torch.equal(one, other) for one, other in zip(first, second, strict=True)):
         return (
-            "the same two steps gave other weights the second time: draw whatever is random from the generator that "
-            "is handed over, and keep nothing from step to step"
+            "the same two steps gave other weights the second time: draw all randomness from the given generator, and "
+            "keep no state between steps"
         )
     return None
 

@@ -86,7 +86,7 @@ def _data(name: str, options: Mapping[str, Any]) -> Plugin:
 def _signature_problems(name: str, function: Any, options: Mapping[str, Any]) -> Iterator[str]:
     parameters = list(inspect.signature(function).parameters.values())
     if not parameters:
-        yield f"{_place(name, function)}must take the dataset's entry: build(info, **options)"
+        yield f"{_place(name, function)}must take the description of the data set: build(info, **options)"
     known = [one.name for one in parameters[1:] if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)]
     takes_any = any(one.kind == one.VAR_KEYWORD for one in parameters)
     for option in options if not takes_any else ():

@@ -29,7 +29,7 @@ def set_up_device(resources: Resources) -> torch.device:
         return torch.device("cuda")
     if given := os.environ.get("CUDA_VISIBLE_DEVICES"):
         logging.warning(
-            "given GPUs [%s], but torch finds none: working on the CPU. Look at nvidia-smi, and whether torch %s is "
+            "given GPUs [%s], but torch finds none: running on the CPU. Check with nvidia-smi whether torch %s is "
             "built for this driver; with cluster.device=cuda this is an error",
             given,
             torch.__version__,

@@ -151,7 +151,7 @@ def _run_unit(unit: Unit, store: Store, resources: Resources, log_path: Path, gp
 
 def _death(exit_code: int) -> tuple[FailureClass, str]:
     if exit_code == _EXIT_INTERRUPTED:
-        return "preempted", "the process was asked to stop by a signal, and saved its work"
+        return "preempted", "the process received a signal to stop, and saved its work"
     if exit_code >= 0:
         return "unknown", f"the process exited with code {exit_code}"
     try:
@@ -159,7 +159,7 @@ def _death(exit_code: int) -> tuple[FailureClass, str]:
     except ValueError:
         name = f"signal {-exit_code}"
     if name == "SIGKILL":
-        return "unknown", "the process was killed (SIGKILL): out of memory, or by hand"
+        return "unknown", "the process was killed (SIGKILL): out of memory, or killed by hand"
     return ("bug" if name in ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE") else "unknown"), (
         f"the process died of {name}"
     )

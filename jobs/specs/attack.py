@@ -43,7 +43,7 @@ class AttackSpec(Fitting):
         if self.attack == "stein_hard" and self.inverse_temperature != 1.0:
             yield "inverse_temperature has no effect with attack=stein_hard; leave it out"
         if self.alpha < MIN_ALPHA:
-            yield f"alpha={self.alpha} is too small: take at least {MIN_ALPHA}"
+            yield f"alpha={self.alpha} is too small: use at least {MIN_ALPHA}"
         elif 2.0 ** (1 - self.n) > self.alpha:  # the p-value of unanimous votes
             yield (
                 f"n={self.n} draws can never predict anything at alpha={self.alpha}: PREDICT abstains even from "

@@ -94,16 +94,16 @@ class TrainSpec(Fitting):
 
     def _model_problems(self) -> Iterator[str]:
         if self.data is None and self.dataset not in dataset_names():
-            hint = "; your own is written npz:PATH, folder:PATH or module:function"
+            hint = "; write your own as npz:PATH, folder:PATH or module:function"
             yield unknown_choice("dataset", self.dataset, dataset_names()) + hint
         if self.data is not None and (self.data.label != self.dataset or self.dataset in dataset_names()):
-            yield f"data: {self.data.name} cannot be called {self.dataset}: this package has a data set of that name"
+            yield f"data: {self.data.name} cannot be named {self.dataset}: this package has a data set of that name"
         if self.model is not None and self.model.name != self.architecture:
-            yield f"model: {self.model.name} is not the architecture, {self.architecture}"
+            yield f"model: {self.model.name} differs from the architecture {self.architecture}"
         if self.model is None and self.architecture not in architecture_names():
             problem = unknown_choice("architecture", self.architecture, architecture_names())
             libraries = " or ".join(f"{name}:NAME" for name in LIBRARIES)
-            yield f"{problem}; a model of a library is written {libraries}, your own module:function"
+            yield f"{problem}; write a library's model as {libraries}, and your own as module:function"
         if self.method == "vanilla" and (self.sigma, self.m_train) != (0.0, 1):
             yield f"method=vanilla is without noise: sigma must be 0 and m_train 1 (got {self.sigma}, {self.m_train})"
         if self.method != "vanilla" and self.sigma == 0:
@@ -113,16 +113,16 @@ class TrainSpec(Fitting):
         attack_fields = (self.attack, self.epsilon, self.m_train, self.num_steps, self.warmup_epochs)
         if self.perturbation is not None and (self.method, self.attack) != ("gaussian", "none"):
             yield (
-                f"perturbation={self.perturbation.name} stands in place of an attack: write method: gaussian, "
-                f"without attack (got {self.method}, {self.attack})"
+                f"perturbation={self.perturbation.name} replaces the attack: write method: gaussian, without attack "
+                f"(got {self.method}, {self.attack})"
             )
         elif self.method == "gaussian" and (self.objective or self.perturbation):
             if (self.attack, self.num_steps) != ("none", 0) or (self.epsilon > 0 and self.perturbation is None):
-                yield "method=gaussian takes no attack: leave out attack, epsilon and num_steps, or take another method"
+                yield "method=gaussian has no attack: leave out attack, epsilon and num_steps, or use another method"
         elif self.method == "gaussian":
             if attack_fields != ("none", 0.0, 1, 0, 0):
                 yield (
-                    "method=gaussian takes no attack: leave out attack, epsilon, m_train, num_steps and "
+                    "method=gaussian has no attack: leave out attack, epsilon, m_train, num_steps and "
                     f"warmup_epochs (got {', '.join(map(str, attack_fields))})"
                 )
         elif self.attack == "none" or self.epsilon == 0 or self.num_steps == 0:
@@ -146,11 +146,11 @@ class TrainSpec(Fitting):
             if has_no_effect and (value := getattr(self, name)) != default:
                 yield f"{name}={value} has no effect with {setting}; leave it out"
         if self.checkpoint_sha256 is None and self.input_layer != "normalize":
-            yield f"input_layer={self.input_layer} goes with train.checkpoint=PATH; leave it out"
+            yield f"input_layer={self.input_layer} has no effect without train.checkpoint=PATH; leave it out"
         if self.checkpoint_sha256 is None and self.init != "take":
-            yield f"init={self.init} goes with train.weights=PATH: there are no weights to begin with"
+            yield f"init={self.init} needs initial weights; write train.weights=PATH"
         if self.denoiser is not None and not self.is_taken:
-            yield f"denoiser={self.denoiser.name} is frozen, in front of given weights: write weights, and init: take"
+            yield f"denoiser={self.denoiser.name} needs a finished classifier: write weights: PATH and init: take"
         if self.denoiser is None and self.denoiser_sha256 is not None:
             yield "denoiser_weights has no effect without a denoiser; leave it out"
         if self.optimizer == "adamw" and self.momentum != 0:

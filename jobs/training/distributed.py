@@ -95,7 +95,7 @@ def scheduled_group(num_processes: int, device: torch.device) -> Iterator[Group]
 
     environment = TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
     if environment.world_size != num_processes:
-        raise RuntimeError(f"{environment.world_size} tasks in the job, the training asks for {num_processes}")
+        raise RuntimeError(f"the job has {environment.world_size} tasks, but the training needs {num_processes}")
     if device.type == "cuda":  # a task sees its own GPU only, or all of its node's
         device = torch.device("cuda", environment.local_rank % torch.cuda.device_count())
     is_first = environment.rank == 0
@@ -121,7 +121,7 @@ def run_in_processes(act: Callable[..., None], num_processes: int, device_type: 
         RuntimeError: There are fewer GPUs than processes.
     """
     if device_type == "cuda" and torch.cuda.device_count() < num_processes:
-        raise RuntimeError(f"{torch.cuda.device_count()} GPUs here, the training asks for {num_processes}")
+        raise RuntimeError(f"{torch.cuda.device_count()} GPUs here, but the training needs {num_processes}")
     with tempfile.TemporaryDirectory(prefix="smoothadv-") as name:
         folder = Path(name)
         with interrupt.blocked_in_children([signal.SIGINT]):  # at Ctrl-C, this process ends them

@@ -80,7 +80,7 @@ def test_an_image_in_two_files_is_an_error(store: Store) -> None:
     twin = first.with_name("000003-000004-001.parquet")
     shutil.copy(first, twin)
     _rewrite(twin, table.slice(3, 1))
-    with pytest.raises(RecordError, match=rf"{twin.name}: 1 images \(first: 3\) are in other files too; moved to"):
+    with pytest.raises(RecordError, match=rf"{twin.name}: 1 images \(first: 3\) are also in other files; moved to"):
         _aggregate(store)
     assert not twin.exists()
     _aggregate(store)
@@ -108,7 +108,7 @@ def test_shards_of_two_cuts_end_as_a_partition(
         _shards(store)[removed].unlink()
     shutil.copy(other.shard_path(keys, indices), store.shard_path(keys, indices))
     store.records_path("tiny").unlink()
-    with pytest.raises(RecordError, match=r"are in other files too; moved to .*; launch again"):
+    with pytest.raises(RecordError, match=r"are also in other files; moved to .*; launch again"):
         _aggregate(store)
     assert [*map(str, store.finished_shards(keys))] == left
     for missing in partition(store.unfinished(keys, run.indices), 100):  # as the next launch does
@@ -148,7 +148,7 @@ def test_a_shard_of_another_run_is_set_aside(store: Store) -> None:
     other = read_manifest(store.manifest_path("tiny")).runs[0]
     foreign = store.shard_path(other.place, store.finished_shards(other.place)[0])
     shutil.copy(foreign, path)
-    with pytest.raises(RecordError, match=r"foreign records, train_spec differs: .*method"):
+    with pytest.raises(RecordError, match=r"records of another run: train_spec differs: .*method"):
         _aggregate(store)
     assert not path.exists()
 
@@ -156,7 +156,7 @@ def test_a_shard_of_another_run_is_set_aside(store: Store) -> None:
 def test_rows_that_are_not_those_of_the_name_are_an_error(store: Store) -> None:
     path = _shards(store)[0]
     _rewrite(path, records.read_records(path).slice(0, 5))
-    with pytest.raises(RecordError, match="5 rows that are not the indices of its name"):
+    with pytest.raises(RecordError, match="its 5 rows do not match the indices in its name"):
         _aggregate(store)
 
 

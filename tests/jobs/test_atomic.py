@@ -95,7 +95,7 @@ def test_a_full_disk_is_named_with_its_folder(tmp_path: Path, error: OSError) ->
         temporary.write_text("ha")
         raise error
 
-    with pytest.raises(DiskFullError, match=rf"is full, file was not written; make room in.*{tmp_path.name}"):
+    with pytest.raises(DiskFullError, match=rf"is full; file was not written; free space in.*{tmp_path.name}"):
         write_atomically(tmp_path / "file", full, Path.stat)
     assert os.listdir(tmp_path) == []
 

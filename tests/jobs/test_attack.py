@@ -142,7 +142,7 @@ def test_an_attack_does_not_follow_logits_that_are_not_finite(kind: str) -> None
     last = torch.nn.Linear(64, 10).requires_grad_(False)
     last.bias[3] = float("nan")
     broken = torch.nn.Sequential(torch.nn.Flatten(), last)
-    with pytest.raises(LogitsError, match="not finite where it is attacked"):
+    with pytest.raises(LogitsError, match="not finite during the attack"):
         attack.attacked(broken, image, spec)
 
 

@@ -375,7 +375,7 @@ def test_compiling_that_cannot_pay_is_left_out(
     certify_here(store, RUN, ALL, replace(RESOURCES, compile="auto"))
     assert _records(store).equals(expected)
     assert notes(store, RUN) == {(None, "false")}
-    assert "compile=auto: no, the work takes about" in caplog.text
+    assert "compile=auto: no, because the work takes only about" in caplog.text
 
 
 def test_rows_certified_with_other_weights_are_not_taken(

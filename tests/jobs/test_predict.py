@@ -170,7 +170,7 @@ def test_a_model_that_is_not_trained_or_damaged_is_not_asked(
     path = store.checkpoint_path(key)
     path.write_bytes(path.read_bytes()[:1000])
     ask(earlier, f"run={key}", f"source={photos}", code=1)
-    assert f"{path}: cannot be read, truncated or damaged" in " ".join(capsys.readouterr().err.split())
+    assert f"{path}: cannot be read: truncated or damaged" in " ".join(capsys.readouterr().err.split())
     path.unlink()
     ask(earlier, f"run={key}", f"source={photos}", code=2)
     assert f"{key} is not trained yet" in " ".join(capsys.readouterr().err.split())

@@ -181,7 +181,7 @@ def test_a_file_in_the_place_of_a_dataset_is_refused(tmp_path: Path, capsys: pyt
     blocks = "grid.blocks=[{method: gaussian, sigma: 0.25, dataset: cifar10, architecture: cifar_resnet20}]"
     assert _launch(tmp_path / "results", blocks, f"data.cifar10={blocker}") == 2
     assert capsys.readouterr().err.splitlines() == [
-        f"error: data.cifar10: {blocker} is not a folder; data.cifar10=PATH names one, there or not yet"
+        f"error: data.cifar10: {blocker} is not a folder; choose another path with data.cifar10=PATH"
     ]
     assert os.listdir(tmp_path) == ["file"]
 

@@ -273,11 +273,11 @@ def test_a_network_that_changes_while_it_is_certified_fails_there(mylab: Path) -
     assert not store.partial_shards(run.place), "what it certified before is not taken up again"
     unit = ShardUnit(run=run, indices=partition(run.indices, 7)[0])
     (failure,) = failures_of(store, unit)
-    assert "the same 1000 noisy images got other votes after the shard than before" in failure.message
+    assert "the same 1000 noisy images got different votes before and after the shard" in failure.message
 
 
 def test_a_plug_in_that_the_machine_does_not_see_is_an_error_of_the_configuration(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is gone, or not seen from this machine"):
+    with pytest.raises(ConfigError, match="is missing or not visible from this machine"):
         loading.use(tmp_path / "nowhere")
 
 
@@ -328,7 +328,7 @@ def test_an_npz_file_is_trained_on_certified_and_drawn(
     [
         (["data=npz:nowhere.npz"], "nowhere.npz: cannot be read (No such file or directory)"),
         (["data=stripes.npz"], "data=stripes.npz: write npz:PATH, folder:PATH or module:function, or data.NAME=PATH"),
-        (["data=npz:digits.npz"], "npz:digits cannot be called digits: this package has a data set of that name"),
+        (["data=npz:digits.npz"], "npz:digits cannot be named digits: this package has a data set of that name"),
         (
             ["data=npz:a.npz", "grid.blocks=[{method: gaussian, sigma: 0.25, dataset: digits}]"],
             "data=npz:a.npz has no effect, because blocks name data sets: grid.blocks[0]",
@@ -338,7 +338,7 @@ def test_an_npz_file_is_trained_on_certified_and_drawn(
             "two data sets are called a: ",
         ),
         (["data=npz:test.npz", "certify.indices.stop=2"], "test.npz: has no train images"),
-        (["data=npz:dark.npz"], "dark.npz: the largest pixel is 16, and 255 stands for white; scale the images"),
+        (["data=npz:dark.npz"], "dark.npz: the largest pixel is 16, but white is 255; scale the images"),
         (["train.dataset=digit"], "unknown dataset 'digit' (did you mean 'digits'?)"),
     ],
 )
@@ -443,7 +443,7 @@ def test_finished_runs_are_composed_without_any_training(mylab: Path, capsys: py
     assert "denoiser_weights: cannot read nothing.pt" in problem(behind.replace("gain.pt", "nothing.pt"))
     assert "unknown option 'slop'" in problem(behind.replace("denoiser.slope", "denoiser.slop"))
     assert "denoiser_weights has no effect without a denoiser" in problem(f"{given}, denoiser_weights: gain.pt")
-    assert "is frozen, in front of given weights" in problem(behind.replace(f"weights: 'run:{one}', ", ""))
+    assert "needs a finished classifier" in problem(behind.replace(f"weights: 'run:{one}', ", ""))
     mixing = f"{given}, denoiser: 'mylab.denoisers:mixing'"
     assert "mylab/denoisers.py:21: sub makes the logits of an image depend on" in problem(mixing)
 

@@ -27,7 +27,7 @@ def test_a_torn_shard_and_one_of_something_else(
     assert torn.name in text  # the launch looked at its end
     failure = site.failures()["aggregate"]
     assert failure.failure_class == "data"
-    assert "foreign records" in failure.message
+    assert "records of another run" in failure.message
     before = {path: key for path, key in complete.items() if path not in (str(torn), str(foreign))}
     site.finish()
     site.assert_complete(undisturbed, before)

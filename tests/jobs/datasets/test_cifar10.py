@@ -94,7 +94,7 @@ def test_damage_after_preparation_is_an_error_of_the_worker(archive: Path, tmp_p
     folder = tmp_path / "data"
     prepare.prepare("cifar10", {"cifar10": str(folder)}, Store(tmp_path / "results"))
     (folder / FOLDER / "data_batch_3").write_bytes(b"")
-    with pytest.raises(DataError, match="not there or damaged"):
+    with pytest.raises(DataError, match="missing or damaged"):
         cifar10.open_split("train", folder)
 
 

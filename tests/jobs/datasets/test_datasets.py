@@ -98,13 +98,13 @@ def _split(**change: Any) -> ArrayImages:
             r"they are float64: they look like pixels in \[0, 1\]; multiply by 16",
         ),
         ({"levels": np.full((500, 1, 8, 8), 7.0, np.float32)}, "pixels must be uint8 from 0 to 16, they are float32$"),
-        ({"levels": np.full((500, 1, 8, 8), 17, np.uint8)}, "pixels must lie in 0 to 16, the largest is 17"),
+        ({"levels": np.full((500, 1, 8, 8), 17, np.uint8)}, "pixels must be from 0 to 16, but the largest is 17"),
         ({"levels": np.zeros((500, 8, 8, 1), np.uint8)}, r"shape \(500, 8, 8, 1\), expected \(500, 1, 8, 8\)"),
         ({"levels": np.zeros((499, 1, 8, 8), np.uint8)}, r"shape \(499, 1, 8, 8\), expected \(500, 1, 8, 8\)"),
-        ({"labels": np.full(500, 10)}, "labels must lie in 0 to 9, they reach from 10 to 10"),
-        ({"labels": np.full(500, -1)}, "labels must lie in 0 to 9, they reach from -1 to -1"),
-        ({"labels": np.zeros(500, np.int32)}, r"labels must be int64 of shape \(N,\), they are int32"),
-        ({"num_levels": 255}, "num_levels is 255, its entry says 16"),
+        ({"labels": np.full(500, 10)}, "labels must be from 0 to 9, got 10 to 10"),
+        ({"labels": np.full(500, -1)}, "labels must be from 0 to 9, got -1 to -1"),
+        ({"labels": np.zeros(500, np.int32)}, r"labels must be int64 of shape \(N,\), got int32"),
+        ({"num_levels": 255}, "num_levels is 255, expected 16"),
     ],
 )
 def test_what_a_dataset_must_give_is_checked_when_it_is_loaded(

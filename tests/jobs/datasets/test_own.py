@@ -105,19 +105,19 @@ def test_to_certify_no_training_images_are_needed(tmp_path: Path) -> None:
             {"x_test": _arrays()["x_test"][:, :4]},
             r"train split: pixels have shape \(12, 3, 5, 4\), expected",
         ),
-        ({"y_test": np.arange(6) - 1}, "labels must lie in 0 to 4, they reach from -1 to 4"),
-        ({"y_test": np.zeros(6)}, r"labels must be int64 of shape \(N,\), they are float64"),
+        ({"y_test": np.arange(6) - 1}, "labels must be from 0 to 4, got -1 to 4"),
+        ({"y_test": np.zeros(6)}, r"labels must be int64 of shape \(N,\), got float64"),
         (
             {"y_test": np.eye(6, dtype=np.int64)},
-            r"labels must be int64 of shape \(N,\), they are int64 of",
+            r"labels must be int64 of shape \(N,\), got int64 of",
         ),
         ({"y_train": np.arange(12) % 3 + 1}, None),
         ({"y_train": np.arange(12) % 3 + 1, "y_test": np.ones(6, int)}, "there is no image of class 0"),
         ({"y_train": np.zeros(12, int), "y_test": np.zeros(6, int)}, "there is only one class"),
         ({"y_test": np.arange(5)}, r"pixels have shape \(6, 3, 5, 4\), expected \(5, 3, 5, 4\)"),
-        ({"x_test": None}, "holds x_train, y_train, y_test; a data set has x_train, y_train, x_test and y_test"),
+        ({"x_test": None}, "contains x_train, y_train, y_test; expected x_train, y_train, x_test and y_test"),
         ({"x_test": np.zeros((0, 5, 4, 3), np.uint8), "y_test": np.zeros(0, int)}, "has no test images"),
-        ({"x_test": np.array([{}] * 6)}, "no sound .npz .Object arrays cannot be loaded"),
+        ({"x_test": np.array([{}] * 6)}, "not a valid .npz file .Object arrays cannot be loaded"),
     ],
 )
 def test_what_cannot_be_used_is_refused(change: dict[str, Any], message: str | None, tmp_path: Path) -> None:
@@ -146,8 +146,8 @@ def _folder(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_truncated, "no sound .npz"),
-        (_text, "no sound .npz"),
+        (_truncated, "not a valid .npz file"),
+        (_text, "not a valid .npz file"),
         (_folder, "cannot be read .Is a directory"),
         (Path.unlink, "cannot be read .No such file"),
     ],
@@ -206,7 +206,7 @@ def _enlarge_test_images(tree: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda tree: shutil.rmtree(tree), "no folder with folders in it"),
+        (lambda tree: shutil.rmtree(tree), "contains no folders; expected"),
         (lambda tree: (tree / "test").rename(tree / "tset"), "has no test images"),
         (lambda tree: (tree / "test" / "b").rename(tree / "test" / "c"), "classes differ between the splits"),
         (lambda tree: Image.new("RGB", (7, 5)).save(tree / "train" / "a" / "x.png"), "7 x 5 pixels, expected 6 x 5"),

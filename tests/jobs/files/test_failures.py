@@ -101,7 +101,7 @@ def test_a_damaged_failure_record_is_an_attempt_all_the_same(tmp_path: Path) -> 
     path.write_text(path.read_text()[:40])
     (failure,) = failures.failures_of(store, SHARD)
     assert failure.attempt == 1
-    assert f"{path}: this failure's record cannot be read" in failure.message
+    assert f"{path}: this record of a failure cannot be read" in failure.message
 
 
 def test_the_last_failure_counts_the_earlier_ones(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def test_a_null_is_named(path: Path, table: pa.Table) -> None:
 
 def test_records_of_another_spec_are_foreign(path: Path) -> None:
     other = replace(RUN, task=replace(CERTIFY, n=500))
-    with pytest.raises(RecordError, match=r"foreign records, certify_spec differs: n is 1000, expected 500"):
+    with pytest.raises(RecordError, match=r"records of another run: certify_spec differs: n is 1000, expected 500"):
         records.check_metadata(path, layout_of(other).specs)
 
 

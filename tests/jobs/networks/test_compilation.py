@@ -151,8 +151,8 @@ class Slow(torch.nn.Linear):
     [
         (0.001, 10**7, True, "compile=auto: yes, "),
         (0.1, 10**7, False, "compile=auto: no, "),
-        (0.001, 10, False, "compile=auto: no, the work takes about"),
-        (None, 10**7, False, "compile=auto: no, torch.compile failed (RuntimeError: no compiler)"),
+        (0.001, 10, False, "compile=auto: no, because the work takes only about"),
+        (None, 10**7, False, "compile=auto: no, because torch.compile failed (RuntimeError: no compiler)"),
     ],
 )
 def test_auto_compiles_where_that_pays_and_says_so(

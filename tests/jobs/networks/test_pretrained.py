@@ -147,7 +147,7 @@ def test_a_file_without_input_layer_is_noted_and_takes_the_one_configured(
     inputs = torch.rand(2, 3, 32, 32)
     assert torch.equal(found.eval()(inputs), classifier.network(inputs))
     assert notes == [
-        f"{path}: does not show what comes before the network; train.input_layer=none is taken "
+        f"{path}: does not show the input layer before the network; assuming train.input_layer=none "
         "(normalize, center or none)"
     ]
 
@@ -165,7 +165,7 @@ def test_other_precisions_are_taken_as_float32_and_noted(
         torch.equal(value, weights[name].to(dtype).to(weights[name].dtype))
         for name, value in found.network.state_dict().items()
     )
-    assert notes[0].endswith(f"its weights are {dtype}; they are taken as float32")
+    assert notes[0].endswith(f"its weights are {dtype}; they are converted to float32")
 
 
 def _with_statistics(path: Path, classifier: Classifier, mean: tuple[float, ...], std: tuple[float, ...]) -> Path:
@@ -232,7 +232,7 @@ def test_weights_without_a_place_are_named(classifier: Classifier, tmp_path: Pat
     content = torch.load(path, weights_only=True)
     content["state_dict"]["0.denoise.weight"] = torch.ones(3)
     torch.save(content, path)
-    with pytest.raises(CheckpointError, match=r"no place for: 0\.denoise\.weight"):
+    with pytest.raises(CheckpointError, match=r"does not have: 0\.denoise\.weight"):
         _imported(path, tmp_path)
 
 
@@ -256,11 +256,11 @@ def _without(path: Path, key: str) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:5000]), "cannot be read, truncated or damaged"),
+        (lambda path: path.write_bytes(path.read_bytes()[:5000]), "cannot be read: truncated or damaged"),
         (lambda path: path.write_text("no checkpoint"), "cannot be read"),
         (lambda path: _without(path, "state_dict"), r"has no state_dict in it \(holds: epoch, arch, optimizer\)"),
         (lambda path: torch.save([1, 2], path), "holds a list, not a checkpoint"),
-        (lambda path: torch.save(nn.Linear(2, 2), path), "a whole pickled object of class torch.nn.modules.linear"),
+        (lambda path: torch.save(nn.Linear(2, 2), path), "a pickled object of class torch.nn.modules.linear"),
     ],
 )
 def test_what_is_no_published_checkpoint_is_named(
@@ -314,7 +314,7 @@ def test_what_is_wrong_with_a_file_is_said_before_anything_is_written(
     ]
     assert run_command("launch", launch, command) == 2
     first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith(f"error: train.checkpoint: {path}: holds a '{ARCHITECTURE}', the configuration says")
+    assert first.startswith(f"error: train.checkpoint: {path}: holds a '{ARCHITECTURE}', but the configuration says")
     assert second.startswith(f"error: train.checkpoint: {tmp_path}/text.pth.tar: cannot be read")
     assert not (tmp_path / "results").exists()
 

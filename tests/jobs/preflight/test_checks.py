@@ -84,8 +84,8 @@ def test_a_sound_network_passes(tmp_path: Path) -> None:
         ("x = F.dropout(x, 0.5)", "is random in evaluation mode: two calls differ"),
         ("return self.last(x)[:, :7]", "gives (64, 7), expected logits of (64, 10)"),
         ("x = x / (x.sum(1, keepdim=True) * 0)", "gives values that are not finite"),
-        ("x = 2 * x if x.is_cuda else x", "takes another course on a GPU than on a CPU"),
-        ("x = x * (2.0 if x.device.type == 'cuda' else 1.0)", "takes another course on a GPU than on a CPU"),
+        ("x = 2 * x if x.is_cuda else x", "does something else on a GPU than on a CPU"),
+        ("x = x * (2.0 if x.device.type == 'cuda' else 1.0)", "does something else on a GPU than on a CPU"),
     ],
 )
 def test_what_breaks_a_certificate_is_refused_with_its_line(tmp_path: Path, line: str, message: str) -> None:
@@ -108,7 +108,7 @@ def test_what_breaks_a_certificate_is_refused_with_its_line(tmp_path: Path, line
 def test_a_network_that_computes_something_else_when_certified_is_refused(tmp_path: Path, condition: str) -> None:
     problem = network_problem(tmp_path / "own", f"import threading; x = x - (x.mean(0) if {condition} else 0)")
     assert problem is not None
-    assert "traced, or in inference mode on another thread" in problem
+    assert "traced, or runs in inference mode on another thread" in problem
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_an_integer_means_the_same_as_its_float() -> None:
         ),
         ({"architecture": "cnn"}, "unknown architecture 'cnn'"),
         ({"lr_gama": 0.1}, "unknown key 'lr_gama' (did you mean 'lr_gamma'?)"),
-        ({"epsilon": 0.5}, "method=gaussian takes no attack"),
+        ({"epsilon": 0.5}, "method=gaussian has no attack"),
         ({"method": "smoothadv"}, "method=smoothadv needs an attack"),
     ],
 )

@@ -185,7 +185,7 @@ def test_extreme_shapes_give_the_largest_central_part() -> None:
 
 def test_a_file_that_vanishes_during_training_is_named(photographs: TreeImages, tmp_path: Path) -> None:
     gone = replace(photographs, root=tmp_path)
-    with pytest.raises(DataError, match=r"\.jpg: not there any more"):
+    with pytest.raises(DataError, match=r"\.jpg: no longer exists"):
         _epoch(DiskLoader(gone, CPU), Share())
 
 

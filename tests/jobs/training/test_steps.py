@@ -192,7 +192,7 @@ def test_the_published_warm_up_begins_above_zero() -> None:
         ({"method": "smoothadv", "attack": "pgd", "ddn_initial_norm": "epsilon"}, "ddn_initial_norm=epsilon has no"),
         ({"method": "smoothadv", "attack": "pgd", "multi_noise": "sub_batches"}, "multi_noise=sub_batches has no"),
         ({"method": "smoothadv", "attack": "pgd", "warmup": "published"}, "warmup=published has no effect"),
-        ({**GAUSSIAN, "input_layer": "center"}, "input_layer=center goes with train.checkpoint=PATH"),
+        ({**GAUSSIAN, "input_layer": "center"}, "input_layer=center has no effect without train.checkpoint=PATH"),
         ({**GAUSSIAN, "num_processes": 13}, "batch_size=12 leaves processes or sub-batches without images"),
         ({**GAUSSIAN, "checkpoint_sha256": "abc"}, "checkpoint_sha256"),
     ],

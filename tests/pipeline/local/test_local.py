@@ -99,7 +99,7 @@ def test_kill_9_of_a_worker_costs_its_own_unit_only(tmp_path: Path, undisturbed_
         _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert "1 unit failed; finished work is kept. Launch again" in errors
-    assert "the process was killed (SIGKILL): out of memory, or by hand" in errors
+    assert "the process was killed (SIGKILL): out of memory, or killed by hand" in errors
     store = Store(tmp_path)
     num_trained = len(list(store.root.glob("runs/*/checkpoint.pt")))
     assert num_trained == (2 if stage == "train" else 3)
