@@ -69,12 +69,12 @@ def import_records(values: dict[str, Any]) -> int:
 def _conflicts(manifest: Manifest, source: Store, store: Store) -> Iterator[str]:
     """What the results folder has in the same places: a grid of this name, or other records of a run."""
     if manifest.grid in store.imported_names():
-        yield f"{store.grid_dir(manifest.grid)}: a grid of this name was imported from logs"
+        yield f"{store.grid_dir(manifest.grid)}: a grid with this name was imported from logs"
     kept = {path for key in manifest.models for path in (source.spec_path(key), source.epochs_path(key))}
     for path in record_paths(manifest, source):
         ours = store.root / path.relative_to(source.root)
         if path not in kept and ours.exists() and not filecmp.cmp(path, ours, shallow=False):
-            yield f"{ours}: is there with other content"
+            yield f"{ours}: exists with different content"
     for run in manifest.runs:
         if set(store.finished_shards(run.place)) - set(source.finished_shards(run.place)):
-            yield f"{store.shards_dir(run.place)}: has records of its own"
+            yield f"{store.shards_dir(run.place)}: already has other records"

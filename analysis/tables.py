@@ -107,13 +107,13 @@ def caption(comparison: Comparison, frame: pd.DataFrame, levels: Levels) -> str:
         f"All rows show the model {frame['single_model'][0]}, since there is no other to select."
         if len(candidates.by_label) == 1
         else f"Each row shows the best of {len(candidates.by_label):,} certified models at that radius, "
-        f"{_selection(comparison)}. The envelope is not a classifier of its own; the best single model is "
+        f"{_selection(comparison)}. The envelope is not a single classifier; the best single model is "
         f"{frame['single_model'][0]}.",
     ]
     if frame["is_lower_bound"].any() or (comparison.baseline and frame["baseline_is_lower_bound"].any()):
         sentences.append(
-            f"{LOWER_BOUND} is a lower bound only: sampling stopped for multiples of {comparison.exact_step:g}; "
-            "intervals and gains are computed only there."
+            f"{LOWER_BOUND} marks a lower bound: sampling stopped once the multiples of {comparison.exact_step:g} were "
+            "settled; intervals and gains are computed only at these multiples."
         )
     if frame["seed_sd"].notna().any():
         sentences.append("Models that differ only in their seed are one candidate, shown as mean ± SD over seeds.")

@@ -121,7 +121,7 @@ def read_log(text: str) -> Log:
     is_blank = (columns["prediction"] == ABSTAIN) & ((radius == -1) | np.isnan(radius))
     if is_blank.any():
         radius[is_blank] = 0.0
-        notes.append("abstentions with a radius of -1 or nan, taken for 0")
+        notes.append("abstentions with a radius of -1 or nan, read as 0")
     _check(columns, radius)
     largest_radius = texts["radius"][int(np.argmax(radius))] if "radius" in texts else ""
     columns, more = _in_order(columns)
@@ -173,12 +173,12 @@ def over_reach(log: Log, sigma: float, n: int = PUBLISHED_N, alpha: float = PUBL
     num_beyond = int(np.count_nonzero(log.columns["radius"] > limit))
     if not num_beyond:
         return None
-    claim = f"{num_beyond} radii up to {largest} where n={n} and alpha={alpha} reach {limit:.6f}"
+    claim = f"{num_beyond} radii up to {largest}, but n={n} and alpha={alpha} reach only {limit:.6f}"
     unrounded = float(largest) - 0.5 * 10.0 ** int(Decimal(largest).as_tuple().exponent)
     if unrounded <= limit:
         return f"rounded up in print: {claim}"
     probability = 0.5 * math.erfc(-unrounded / sigma / math.sqrt(2))
-    return f"other alpha or n: {claim}; at this n it takes alpha >= {probability**n:.2g}"
+    return f"other alpha or n: {claim}; this n needs alpha >= {probability**n:.2g}"
 
 
 def _decoded(data: bytes, errors: str = "strict") -> tuple[str, str]:

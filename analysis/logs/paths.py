@@ -120,7 +120,7 @@ def _assume(fields: Fields, stem: str) -> list[str]:
 def _check(kind: LogKind, fields: Fields) -> None:
     missing = [name for name in _REQUIRED[kind] if name not in fields]
     if missing:
-        raise RecordError(f"path: does not give {', '.join(missing)}; give it with mapping=FILE")
+        raise RecordError(f"path: does not say {', '.join(missing)}; set it with mapping=FILE")
     unfit = [f"{name} is {value}" for name, value in fields.items() if not _fits(name, value)]
     if unfit:
         raise RecordError(f"path: {', '.join(unfit)}, which no record can hold")

@@ -153,7 +153,7 @@ def _read(root: Path, path: str, mapping: LogMapping, findings: list[Finding]) -
         content = read_file(root / path)
         if content is None and not is_named_like_a_log(PurePosixPath(path)):
             verdict = "ignored"
-            raise RecordError("not a log: without a header of one")
+            raise RecordError("not a log: it has no log header")
         text, stored = content or ("", [])
         log = read_log(text)
         given = mapping.fields_of(PurePosixPath(path))
@@ -182,7 +182,7 @@ def _joined(parts: Sequence[LogEntry], findings: list[Finding]) -> list[LogEntry
         ranks = sorted({entry.parsed.rank or 0 for entry in group})
         try:
             if len(ranks) < len(group):
-                raise RecordError(f"contradictory: several logs of rank {', '.join(map(str, ranks))} say the same")
+                raise RecordError(f"contradictory: several logs with the same rank ({', '.join(map(str, ranks))})")
             log = join_ranks([entry.log for entry in group])
         except RecordError as error:
             findings += [entry.finding("left out", str(error)) for entry in group]
@@ -268,8 +268,10 @@ def _without_twins(entries: Sequence[LogEntry], findings: list[Finding]) -> list
             {name: values.tobytes() for name, values in one.log.columns.items() if name != "elapsed_s"}
             for one in (entry, other)
         )
-        what = "duplicate: the same rows as" if ours == theirs else "contradictory: says the same of itself as"
-        findings.append(entry.finding("left out", f"{what} {other.path}, which comes first and counts"))
+        what = (
+            "duplicate: the same rows as" if ours == theirs else "contradictory: other rows, but the same parameters as"
+        )
+        findings.append(entry.finding("left out", f"{what} {other.path}, which comes first and is used"))
     return list(first.values())
 
 
@@ -277,9 +279,9 @@ def _kept_in_spite_of(entry: LogEntry) -> Iterator[Finding]:
     fields, log = entry.parsed.fields, entry.log
     if entry.parsed.assumed:
         assumed = ", ".join(entry.parsed.assumed)
-        yield entry.finding("kept", f"assumed: {assumed}; the path does not say it; give it with mapping=FILE")
+        yield entry.finding("kept", f"assumed: {assumed}, because the path does not say; set it with mapping=FILE")
     if log.is_cut:
-        yield entry.finding("kept", "cut off: its last line, which is left out")
+        yield entry.finding("kept", "cut off: the last line is incomplete and left out")
     if log.notes:
         yield entry.finding("kept", f"form: {'; '.join(log.notes)}")
     if entry.parsed.kind == "certification":

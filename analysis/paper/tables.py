@@ -139,6 +139,6 @@ def _notes(table: PaperTable) -> list[str]:
     has_bounds = table.cells["is_lower_bound"].any()
     return [
         *([f"{table.comparison}."] if table.num_compared else []),
-        *([">= is a lower bound only: sampling stopped for other radii."] if has_bounds else []),
+        *([">= marks a lower bound: sampling stopped early, for other radii."] if has_bounds else []),
         *table.notes,
     ]

@@ -47,14 +47,14 @@ def check_checksums(store: Store) -> set[Path]:
     """The files in SHA256SUMS, as they are listed. Raises RecordError with every damaged or missing file."""
     head, _, lines = store.checksums_path().read_bytes().partition(b"\n")
     if head != _HEAD + hashlib.sha256(lines).hexdigest().encode():
-        raise RecordError(f"{store.checksums_path()}: damaged; fetch this publication again")
+        raise RecordError(f"{store.checksums_path()}: damaged; download this publication again")
     listed = {store.root / os.fsdecode(line[66:]): line[:64] for line in lines.splitlines()}
     problems = [f"{path}: missing" for path in listed if not path.is_file()]
     problems += [
-        f"{path}: damaged, its sha256 is not that in {store.checksums_path().name}"
+        f"{path}: damaged: its sha256 differs from that in {store.checksums_path().name}"
         for path, sha256 in listed.items()
         if path.is_file() and file_sha256(path).encode() != sha256
     ]
     if problems:
-        raise RecordError("\n".join([*problems, "nothing was imported; fetch these files again"]))
+        raise RecordError("\n".join([*problems, "nothing was imported; download these files again"]))
     return set(listed)

@@ -152,7 +152,7 @@ def test_the_caption_says_how_many_models_were_searched() -> None:
     frame = envelope_frame(comparison, [0.4], LEVELS)
     text = caption(comparison, frame, LEVELS)
     assert "best of 2 certified models" in text
-    assert "The envelope is not a classifier of its own" in text
+    assert "The envelope is not a single classifier" in text
     assert "PARTIAL" not in text
     partial = compare(grid(*GRID.models, missing=["x"] * 7))
     assert caption(partial, frame, LEVELS).startswith("PARTIAL: missing 7 of 10 certified models.")

@@ -60,7 +60,9 @@ def test_every_other_cell_is_marked_and_nothing_is_computed_from_it() -> None:
     assert [cell.strip() for cell in row.split("|")[1:-1]] == ["0.3", ">=66.6", "one", ">=66.6", "gaussian", ""]
     *_, row = statistics_table(comparison, frame, "pipe").splitlines()
     assert row.count(" - ") >= 4
-    assert ">= is a lower bound only: sampling stopped for multiples of 0.25" in caption(comparison, frame, LEVELS)
+    assert ">= marks a lower bound: sampling stopped once the multiples of 0.25 were settled" in caption(
+        comparison, frame, LEVELS
+    )
 
 
 def test_a_grid_that_drew_all_samples_has_no_marks() -> None:

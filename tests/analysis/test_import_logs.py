@@ -125,7 +125,7 @@ def test_of_the_same_model_twice_the_first_counts_and_is_named(source: Path) -> 
     assert code == 1
     kinds = [row["reason"].partition(":")[0] for row in _report(store)]
     assert sorted(kinds) == ["contradictory", *["duplicate"] * 4]
-    assert all("which comes first and counts" in row["reason"] for row in _report(store))
+    assert all("which comes first and is used" in row["reason"] for row in _report(store))
     assert len(load_grid(store, "old", allow_partial=True).models) == 5
 
 
@@ -159,7 +159,7 @@ def test_a_log_is_taken_by_its_content_and_none_is_left_out_unseen(source: Path,
     code, store = _import(source, "strict=true")
     assert code == 1
     reasons = {row["path"]: row["reason"] for row in _report(store)}
-    assert reasons["mine/run_7/anything.dat"] == "path: does not give dataset, sigma_cert; give it with mapping=FILE"
+    assert reasons["mine/run_7/anything.dat"] == "path: does not say dataset, sigma_cert; set it with mapping=FILE"
     assert reasons["theirs/cifar10/smoothmix/noise_0.25.tsv"].startswith("assumed: sigma_cert=0.25 (from noise_0.25), ")
     linked = reasons["linked/cifar10/resnet110/test/sigma_0.25_rank0"]
     assert linked == "form: reached by a symbolic link; joined from 2 parts"

@@ -158,7 +158,7 @@ def test_what_is_there_already_is_never_replaced(
     pq.write_table(pq.read_table(shard).slice(1), shard)
     before = {path: path.stat().st_mtime_ns for path in other.rglob("*")}
     run("import_records", f"source={published}", f"results={other}", code=2)
-    assert f"{shard}: is there with other content" in capsys.readouterr().err
+    assert f"{shard}: exists with different content" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in other.rglob("*")} == before
     shutil.copytree(earlier, tmp_path / "trained", ignore=shutil.ignore_patterns("certify", "attack", "grids"))
     store = Store(tmp_path / "trained")

@@ -142,8 +142,8 @@ def test_a_larger_alpha_cannot_be_mistaken_for_rounding() -> None:
         (GOOD + GOOD.splitlines()[0] + "\n" + GOOD.splitlines()[2] + "\n", RESTARTED),
         (GOOD.replace("15.4", "99"), ""),
         (HEAD + "\n".join(GOOD.splitlines()[:0:-1]) + "\n", "rows not in the order of the images"),
-        (GOOD.replace("\t0.0\t0", "\t-1\t0"), "abstentions with a radius of -1 or nan, taken for 0"),
-        (GOOD.replace("\t0.0\t0", "\tnan\t0"), "abstentions with a radius of -1 or nan, taken for 0"),
+        (GOOD.replace("\t0.0\t0", "\t-1\t0"), "abstentions with a radius of -1 or nan, read as 0"),
+        (GOOD.replace("\t0.0\t0", "\tnan\t0"), "abstentions with a radius of -1 or nan, read as 0"),
         (
             HEAD + "0\t3.0\t3.0\t0.25\tTrue\t0:00:25.5\n20\t7.0\t-1.0\t0.0\tFalse\t15.4\n",
             "integers written as 3.0",

@@ -125,7 +125,7 @@ def test_several_draws_of_unknown_number_are_not_taken_for_one() -> None:
         ),
         ("data/certify/cifar10/PGD_2steps/DDN_2steps/noise_0.5/test/sigma_0.50", "contradictory: attack is 'pgd'"),
         ("noise_0.50/test/sigma_0.50", "path: does not give dataset"),
-        ("cifar10/noise_0.50/test", "path: does not give sigma_cert; give it with mapping=FILE"),
+        ("cifar10/noise_0.50/test", "path: does not say sigma_cert; set it with mapping=FILE"),
         ("cifar10/noise_0.50/test/sigma_0.00", "path: sigma_cert is 0.0"),
         (f"cifar10/eps_{400 * '9'}/noise_0.50/test/sigma_0.50", "path: epsilon is inf"),
         (f"cifar10/noise_{400 * '9'}/test/sigma_0.50", "path: sigma_train is inf"),

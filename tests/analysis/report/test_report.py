@@ -43,7 +43,7 @@ def test_the_page_needs_no_network_and_holds_all() -> None:
     assert "PARTIAL: missing 1 of 4 certified models." in page
     assert "three: 1 of 3 images" in page
     assert "&lt;unknown&gt;" in page
-    assert "The envelope is not a classifier of its own" in page
+    assert "The envelope is not a single classifier" in page
 
 
 def test_what_comes_from_the_records_cannot_break_out() -> None:
