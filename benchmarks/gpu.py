@@ -83,79 +83,33 @@ def parts(device: str, *, small: bool, results: Path) -> list[Part]:
     """
     on = ["--device", device, *(["--threads", "1"] if small else [])]
     little = ["--n", "100", "--images", "1", "--rounds", "1", "--batch", "100"] if small else []
-    sweep = [
-        "-m",
-        "benchmarks.sweep",
-        *on,
-        "--layout",
-        "NHWC",
-        "--precision",
-        "bfloat16",
-        *([] if small else ["float16", "tf32"]),
-    ]
-    modes = ["--compile", *(["no"] if small else ["default", "reduce-overhead", "no"])]
-    certify = [
-        "-m",
-        "benchmarks.certify",
-        *on,
-        "--noise",
-        "exact_grid",
-        "--noise-cost",
-        "--precision",
-        "bfloat16",
-        "--ratio",
-        "0",
-    ]
-    train = [
-        "-m",
-        "benchmarks.train",
-        *on,
-        "--precision",
-        "bfloat16",
-        "--ratio",
-        "0",
-        "--rounds",
-        "1" if small else "10",
-    ]
-    steps = ["--batch", "4"] if small else ["--batch", "256", "--compile", "reduce-overhead"]
+    sweep = ["-m", "benchmarks.sweep", *on, "--layout", "NHWC", "--precision", "bfloat16"]
+    sweep += [*([] if small else ["float16", "tf32"]), "--compile"]
+    sweep += ["no"] if small else ["default", "reduce-overhead", "no"]
+    certify = ["-m", "benchmarks.certify", *on, "--noise", "exact_grid", "--noise-cost", "--precision", "bfloat16"]
+    certify += ["--ratio", "0"]
+    train = ["-m", "benchmarks.train", *on, "--precision", "bfloat16", "--ratio", "0", "--rounds"]
+    train += ["1", "--batch", "4"] if small else ["10", "--batch", "256", "--compile", "reduce-overhead"]
     first, second = ("cifar_resnet20", "cifar_resnet20") if small else ("cifar_resnet110", "resnet50")
     other = [] if small else ["--dataset", "imagenet"]
     fast = little or ["--n", "100000", "--batch", "2000", "--compile"]
-    runs = ["--runs", "1", "2", *([] if small else ["4", "8"]), "--steps", "1" if small else "40"]
-    return [
-        Part(
-            title="Tests that need a GPU",
-            arguments=["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/gpu"],
-            share=0.12,
+    runs = ["-m", "benchmarks.runs_per_gpu", *on, "--runs", "1", "2"]
+    runs += ["--steps", "1", "--batch", "8"] if small else ["4", "8", "--steps", "40"]
+    table = [
+        (0.12, "Tests that need a GPU", ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/gpu"]),
+        (0.25, f"Certification of {first}: settings", [*sweep, "--model", first, *little]),
+        (0.08, f"Certification of {first}: against the plain loop", [*certify, "--model", first, *fast]),
+        (
+            0.18,
+            f"Certification of {second}: settings",
+            [*sweep, "--model", second, *other, *(little or ["--batch", "100", "400", "1000"])],
         ),
-        Part(
-            title=f"Certification of {first}: settings",
-            arguments=[*sweep, *modes, "--model", first, *little],
-            share=0.25,
-        ),
-        Part(
-            title=f"Certification of {first}: against the plain loop",
-            arguments=[*certify, "--model", first, *fast],
-            share=0.08,
-        ),
-        Part(
-            title=f"Certification of {second}: settings",
-            arguments=[*sweep, *modes, "--model", second, *other, *(little or ["--batch", "100", "400", "1000"])],
-            share=0.18,
-        ),
-        Part(title="Training step, m = 2, T = 2", arguments=[*train, *steps, "--model", first], share=0.08),
-        Part(
-            title="Training step, m = 8, T = 10",
-            arguments=[*train, *steps, "--model", first, "--m", "8", "--T", "10"],
-            share=0.1,
-        ),
-        Part(
-            title="Trainings at once on one GPU",
-            arguments=["-m", "benchmarks.runs_per_gpu", *on, *runs, *(["--batch", "8"] if small else [])],
-            share=0.09,
-        ),
-        Part(title="A training, certified", arguments=_real_training(device, results, small=small), share=0.1),
+        (0.08, "Training step, m = 2, T = 2", [*train, "--model", first]),
+        (0.1, "Training step, m = 8, T = 10", [*train, "--model", first, "--m", "8", "--T", "10"]),
+        (0.09, "Trainings at once on one GPU", runs),
+        (0.1, "A training, certified", _real_training(device, results, small=small)),
     ]
+    return [Part(title=title, arguments=arguments, share=share) for share, title, arguments in table]
 
 
 def _real_training(device: str, results: Path, *, small: bool) -> list[str]:

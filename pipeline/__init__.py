@@ -1,6 +1,6 @@
-"""The login node: from a configuration to units of work, and from files to what is still to do.
+"""What runs on the login node: turn a configuration and the files of a grid into the units of work that are missing.
 
-Never imports torch. Order of a launch: config, grid, observe, plan, submit.
+Never imports torch. Steps of a launch: config, grid, observe, plan, submit.
 """
 
 import runpy as _runpy

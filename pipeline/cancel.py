@@ -28,7 +28,7 @@ _PATIENCE_S, _POLL_S = 20.0, 0.5
 
 
 def cancel(values: Mapping[str, Any]) -> int:
-    """Cancel what SLURM has of a grid; returns the exit code.
+    """Cancel the SLURM jobs of a grid; returns the exit code.
 
     Raises:
         ConfigError: No such grid was launched into the results folder.
@@ -57,7 +57,7 @@ def cancel(values: Mapping[str, Any]) -> int:
 
 
 def _left(store: Store, cancelled: Sequence[QueuedTask]) -> list[QueuedTask]:
-    """What is still in the queue of what was cancelled; waits a moment for SLURM."""
+    """Cancelled tasks that are still in the queue; waits a moment for SLURM."""
     deadline = time.monotonic() + _PATIENCE_S
     names = {(task.cluster, task.job) for task in cancelled}
     while names:

@@ -1,4 +1,4 @@
-"""python -m pipeline.efficiency grid=NAME: what jobs asked for, what they used, and what to ask for."""
+"""python -m pipeline.efficiency grid=NAME: what jobs requested, what units used, and what to request."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MEMORY_MARGIN, _TIME_MARGIN = 1.25, 1.5
 
 
 def efficiency(values: Mapping[str, Any]) -> int:
-    """Print what the units of a grid used beside what their jobs asked for; returns the exit code.
+    """Print what the units of a grid used and what their jobs requested; returns the exit code.
 
     Raises:
         ConfigError: No such grid was launched into the results folder.
@@ -59,7 +59,7 @@ def _logs(store: Store, grid: str, stage: Stage) -> Iterator[Path]:
 
 
 def _asked(store: Store, grid: str, stage: Stage) -> Mapping[str, Any]:
-    """What the last launch asked for; nothing where there was none, or an earlier version made it."""
+    """What the last launch requested; empty if there was none, or an earlier version made it."""
     names = (name for name in arrays_of(store, grid) if name.stage == stage)
     return next((asked for name in names if (asked := asked_for(store, name)) is not None), {})
 
@@ -80,7 +80,7 @@ def _row(stage: Stage, used: Sequence[Usage], asked: Mapping[str, Any]) -> list[
 
 
 def _advice(stage: Stage, used: Sequence[Usage], asked: Mapping[str, Any]) -> Iterator[str]:
-    """Options that ask for less, or for more where the most used comes near what was asked for."""
+    """Options that request less than before, or more if the maximum used came near the request."""
     wanted = {
         "mem_gb": math.ceil(_MEMORY_MARGIN * max(unit.memory_gb for unit in used)),
         "cpus": math.ceil(max(_cpus(unit) for unit in used) - 0.1) or 1,

@@ -1,4 +1,4 @@
-"""What is done and what is left of a grid, in hours of a device: as measured, or at the speed of the published logs."""
+"""Device hours spent on a grid and left to do, by measured times or at the speed of the published logs."""
 
 from __future__ import annotations
 
@@ -42,8 +42,14 @@ class Kind(NamedTuple):
 
     @classmethod
     def of(cls, train: TrainSpec, task: Task | None = None) -> Kind:
-        """Of a training, or of a task on what it trained."""
-        names = ("precision", "noise", "mode", "stop_wrong", "curtail")  # what stops early takes less than its cost
+        """The kind of a training, or of a task on the trained model."""
+        names = (
+            "precision",
+            "noise",
+            "mode",
+            "stop_wrong",
+            "curtail",
+        )  # work that stops early takes less than its cost
         stage: Stage = "train" if task is None else task.stage
         settings = (train.dataset, *(getattr(task or train, name, None) for name in names))
         return cls(stage, train.architecture, settings)
@@ -53,11 +59,11 @@ class Kind(NamedTuple):
 class Estimate:
     """Hours of one device (a GPU, or a CPU process), by stage; None where nothing was measured."""
 
-    spent_h: Mapping[Stage, float | None]  # of what is finished
-    left_h: Mapping[Stage, float | None]  # of what is not
+    spent_h: Mapping[Stage, float | None]
+    left_h: Mapping[Stage, float | None]
 
     def minutes_left(self, num_parallel: int) -> float | None:
-        """Minutes until everything is done with that many devices; None if unknown."""
+        """Minutes until everything is done with ``num_parallel`` devices; None if unknown."""
         hours = list(self.left_h.values())
         if not num_parallel or any(value is None for value in hours):
             return None
@@ -65,7 +71,7 @@ class Estimate:
 
 
 def estimate(manifest: Manifest, observed: Observation, store: Store) -> Estimate:
-    """From the times in a few finished files of each kind. Reads only."""
+    """Hours by the times in a few finished files of each kind. Changes nothing."""
     done, left = defaultdict[Kind, float](float), defaultdict[Kind, float](float)
     for key, spec in manifest.models.items():
         (done if key in observed.trained else left)[Kind.of(spec)] += train_cost(spec)
@@ -93,14 +99,7 @@ def _hours(costs: Mapping[Kind, float], speeds: Mapping[Kind, float]) -> dict[St
 def measured(
     manifest: Manifest, observed: Observation, store: Store, devices: Mapping[Stage, Device] | None = None
 ) -> dict[Kind, float]:
-    """Seconds that a forward pass takes in a grid's finished work; by kind, where one was measured.
-
-    Args:
-        manifest: The grid.
-        observed: What is finished.
-        store: The results folder.
-        devices: Count only what such a device did; None counts all.
-    """
+    """Seconds of a forward pass in a grid's finished work, by kind; only work of the given devices counts, if any."""
     units: dict[Kind, list[TrainUnit | ShardUnit]] = defaultdict(list)
     for key, spec in manifest.models.items():
         units[Kind.of(spec)] += [TrainUnit(train=spec)] if key in observed.trained else []
@@ -120,7 +119,7 @@ def measured(
 
 
 def _elapsed_s(unit: TrainUnit | ShardUnit, store: Store, device: Device | None) -> float | None:
-    """Seconds of one device; None if another kind did it, or the file cannot be read, which is for others to report."""
+    """Seconds of one device; None if another kind of device did it, or the file cannot be read (see verify)."""
     path = store.epochs_path(unit.train.key)
     if unit.run is not None:
         path = store.shard_path(unit.run.place, unit.indices)
@@ -132,15 +131,15 @@ def _elapsed_s(unit: TrainUnit | ShardUnit, store: Store, device: Device | None)
         return None
     if not all(0 <= second < math.inf for second in seconds):
         return None
-    return float(sum(seconds)) * unit.num_processes  # which worked at the same time
+    return float(sum(seconds)) * unit.num_processes  # all at the same time
 
 
 Source = Literal["measured", "published", "timed", "counted"]
-"""Of hours: finished work; a GPU of the published logs; a try on this machine's CPU; multiply-adds, on such a GPU."""
+"""Finished work; a GPU of the published logs; timing on this machine's CPU; multiply-adds at such a GPU's speed."""
 
 
 class Forecast(NamedTuple):
-    """Hours of units of one kind; a source of None: unknown."""
+    """Hours of the units of one kind, and where the number comes from; a source of None: unknown."""
 
     kind: Kind
     source: Source | None
@@ -158,17 +157,11 @@ def forecast(
     threads: int = 1,
     plugins: Mapping[str, bytes] | None = None,
 ) -> Iterator[Forecast]:
-    """What a plan takes, by what this grid's finished work, or that of others in the results folder, took.
+    """Hours that a plan will take on given devices, estimated from finished work of this grid and of others.
 
-    Args:
-        plan: Of a launch.
-        manifest: Its grid.
-        observed: What is finished of it.
-        store: The results folder.
-        devices: What each stage will run on.
-        certify_cpus: CPUs of a job that certifies, for noise that they draw; None is enough of them.
-        threads: Of a process on a CPU.
-        plugins: The files of plug-ins, to try networks of which nothing was measured or published; None tries none.
+    ``certify_cpus`` is the number of CPUs that draw noise for one certification; None means enough. ``plugins`` are the
+    files of plug-ins. Networks of which nothing was measured or published are timed on the CPU with ``threads``; if
+    ``plugins`` is None, nothing is timed.
     """
     units: dict[Kind, list[TrainUnit | ShardUnit]] = defaultdict(list)
     for unit in plan.units:
@@ -181,7 +174,7 @@ def forecast(
             break
         with contextlib.suppress(RecordError):
             other = read_manifest(store.manifest_path(grid))
-            if not unknown.isdisjoint(_kinds(other)):  # to look for what is finished takes long
+            if not unknown.isdisjoint(_kinds(other)):  # observing a grid takes long
                 speeds = measured(other, observe(other, store), store, devices) | speeds
     new = {
         kind: own[0]
@@ -220,7 +213,7 @@ def _tried(
     threads: int,
     plugins: Mapping[str, bytes],
 ) -> dict[Kind, float]:
-    """Seconds of a forward pass of networks that can be tried."""
+    """Seconds of a forward pass, for networks that can be timed."""
     say(
         f"estimating the speed of {some(dict.fromkeys(kind.architecture for kind in units))}: no finished unit shows it"
     )

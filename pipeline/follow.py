@@ -1,4 +1,4 @@
-"""Follows what was submitted to SLURM until nothing of it can run any more: wait=true."""
+"""Follows submitted units until none of them can run any more (``wait=true``)."""
 
 from __future__ import annotations
 
@@ -25,10 +25,7 @@ def next_wait_s(poll_s: float, idle_s: float) -> float:
 
 
 def follow(manifest: Manifest, store: Store, *, poll_s: float) -> Status:
-    """Print a line whenever something changes; the state at the end.
-
-    While SLURM does not answer, it keeps waiting: an unknown state is not an end.
-    """
+    """Print a line whenever something changes; returns the last state. Keeps waiting while SLURM does not answer."""
     said, changed_at = "", time.monotonic()
     while True:
         current = look(manifest, store)
@@ -42,7 +39,7 @@ def follow(manifest: Manifest, store: Store, *, poll_s: float) -> Status:
 
 
 def units_with_more(slurm: SlurmConfig, current: Status) -> set[tuple[str, int]]:
-    """Failed units, each with its attempt, to which the next launch gives more memory or time than they had."""
+    """Failed units, each with its attempt, that get more memory or time from the next launch."""
     found = set[tuple[str, int]]()
     for item in current.units:
         if item.failure is not None:
@@ -55,7 +52,7 @@ def units_with_more(slurm: SlurmConfig, current: Status) -> set[tuple[str, int]]
 
 
 def conclude(current: Status) -> int:
-    """Print what failed and what can never run; 0 if the grid is complete, else 1."""
+    """Print failures and units that can never run; returns 0 if the grid is complete, else 1."""
     for failure in text.failure_texts([unit.failure for unit in current.units if unit.failure]):
         say(failure, sys.stderr)
     if current.found.activity.stuck:
@@ -73,7 +70,7 @@ def _line(current: Status) -> str:
 
 
 def _stage_texts(current: Status) -> Iterator[str]:
-    """Progress by stage. Totals are models and images, which stay the same however shards are cut."""
+    """Progress by stage, in models and images: their totals do not depend on how shards are cut."""
     models = Counter(item.state for item in current.models)
     yield f"train {models['done']}/{models.total()} models{_in_states(models)}"
     for stage in SHARD_STAGES:

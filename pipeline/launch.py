@@ -37,6 +37,7 @@ from pipeline.sources import check_checkpoints, check_data, check_plugins, stage
 from pipeline.state import commands, queue
 from pipeline.state.activity import Activity, read_queue, slurm_activity, units_of
 from pipeline.state.commands import SchedulerError
+from pipeline.state.files import source_damages
 from pipeline.state.ledger import ArrayName, asked_for
 from pipeline.state.postmortem import record_deaths
 from pipeline.state.survey import Survey, survey, survey_slurm
@@ -44,7 +45,7 @@ from pipeline.state.survey import Survey, survey, survey_slurm
 if TYPE_CHECKING:
     from pipeline.slurm.executor import SlurmExecutor
 
-# A status command that tests the lock holds it for a moment itself.
+# A status command holds the lock for a moment when it tests it.
 _LOCK_PATIENCE_S = 1.0
 
 
@@ -81,7 +82,7 @@ def _launch(config: LaunchConfig, store: Store) -> int:
 
 
 def _follow(config: LaunchConfig, store: Store, exit_code: int) -> int:
-    """Wait until nothing runs; launch again as long as units failed that then get more memory or time."""
+    """Wait until nothing runs; launch again while there are failed units that then get more memory or time."""
     from pipeline.follow import conclude, follow, units_with_more
 
     assert config.slurm is not None
@@ -97,7 +98,7 @@ def _follow(config: LaunchConfig, store: Store, exit_code: int) -> int:
 
 
 def _check(config: LaunchConfig, store: Store) -> None:
-    """Raise ConfigError where the machine, the data or the files rule the launch out; print what is worth a note."""
+    """Raise ConfigError if the machine, the data or the files make the launch impossible; print notes."""
     cluster = config.cluster
     if cluster.device == "cuda" and cluster.kind != "slurm" and not visible_gpus():
         raise ConfigError(
@@ -162,7 +163,7 @@ def _dry_run(config: LaunchConfig, store: Store) -> int:
 
 
 def _device_of(stage: Stage, config: LaunchConfig) -> Device:
-    """What the units of a stage run on."""
+    """The device that the units of a stage run on."""
     if config.cluster.device != "auto":
         return "CPU" if config.cluster.device == "cpu" else "GPU"
     if config.cluster.kind != "slurm" or config.slurm is None:
@@ -173,7 +174,7 @@ def _device_of(stage: Stage, config: LaunchConfig) -> Device:
 
 def _launch_locked(config: LaunchConfig, store: Store) -> int:
     manifest, began = config.manifest, time.monotonic()
-    for leftover in store.activity_paths():  # of launches that were killed: we hold the lock, so none is running
+    for leftover in store.activity_paths():  # of killed launches: we hold the lock, so no other is running
         leftover.unlink(missing_ok=True)
     found = _survey(config, store)
     if config.cluster.kind != "slurm":
@@ -203,6 +204,7 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
         _write_manifest(manifest, store)  # it may have been lost or damaged
         say(text.nothing_to_do(config, found.activity))
         return 0
+    _set_aside([damage for unit in todo.train for damage in source_damages(unit.train, store)], manifest, store)
     stage_inputs(todo, config, store)
     _write_manifest(manifest, store)
     if found.activity.stuck:
@@ -216,7 +218,7 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
         return EXIT_FAILED
     if outcome.limit and not outcome.num_queued:
         say(text.limit_text(outcome, found.activity), sys.stderr)
-        # Units in progress make room in the queue when they end; without any, nothing will.
+        # Only units in progress, if there are any, make room in the queue when they end.
         return EXIT_FAILED if needs_person or not found.activity.in_progress else 0
     if outcome.num_queued:
         say(text.queued_text(config, store, outcome, time.monotonic() - began))
@@ -236,7 +238,7 @@ def _survey(config: LaunchConfig, store: Store) -> Survey:
 
 
 def _survey_slurm(config: LaunchConfig, store: Store) -> Survey:
-    """A survey in which tasks that SLURM will never run count as queued, where new ones would ask for the same."""
+    """A survey in which tasks that SLURM will never run count as queued if new ones would request the same."""
     assert config.slurm is not None
     tasks = read_queue(store, config.slurm.clusters or commands.default_cluster())
     found = survey_slurm(config.manifest, store, tasks)
@@ -262,10 +264,10 @@ def _plan(config: LaunchConfig, found: Survey) -> Plan:
 
 
 def _set_aside(damages: Sequence[Damage], manifest: Manifest, store: Store) -> None:
-    """Rename damaged files, and say so; specs are written again here, the rest by the units of a plan."""
-    told = [Damage(path, f"{problem}; renamed to {set_aside(path).name}") for path, problem in damages if path]
-    if told:
-        say(text.damages_text(told), sys.stderr)
+    """Rename damaged files and print their names. Specs are rewritten here, other files by the units of a plan."""
+    renamed = [Damage(path, f"{problem}; renamed to {set_aside(path).name}") for path, problem in damages if path]
+    if renamed:
+        say(text.damages_text(renamed), sys.stderr)
     paths = {damage.path for damage in damages}
     for spec in manifest.models.values():
         if store.spec_path(spec.key) in paths:
@@ -273,7 +275,7 @@ def _set_aside(damages: Sequence[Damage], manifest: Manifest, store: Store) -> N
 
 
 def _write_manifest(manifest: Manifest, store: Store) -> None:
-    """Write grid.json; say so where it was another, and keep what cannot be read."""
+    """Write grid.json; print a note if it had other settings, and rename it first if it cannot be read."""
     path = store.manifest_path(manifest.grid)
     try:
         if path.exists() and read_manifest(path) != manifest:

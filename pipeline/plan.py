@@ -1,9 +1,9 @@
-"""What to run, a pure function of what a grid wants and what exists; and the interface of whatever runs it."""
+"""What to run, as a pure function of the grid and its files; and the interface of the executors that run it."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import chain
@@ -21,7 +21,7 @@ from pipeline.state.files import Observation
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Units to run, in an order that respects what each needs."""
+    """Units to run, in an order that respects their dependencies."""
 
     train: tuple[TrainUnit, ...]  # base classifiers without a checkpoint
     # Shards of missing images by stage; each needs its run's checkpoint
@@ -72,17 +72,11 @@ def plan(
     retry: Retry | None = None,
     num_memories: int = 1,
 ) -> Plan:
-    """The missing units of a grid.
+    """The missing units of a grid, except those in progress and those that failed too often.
 
-    Args:
-        manifest: What is wanted.
-        observed: What exists.
-        num_shards: The shard size is a run's number of images divided by this, rounded up; what is
-            missing is cut into shards of at most that size.
-        history: The last failure of each unit that failed, by its name.
-        in_progress: Names of units that a scheduler has queued or runs; they are left to it.
-        retry: Failures to retry however often they occurred.
-        num_memories: Values of memory that a unit gets one after the other when it runs out of it.
+    Missing images are cut into shards of at most the number of images of their run divided by ``num_shards``, rounded
+    up. ``history`` holds the last failure of each failed unit, by its name. Failures of class ``retry`` are retried
+    however often they occurred. A unit that runs out of memory gets ``num_memories`` values, one after another.
     """
 
     def reason_to_wait(names: Iterable[str]) -> FailureClass | None:
@@ -95,30 +89,22 @@ def plan(
         unit = TrainUnit(train=spec)
         if key in observed.trained or unit.name in in_progress:
             continue
-        failure_class = reason_to_wait([unit.name])
-        if failure_class:
+        if failure_class := reason_to_wait([unit.name]):
             waiting[unit.name] = failure_class
         else:
             train[key] = unit
     shards: list[ShardUnit] = []
     queued, failed = shards_by_run(in_progress), shards_by_run(history)
     for run in manifest.runs:
-        if f"train/{run.train.key}" in waiting:
-            continue
-        max_size = -(-len(run.indices) // num_shards)
-        left = set(missing_from(run.indices, [*observed.finished(run), *queued.get(run.name, ())]))
-        named = {ShardUnit(run=run, indices=shard).name: shard for shard in failed.get(run.name, ())}
-        for names, indices in _images_by_failures(left, named).items():
-            failure_class = reason_to_wait(names)
-            if failure_class:
-                left -= indices
-                is_one = len(names) == 1 and len(indices) == len(named[names[0]])
-                units = names if is_one else [unit.name for unit in _cut(run, indices, max_size)]
-                waiting |= dict.fromkeys(units, failure_class)
-        shards += _cut(run, left, max_size)
+        if f"train/{run.train.key}" not in waiting:
+            max_size = -(-len(run.indices) // num_shards)
+            missing = set(missing_from(run.indices, [*observed.finished(run), *queued.get(run.name, ())]))
+            todo, given_up = _shards(run, missing, failed.get(run.name, ()), max_size, reason_to_wait)
+            shards += todo
+            waiting |= given_up
     aggregate = None if waiting else AggregateUnit(grid=manifest.grid)
     if not train and not shards:
-        # It may succeed on new files; on the same ones it would fail again.
+        # After other units it has new files and may succeed; on the same files it would fail again.
         failure_class = reason_to_wait(["aggregate"])
         is_complete = observed.aggregated and observed.is_complete(manifest)
         if is_complete or "aggregate" in in_progress:
@@ -133,8 +119,27 @@ def plan(
     )
 
 
+def _shards(
+    run: Run,
+    missing: set[int],
+    failed: Iterable[IndexRange],
+    max_size: int,
+    reason_to_wait: Callable[[Iterable[str]], FailureClass | None],
+) -> tuple[list[ShardUnit], dict[str, FailureClass]]:
+    """The shards of missing images to run; and those that will not be retried, with the class of failure."""
+    left, waiting = set(missing), dict[str, FailureClass]()
+    named = {ShardUnit(run=run, indices=shard).name: shard for shard in failed}
+    for names, indices in _images_by_failures(missing, named).items():
+        if failure_class := reason_to_wait(names):
+            left -= indices
+            is_one = len(names) == 1 and len(indices) == len(named[names[0]])
+            units = names if is_one else [unit.name for unit in _cut(run, indices, max_size)]
+            waiting |= dict.fromkeys(units, failure_class)
+    return _cut(run, left, max_size), waiting
+
+
 def _images_by_failures(missing: set[int], failed: Mapping[str, IndexRange]) -> Mapping[tuple[str, ...], set[int]]:
-    """Missing images by the shards that held them when they failed: shards may be cut differently each time."""
+    """Missing images, grouped by the failed shards that contained them: each launch may cut shards differently."""
     names: dict[int, tuple[str, ...]] = defaultdict(tuple)
     for name, shard in failed.items():
         for index in missing.intersection(shard):

@@ -1,6 +1,6 @@
 """python -m pipeline.predict run=NAME source=PATH: classify and certify image files with a finished model.
 
-The work is that of ``jobs.predict``, which needs torch; it is imported when the command runs.
+``jobs.predict`` does the work. It needs torch, so it is only imported when the command runs.
 """
 
 from __future__ import annotations

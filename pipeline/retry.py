@@ -10,19 +10,16 @@ from jobs.files.failures import Failure, FailureClass
 
 Retry = Literal["all", FailureClass]
 TRANSIENT: frozenset[FailureClass] = frozenset({"preempted", "timeout", "node_fail"})
-"""Not the unit's fault: it may succeed elsewhere or next time."""
+"""Not caused by the unit: it may succeed elsewhere or next time."""
 
 _PATIENCE = 2
 _NODE_AT_FAULT: frozenset[FailureClass] = frozenset({"node_fail", "setup", "unknown"})
 
 
 def gave_up(counts: Counter[FailureClass], retry: Retry | None, num_memories: int = 1) -> FailureClass | None:
-    """The class for which a unit is no longer retried: it failed twice for the same reason.
+    """The class for which a unit is no longer retried, because it failed twice for this reason; None if it is retried.
 
-    Args:
-        counts: How often the unit failed, by class.
-        retry: The class to retry anyway, or all.
-        num_memories: Values of memory that the unit gets one after the other when it runs out of it.
+    ``retry`` is a class to retry anyway, or all. A unit that runs out of memory gets ``num_memories`` values first.
     """
     for failure_class, count in counts.most_common():
         patience = max(_PATIENCE, num_memories) if failure_class == "host_oom" else _PATIENCE
@@ -32,5 +29,5 @@ def gave_up(counts: Counter[FailureClass], retry: Retry | None, num_memories: in
 
 
 def bad_nodes(failures: Iterable[Failure]) -> set[str]:
-    """The nodes at fault in failures, to be avoided when their units are retried."""
+    """The nodes that caused failures; retries avoid them."""
     return {failure.host for failure in failures if failure.job and failure.failure_class in _NODE_AT_FAULT}

@@ -1,7 +1,6 @@
 """The inputs of a launch: datasets and published checkpoints.
 
-Both are got ready here, on the machine that launches, and never by workers, of which there are
-many, and which may have no network.
+The machine that launches prepares them, since there are many workers, which may have no network.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.atomic import file_sha256, set_aside, write_atomically
+from jobs.atomic import file_sha256, write_atomically
 from jobs.datasets import Split, data_folder, dataset_module
 from jobs.errors import ConfigError
 from jobs.files.store import Store
@@ -26,7 +25,7 @@ from pipeline.request.config import LaunchConfig
 
 
 def check_data(config: LaunchConfig) -> None:
-    """Raise ConfigError, with all problems, unless every dataset of the grid has a sound folder."""
+    """Raise ConfigError, with all problems, unless every dataset of the grid has a valid folder."""
     problems: list[str] = []
     needed: dict[str, set[Split]] = {}
     sources = {train.dataset: train.source for train in config.manifest.models.values()}
@@ -47,11 +46,11 @@ def check_data(config: LaunchConfig) -> None:
 
 
 def check_checkpoints(config: LaunchConfig, store: Store) -> None:
-    """Raise ConfigError, with all problems, unless published checkpoints that are new hold what is said of them."""
+    """Raise ConfigError, with all problems, unless new published checkpoints match their configuration."""
     files = []
     for key, spec in config.manifest.models.items():
         sha256 = spec.checkpoint_sha256
-        # What training begins with, or what only a plug-in can read, or for data of one's own, is read when it is used.
+        # Initial weights, and weights of plug-ins or for the user's own data, are only read when they are used.
         is_checked = spec.is_taken and spec.model is None and spec.data is None
         if sha256 is not None and is_checked and not store.source_path(sha256).exists() and not store.is_trained(key):
             files.append([str(config.sources[sha256]), train_fields(spec)])
@@ -75,20 +74,17 @@ def check_plugins(config: LaunchConfig, store: Store) -> None:
 
 
 def stage_inputs(plan: Plan, config: LaunchConfig, store: Store) -> None:
-    """Get ready whatever the units of a plan need from outside.
+    """Copy checkpoints, compose ensembles and prepare datasets for the units of a plan.
 
     Raises:
-        ConfigError: A dataset is not available or is broken.
+        ConfigError: A dataset is missing or broken, or members of an ensemble are damaged.
     """
-    for unit in plan.train:
-        for sha256 in unit.train.source_hashes:
-            target = store.source_path(sha256)
-            if target.exists() and file_sha256(target) != sha256:
-                say(f"damaged  {target}\n         renamed to {set_aside(target).name}", sys.stderr)
-            if sha256 in config.sources and not target.exists():
-                _copy(config.sources[sha256], target, sha256)
+    for sha256 in {sha256: None for unit in plan.train for sha256 in unit.train.source_hashes}:
+        target = store.source_path(sha256)
+        if sha256 in config.sources and not target.exists():
+            _copy(config.sources[sha256], target, sha256)
     _compose([unit.train for unit in plan.units if unit.train is not None], config, store)
-    # What is the user's own was read when it was described.
+    # The user's own data sets were read when they were described.
     named = {unit.train.dataset for unit in plan.units if unit.train is not None and unit.train.data is None}
     for name in sorted(named):
         if not is_prepared(name, config.data, store):
@@ -97,7 +93,7 @@ def stage_inputs(plan: Plan, config: LaunchConfig, store: Store) -> None:
 
 
 def _compose(specs: Sequence[TrainSpec], config: LaunchConfig, store: Store) -> None:
-    """Make the checkpoints of ensembles. Raises ConfigError where their members are damaged, or changed."""
+    """Make the checkpoints of ensembles. Raises ConfigError if members are damaged or have changed."""
     new = {spec.key: spec for spec in specs if spec.members and not store.is_trained(spec.key)}
     question = [
         [train_fields(spec), [str(store.checkpoint_path(member.key)) for member in spec.members], str(store.root)]
@@ -109,13 +105,13 @@ def _compose(specs: Sequence[TrainSpec], config: LaunchConfig, store: Store) -> 
 
 
 def _run_prepare(*arguments: str) -> None:
-    """Prepare a dataset in a process of its own, since that imports what a launch never does.
+    """Prepare a dataset in a separate process, which imports torch; a launch never does.
 
     Raises:
         ConfigError: It failed; with the errors that it printed.
     """
     command = [sys.executable, "-m", "jobs.prepare", *arguments]
-    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}  # lines are to stay whole
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}  # or it would wrap lines
     said = ""
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment

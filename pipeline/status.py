@@ -1,4 +1,4 @@
-"""python -m pipeline.status grid=NAME: what is done, running, queued, failed, missing. Reads only."""
+"""python -m pipeline.status grid=NAME: what is done, running, queued, failed or missing. Changes nothing."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _estimate_line(current: Status) -> str:
 
 
 def _num_helpers(current: Status) -> int:
-    """Further processes of running trainings, each on its own device."""
+    """Additional processes of running trainings, each on its own device."""
     units = [TrainUnit(train=train) for train in current.manifest.models.values()]
     return sum(unit.num_processes - 1 for unit in units if unit.name in current.found.activity.running)
 

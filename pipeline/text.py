@@ -1,4 +1,4 @@
-"""What commands print: what a launch is going to do, and how it ended."""
+"""Text that commands print: what a launch will do, and how it ended."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _BASES: Mapping[Source, str] = {
 
 
 def cost_text(forecasts: Iterable[Forecast], devices: Mapping[Stage, Device]) -> str:
-    """What a plan costs in hours of the devices that will run it, as far as that is known."""
+    """What a plan costs in hours of the devices that will run it, as far as known."""
     hours: dict[tuple[Device, str], dict[Stage, float]] = defaultdict(lambda: defaultdict(float))
     unknown: dict[str, None] = {}
     for kind, source, own in forecasts:
@@ -111,7 +111,7 @@ def stuck_reasons(stuck: Sequence[QueuedTask]) -> str:
 
 
 def waiting_tasks_text(activity: Activity) -> str:
-    """Why the tasks of a grid wait, in SLURM's words."""
+    """Why the tasks of a grid wait, by SLURM's reasons."""
     reasons = [f"{number:,} {explained(reason)}" for reason, number in activity.waiting.most_common()]
     return f"waiting: {', '.join(reasons)}"
 
@@ -137,7 +137,7 @@ def duration_text(seconds: float) -> str:
 
 
 def queued_text(config: LaunchConfig, store: Store, outcome: Outcome, elapsed_s: float) -> str:
-    """What SLURM has now, and how to follow it."""
+    """What was submitted to SLURM, and how to follow it."""
     lines = [
         f"submitted {counted(outcome.num_queued, 'unit')} in {counted(len(outcome.jobs), 'array')} "
         f"(jobs {_few(outcome.jobs)}) "
@@ -174,8 +174,8 @@ def limit_text(outcome: Outcome, activity: Activity) -> str:
 
 
 def occupied_text(config: LaunchConfig, store: Store) -> str:
-    """Why nothing is done: another launch holds the results folder."""
-    grids = [path.parent.name for path in store.activity_paths()]  # none while it is still planning
+    """Why nothing was launched: another launch is running in the results folder."""
+    grids = [path.parent.name for path in store.activity_paths()]  # empty while it is still planning
     return "\n".join(
         [
             f"error: another launch is running in {store.root}; wait for it (one launch at a time per results folder)",
@@ -185,7 +185,7 @@ def occupied_text(config: LaunchConfig, store: Store) -> str:
 
 
 def follow_step(config: LaunchConfig, grid: str | None = None) -> str:
-    """The command that follows what is in progress, of this grid or another."""
+    """The command that follows the progress of this grid or another."""
     arguments = command_arguments(grid or config.manifest.grid, config.results)
     return f"follow: python -m pipeline.status {arguments} watch=true"
 
@@ -207,27 +207,27 @@ def outcome_text(outcome: Outcome) -> str:
 
 
 def failure_texts(failures: Sequence[Failure]) -> list[str]:
-    """Failures; of those with the same reason, the first and a count: one mistake may fail every unit."""
-    alike: dict[tuple[str, str], list[Failure]] = {}
+    """Failures, grouped by reason: the first of each group and a count, since one mistake may fail every unit."""
+    groups: dict[tuple[str, str], list[Failure]] = {}
     for failure in failures:
         reason = re.sub(r"\d+", "#", failure.message)  # job, process and node numbers differ
-        alike.setdefault((failure.failure_class, reason), []).append(failure)
-    return [_failures_text(*those) for those in alike.values()]
+        groups.setdefault((failure.failure_class, reason), []).append(failure)
+    return [_failures_text(*group) for group in groups.values()]
 
 
 def _failures_text(failure: Failure, *more: Failure) -> str:
-    """One failure (the unit, the reason, and the log) and how many more there are like it."""
+    """One failure (the unit, the reason and the log) and how many more have the same reason."""
     message = "\n         ".join(failure.message.splitlines())
     where = f", node {failure.host}" if failure.job else ""
-    alike = f"\n         and {len(more):,} more for the same reason" if more else ""
+    others = f"\n         and {len(more):,} more for the same reason" if more else ""
     return (
         f"failed   {failure.unit} ({failure.failure_class}, attempt {failure.attempt}{where})\n"
-        f"         {message}\n         log: {failure.log_path}{alike}"
+        f"         {message}\n         log: {failure.log_path}{others}"
     )
 
 
 def damages_text(damages: Sequence[Damage]) -> str:
-    """Damaged files, and what is wrong with them."""
+    """Damaged files, each with its problem."""
     lines = [f"damaged  {damage.path}\n         {damage.problem}" for damage in damages[:_NUM_DAMAGES]]
     if len(damages) > _NUM_DAMAGES:
         lines.append(f"         and {counted(len(damages) - _NUM_DAMAGES, 'more file')}")

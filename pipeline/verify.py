@@ -1,4 +1,4 @@
-"""python -m pipeline.verify grid=NAME: read every file of a grid again, and name all that is damaged."""
+"""python -m pipeline.verify grid=NAME: read every file of a grid and name the damaged ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pydantic.dataclasses import dataclass
 
 from configs.entry import EXIT_FAILED
 from jobs.aggregate import is_current, run_tables
-from jobs.atomic import Damage, file_sha256, read_json, set_aside
+from jobs.atomic import Damage, read_json, set_aside
 from jobs.errors import RecordError
 from jobs.files import records
 from jobs.files.layouts import KINDS, RecordKind
@@ -33,7 +33,7 @@ from jobs.specs.runs import Manifest, ShardStage
 from jobs.specs.train import TrainSpec, train_fields
 from jobs.validation import STRICT, build
 from jobs.wording import counted, say
-from pipeline.state.files import Observation, observe
+from pipeline.state.files import Observation, observe, source_damages
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -44,7 +44,7 @@ class VerifyConfig(GridOptions):
 
 
 def verify(values: Mapping[str, Any]) -> int:
-    """Read everything that a grid has; returns the exit code.
+    """Read all files of a grid; returns the exit code.
 
     Raises:
         ConfigError: No such grid was launched into the results folder.
@@ -102,16 +102,13 @@ def _model_damages(spec: TrainSpec, store: Store) -> Iterator[Damage]:
     except (OSError, pa.ArrowException) as error:
         reason = str(error).partition("\n")[0]
         yield Damage(path, f"cannot be read as Parquet: truncated or damaged ({reason})")
-    for sha256 in spec.source_hashes:
-        source = store.source_path(sha256)
-        if source.exists() and file_sha256(source) != sha256:
-            yield Damage(source, "damaged: its hash differs from its name")
+    yield from source_damages(spec, store)
 
 
 def _stage_damages(stage: ShardStage, manifest: Manifest, store: Store, observed: Observation) -> Iterator[Damage]:
-    """What is wrong with the shards of a stage, and with its joined records, which must hold just their rows.
+    """What is wrong with the shards of a stage, and with its joined records, which must contain exactly their rows.
 
-    Holds a shard and a row group at a time.
+    Keeps one shard and one row group in memory.
     """
     path, broken = store.records_path(manifest.grid, stage), list[Damage]()
     folders = {store.shards_dir(run.place) for run in manifest.of(stage)}
@@ -143,7 +140,7 @@ def _stage_damages(stage: ShardStage, manifest: Manifest, store: Store, observed
 
 
 class _Rows:
-    """The rows of joined records, in their order."""
+    """Reads the rows of joined records, in order."""
 
     _OTHERS = "its rows differ from those of the shards"
 
@@ -153,7 +150,7 @@ class _Rows:
         self._rest: pa.Table | None = None
 
     def difference(self, table: pa.Table) -> str | None:
-        """Why the next rows are not those of a table; None where they are."""
+        """How the next rows differ from those of a table; None if they are equal."""
         try:
             own = self._take(len(table))
         except RecordError as error:
@@ -164,7 +161,7 @@ class _Rows:
         return None if both.slice(0, len(own)).equals(both.slice(len(own))) else self._OTHERS
 
     def problem_at_end(self) -> str | None:
-        """What is wrong with the file when all rows should have been read."""
+        """What is wrong with the end of the file: rows after the last shard, or metadata that cannot be read."""
         try:
             json.loads(records.read_metadata(self._path).get("runs", "{}"))
             return self._OTHERS if len(self._take(1)) else None
@@ -175,6 +172,6 @@ class _Rows:
         parts = [] if self._rest is None else [self._rest]
         while sum(map(len, parts)) < num and (group := next(self._groups, None)) is not None:
             parts.append(group)
-        whole = pa.concat_tables(parts)  # there is a group at least
+        whole = pa.concat_tables(parts)  # there is at least one group
         self._rest = whole.slice(num)
         return whole.slice(0, num)

@@ -136,7 +136,7 @@ def _input_layer_notes(found: Found, spec: TrainSpec) -> list[str]:
         if not (_same(found.statistics[0], mean) and _same(found.statistics[1], std)):
             shown = ", ".join(str([round(value, 4) for value in part.tolist()]) for part in found.statistics)
             raise CheckpointError(
-                f"normalises with means and deviations {shown}, but train.input_layer={input_layer} means "
+                f"normalises with means and deviations {shown}, but train.input_layer={input_layer} stands for "
                 f"{list(info.mean)}, {list(info.std)} of {info.name} (center: deviations 1; none: means 0 as well)"
             )
         return []

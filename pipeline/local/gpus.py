@@ -40,14 +40,11 @@ def num_gpus_of(unit: Unit) -> int:
 def choose_gpus(
     gpus: Sequence[str], in_use: Iterable[Sequence[str]], *, num_needed: int, runs_per_gpu: int
 ) -> tuple[str, ...] | None:
-    """The GPUs for one more unit, None if it has to wait until another has ended.
+    """The GPUs for one more unit; None if it has to wait until another unit has ended.
 
-    Args:
-        gpus: All there are.
-        in_use: For each running unit, the GPUs it was given.
-        num_needed: One is shared, the least used first; several are not shared with anybody. A unit that
-            needs more than there are is given all: it knows better what to say of it.
-        runs_per_gpu: Maximum number of units on one GPU.
+    ``in_use`` lists the GPUs of each running unit. A unit that needs one GPU shares the least used with up to
+    ``runs_per_gpu`` - 1 others; one that needs several shares none. If it needs more than there are, it gets all and
+    reports the problem itself.
     """
     in_progress = [tuple(own) for own in in_use]
     num_users = {gpu: sum(gpu in own for own in in_progress) for gpu in gpus}

@@ -1,4 +1,4 @@
-"""The attack group, multiplied out over the models of a grid."""
+"""The attacks of a grid: the attack group applied to every model. And the images that a list, range or file names."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from jobs.specs.train import TrainSpec
 from jobs.validation import build, collect
 from pipeline.request.lengths import task_problems
 
-_NAMED = 3  # how many values a message names
+_NAMED = 3  # values that a message names
 
 
 def expand_attacks(runs: Sequence[Run], attack: Mapping[str, Any], data: Mapping[str, str | None]) -> tuple[Run, ...]:
     """Every attack of the group on every smoothed classifier of a grid, each once.
 
-    ``attack`` has fields of AttackSpec but for the train key, each a value or a list of values, and ``indices``;
-    sigma_cert is the attack's sigma where it names none.
+    ``attack`` has the fields of AttackSpec except the train key, each a value or a list of values, and ``indices``.
+    Without a sigma, the attack uses sigma_cert.
 
     Raises:
         ConfigError: Unknown or empty axes, or values out of range.
@@ -54,17 +54,12 @@ def expand_attacks(runs: Sequence[Run], attack: Mapping[str, Any], data: Mapping
 def image_indices(
     train: TrainSpec, split: Split, values: object, data: Mapping[str, str | None], *, where: str
 ) -> Indices:
-    """The images that start, stop and step name, or a list, or a file; a stop of None is the size of the split.
+    """The image indices that a mapping (start, stop, step), a list or the path of a file of numbers stands for.
 
-    Args:
-        train: Says which dataset.
-        split: Of the dataset.
-        values: As configured: a mapping, a list, or the path of a file of numbers; None for all images.
-        data: Folders of datasets.
-        where: What the values are, as the user knows them, to begin messages.
+    None stands for all images, and a stop of None for the size of the split. Messages begin with ``where``.
 
     Raises:
-        ConfigError: They are not there, or there are none.
+        ConfigError: An index is not in the split, or there is none.
     """
     values = {} if values is None else values
     size = count_images(train.source, split, data)
@@ -82,7 +77,7 @@ def image_indices(
 
 
 def _read_numbers(path: str, where: str) -> list[object]:
-    """The whole numbers of a text file, between blanks, commas and comments (#); other words as they are."""
+    """The numbers in a text file, separated by blanks or commas, without comments (#); other words stay strings."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -93,7 +88,7 @@ def _read_numbers(path: str, where: str) -> list[object]:
 
 
 def _checked(listed: list[Any], size: int, where: str, images: str) -> list[int]:
-    """Raise ConfigError, with all problems, unless a list holds indices, each once."""
+    """The indices of a list; raises ConfigError, with all problems, if one is invalid, too large or repeated."""
     wrong = [value for value in listed if type(value) is not int or value < 0]
     numbers = [value for value in listed if type(value) is int]
     problems = [f"{where}: {value!r} is not an image index (a whole number, 0 or larger)" for value in wrong[:_NAMED]]
@@ -107,6 +102,6 @@ def _checked(listed: list[Any], size: int, where: str, images: str) -> list[int]
 
 
 def product_of(axes: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
-    """Every choice of one value for each axis, the last axis running fastest."""
+    """All combinations of one value per axis; the last axis varies fastest."""
     for values in itertools.product(*axes.values()):
         yield dict(zip(axes, values, strict=True))

@@ -1,4 +1,4 @@
-"""Published checkpoint files that a grid names: what identifies them."""
+"""The weight files that a grid names, and their hashes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ from jobs.errors import ConfigError
 from jobs.files.store import Store
 
 FILE_AXES = ("weights", "checkpoint")
-"""What names a file of weights in a block; checkpoint is the older name."""
+"""The keys of a block that name a weight file; checkpoint is the older one."""
 
 DENOISER_AXIS = "denoiser_weights"
 
 
 def weights_file(values: Mapping[str, Any], results: Path) -> object:
-    """The file that a model names as ``checkpoint`` or ``weights``; None where there is none.
-
-    ``run:TRAIN_KEY`` names what a finished run has learned.
+    """The file that a model names as ``checkpoint`` or ``weights``, if any; ``run:TRAIN_KEY`` names a finished run.
 
     Raises:
         ConfigError: Both are given, or there is no such run.
@@ -37,10 +35,10 @@ def weights_file(values: Mapping[str, Any], results: Path) -> object:
 
 
 def sha256_of(path: object, option: str = "checkpoint") -> str | None:
-    """The hash of a file of weights, by its path as configured for an option; None where there is none.
+    """The hash of the weight file that an option names; None if it names none.
 
     Raises:
-        ConfigError: It is no path, or the file cannot be read.
+        ConfigError: The value is not a path, or the file cannot be read.
     """
     if path is None:
         return None
@@ -56,7 +54,7 @@ def sha256_of(path: object, option: str = "checkpoint") -> str | None:
 
 
 def checkpoint_files(models: Iterable[Mapping[str, Any]], results: Path) -> dict[str, Path]:
-    """The files of all weights that the models of a grid name, by hash."""
+    """All weight files that the models of a grid name, by their hashes."""
     named = [path for values in models for path in (weights_file(values, results), values.get(DENOISER_AXIS))]
     paths = {str(path) for path in named if path is not None}
     return {str(sha256_of(path)): Path(path) for path in sorted(paths)}

@@ -22,8 +22,8 @@ from pipeline.request.grid import GridConfig, expand, models_of
 from pipeline.request.plugins import Plugins, find_plugins
 from pipeline.retry import Retry
 
-# Options of sbatch that have a name of their own here, and those on which a launch and its jobs rest:
-# jobs are found by their name, tasks by their index, logs in their folder, the job's number in the answer.
+# Options of sbatch that have their own option here, and those that the launcher needs: it finds jobs by their name,
+# tasks by their index, logs in their folder, and the job id in sbatch's answer.
 _OWN_OPTIONS = {
     **{name: name for name in ("partition", "account", "qos", "constraint", "gres", "exclude", "wckey")},
     "time": "STAGE.time_min",
@@ -58,7 +58,7 @@ _Positive = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ClusterConfig:
-    """Where and how units run; configs/cluster/local.yaml explains the options. Nothing in here is part of any key."""
+    """Where and how units run; configs/cluster/local.yaml explains the options. None of them is part of a key."""
 
     kind: Literal["auto", "local", "debug", "slurm"]
     max_workers: _Positive | None
@@ -73,13 +73,13 @@ class ClusterConfig:
     save_every_s: Annotated[float, Field(gt=0)]
 
     def num_workers(self, num_gpus: int) -> int:
-        """Processes at a time on a machine with that many GPUs."""
+        """Processes at a time on a machine with ``num_gpus`` GPUs."""
         return self.max_workers or num_gpus * self.runs_per_gpu or max(1, num_cpus() // self.threads)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class _SbatchOptions:
-    """Options of sbatch, for all stages or one; None sends none, or for a stage that of all stages."""
+    """Options of sbatch, for all stages or for one. None sends no option, or in a stage, the one for all stages."""
 
     partition: str | None
     account: str | None
@@ -91,7 +91,7 @@ class _SbatchOptions:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class StageConfig(_SbatchOptions):
-    """What one job of a stage asks for; configs/cluster/slurm.yaml explains the options."""
+    """What one job of a stage requests; configs/cluster/slurm.yaml explains the options."""
 
     gpus: Annotated[int, Field(ge=0)]
     cpus: _Positive
@@ -102,18 +102,18 @@ class StageConfig(_SbatchOptions):
     python: str | None = None
 
     def memory_gb(self, num_failures: int = 0) -> float | None:
-        """Memory of a unit after that many host_oom failures."""
+        """Memory of a unit after ``num_failures`` failures of class host_oom."""
         return self.mem_gb[min(num_failures, len(self.mem_gb) - 1)] if isinstance(self.mem_gb, list) else self.mem_gb
 
     def limit_min(self, num_failures: int = 0) -> int:
-        """Time limit of a unit after that many timeouts."""
+        """Time limit of a unit after ``num_failures`` timeouts."""
         limits = self.time_min
         return limits[min(num_failures, len(limits) - 1)] if isinstance(limits, list) else limits
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SlurmConfig(_SbatchOptions):
-    """How units are submitted to SLURM; configs/cluster/slurm.yaml explains the options. Part of no key."""
+    """How units are submitted to SLURM; configs/cluster/slurm.yaml explains the options. None is part of a key."""
 
     wckey: str | None
     extra: dict[str, bool | int | str]
@@ -142,7 +142,7 @@ class SlurmConfig(_SbatchOptions):
         return stages[stage]
 
     def option(self, stage: Stage, name: str) -> Any:
-        """An option of a stage: its own, else that of all stages; None where there is none."""
+        """An option of a stage: its own value, else that for all stages; None if neither is set."""
         own, common = getattr(self.stage(stage), name), getattr(self, name)
         if name == "extra":
             return {**common, **own}
@@ -151,11 +151,11 @@ class SlurmConfig(_SbatchOptions):
 
     @property
     def num_memories(self) -> int:
-        """Values of memory that a unit can be given one after the other."""
+        """The largest number of memory values that a unit can get one after another."""
         return max(len(mem) if isinstance(mem := self.stage(stage).mem_gb, list) else 1 for stage in STAGES)
 
     def asked(self, stage: Stage) -> dict[str, Any]:
-        """All that a job of a stage asks for, by the names of the options."""
+        """Everything that a job of a stage requests, by the names of the options."""
         common = ("partition", "account", "qos", "constraint", "gres", "extra")
         own = {name: getattr(self.stage(stage), name) for name in ("gpus", "cpus", "mem_gb", "time_min")}
         return own | {name: self.option(stage, name) for name in common}
@@ -175,16 +175,16 @@ class _Options:
 
 @plain_dataclass(frozen=True, kw_only=True)
 class LaunchConfig:
-    """Everything a launch is told."""
+    """The whole configuration of a launch."""
 
-    manifest: Manifest  # what to do: the grid, expanded
-    cluster: ClusterConfig  # where to do it
-    slurm: SlurmConfig | None  # how to hand it to SLURM; None for a cluster without
+    manifest: Manifest  # the expanded grid
+    cluster: ClusterConfig
+    slurm: SlurmConfig | None  # None without SLURM
     results: Path
     data: Mapping[str, str | None]  # folders of the datasets that are read from disk
     plugins: Mapping[str, bytes]  # files of plug-ins, by their path in the folder from which jobs import them
-    sources: Mapping[str, Path]  # files of published checkpoints, by the hash that specs name them by
-    dry_run: bool  # say what would be done, touch nothing
+    sources: Mapping[str, Path]  # weight files, by their hashes in specs
+    dry_run: bool  # print what would be done and write nothing
     wait: bool  # follow the submitted jobs until they have ended
     retry: Retry | None  # failures to retry that are otherwise not retried automatically
 
@@ -236,7 +236,7 @@ def parse_launch(values: Mapping[str, Any]) -> LaunchConfig:
 
 
 def _with_own_data(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """``data: npz:PATH`` is short for ``dataset: npz:PATH`` of all models; and what is wrong with that."""
+    """Replace ``data: npz:PATH``, which is short for ``dataset: npz:PATH`` in all models; and problems with it."""
     source, blocks = values["data"], values["grid"].get("blocks")
     if not isinstance(source, str):
         return dict(values), []
@@ -252,7 +252,7 @@ def _with_own_data(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
 
 
 def _extra_problems(slurm: SlurmConfig) -> Iterator[str]:
-    """Options of sbatch that are not to be given as others."""
+    """Options in ``extra`` that have their own option, or that the launcher sets."""
     given_where = {
         "cluster.extra": slurm.extra,
         **{f"cluster.{stage}.extra": slurm.stage(stage).extra for stage in STAGES},
@@ -266,7 +266,7 @@ def _extra_problems(slurm: SlurmConfig) -> Iterator[str]:
 
 
 def _signal_problems(slurm: SlurmConfig) -> Iterator[str]:
-    """Warnings that SLURM cannot send, or that come before a job begins."""
+    """Signal delays that SLURM does not allow, or that are longer than a job."""
     option = f"cluster.signal_delay_s={slurm.signal_delay_s}"
     if slurm.signal_delay_s > _MAX_SIGNAL_DELAY_S:
         yield f"{option}: SLURM allows at most {_MAX_SIGNAL_DELAY_S}"
@@ -277,7 +277,7 @@ def _signal_problems(slurm: SlurmConfig) -> Iterator[str]:
 
 
 def _sharing_problems(cluster: ClusterConfig, slurm: SlurmConfig | None, manifest: Manifest) -> Iterator[str]:
-    """Where a GPU cannot be shared."""
+    """Settings with which a GPU cannot be shared."""
     if cluster.runs_per_gpu == 1:
         return
     option = f"cluster.runs_per_gpu={cluster.runs_per_gpu}"
@@ -296,7 +296,7 @@ def _sharing_problems(cluster: ClusterConfig, slurm: SlurmConfig | None, manifes
 def _parse_cluster(
     problems: list[str], values: Mapping[str, Any], manifest: Manifest | None
 ) -> tuple[ClusterConfig | None, SlurmConfig | None]:
-    """The group cluster: what every kind has, and beside it what only SLURM has."""
+    """The cluster group: the options of every kind, and those of SLURM."""
     kind, slurm_keys = values.get("kind"), {field.name for field in fields(SlurmConfig)}
     slurm_values = {key: value for key, value in values.items() if key in slurm_keys}
     if slurm_values and kind in ("local", "debug"):

@@ -1,4 +1,4 @@
-"""What units cost, in forward passes of one image, and how many a second a GPU does and a CPU draws noise for."""
+"""The cost of units in forward passes of one image, and how many a GPU runs, or a CPU draws noise for, per second."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ FORWARD_PER_S: Mapping[str, float] = {
     # an image in 3.6 s and in 22.9 s.
     "cifar_resnet110": 28_000.0,
     "resnet50": 4_400.0,
-    # ResNet-110's, by the number of multiplications.
+    # Scaled from ResNet-110 by the number of multiplications.
     "cifar_resnet56": 56_000.0,
     "cifar_resnet20": 174_000.0,
 }
-"""Forward passes of one image that a GPU of about 2019 does in a second, with the code of then; to a factor of two."""
+"""Forward passes of one image per second on a GPU of about 2019 at that time; correct to a factor of two."""
 
 MULTIPLY_ADDS_PER_S = 11e12
-"""Of such a GPU, for other networks that keep it busy: between the 7e12 of ResNet-110 and the 18e12 of ResNet-50."""
+"""On such a GPU, for other networks that keep it busy: between ResNet-110 (7e12) and ResNet-50 (18e12)."""
 
 GAUSSIAN_VALUES_PER_S = 86e6
-"""Pixels of Gaussian noise that one CPU core draws in a second: 29,000 images of CIFAR-10, 570 of ImageNet."""
+"""Pixels of Gaussian noise that one CPU core draws per second: 29,000 images of CIFAR-10, 570 of ImageNet."""
 
 _MIN_CPUS = 2
 _BACKWARD = 2.0  # a backward pass costs about two forward passes
 
 
 def drawn_per_s(run: Run) -> float:
-    """Noisy images a second for which one CPU draws the noise; infinite where the GPU draws it."""
+    """Noisy images per second for which one CPU draws the noise; infinite if the GPU draws it."""
     if run.stage == "certify" and run.certify.noise == "exact_grid":
         return math.inf
     return GAUSSIAN_VALUES_PER_S / math.prod(run.train.info.image_shape)
 
 
 def cpus_to_certify(runs: Iterable[Run]) -> int:
-    """CPUs of a job that certifies any of some runs: enough that a GPU does not wait for noise."""
+    """CPUs of a certification job of any of these runs, so that a GPU does not wait for noise."""
     needed = (FORWARD_PER_S.get(run.train.architecture, 0.0) / drawn_per_s(run) for run in runs)
     return max(_MIN_CPUS, math.ceil(max(needed, default=0.0)))
 
 
 def unit_cost(unit: Unit) -> float:
-    """Forward passes a unit takes, about."""
+    """Approximate forward passes of a unit."""
     if unit.run is not None:
         return images_cost(unit.run, len(unit.indices))
     return 0.0 if unit.train is None else train_cost(unit.train)
 
 
 def images_cost(run: Run, num_images: int) -> float:
-    """Forward passes that some images of a certification or an attack take."""
+    """Forward passes of ``num_images`` images of a certification or an attack."""
     task = run.task
     before = task.n0 if task.stage == "certify" else attack_cost(task)
     return float(num_images) * (before + task.n)
 
 
 def train_cost(spec: TrainSpec) -> float:
-    """Forward passes of a training: those of the attack's steps and one more, forward and backward, for m draws."""
+    """Forward passes of a training: the attack's steps and the training step, forward and backward, for m draws."""
     if spec.is_taken:
         return 0.0
     # Sub-batches share the batch's m draws: the same rows in m steps.
@@ -67,7 +67,7 @@ def train_cost(spec: TrainSpec) -> float:
     images = spec.info.num_images["train"] * spec.epochs
     both = 1.0 + _BACKWARD
     step = 1.0 if spec.attack in ("stein", "stein_hard") else both
-    last = 1.0 if spec.attack == "ddn" else 0.0  # DDN judges its last perturbation
+    last = 1.0 if spec.attack == "ddn" else 0.0  # DDN evaluates its last perturbation
     return images * (draws_attack * (spec.num_steps * step + last) + spec.m_train * both)
 
 

@@ -1,4 +1,4 @@
-"""Ensembles of finished runs: ``model: "ensemble:KEY+KEY"``. Nothing of them is trained."""
+"""Ensembles of finished runs: ``model: "ensemble:KEY+KEY"``. They are not trained."""
 
 from __future__ import annotations
 
@@ -27,26 +27,21 @@ _NOT_TRAINED: Mapping[str, Any] = {
     "weight_decay": 0.0,
     "seed": 0,
 }
-"""Fields that say nothing of an ensemble: the same for all, so that its members alone make its key."""
+"""Fields without meaning for an ensemble: constant, so that its key depends only on its members."""
 
 
 def member_keys(values: Mapping[str, Any]) -> list[str]:
-    """The train keys of an ensemble's members, sorted, since their order changes nothing; none for another model."""
+    """The train keys of an ensemble's members, sorted because their order changes nothing; empty for other models."""
     name = values.get("model") or values.get("architecture")
     is_one = isinstance(name, str) and name.startswith(_PREFIX)
     return sorted(str(name).removeprefix(_PREFIX).split("+")) if is_one else []
 
 
 def ensemble_fields(values: Mapping[str, Any], axes: Iterable[str], results: Path) -> dict[str, Any]:
-    """The fields of an ensemble's TrainSpec.
-
-    Args:
-        values: Of the model, with ``model: ensemble:KEY+KEY``.
-        axes: What its block sets.
-        results: Where the runs are.
+    """The fields of the TrainSpec of an ensemble, for the values of a model and the axes that its block sets.
 
     Raises:
-        ConfigError: With all problems: members that are not there or do not go together, axes without effect.
+        ConfigError: With all problems: missing members, members that do not fit together, axes without effect.
     """
     keys, store = member_keys(values), Store(results)
     name = f"{_PREFIX}{'+'.join(keys)}"

@@ -1,4 +1,4 @@
-"""A grid file's blocks, multiplied out into runs."""
+"""Expands the blocks of a grid file into runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pipeline.request.plugins import Plugins, is_plugin_axis
 
 _AXES = [*(field.name for field in fields(TrainSpec) if not field.name.endswith("_sha256")), "sigma_cert"]
 _AXES += [*FILE_AXES, DENOISER_AXIS]
-"""Beside them plug-ins and their options: objective, objective.NAME."""
+"""Other axes are plug-ins and their options: objective, objective.NAME."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -32,11 +32,11 @@ class GridConfig:
     """A grid as written in its file."""
 
     name: GridName  # names the folder of its results
-    # Each a mapping from TrainSpec field (or sigma_cert, or weights: a file's path, or run:TRAIN_KEY; checkpoint is
-    # its older name) to a value or a list of values; stands for the product of its lists. Plug-ins are
-    # ``module:name``, their options axes such as objective.weight.
+    # Each maps axes to a value or a list of values, and stands for all combinations. Axes are fields of TrainSpec,
+    # sigma_cert, weights (a path or run:TRAIN_KEY; the older name is checkpoint), plug-ins (``module:name``) and their
+    # options, such as objective.weight.
     blocks: list[dict[str, Any]]
-    # Mappings; a model that agrees with all values of one of them is left out
+    # A model that matches all values of one of these mappings is left out
     exclude: list[dict[str, Any]] = Field(default_factory=list)
 
 
@@ -54,17 +54,17 @@ def expand(
 
     Args:
         grid: The grid file.
-        train: Fields of TrainSpec that the blocks complete.
-        certify: Fields of CertifySpec but for the train key, and ``indices``: which images.
-        attack: Fields of AttackSpec but for the train key, each a value or a list of values that
-            stands for several attacks, and ``indices``; nothing in it for no attacks.
-        data: Folders of datasets; a tree of images may say how many images there are.
+        train: Fields of TrainSpec, which the blocks complete.
+        certify: Fields of CertifySpec except the train key, and ``indices``: which images.
+        attack: Fields of AttackSpec except the train key, each a value or a list of values, and ``indices``; empty
+            for no attacks.
+        data: Folders of datasets, where a tree of images shows how many there are.
         plugins: Those that ``models_of`` names.
-        results: Where the finished runs are whose weights a block may name.
+        results: The results folder, with the finished runs whose weights a block may name.
 
     Raises:
-        ConfigError: With the problems of all blocks: unknown axes, empty products, values out of
-            range, exclusions that match nothing.
+        ConfigError: With the problems of all blocks: unknown axes, empty lists, values out of range, exclusions that
+            match nothing.
     """
     problems: list[str] = []
     runs: dict[tuple[Place, Indices], Run] = {}
@@ -102,14 +102,14 @@ def expand(
 
 
 def models_of(grid: GridConfig, train: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The values of every model of a grid, whether they can be trained or not."""
+    """The values of every model of a grid, including invalid ones."""
     for block in grid.blocks:
         for point in _points(block, "")[0]:
             yield {**train, **point}
 
 
 def _points(block: Mapping[str, Any], where: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """The product of a block's axes, and what is wrong with the axes."""
+    """All combinations of a block's axes, and problems with the axes."""
     problems = _unknown_axes(block, where)
     axes = {axis: value if isinstance(value, list) else [value] for axis, value in block.items()}
     problems += [f"{where}.{axis}: the list is empty; write at least one value" for axis in axes if not axes[axis]]

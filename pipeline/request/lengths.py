@@ -1,4 +1,4 @@
-"""Networks, lengths and schedules that a launch refuses or notes. No spec forbids them: stored results have them."""
+"""Networks, lengths and schedules that a launch refuses or notes. Specs allow them: stored results have them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from jobs.wording import counted
 
 LEVELS = 255
 LONGEST = 8.0
-"""No sigma or epsilon of this field is longer, and as a length of pixels of 0 to 255 it would be 0.03."""
+"""No published sigma or epsilon is larger. For pixels from 0 to 255, this length would be 0.03."""
 
 _PUBLISHED = {64: 64 / 256, 127: 127 / 256, 255: 255 / 256, 512: 512 / 256}
-"""What the published code makes of the epsilons in the names of its folders."""
+"""The epsilons that the published code uses for the numbers in its folder names."""
 
 
 def train_problems(spec: TrainSpec) -> Iterator[str]:
-    """What is wrong with the network, the lengths and the warm-up of a training that is to be launched."""
+    """Problems with the network, the lengths and the warm-up of a training."""
     given = spec.info.image_shape[0]
     if given != (taken := NUM_CHANNELS.get(spec.architecture, given)):
         yield (
@@ -39,7 +39,7 @@ def train_problems(spec: TrainSpec) -> Iterator[str]:
 
 
 def task_problems(train: TrainSpec, task: Task) -> Iterator[str]:
-    """What is wrong with the lengths of a certification or an attack."""
+    """Problems with the lengths of a certification or an attack."""
     if task.stage == "attack":
         yield from _length_problems(train, "attack.sigma", task.sigma)
         yield from _length_problems(train, "attack.epsilon", task.epsilon)
@@ -48,7 +48,7 @@ def task_problems(train: TrainSpec, task: Task) -> Iterator[str]:
 
 
 def notes(manifest: Manifest) -> Iterator[str]:
-    """What a person should see of a grid that can be launched."""
+    """Notes on a grid that can be launched but may not be what the user meant."""
     for spec in manifest.models.values():
         info = spec.info
         size = info.num_images["train"]

@@ -1,4 +1,4 @@
-"""The plug-ins that a grid names, and what keys say of them."""
+"""The plug-ins that a grid names, and what keys contain about them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pipeline.request.ensembles import member_keys
 
 _KINDS: tuple[PluginKind, ...] = get_args(PluginKind)
 _NAMED_BY: Mapping[PluginKind, str] = {"model": "architecture", "data": "dataset"}
-"""A plug-in may stand there, too, beside the names of ours."""
+"""These fields take the name of a plug-in too."""
 
 
 def is_plugin_axis(axis: str) -> bool:
-    """Whether an axis of a block names a plug-in, or is an option of one: objective, objective.weight."""
+    """Whether an axis of a block is a plug-in or an option of one: objective, objective.weight."""
     return axis.partition(".")[0] in _KINDS
 
 
@@ -30,13 +30,13 @@ class Plugins:
 
     # Their files, by their path in the folder from which they are imported
     contents: Mapping[str, bytes] = field(default_factory=dict)
-    # What ``jobs.preflight.describe`` said, by what it was asked
+    # The answers of ``jobs.preflight.describe``, by question
     answers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    # Files and folders of data sets of the user's own, by their names
+    # Files and folders of the user's own data sets, by their names
     data: Mapping[str, str] = field(default_factory=dict)
 
     def resolved(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Fields of TrainSpec, plug-ins by name and options replaced by plug-ins.
+        """Fields of TrainSpec, with the names and options of plug-ins replaced by ``Plugin``.
 
         Raises:
             ConfigError: One of them cannot be used, or an option has no plug-in.
@@ -58,16 +58,16 @@ class Plugins:
 
 
 def find_plugins(entries: Sequence[str], points: Iterable[Mapping[str, Any]]) -> Plugins:
-    """Read the plug-ins' files, and ask in a process of its own what the models of a grid need to know of them.
+    """Read the files of plug-ins and describe, in a separate process, those that the models of a grid use.
 
-    The entries are packages and folders, as configured; the points are the values of each model.
+    ``entries`` are packages and folders, as configured; ``points`` are the values of each model.
 
     Raises:
-        ConfigError: With what is wrong with the entries.
+        ConfigError: With all problems of the entries.
     """
     contents = read_plugins(entries)
     asked = {_question(*named): named for point in points for named in _named(point)}
-    # All images of a data set are read the first time.
+    # Describing a data set reads all its images the first time.
     limit = {"limit_s": None} if any(kind == "data" for kind, *_ in asked.values()) else {}
     answers = ask("jobs.preflight.describe", contents, list(asked.values()), **limit) if asked else []
     paths: dict[str, str] = {}

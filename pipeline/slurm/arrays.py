@@ -89,14 +89,11 @@ class _Group:
 
 
 def blocks(plan: Plan, *, units_per_job: int, max_array_size: int, in_training: AbstractSet[str]) -> list[Block]:
-    """The arrays of all of a plan but its aggregation.
+    """The arrays for everything in a plan except its aggregation.
 
-    Args:
-        plan: What to run.
-        units_per_job: Maximum number of units (models of a train task, shards of any other) in one job;
-            a model that several processes train has one to itself.
-        max_array_size: Maximum number of tasks in an array.
-        in_training: Train keys that an earlier launch has in the queue.
+    A job runs at most ``units_per_job`` units (models, or shards), and an array has at most ``max_array_size`` tasks. A
+    model that several processes train has its own job. ``in_training`` holds the train keys that an earlier launch has
+    in the queue.
     """
     shards = {stage: _grouped(units, lambda unit: unit.train.key) for stage, units in plan.shards.items()}
     result = []

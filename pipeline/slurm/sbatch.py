@@ -30,17 +30,9 @@ def sbatch_parameters(
 ) -> dict[str, Any]:
     """sbatch options of an array, by submitit's names.
 
-    Args:
-        config: The user's.
-        name: Of the array.
-        code: What its jobs import.
-        folder: What tells its tasks what they are.
-        exclude: Nodes that it must not run on, separated by commas.
-        memory_gb: Memory of a task, or of each of its processes.
-        limit_min: Its time limit.
-        num_lanes: Arrays of its stage that may run at a time, among which what may run is divided.
-        num_processes: That do one unit together.
-        dependency: What it waits for.
+    Its jobs import the code in ``code`` and find their units in ``folder``. ``exclude`` lists nodes, separated by
+    commas. ``memory_gb`` is the memory of each of the ``num_processes`` that run one unit together. The ``num_lanes``
+    arrays of a stage that may run at a time share ``cluster.max_parallel``.
     """
     stage = config.stage(name.stage)
     options = {option: config.option(name.stage, option) for option in _OPTIONS}

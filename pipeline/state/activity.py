@@ -26,17 +26,16 @@ Way = Literal["running", "queued"]
 
 @dataclass(frozen=True, kw_only=True)
 class Activity:
-    """Names of the units that are running and waiting; empty when there are none."""
+    """Names of the units that are running and queued."""
 
-    # Units of jobs that run (of a job with several, those it has yet to come to, too)
-    running: frozenset[str] = frozenset()
-    queued: frozenset[str] = frozenset()  # units that wait
-    tasks: Mapping[str, QueuedTask] = field(default_factory=dict)  # the array task of each of them that SLURM has
-    # Tasks that SLURM keeps but will never run, with what waits for them; their units are not in progress
+    running: frozenset[str] = frozenset()  # all units of running jobs, including those that they have not reached yet
+    queued: frozenset[str] = frozenset()
+    tasks: Mapping[str, QueuedTask] = field(default_factory=dict)  # the array task of each of these units, if any
+    # Tasks that SLURM will never run, and the tasks that wait for them; their units are not in progress
     stuck: tuple[QueuedTask, ...] = ()
-    # Stuck tasks that stay in the queue, since new ones would ask for the same; their units are queued
+    # Stuck tasks that stay in the queue, because new ones would request the same; their units are queued
     refused: tuple[QueuedTask, ...] = ()
-    num_tasks: int = 0  # all tasks of this user in the queue, whatever they belong to, without the stuck ones
+    num_tasks: int = 0  # all tasks of this user in the queue, of any project, without the stuck ones
     problem: str | None = None  # why it is unknown what is in progress; None if it is known
 
     @cached_property
@@ -45,7 +44,7 @@ class Activity:
 
     @property
     def may_run(self) -> bool:
-        """Whether anything is running or queued, or may be."""
+        """Whether anything is, or may be, running or queued."""
         return bool(self.in_progress) or self.problem is not None
 
     @property
@@ -61,26 +60,26 @@ class Activity:
 
     @property
     def waiting(self) -> Counter[str]:
-        """How many tasks wait, by SLURM's reason."""
+        """Number of waiting tasks, by SLURM's reason."""
         tasks = {task for name, task in self.tasks.items() if name in self.queued}
         return Counter(task.reason for task in tasks if not task.is_running)
 
     def arrays_with(self, units: Iterable[str]) -> list[str]:
-        """Job ids of the arrays that hold any of some units."""
+        """Job ids of the arrays that contain any of these units."""
         return sorted({self.tasks[unit].array_id for unit in units if unit in self.tasks})
 
 
 def units_of(manifest: Manifest, names: Iterable[str]) -> list[str]:
-    """Those of some units that a grid needs too, whichever it was that they were launched for."""
+    """The units among ``names`` that a grid needs, even if they were launched for another grid."""
     stems = {f"train/{key}" for key in manifest.models} | {run.name for run in manifest.runs}
     return [name for name in names if not stems.isdisjoint((name, name.rpartition("/")[0]))]
 
 
 def read_queue(store: Store, *more: str | None) -> list[QueuedTask]:
-    """What SLURM has of this user, and of every user who launched into a results folder, on all clusters used and more.
+    """The queued tasks of this user and of all who launched into a results folder, on all clusters used and ``more``.
 
     Raises:
-        SchedulerError: SLURM gives no sound answer.
+        SchedulerError: SLURM does not answer, or its answer makes no sense.
     """
     clusters, users = launched_by(store)
     return queue.read_queue(clusters.union(more) or {commands.default_cluster()}, users)
@@ -126,10 +125,10 @@ def tasks_of_grid(store: Store, grid: str, tasks_in_queue: Iterable[QueuedTask])
 
 
 def read_activity(store: Store, grid: str) -> Activity:
-    """What a launch that runs on this machine reports."""
+    """What a launch on this machine reports about its units."""
     path = store.activity_path(grid)
     if not path.exists() or not _is_locked(store.launch_lock_path()):
-        return Activity()  # what a killed launch left behind means nothing
+        return Activity()  # a file of a killed launch
     try:
         content = read_json(path)
     except FileNotFoundError:  # the launch has ended meanwhile
@@ -140,7 +139,7 @@ def read_activity(store: Store, grid: str) -> Activity:
 
 
 def write_activity(store: Store, grid: str, running: Iterable[Unit], queued: Iterable[Unit]) -> None:
-    """Say what this launch is doing; it holds the launch lock."""
+    """Report what this launch is doing; it holds the launch lock."""
     content = {
         "pid": os.getpid(),
         "running": [unit.name for unit in running],
@@ -151,7 +150,7 @@ def write_activity(store: Store, grid: str, running: Iterable[Unit], queued: Ite
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether a launch holds the lock. The file is only read: a look may change nothing."""
+    """Whether a launch holds the lock. Only reads the file, since status must not change anything."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""SLURM's commands: all of them run in one environment, without input, and for a limited time."""
+"""Runs SLURM's commands: with a common environment, without input, and for a limited time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Collection, Mapping, Sequence
 
 TIMEOUT_S = 60.0
-"""A command that takes longer is stopped; what it asked for may have happened or not."""
+"""A command that takes longer is stopped; it may have had its effect or not."""
 
 _OF_SLURM = ("SLURM", "SBATCH_", "SQUEUE_", "SCANCEL_", "SCONTROL_", "SALLOC_", "SINFO_", "SUBMITIT_")
 _CONNECTION = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS"}
@@ -15,23 +15,20 @@ _CHOICES = ("account", "partition", "qos", "constraint", "reservation", "wckey",
 
 
 class SchedulerError(RuntimeError):
-    """SLURM gives no answer, or one that cannot be understood: the state of its jobs is unknown."""
+    """SLURM does not answer, or its answer makes no sense: the state of its jobs is unknown."""
 
 
 def default_cluster() -> str | None:
-    """The cluster that the user's environment names; None for the one that SLURM's configuration names."""
+    """The cluster that the user's environment names; None for the default of SLURM's configuration."""
     return os.environ.get("SBATCH_CLUSTERS") or os.environ.get("SLURM_CLUSTERS") or None
 
 
 def environment(cluster: str | None, given: Collection[str] = ()) -> dict[str, str]:
-    """The environment of SLURM's commands, and so of the jobs that sbatch submits.
+    """The environment of SLURM's commands for a cluster, and so of the jobs that sbatch submits.
 
-    The user's defaults for single commands (SQUEUE_STATES, SCANCEL_STATE, SBATCH_TIMELIMIT, ...) are left out, and so
-    are the variables of the job that this process may run in. How to reach SLURM and what to charge stay.
-
-    Args:
-        cluster: The cluster to talk to, where there are several.
-        given: sbatch options that are given otherwise: the user's variables of these names would override them.
+    It lacks the user's defaults for single commands (SQUEUE_STATES, SCANCEL_STATE, SBATCH_TIMELIMIT, ...), the
+    variables of the job that this process may run in, and those that would override the sbatch options ``given``. It
+    keeps how to reach SLURM and what to charge.
     """
     choices = {f"SBATCH_{name.upper()}" for name in _CHOICES if name not in given}
     kept = {

@@ -1,4 +1,4 @@
-"""What is done and what failed, according to the files. Changes nothing."""
+"""What is done and what failed, as far as the files show. Changes nothing."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from jobs.aggregate import look_at_joined
-from jobs.atomic import Damage, damage_of
+from jobs.atomic import Damage, damage_of, file_sha256
 from jobs.files.failures import Failure, last_failures
 from jobs.files.store import Store
 from jobs.specs.indices import IndexRange, missing_from, parse_shard_stem
 from jobs.specs.runs import SHARD_STAGES, Manifest, Place, Run
+from jobs.specs.train import TrainSpec
 from pipeline.state import ledger
 
 
@@ -19,9 +20,9 @@ class Observation:
     """The state of a grid's files."""
 
     trained: frozenset[str]  # train keys that have a checkpoint, or that the launch composes
-    shards: Mapping[Place, tuple[IndexRange, ...]]  # finished index ranges by where they belong
-    aggregated: bool  # whether the grid's records files are there and made for just this grid
-    damaged: tuple[Damage, ...] = ()  # files that are there and cannot be used; none of them counts as done
+    shards: Mapping[Place, tuple[IndexRange, ...]]  # finished index ranges of each run
+    aggregated: bool  # whether the grid's joined records exist and were made for exactly this grid
+    damaged: tuple[Damage, ...] = ()  # files that cannot be used; none of them counts as done
 
     def finished(self, run: Run) -> tuple[IndexRange, ...]:
         """The finished index ranges of a run."""
@@ -32,7 +33,7 @@ class Observation:
         return missing_from(run.indices, self.finished(run))
 
     def is_complete(self, manifest: Manifest) -> bool:
-        """Whether every model is trained and every image of every run done."""
+        """Whether all models are trained and all images of all runs are done."""
         return all(run.train.key in self.trained and not self.missing(run) for run in manifest.runs)
 
 
@@ -51,8 +52,15 @@ def observe(manifest: Manifest, store: Store) -> Observation:
     )
 
 
+def source_damages(spec: TrainSpec, store: Store) -> list[Damage]:
+    """The copied weight files of a model whose content does not have the hash that names them; reads them."""
+    paths = {store.source_path(sha256): sha256 for sha256 in spec.source_hashes}
+    wrong = [path for path, sha256 in paths.items() if path.exists() and file_sha256(path) != sha256]
+    return [Damage(path, "damaged: its hash differs from its name") for path in wrong]
+
+
 def pending_units(manifest: Manifest, observed: Observation) -> Callable[[str], bool]:
-    """Says of a unit's name whether the grid has such a unit and it is not done."""
+    """Returns a function of a unit's name: whether the unit belongs to the grid and is not done."""
     missing: dict[str, set[int]] = {}
     for run in manifest.runs:
         missing.setdefault(run.name, set()).update(observed.missing(run))
@@ -73,7 +81,7 @@ def pending_units(manifest: Manifest, observed: Observation) -> Callable[[str], 
 def read_history(
     manifest: Manifest, observed: Observation, store: Store, is_pending: Callable[[str], bool]
 ) -> dict[str, Failure]:
-    """The last failure of each unit that is not done, by its name: a listing per unfinished model, a file per unit."""
+    """The last failure of each unit that is not done, by its name. Lists a folder per unfinished model."""
     unfinished = manifest.models.keys() - observed.trained
     unfinished |= {run.train.key for run in manifest.runs if observed.missing(run)}
     folders = [store.failures_dir(key) for key in manifest.models if key in unfinished]

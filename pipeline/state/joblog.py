@@ -1,4 +1,4 @@
-"""The lines that a job writes into SLURM's log, and what they tell afterwards: writer and reader in one place."""
+"""The lines that a job writes into SLURM's log: how they are written, and how they are parsed."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _SKIPPED = re.compile(r"WARNING (?:held back|skipped) (?P<unit>[^\s:]+)")
 _LEVELS = {"end": logging.INFO, "failed": logging.ERROR, "interrupted": logging.WARNING, "skipped": logging.WARNING}
 
 BEGAN_VARIABLE = "SMOOTHADV_JOB_BEGAN"
-"""The variable that tells a job's processes when it began, in seconds since the epoch."""
+"""The variable with the start time of a job, in seconds since the epoch."""
 
 
 def job_begins_line(array: str) -> str:
-    """A line for the batch script that says that the job begins: before anything that may end it."""
+    """The line of the batch script that logs the start of the job, before anything that may end it."""
     return (
         f"export {BEGAN_VARIABLE}=$(date +%s); "
         f'echo "$(date +"%F %T") INFO job begins: "{shlex.quote(array)}" task $SLURM_ARRAY_TASK_ID '
@@ -40,7 +40,7 @@ def job_begins_line(array: str) -> str:
 
 
 def say_error(text: str) -> str:
-    """A command for the batch script that writes an error; the text may hold variables of the shell."""
+    """A command of the batch script that logs an error; the text may contain shell variables."""
     return f'echo "$(date +"%F %T") ERROR {text}"'
 
 
@@ -57,7 +57,7 @@ def start_without_progress() -> None:
 
 
 def num_idle_starts(path: Path) -> int:
-    """How many of the last starts of a job in a row ended without progress, by its log."""
+    """How many of the last consecutive starts of a job ended without progress, by its log."""
     num_idle = 0
     with contextlib.suppress(OSError):
         for match in _PROGRESS.finditer(read_tail(path)):
@@ -66,45 +66,45 @@ def num_idle_starts(path: Path) -> int:
 
 
 def beat(path: Path) -> None:
-    """Renew the time of a job's log now and then: the sign that the job runs."""
+    """Update the modification time of a job's log every 30 s, to show that the job runs."""
     with contextlib.suppress(OSError):
         if time.time() - path.stat().st_mtime > _BEAT_S:
             os.utime(path)
 
 
 def is_beating(path: Path) -> bool:
-    """Whether a job has renewed the time of its log within three beats."""
+    """Whether a job has updated the time of its log within three intervals."""
     return time.time() - path.stat().st_mtime < 3 * _BEAT_S
 
 
 class LostUnit(NamedTuple):
-    """A unit that began and whose end nobody wrote down."""
+    """A unit that began but did not log its end."""
 
     unit: str
     where: Place
-    was_interrupted: bool  # it was asked to stop, and had saved its work
-    after: str  # what the log says after it began
+    was_interrupted: bool  # it received a signal to stop and saved its work
+    after: str  # the log after its start
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobLog:
-    """What the log of one job says of its last start."""
+    """The last start of a job, as its log shows it."""
 
-    text: str  # all of it, from the line with which the batch script begins (older logs have none)
-    host: str | None  # the node; None where the batch script did not say
-    lost: tuple[LostUnit, ...]  # units that began and did not end
+    text: str  # all lines from the first one of the batch script (older logs do not have that one)
+    host: str | None  # the node; None if the batch script did not log it
+    lost: tuple[LostUnit, ...]  # units that began but did not end
     num_units: int  # units that began or were skipped
 
     @property
     def last_lines(self) -> str:
-        """Its last lines, without the one with which the job begins."""
+        """Its last lines, except the first line of the job."""
         _, _, rest = self.text.partition("\n")
         lines = [line.strip() for line in rest.splitlines() if line.strip()]
         return "\n".join(lines[-_NUM_LAST_LINES:])
 
 
 def read_job_log(path: Path, job: str) -> JobLog:
-    """Read the log of a job; of several starts, after requeues, the last one counts."""
+    """Read the last start in the log of a job, which has several after a requeue."""
     text = read_tail(path)
     starts = [*_JOB_BEGINS.finditer(text)]
     if starts:
@@ -127,7 +127,7 @@ def read_tail(path: Path) -> str:
 
 
 def said_by_another(log_path: Path, unit: str) -> str | None:
-    """What another task of the same job wrote of a unit that several do together; None where that is nothing."""
+    """The error that another task of the same job logged for a unit that they run together, if any."""
     for path in sorted(log_path.parent.glob(log_path.name.replace("_0_log.out", "_*_log.out"))):
         said = re.findall(rf"ERROR (failed {re.escape(unit)}: .*)", read_tail(path))
         if said:

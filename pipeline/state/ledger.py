@@ -1,7 +1,7 @@
-"""What was submitted to SLURM, recorded before it is: which task of which array runs which units.
+"""Which task of which array runs which units, written before the array is submitted to SLURM.
 
-An array is found in the queue by its name, which leads to its folder. So nothing is lost when a
-launch dies between handing an array over and hearing its number.
+The name of an array in the queue leads to its folder. So nothing is lost if a launch dies after
+submitting an array and before learning its number.
 
     results/grids/GRID/slurm/LAUNCH/launch.json      options, frozen
     results/grids/GRID/slurm/LAUNCH/grid.json        the grid, frozen
@@ -34,59 +34,59 @@ _LOG = re.compile(r"(\d+)_(\d+)_0_log\.out")
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayName:
-    """Names an array in the queue and in the store."""
+    """Identifies an array in the queue and in the store."""
 
     grid: str
-    launch: str  # of the launch: its number for the grid, and something random
+    launch: str  # the number of the launch for the grid, and random digits
     array: str  # stage and number within the launch
 
     def __str__(self) -> str:
-        """The name in the queue, of which squeue shows the beginning."""
+        """The name in the queue; squeue shows its beginning."""
         return f"{self.array}.{self.grid}.{self.launch}"
 
     @property
     def stage(self) -> Stage:
-        """What its tasks do."""
+        """The stage of its units."""
         return cast(Stage, self.array.partition("-")[0])
 
     @classmethod
     def parse(cls, job_name: str) -> ArrayName | None:
-        """The name that ``str`` gave, in this or an earlier version; None if it is no such name."""
+        """Parse what ``str`` gave, in this or an earlier version; None for any other name."""
         match = _NAME.fullmatch(job_name) or _EARLIER_NAME.fullmatch(job_name)
         return cls(grid=match["grid"], launch=match["launch"], array=match["array"]) if match else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """What all tasks of a launch need to know, as it was when they were submitted."""
+    """Settings that all tasks of a launch need, frozen when they were submitted."""
 
     manifest: Manifest
     resources: Resources  # how units may run
     time_limits_min: dict[str, int]  # of a task, by stage
-    grace_s: int  # between SLURM's warning and its kill
+    grace_s: int  # from SLURM's warning until running units are killed
     runs_per_gpu: int = 1  # units that a task runs at a time
     cluster: str | None = None  # the cluster it was submitted to; None for the default one
     signal_delay_s: int = 120  # seconds before the time limit at which SLURM warns the job
-    # Minutes without progress after which a unit is ended and its job queued again; None: never
+    # Minutes without progress after which a unit is ended and its job requeued; None: never
     stall_min: float | None = None
-    # What a job of each stage asks for, by the names of the options
+    # What a job of each stage requests, by the names of the options
     asked: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def new_launch_id(store: Store, grid: str) -> str:
-    """Unique; counts the launches of a grid, since the clocks of two login nodes may differ."""
+    """A unique id that counts the launches of a grid, since the clocks of two login nodes may differ."""
     last = max((_order(launch) for launch in listing(store.launches_dir(grid))), default=(0, ""))[0]
     return f"{last + 1:06d}-{uuid.uuid4().hex[:6]}"
 
 
 def _order(launch: str) -> tuple[int, str]:
-    """Sorts launches by their number; those of earlier versions come first, by their time."""
+    """A sort key: launches by their number, after those of earlier versions by their time."""
     number = launch.partition("-")[0]
     return (int(number) if len(number) == 6 and number.isdigit() else 0, launch)
 
 
 def write_launch(store: Store, launch_id: str, launch: Launch) -> None:
-    """Freeze what a launch hands over."""
+    """Write the settings of a launch."""
     folder = store.launch_dir(launch.manifest.grid, launch_id)
     write_manifest(folder / "grid.json", launch.manifest)
     plain = asdict(launch)
@@ -96,14 +96,14 @@ def write_launch(store: Store, launch_id: str, launch: Launch) -> None:
 
 
 def read_launch(folder: Path) -> Launch:
-    """What ``write_launch`` wrote into the folder of a launch."""
+    """Read the settings in the folder of a launch."""
     plain = read_json(folder / "launch.json")
     resources = Resources(**plain.pop("resources"))
     return Launch(manifest=read_manifest(folder / "grid.json"), resources=resources, **plain)
 
 
 def asked_for(store: Store, name: ArrayName) -> Mapping[str, Any] | None:
-    """What the jobs of an array asked for, as it was frozen; None where an earlier version did not say."""
+    """What the jobs of an array requested; None if an earlier version did not record it."""
     path = store.launch_dir(name.grid, name.launch) / "launch.json"
     try:
         return cast(Mapping[str, Any], read_json(path)["asked"][name.stage])
@@ -112,7 +112,7 @@ def asked_for(store: Store, name: ArrayName) -> Mapping[str, Any] | None:
 
 
 def damages(store: Store, grid: str) -> list[Damage]:
-    """The files of a grid's launches that are not whole; what they list is as if it had never been submitted."""
+    """The damaged files of a grid's launches; their units count as never submitted."""
     folders = [store.launch_dir(grid, launch) for launch in listing(store.launches_dir(grid))]
     paths = [path for folder in folders for path in (*folder.glob("*.json"), *folder.glob("*/tasks.json"))]
     return [damage for path in paths for damage in damage_of(path)]
@@ -122,14 +122,14 @@ def launched_by(store: Store) -> tuple[set[str | None], set[int]]:
     """The clusters that launches into a results folder were submitted to, and the ids of the users who launched."""
     clusters, users = set[str | None](), set[int]()
     for path in store.root.glob("grids/*/slurm/*/launch.json"):
-        with contextlib.suppress(OSError, ValueError):  # it was removed meanwhile, or is not one of ours
+        with contextlib.suppress(OSError, ValueError):  # it was removed meanwhile, or is damaged
             clusters.add(read_json(path).get("cluster"))
             users.add(path.stat().st_uid)
     return clusters, users
 
 
 def locate(array_dir: Path) -> tuple[Store, ArrayName]:
-    """The results folder and the name of the array that belong to a folder of ``write_tasks``."""
+    """The results folder and the name of the array of a folder that ``write_tasks`` returned."""
     *_, grid, _, launch, array = array_dir.parts
     store, name = Store(array_dir.parents[4]), ArrayName(grid=grid, launch=launch, array=array)
     assert store.array_dir(grid, launch, array) == array_dir, array_dir
@@ -137,7 +137,7 @@ def locate(array_dir: Path) -> tuple[Store, ArrayName]:
 
 
 def write_tasks(store: Store, name: ArrayName, tasks: list[list[str]], limit_min: int | None = None) -> Path:
-    """Write down the units of each task of an array that is about to be submitted, and their time limit; its folder."""
+    """Write the units of each task of an array before it is submitted, and their time limit; returns its folder."""
     path = store.tasks_path(name.grid, name.launch, name.array)
     write_json(path, {"tasks": tasks, "time_limit_min": limit_min})
     only_owner_writes(path.parent, path)
@@ -145,7 +145,7 @@ def write_tasks(store: Store, name: ArrayName, tasks: list[list[str]], limit_min
 
 
 def read_tasks(store: Store, name: ArrayName) -> list[list[str]] | None:
-    """The unit names of each task of an array; None where this store knows no such array, or its file is damaged."""
+    """The unit names of each task of an array; None if this store does not have it or its file is damaged."""
     try:
         return cast(list[list[str]], read_json(store.tasks_path(name.grid, name.launch, name.array))["tasks"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
@@ -153,7 +153,7 @@ def read_tasks(store: Store, name: ArrayName) -> list[list[str]] | None:
 
 
 def read_task(array_dir: Path, index: int, launch: Launch) -> tuple[list[Unit], int]:
-    """The units of one task, of the grid as it was frozen, and its time limit in minutes."""
+    """The units of one task, and its time limit in minutes."""
     plain = read_json(array_dir / "tasks.json")
     # In earlier versions, all arrays of a stage had the same limit.
     limit_min = plain.get("time_limit_min") or launch.time_limits_min[array_dir.name.partition("-")[0]]
@@ -161,7 +161,7 @@ def read_task(array_dir: Path, index: int, launch: Launch) -> tuple[list[Unit], 
 
 
 def arrays_of(store: Store, grid: str) -> Iterator[ArrayName]:
-    """All arrays that were ever submitted for a grid, those of the latest launch first."""
+    """All arrays that were submitted for a grid, those of the latest launch first."""
     for launch in sorted(listing(store.launches_dir(grid)), key=_order, reverse=True):
         for array in sorted(listing(store.launch_dir(grid, launch))):
             name = ArrayName.parse(f"{array}.{grid}.{launch}")
@@ -170,7 +170,7 @@ def arrays_of(store: Store, grid: str) -> Iterator[ArrayName]:
 
 
 def slurm_logs(store: Store, name: ArrayName) -> dict[int, tuple[str, Path]]:
-    """What SLURM and the supervisor logged, by task: job as 1234_56, and path. Only tasks that began have one."""
+    """The job (1234_56) and the SLURM log of each task, by its index. Only tasks that began have one."""
     folder = store.array_dir(name.grid, name.launch, name.array)
     found = {}
     for file_name in sorted(listing(folder)):

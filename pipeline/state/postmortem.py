@@ -1,8 +1,7 @@
-"""What became of jobs that ended without a record of it, read from their logs. Needs no accounting.
+"""Why jobs ended that did not record it themselves, read from their logs. Needs no accounting.
 
-The supervisor of a job records failures itself. Where it was killed too (memory of the whole job, a lost node, a
-time limit without warning) or never started (setup), the log still says which unit was running, where, and often
-why it ended.
+The supervisor of a job records failures. If it was killed too (memory of the whole job, a lost node, a time limit
+without a warning) or never started (setup), the log still says which unit was running, where, and often why it ended.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _REASONS: tuple[tuple[str, FailureClass | None], ...] = (
     (r"DUE TO PREEMPTION", "preempted"),
     (r"DUE TO NODE FAILURE|NODE_FAIL", "node_fail"),
     (r"srun: error: .*tasks? [1-9][\d,-]*: Exited with exit code", "unknown"),  # srun then ends the first one
-    (r"CANCELLED AT", None),  # by somebody: nothing has failed
+    (r"CANCELLED AT", None),  # by a user: nothing has failed
 )
 
 
@@ -35,16 +34,10 @@ def find_deaths(
     is_pending: Callable[[str], bool],
     recorded: Mapping[str, Failure],
 ) -> tuple[list[Failure], set[str]]:
-    """Failures that nobody has written down; opens the log of the last job of each such unit only.
+    """Failures without a record, read only from the log of the last job of each unit that ``is_pending``.
 
-    The second result names units whose job has given a sign of life just now, and nothing says that it ended: SLURM
-    may have lost its records.
-
-    Args:
-        manifest: The grid.
-        store: Its results.
-        is_pending: Whether the unit of a name is neither done nor in progress.
-        recorded: The last failure of units that have one.
+    The second result names units that may still run: their job updated its log a moment ago and nothing says that it
+    ended, so SLURM may have lost its records. ``recorded`` holds the last recorded failures, by unit.
     """
     deaths, alive, seen = list[Failure](), set[str](), set[str]()
     for name in arrays_of(store, manifest.grid):  # the latest first
@@ -56,7 +49,7 @@ def find_deaths(
             seen.update(new)
             logs = slurm_logs(store, name) if logs is None else logs
             if index not in logs:
-                continue  # it never began: cancelled in the queue, or lost with it
+                continue  # it never began
             job, log_path = logs[index]
             for death, may_live in _deaths(job, log_path, new):
                 last = recorded.get(death.unit)
@@ -81,7 +74,7 @@ def submission_times(store: Store, grid: str) -> dict[str, float]:
 
 
 def record_deaths(deaths: Iterable[Failure], manifest: Manifest, store: Store) -> list[Failure]:
-    """Write deaths down as failures."""
+    """Record deaths as failures."""
     return [
         record_death(
             store,
@@ -96,7 +89,7 @@ def record_deaths(deaths: Iterable[Failure], manifest: Manifest, store: Store) -
 
 
 def _deaths(job: str, log_path: Path, units: Iterable[str]) -> Iterator[tuple[Failure, bool]]:
-    """Of the units that were running when a job ended; of all its units, where it ended before the first began."""
+    """Failures of the units that were running when a job ended, or of all its units if it ended before the first."""
     log = joblog.read_job_log(log_path, job)
     if log.host is None or log.num_units:
         for lost in log.lost:
@@ -113,7 +106,7 @@ def _deaths(job: str, log_path: Path, units: Iterable[str]) -> Iterator[tuple[Fa
 
 
 def _death(log_path: Path, lost: joblog.LostUnit) -> Iterator[tuple[Failure, bool]]:
-    """Of a unit that was running, and whether it may still be; nothing where it saved its work or was cancelled."""
+    """The failure of a unit that was running, and whether it may still run; none if it was saved or cancelled."""
     reason = _reason(lost.after)
     failure_class, message = reason or ("unknown", "its job ended without an error message; see its log")
     if failure_class is None or (reason is None and lost.was_interrupted):
@@ -138,7 +131,7 @@ def _failure(unit: str, failure_class: FailureClass, message: str, place: Place,
 
 
 def _reason(text: str) -> tuple[FailureClass | None, str] | None:
-    """Why a job ended, as SLURM wrote into its log: class (None: nothing has failed) and line."""
+    """Why a job ended, by SLURM's line in its log: class (None: nothing has failed) and line."""
     for pattern, failure_class in _REASONS:
         match = re.search(f"^.*(?:{pattern}).*$", text, re.MULTILINE | re.IGNORECASE)
         if match:

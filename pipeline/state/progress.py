@@ -1,4 +1,4 @@
-"""The progress of a unit: how much is saved, when it last progressed, and its usual pace."""
+"""The progress of a unit: how much is saved, when it last made progress, and its usual pace."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from jobs.files.store import Store
 from jobs.specs.units import Unit
 
 _SLOW_FACTOR = 5.0
-"""A unit is slow after this many times its usual pace without progress."""
+"""A unit is slow if it makes no progress for this many times its usual interval."""
 _NEVER_SLOW_S = 60.0
 """Results are saved only now and then: a pause up to this long is normal."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """When a running unit last progressed."""
+    """When a running unit last made progress."""
 
     age_s: float  # seconds since then, or since it began
-    usual_s: float | None  # seconds that one image or one epoch usually takes; None where that is unknown
+    usual_s: float | None  # seconds that one image or one epoch usually takes; None if unknown
 
     @property
     def is_slow(self) -> bool:
@@ -36,7 +36,7 @@ class Pace:
 
 
 def progress_of(unit: Unit, store: Store) -> int:
-    """The images or epochs of a unit that are saved."""
+    """The number of saved images or epochs of a unit."""
     if unit.run is not None:
         num_finished = len(unit.indices) - len(store.unfinished(unit.run.place, unit.indices))
         return num_finished + records.num_rows(store.partial_path(unit.run.place, unit.indices))
@@ -44,7 +44,7 @@ def progress_of(unit: Unit, store: Store) -> int:
 
 
 def pace_of(unit: Unit, store: Store, log_path: Path) -> Pace | None:
-    """The pace of a running unit, by the times of its log and of what it saves; None where it has written none."""
+    """The pace of a running unit, by the times of its log and of the files it saves; None if there are none."""
     times = [*_times([log_path, *_saved(unit, store)])]
     if not times:
         return None
@@ -53,7 +53,7 @@ def pace_of(unit: Unit, store: Store, log_path: Path) -> Pace | None:
 
 
 def _saved(unit: Unit, store: Store) -> list[Path]:
-    """What a unit saves as it proceeds, the oldest first."""
+    """The files that a unit saves while it runs, the oldest first."""
     if unit.run is not None:
         return [store.partial_path(unit.run.place, unit.indices)]
     if unit.train is None:
@@ -73,12 +73,12 @@ def _usual_s(unit: Unit, store: Store) -> float | None:
 
 
 def times_in(path: Path) -> tuple[list[float], str | None]:
-    """The seconds that each row of a file took, and the device that did it, where the file says that.
+    """The seconds that each row of a file took, and the device, if the file says it.
 
     Raises:
-        ValueError, KeyError: It is no such file, or damaged.
+        ValueError, KeyError: It is another kind of file, or damaged.
     """
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:  # read_table would import what lists datasets
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:  # read_table would import pyarrow.dataset
         metadata, table = file.schema_arrow.metadata or {}, file.read(columns=["elapsed_s"])
         device = metadata.get(b"device")
         return [math.nan if s is None else s for s in table["elapsed_s"].to_pylist()], device and device.decode()

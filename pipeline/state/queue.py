@@ -1,6 +1,6 @@
-"""Questions to SLURM and cancellations. An answer that makes no sense is an error.
+"""Queries SLURM's queue and cancels jobs. An answer that makes no sense is an error.
 
-A job that is absent is never taken for a failed one here, and no answer is never taken for an empty queue.
+A job that is not in the queue does not count as failed, and a missing answer does not count as an empty queue.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _WAITING = {"PD", "RQ", "RH", "RF", "RD", "RS", "RV", "SE"}
 
 @dataclass(frozen=True, kw_only=True)
 class QueuedTask:
-    """One task of an array that SLURM has in its queue or runs."""
+    """One task of an array that is queued or running."""
 
     array_id: str  # job id of the array
     index: int  # within the array
@@ -41,27 +41,27 @@ class QueuedTask:
 
     @property
     def kind(self) -> Kind:
-        """What its reason means for it."""
+        """What SLURM's reason means for the task."""
         return "waits" if self.is_running else kind_of(self.reason)
 
     @property
     def is_stuck(self) -> bool:
-        """Whether it will never run, by the reason SLURM gives."""
+        """Whether it will never run, by SLURM's reason."""
         return self.kind in ("lost", "refused")
 
     @property
     def is_own(self) -> bool:
-        """Whether this user submitted it, and so may cancel it."""
+        """Whether this user submitted it and may cancel it."""
         return self.user == os.getuid()
 
     @property
     def job(self) -> str:
-        """As scancel and the logs call it: 1234_56."""
+        """Its id for scancel and in logs: 1234_56."""
         return f"{self.array_id}_{self.index}"
 
 
 def with_dependents(stuck: Iterable[QueuedTask], tasks: Iterable[QueuedTask]) -> list[QueuedTask]:
-    """Stuck tasks, and those of a queue that can never run because they wait for one of them."""
+    """Stuck tasks, and the tasks that can never run because they wait for one of them."""
     found = {(task.cluster, task.job): task for task in stuck}
     indices: dict[tuple[str | None, str], set[int]] = defaultdict(set)
     for task in found.values():
@@ -78,7 +78,7 @@ def with_dependents(stuck: Iterable[QueuedTask], tasks: Iterable[QueuedTask]) ->
 
 
 def user_name(user: int) -> str:
-    """The name of a user; the number where it has none."""
+    """The name of a user; the number if there is no name."""
     try:
         return pwd.getpwuid(user).pw_name
     except KeyError:
@@ -91,7 +91,7 @@ def is_installed() -> bool:
 
 
 def is_configured() -> bool:
-    """Whether SLURM's commands know of a cluster; one whose controller does not answer counts."""
+    """Whether SLURM's commands know a cluster, even if its controller does not answer."""
     try:
         _call(["scontrol", "show", "config"], commands.default_cluster())
     except SchedulerError as error:
@@ -100,14 +100,14 @@ def is_configured() -> bool:
 
 
 def read_queue(clusters: Iterable[str | None] | None = None, users: Iterable[int] = ()) -> list[QueuedTask]:
-    """All tasks of this user, and of others by their ids, that are queued or running; one squeue call for each cluster.
+    """All queued or running tasks of this user and of others by their ids; one squeue call for each cluster.
 
     Raises:
         SchedulerError: squeue fails, takes too long, or its answer makes no sense.
     """
     whose = ",".join(map(str, sorted({os.getuid(), *users})))
     command = ["squeue", "--noheader", "--array", f"--user={whose}", f"--format={_FORMAT}"]
-    found: dict[tuple[str, str], QueuedTask] = {}  # one cluster may be asked twice: by its name, and as the default
+    found: dict[tuple[str, str], QueuedTask] = {}  # a cluster may be queried twice: by its name, and as the default
     for cluster in [commands.default_cluster()] if clusters is None else clusters:
         for line in _call(command, cluster).splitlines():
             task = _parse(line, cluster) if line.strip() else None
@@ -117,7 +117,7 @@ def read_queue(clusters: Iterable[str | None] | None = None, users: Iterable[int
 
 
 def cancel(tasks: Iterable[QueuedTask], *, whole_arrays: bool = False) -> None:
-    """Cancel tasks, or the arrays that they belong to; see ``cancel_jobs``."""
+    """Cancel tasks, or their whole arrays; see ``cancel_jobs``."""
     jobs: dict[str | None, set[str]] = defaultdict(set)
     for task in tasks:
         jobs[task.cluster].add(task.array_id if whole_arrays else task.job)
@@ -129,7 +129,7 @@ def cancel_jobs(names: Iterable[str], cluster: str | None) -> None:
     """Cancel arrays (1234) or tasks (1234_56) of one cluster, by one scancel call.
 
     Raises:
-        SchedulerError: It fails. Jobs that have ended meanwhile are no failure.
+        SchedulerError: scancel fails. Jobs that have ended meanwhile are not an error.
     """
     jobs = sorted(set(names))
     if jobs:
@@ -137,7 +137,7 @@ def cancel_jobs(names: Iterable[str], cluster: str | None) -> None:
 
 
 def max_array_size(cluster: str | None = None) -> int:
-    """The largest number of tasks in an array; SLURM's default where it does not say."""
+    """The largest number of tasks in an array; SLURM's default value if unknown."""
     try:
         answer = _call(["scontrol", "show", "config"], cluster)
     except SchedulerError:
@@ -151,7 +151,7 @@ def _parse(line: str, cluster: str | None) -> QueuedTask | None:
     if match is None:
         raise SchedulerError(f"squeue printed a line that is not a job: {line.strip()[:200]!r}")
     array_id, index, state, job_name, node, user, dependency, end_time, reason = match.groups()
-    # A job that is completing and is to run again has no time at which it ended.
+    # A completing job that will be requeued has no end time.
     is_over = state == "CG" and end_time not in ("NONE", "N/A", "Unknown")
     if is_over or state not in _RUNNING | _WAITING:
         return None

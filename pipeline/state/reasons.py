@@ -1,4 +1,4 @@
-"""SLURM's words for why a job waits or is refused: what they mean, and which option to change."""
+"""SLURM's reasons why a job waits or is refused: what they mean, and which option to change."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Literal
 from pipeline.request.config import StageConfig
 
 Kind = Literal["waits", "held", "down", "lost", "refused"]
-"""waits: until its turn comes; held: until somebody releases it; down: until nodes or the partition return;
-lost: it never runs, but a new copy of it can; refused: neither it nor a copy runs as it was asked for."""
+"""waits: for its turn; held: until somebody releases it; down: until nodes or the partition return; lost: never runs,
+but a new copy can; refused: neither it nor a copy with the same options ever runs."""
 
 _KINDS: tuple[tuple[Kind, str], ...] = (
     ("lost", r"dependency.?never.?satisfied|launch.failed.requeued.held|job.?hold.?max.?requeue"),
@@ -23,7 +23,7 @@ _KINDS: tuple[tuple[Kind, str], ...] = (
     ("down", r"nodedown|reqnodenotavail|down,.?drained|drained|partition(down|inactive)|reservednodes?"),
 )
 
-# The first pattern that a text holds tells what to change; {} is the stage.
+# The first pattern that matches a text gives the advice; {} is the stage.
 _ADVICE: tuple[tuple[str, str], ...] = (
     (r"--mem, --mem-per-cpu, and --mem-per-gpu are mutually", "set cluster.{}.mem_gb=null"),
     (r"\w*(billing|cpu|gres|tres|node)\w*min(ute)?s?(?!\w*perjob)|grpwall", "the budget of cluster.account is used up"),
@@ -45,17 +45,14 @@ _ADVICE: tuple[tuple[str, str], ...] = (
 
 @functools.cache
 def kind_of(reason: str) -> Kind:
-    """What the reason of a job that waits means for it."""
+    """What SLURM's reason means for a waiting job."""
     return next((kind for kind, pattern in _KINDS if re.search(pattern, reason, re.IGNORECASE)), "waits")
 
 
 def advice(text: str, stage: str, asked: StageConfig | None = None) -> str:
-    """Which option to change where SLURM says something of a stage's job; empty where its words do not tell.
+    """Which option to change after a reason of squeue or an error of sbatch; empty if unknown.
 
-    Args:
-        text: A reason of squeue, or what sbatch printed.
-        stage: What the job does.
-        asked: What it asked for, to name the value.
+    Where the option has a value in ``asked``, the advice names it.
     """
     found = next((hint for pattern, hint in _ADVICE if re.search(pattern, text, re.IGNORECASE)), "")
     hint = found.replace("{}", stage)
@@ -67,7 +64,7 @@ def advice(text: str, stage: str, asked: StageConfig | None = None) -> str:
 
 
 def explained(reason: str) -> str:
-    """A reason of squeue with what it means, for people."""
+    """A reason of squeue and its meaning, for people."""
     meanings = {"held": "held: scontrol release JOB", "down": "nodes or partition not available"}
     meaning = meanings.get(kind_of(reason))
     if re.search("admin", reason, re.IGNORECASE):

@@ -1,4 +1,4 @@
-"""The state of a grid now: its files, the queue, what failed, and so the state of every unit. Changes nothing."""
+"""The present state of a grid and of each of its units, from files, queue and failures. Changes nothing."""
 
 from __future__ import annotations
 
@@ -36,8 +36,7 @@ class Survey:
 def survey(manifest: Manifest, store: Store, activity: Activity) -> Survey:
     """Look at the files of a grid.
 
-    What is in progress must have been looked up *before*: a unit that ends in between is then found to be done, and not
-    taken for lost.
+    ``activity`` must have been read *before*, so that a unit that ends in between counts as done and not as lost.
     """
     observed = observe(manifest, store)
     is_pending = pending_units(manifest, observed)
@@ -54,13 +53,13 @@ def survey(manifest: Manifest, store: Store, activity: Activity) -> Survey:
 
 
 def survey_slurm(manifest: Manifest, store: Store, queue: Sequence[QueuedTask]) -> Survey:
-    """``survey`` with what SLURM has in its queue."""
+    """``survey`` with the tasks in SLURM's queue."""
     return survey(manifest, store, slurm_activity(store, manifest.grid, queue))
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnitState:
-    """A unit and its state; the failure of one that failed."""
+    """A unit, its state, and its failure if it failed."""
 
     unit: Unit
     state: State
@@ -69,7 +68,7 @@ class UnitState:
 
 @dataclass(frozen=True, kw_only=True)
 class RunStates:
-    """What is done to one model: its training, the shards of its certification or attack, and images done."""
+    """The states of one run: the training of its model, its shards, and the number of images done."""
 
     run: Run
     train: UnitState
@@ -85,7 +84,7 @@ class RunStates:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """The state of a whole grid; of its runs, first all certifications, then all attacks."""
+    """The state of a whole grid; its runs are first all certifications, then all attacks."""
 
     manifest: Manifest
     store: Store
@@ -94,7 +93,7 @@ class Status:
     aggregate: UnitState
 
     def of(self, stage: ShardStage) -> list[RunStates]:
-        """Its certifications, or its attacks."""
+        """The certifications, or the attacks."""
         return [item for item in self.runs if item.run.stage == stage]
 
     @property
@@ -112,7 +111,7 @@ class Status:
 
 
 def look(manifest: Manifest, store: Store) -> Status:
-    """The state of a grid now; one squeue call, or none if nothing was ever submitted to SLURM."""
+    """The present state of a grid; one squeue call per cluster, or none if nothing was ever submitted to SLURM."""
     found = survey(manifest, store, _activity(store, manifest.grid))
     submitted_at = submission_times(store, manifest.grid) if found.activity.problem else {}
     failures = {**found.history, **{death.unit: death for death in found.deaths}}
@@ -146,7 +145,7 @@ def look(manifest: Manifest, store: Store) -> Status:
 
 
 def _activity(store: Store, grid: str) -> Activity:
-    """The queue is read before the files: a unit that ends in between is then found done, not lost."""
+    """Units in progress: here or on SLURM. Read before the files (see ``survey``)."""
     here = read_activity(store, grid)
     if here.in_progress or not store.has_slurm_launches():
         return here
@@ -159,7 +158,7 @@ def _activity(store: Store, grid: str) -> Activity:
 def _shards(
     run: Run, observed: Observation, state_of: Callable[[Unit], UnitState], named: Iterable[IndexRange]
 ) -> Iterator[UnitState]:
-    """Shards named by files, queue and failures; images in none of them are missing."""
+    """Shards known from files, queue and failures; images in none of them are missing."""
     wanted = frozenset(run.indices)
     for indices in observed.finished(run):
         if not wanted.isdisjoint(indices):

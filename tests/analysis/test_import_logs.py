@@ -316,7 +316,7 @@ def test_a_file_of_another_kind_or_a_newer_schema_is_named(source: Path) -> None
     table = pq.read_table(path)
     newer = {**table.schema.metadata, b"smoothadv.schema_version": b"99"}
     pq.write_table(table.replace_schema_metadata(newer), path)
-    with pytest.raises(RecordError, match="schema version 99, this version of the package reads"):
+    with pytest.raises(RecordError, match="schema version 99, but this version of the package reads"):
         load_grid(store, "old")
     pq.write_table(table.drop_columns(["radius"]), path)
     with pytest.raises(RecordError, match=r"records\.parquet: column 'radius' is missing"):

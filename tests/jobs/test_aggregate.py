@@ -209,7 +209,9 @@ def test_fingerprints_over_names_and_over_contents_are_not_compared_with_each_ot
     monkeypatch.setattr(aggregate, "run_tables", told_tables)
     _aggregate(store)
     told[manifest.runs[2]] = f"{CONTENT}{'c' * 16}"
-    with pytest.raises(RecordError, match=r"different images: .* fingerprint bbbbbbbbbbbb, .* on cccccccccccc; "):
+    with pytest.raises(
+        RecordError, match=r"different images: .* fingerprint bbbbbbbbbbbb, .* those with cccccccccccc; "
+    ):
         _aggregate(store)
 
 
@@ -233,5 +235,5 @@ def test_an_edited_manifest_is_an_error(store: Store) -> None:
 def test_a_manifest_of_another_format_is_an_error(store: Store) -> None:
     path = store.manifest_path("tiny")
     path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
-    with pytest.raises(RecordError, match=r"format 2, this version reads 1; launch the grid again"):
+    with pytest.raises(RecordError, match=r"format 2, but this version reads 1; launch the grid again"):
         _aggregate(store)

@@ -119,7 +119,7 @@ def test_a_dry_run_says_hours_of_the_device_that_will_run_it(
         return [line for line in capsys.readouterr().out.splitlines() if re.match(r"about|hours", line)]
 
     (line,) = said(tiny(tmp_path, "cluster=local"))
-    assert re.fullmatch(r"about \S+ CPU-hours \(train \S+, certify \S+\) as tried on this machine", line)
+    assert re.fullmatch(r"about \S+ CPU-hours \(train \S+, certify \S+\) as timed on this machine", line)
     _one_model_done(store)
     (line,) = said(tiny(tmp_path, "cluster=local"))
     assert re.fullmatch(r"about \S+ CPU-hours \(train \S+, certify 0.12\) as measured in the results folder", line)

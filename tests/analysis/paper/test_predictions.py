@@ -113,7 +113,7 @@ def test_attacks_that_are_not_aggregated_are_of_the_same_images_too(results: Pat
     for path in next(store.root.glob("runs/*/attack/*")).glob("*.parquet"):
         told = {**records.read_metadata(path), "images": "f" * 64}
         records.write_records(path, records.read_records(path, ATTACK), told, ATTACK)
-    with pytest.raises(RecordError, match=r"^different images: .*fingerprint ffffffffffff|on ffffffffffff"):
+    with pytest.raises(RecordError, match=r"^different images: .*fingerprint ffffffffffff|with ffffffffffff"):
         paper(compose_config("paper", [f"results={store.root}", "grid=tiny"]))
 
 

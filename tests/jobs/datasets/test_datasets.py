@@ -95,9 +95,9 @@ def _split(**change: Any) -> ArrayImages:
     [
         (
             {"levels": np.full((500, 1, 8, 8), 0.5)},
-            r"they are float64: they look like pixels in \[0, 1\]; multiply by 16",
+            r"got float64: they look like pixels in \[0, 1\]; multiply by 16",
         ),
-        ({"levels": np.full((500, 1, 8, 8), 7.0, np.float32)}, "pixels must be uint8 from 0 to 16, they are float32$"),
+        ({"levels": np.full((500, 1, 8, 8), 7.0, np.float32)}, "pixels must be uint8 from 0 to 16, got float32$"),
         ({"levels": np.full((500, 1, 8, 8), 17, np.uint8)}, "pixels must be from 0 to 16, but the largest is 17"),
         ({"levels": np.zeros((500, 8, 8, 1), np.uint8)}, r"shape \(500, 8, 8, 1\), expected \(500, 1, 8, 8\)"),
         ({"levels": np.zeros((499, 1, 8, 8), np.uint8)}, r"shape \(499, 1, 8, 8\), expected \(500, 1, 8, 8\)"),

@@ -97,9 +97,9 @@ def test_to_certify_no_training_images_are_needed(tmp_path: Path) -> None:
     [
         (
             {"x_test": _arrays()["x_test"] / 255},
-            r"they are float64: they look like pixels in \[0, 1\]; multiply",
+            r"got float64: they look like pixels in \[0, 1\]; multiply",
         ),
-        ({"x_test": _arrays()["x_test"].astype(np.uint16)}, "pixels must be uint8 from 0 to 255, they are uint16"),
+        ({"x_test": _arrays()["x_test"].astype(np.uint16)}, "pixels must be uint8 from 0 to 255, got uint16"),
         ({"x_test": _arrays()["x_test"].reshape(6, 60)}, r"images have shape \(60,\), expected \(H, W\), \(H, W, C\)"),
         (
             {"x_test": _arrays()["x_test"][:, :4]},

@@ -131,7 +131,7 @@ def test_classes_that_differ_are_named(tree: Path) -> None:
 def test_a_wrong_number_of_classes_is_named(tree: Path) -> None:
     for split in ("train", "test"):
         shutil.rmtree(tree / split / "truck")
-    assert "9 class folders, cifar10_images has 10 classes" in _problem(tree)
+    assert "9 class folders, but cifar10_images has 10 classes" in _problem(tree)
 
 
 def test_a_class_without_images_is_named(tree: Path) -> None:
@@ -161,7 +161,7 @@ def test_an_image_of_another_size_is_named(tree: Path) -> None:
 def test_another_number_of_images_is_named_where_it_matters(tree: Path) -> None:
     strict = of_any_size(cifar10_images.TREE, any_size=False, num_images={"train": 20, "test": 11})
     assert len(strict.list_files("train", tree)[0]) == 20
-    with pytest.raises(ConfigError, match=f"10 images in {tree / 'test'}, cifar10_images has 11 there"):
+    with pytest.raises(ConfigError, match=f"10 images in {tree / 'test'}, but cifar10_images has 11 there"):
         strict.list_files("test", tree)
 
 

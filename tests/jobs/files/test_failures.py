@@ -145,7 +145,7 @@ def test_a_full_gpu_says_what_to_do(unit: Unit, option: str, tmp_path: Path) -> 
     error = torch.OutOfMemoryError("CUDA out of memory")
     failure = failures.record_exception(Store(tmp_path), unit, error, described(error), tmp_path)
     assert failure.message.startswith("OutOfMemoryError: CUDA out of memory\n")
-    assert f"a smaller {option}" in failure.message
+    assert f"reduce {option}" in failure.message
 
 
 def test_a_death_on_a_full_disk_is_told_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

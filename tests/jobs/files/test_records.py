@@ -161,7 +161,7 @@ def _rewrite(path: Path, table: pa.Table, version: str = "1") -> None:
 
 def test_another_schema_version_is_refused(path: Path, table: pa.Table) -> None:
     _rewrite(path, table, version="2")
-    with pytest.raises(RecordError, match="schema version 2, this version of the package reads 1"):
+    with pytest.raises(RecordError, match="schema version 2, but this version of the package reads 1"):
         records.read_records(path)
 
 

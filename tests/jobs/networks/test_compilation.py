@@ -149,8 +149,8 @@ class Slow(torch.nn.Linear):
 @pytest.mark.parametrize(
     ("compiled_s", "num_rows", "expected", "said"),
     [
-        (0.001, 10**7, True, "compile=auto: yes, "),
-        (0.1, 10**7, False, "compile=auto: no, "),
+        (0.001, 10**7, True, "compile=auto: yes; "),
+        (0.1, 10**7, False, "compile=auto: no; "),
         (0.001, 10, False, "compile=auto: no, because the work takes only about"),
         (None, 10**7, False, "compile=auto: no, because torch.compile failed (RuntimeError: no compiler)"),
     ],

@@ -191,7 +191,7 @@ def test_a_sigma_that_the_file_states_must_be_the_one_configured(
 ) -> None:
     stated = {"noise_sd": 0.5} if where == "top" else {"args": argparse.Namespace(noise_sd=0.5)}
     path = _publish(tmp_path / "checkpoint.pth.tar", classifier, _plain, **stated)
-    with pytest.raises(CheckpointError, match=r"trained with sigma 0\.5, the configuration says 0\.25"):
+    with pytest.raises(CheckpointError, match=r"trained with sigma 0\.5, but the configuration says 0\.25"):
         _imported(path, tmp_path)
     _imported(path, tmp_path, sigma=0.5)
 
