@@ -9,7 +9,6 @@ if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-
 
 import csv
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -24,14 +23,14 @@ from analysis.logs.mapping import read_mapping
 from analysis.logs.tree import LogTree, read_tree, source_folder
 from configs.entry import EXIT_FAILED
 from jobs.atomic import write_atomically, write_json
-from jobs.errors import ConfigError
+from jobs.errors import ConfigError, RecordError
 from jobs.files import imported, layouts, records
 from jobs.files.code import git_commit
 from jobs.files.folders import check_writable
 from jobs.files.store import Store
 from jobs.specs.runs import GridName
 from jobs.validation import STRICT, build
-from jobs.wording import columns, counted, say, shortened, wrapped
+from jobs.wording import columns, counted, shortened, wrapped
 
 _HEADER = "the header idx label predict radius correct time"
 _SHOWN = 12  # findings on the screen; import-report.csv has all
@@ -50,7 +49,10 @@ class ImportConfig:
 
 
 def import_logs(values: dict[str, Any]) -> int:
-    """Import a tree of logs; returns the exit code. Raises ConfigError before anything is written."""
+    """Import a tree of logs; returns the exit code.
+
+    Raises ConfigError, or RecordError where there is no log, before anything is written.
+    """
     config = build(ImportConfig, values, where="")
     root, store = source_folder(config.source), Store(Path(config.results))
     if config.grid is None:
@@ -60,8 +62,7 @@ def import_logs(values: dict[str, Any]) -> int:
     tree = read_tree(root, read_mapping(config.mapping))
     print(_summary(tree))
     if not tree.logs:
-        say(f"error: nothing to import: {root} contains no valid log; a log begins with {_HEADER}", sys.stderr)
-        return EXIT_FAILED
+        raise RecordError(f"nothing to import: {root} contains no valid log; a log begins with {_HEADER}")
     check_writable(store.root, "results")
     question = {**asdict(config), "num_files": tree.num_files, "num_models": len(tree.models)}
     print("\n".join(f"wrote {path}" for path in write_tree(tree, store, config.grid, root, question)))
