@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from analysis.candidates import Candidates, SeedMode, SelectionMode, candidates_of
 from analysis.exact import exact_radii, exact_step, largest_of
 from analysis.models import CertifiedGrid
@@ -81,6 +84,59 @@ def largest_radius(comparison: Comparison) -> float:
     """The largest radius that any candidate certifies; 0 if none certifies anything."""
     return largest_of(comparison.candidates.envelope.breakpoints)
 
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Curve:
+    """One line of a figure."""
+
+    label: str  # label in the legend
+    radii: npt.NDArray[np.float64]  # ascending, float64, shape (P,)
+    accuracies: npt.NDArray[np.float64]  # in [0, 1], float64, shape (P,)
+    is_step: bool  # whether it is an exact step function, continuous from the left, or points joined by lines
+    color_nr: int  # position in the palette; a dashed curve may share the colour of a solid one
+    dashed: bool = False  # whether the line is dashed
+    is_certified: bool = True  # whether it is certified accuracy, and not accuracy under attack
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Picture:
+    """What the figure of a comparison shows."""
+
+    curves: tuple[Curve, ...]  # the envelope, and the baseline's where there is one
+    models: npt.NDArray[np.float64]  # radius and accuracy at points of the curve of each model, shape (M, P, 2)
+    note: str  # written into the figure
+
+
+def picture_of(comparison: Comparison, note: str) -> Picture:
+    """The figure of a comparison, of which it keeps nothing else."""
+    curves = [envelope_curve(comparison.candidates, label=f"{comparison.candidates.name}, envelope", color_nr=1)]
+    if comparison.baseline is not None:
+        curves.append(envelope_curve(comparison.baseline, label="Gaussian", color_nr=2, dashed=True))
+    models = comparison.grid.models
+    largest = max(largest_of(model.curve.radii) for model in models)
+    step = exact_step(model.parameters for model in models)
+    radii = np.linspace(0.0, largest, MODEL_POINTS) if step is None else exact_radii(largest + step, step)
+    lines = np.stack([np.column_stack([radii, model.curve(radii)]) for model in models])
+    return Picture(curves=tuple(curves), models=lines, note=note)
+
+
+def envelope_curve(candidates: Candidates, *, label: str, color_nr: int, dashed: bool = False) -> Curve:
+    """An envelope as a curve, down to zero at its end; where it is exact at some radii only, as points at these."""
+    envelope, step = candidates.envelope, candidates.exact_step
+    if step is not None:
+        radii = exact_radii(largest_of(envelope.breakpoints) + step, step)
+        label = f"{label} (at multiples of {step:g})"
+        return Curve(
+            label=label, radii=radii, accuracies=envelope(radii), is_step=False, color_nr=color_nr, dashed=dashed
+        )
+    radii = np.concatenate([[0.0], envelope.breakpoints, envelope.breakpoints[-1:]])
+    accuracies = envelope(radii)
+    accuracies[-1:] = 0.0  # drops to zero above the last radius
+    return Curve(label=label, radii=radii, accuracies=accuracies, is_step=True, color_nr=color_nr, dashed=dashed)
+
+
+MODEL_POINTS = 200
+"""Points of the faint curve of one model: finer than its line is wide."""
 
 METHOD_NAMES = {
     "smoothadv": "SmoothAdv",

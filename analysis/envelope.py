@@ -7,25 +7,30 @@ if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-
 
     run_entry("envelope", "analysis.envelope")
 
-from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
-import pandas as pd
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from analysis.alpha import Bounds, at_alpha
 from analysis.candidates import SeedMode, SelectionMode
-from analysis.compare import Comparison, compare, default_radii, even_radii, largest_radius
+from analysis.compare import Comparison, Picture, compare, default_radii, even_radii, largest_radius, picture_of
 from analysis.load import GridOptions
 from analysis.models import ROW_COLUMNS, VOTE_COLUMNS, CertifiedModel
 from analysis.origin import question_of, variant_name
 from analysis.runs import Reading
-from analysis.statistics import Levels, envelope_frame, model_frame, probability_frame
-from analysis.tables import TableFormat, caption, envelope_table, statistics_notes, statistics_table
-from jobs.atomic import write_atomically, write_json
+from analysis.statistics import Frame, Levels, csv_text, envelope_frame, model_frame, probability_frame
+from analysis.tables import (
+    TableFormat,
+    caption,
+    envelope_table,
+    partial_note,
+    statistics_notes,
+    statistics_table,
+)
+from jobs.atomic import write_json, write_text
 from jobs.errors import ConfigError
 from jobs.specs.keys import Probability
 from jobs.validation import STRICT, build
@@ -46,6 +51,17 @@ class EnvelopeConfig(GridOptions):
     rho: Probability
 
 
+class Answer(NamedTuple):
+    """What is printed and written about a grid. It holds no models: their curves take as much memory as drawing."""
+
+    folder: Path  # to write to
+    text: str  # to print
+    files: dict[str, str]  # the text of each file by its name
+    picture: Picture  # of the envelope
+    probabilities: Frame  # as from ``statistics.probability_frame``
+    question: dict[str, Any]  # what all this is about
+
+
 def envelope(values: dict[str, Any]) -> int:
     """Print and write a grid's envelope; returns the exit code. Raises ConfigError before anything is written."""
     config = build(EnvelopeConfig, values, where="")
@@ -53,6 +69,15 @@ def envelope(values: dict[str, Any]) -> int:
         raise ConfigError(f"alpha: {config.alpha} is too small: no bound is sound below {MIN_ALPHA}")
     if config.radii is not None and config.step is not None:
         raise ConfigError(["envelope: give radii or step, not both"])
+    answer = answer_of(config)
+    paths = write_answer(answer)
+    print(answer.text)
+    print("\n".join(f"wrote {path}" for path in paths))
+    return 0
+
+
+def answer_of(config: EnvelopeConfig) -> Answer:
+    """All that is to be said about a grid."""
     bounds: Bounds = {}
 
     def keep(model: CertifiedModel) -> CertifiedModel:
@@ -67,41 +92,37 @@ def envelope(values: dict[str, Any]) -> int:
     default = config.store.envelope_dir(grid.name)
     folder = config.output_or(default.with_name(variant_name(default.name, options)))
     del options["alpha"]  # that of the models counts
-    paths = write_envelope(comparison, frame, folder, levels, question_of(grid.models, **options))
-    print(_text(comparison, frame, levels, "simple"))
-    print("\n".join(f"wrote {path}" for path in paths))
-    return 0
+    probabilities = probability_frame(grid.models)
+    return Answer(
+        folder=folder,
+        text=_text(comparison, frame, levels, "simple"),
+        files={
+            "envelope.csv": csv_text(frame),
+            "envelope.md": _text(comparison, frame, levels, "pipe"),
+            "envelope.tex": f"% {caption(comparison, frame, levels)}\n"
+            f"{envelope_table(comparison, frame, 'latex_booktabs')}\n",
+            "models.csv": csv_text(model_frame(grid.models)),
+            **({"p_lower.csv": csv_text(probabilities)} if probabilities["share"].size else {}),
+        },
+        picture=picture_of(comparison, note=partial_note(comparison) if grid.num_missing else ""),
+        probabilities=probabilities,
+        question=question_of(grid.models, **options),
+    )
 
 
-def write_envelope(
-    comparison: Comparison, frame: pd.DataFrame, folder: Path, levels: Levels, question: Mapping[str, Any]
-) -> list[Path]:
-    """Write tables and figures to a folder, and beside them what they are about; returns their paths."""
-    from analysis.figures import envelope_figure, probability_figure, save_figure  # matplotlib is slow to import
+def write_answer(answer: Answer) -> list[Path]:
+    """Write tables and figures, and beside them what they are about; returns their paths."""
+    from analysis.figures import envelope_figure, probability_figure, write_figure  # matplotlib is slow to import
 
-    figure, note = envelope_figure(comparison), caption(comparison, frame, levels)
-    markdown = _text(comparison, frame, levels, "pipe")
-    latex = f"% {note}\n{envelope_table(comparison, frame, 'latex_booktabs')}\n"
-    models, probabilities = model_frame(comparison.grid.models), probability_frame(comparison.grid.models)
-    writers: dict[str, Callable[[Path], object]] = {
-        "envelope.csv": lambda path: frame.to_csv(path, index=False),
-        "envelope.md": lambda path: path.write_text(markdown, encoding="utf-8"),
-        "envelope.tex": lambda path: path.write_text(latex, encoding="utf-8"),
-        "envelope.png": lambda path: save_figure(figure, path, "png"),
-        "envelope.pdf": lambda path: save_figure(figure, path, "pdf"),
-        "models.csv": lambda path: models.to_csv(path, index=False),
-    }
-    if len(probabilities):
-        shares = probability_figure(probabilities)
-        writers |= {
-            "p_lower.csv": lambda path: probabilities.to_csv(path, index=False),
-            "p_lower.png": lambda path: save_figure(shares, path, "png"),
-            "p_lower.pdf": lambda path: save_figure(shares, path, "pdf"),
-        }
-    for name, write in writers.items():
-        write_atomically(folder / name, write)
-    write_json(folder / "question.json", question)
-    return [folder / name for name in (*writers, "question.json")]
+    folder = answer.folder
+    for name, text in answer.files.items():
+        write_text(folder / name, text)
+    paths = [folder / name for name in answer.files]
+    paths += write_figure(envelope_figure(answer.picture), folder, "envelope")
+    if answer.probabilities["share"].size:
+        paths += write_figure(probability_figure(answer.probabilities), folder, "p_lower")
+    write_json(folder / "question.json", answer.question)
+    return [*paths, folder / "question.json"]
 
 
 def _radii(comparison: Comparison, config: EnvelopeConfig) -> list[float]:
@@ -110,7 +131,7 @@ def _radii(comparison: Comparison, config: EnvelopeConfig) -> list[float]:
     return default_radii(comparison) if config.radii is None else sorted(config.radii)
 
 
-def _text(comparison: Comparison, frame: pd.DataFrame, levels: Levels, table_format: TableFormat) -> str:
+def _text(comparison: Comparison, frame: Frame, levels: Levels, table_format: TableFormat) -> str:
     note, notes = caption(comparison, frame, levels), statistics_notes(comparison, frame, levels)
     if table_format == "simple":
         note, notes = wrapped(note), [wrapped(line, indent="  ") for line in notes]

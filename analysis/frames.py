@@ -13,7 +13,7 @@ from analysis.compare import compare, default_radii
 from analysis.models import CertifiedGrid
 from analysis.runs import Reading
 from analysis.selection import Where
-from analysis.statistics import Levels, envelope_frame, model_frame
+from analysis.statistics import Frame, Levels, envelope_frame, model_frame
 from jobs.files.store import Store
 from jobs.files.summary import SUMMED
 
@@ -54,11 +54,15 @@ def load_grid(
     comparison = compare(found)
     at = default_radii(comparison) if radii is None else list(radii)
     return GridFrames(
-        models=model_frame(found.models),
+        models=_pandas(model_frame(found.models)),
         records=_records(found),
         curves=pd.DataFrame({model.label: model.curve(at) for model in found.models}, index=pd.Index(at, name="r")),
-        envelope=envelope_frame(comparison, at, Levels()),
+        envelope=_pandas(envelope_frame(comparison, at, Levels())),
     )
+
+
+def _pandas(frame: Frame) -> pd.DataFrame:
+    return pd.DataFrame({name: column.tolist() for name, column in frame.items()})
 
 
 def _records(grid: CertifiedGrid) -> pd.DataFrame:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from analysis.selection import Parameters, as_printed
 
@@ -70,9 +69,9 @@ _TOLD: dict[str, Any] = {
 @functools.cache
 def _tables() -> tuple[dict[tuple[str, str], PrintedRow], dict[Parameters, PrintedRow]]:
     """The envelopes, by data set and method, and the single models."""
-    frame = pd.read_csv(_PATH, comment="#", dtype=str, keep_default_na=False)
     envelopes, models = {}, {}
-    for row in frame.to_dict("records"):
+    lines = [line for line in _PATH.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+    for row in csv.DictReader(lines):
         printed = PrintedRow(
             first_radius=float(row["first_radius"]),
             radius_step=float(row["radius_step"]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from analysis.candidates import Candidate, Candidates
 from analysis.compare import Comparison
@@ -31,7 +32,11 @@ class Levels:
     rho: float = 0.001  # error probability of the high-probability accuracy, in (0, 1)
 
 
-def envelope_frame(comparison: Comparison, radii: Sequence[float], levels: Levels) -> pd.DataFrame:
+Frame = dict[str, npt.NDArray[Any]]
+"""A table by its columns, all of one length. Not one of pandas, which takes a quarter of a second to import."""
+
+
+def envelope_frame(comparison: Comparison, radii: Sequence[float], levels: Levels) -> Frame:
     """One row per radius.
 
     Returns:
@@ -49,17 +54,17 @@ def envelope_frame(comparison: Comparison, radii: Sequence[float], levels: Level
         allow, or the paper does not print, is nan, as is whatever a lower bound would enter.
     """
     at = np.asarray(radii, dtype=np.float64)
-    frame = pd.DataFrame({"radius": at, "num_images": comparison.candidates.num_images})
-    _add(frame, comparison, comparison.candidates, levels, "")
+    frame = {"radius": at, "num_images": np.full(at.size, comparison.candidates.num_images)}
+    frame |= _columns_of(comparison, comparison.candidates, at, levels, "")
     if comparison.baseline is not None:
-        _add(frame, comparison, comparison.baseline, levels, "baseline_")
+        frame |= _columns_of(comparison, comparison.baseline, at, levels, "baseline_")
     best = best_single(comparison.candidates, radii)
-    frame["single_model"] = best.name
+    frame["single_model"] = np.full(at.size, best.name, dtype=object)
     single = comparison.candidates.curves[best.label](at)
     frame["single_accuracy"] = np.where(frame["is_lower_bound"], np.nan, single)
     if comparison.baseline is not None:
         is_bound = frame["is_lower_bound"] | frame["baseline_is_lower_bound"]
-        frame["gain"] = (frame["accuracy"] - frame["baseline_accuracy"]).mask(is_bound)
+        frame["gain"] = np.where(is_bound, np.nan, frame["accuracy"] - frame["baseline_accuracy"])
     return frame
 
 
@@ -74,31 +79,26 @@ def best_single(candidates: Candidates, radii: Sequence[float]) -> Candidate:
     return candidates.by_label[max(scores, key=lambda label: scores[label])]
 
 
-def model_frame(models: Sequence[CertifiedModel]) -> pd.DataFrame:
+def model_frame(models: Sequence[CertifiedModel]) -> Frame:
     """One row per certified model.
 
     Returns:
         Columns model, its parameters, num_images; clean_accuracy and accuracy_under_noise, of the base classifier;
         smoothed_accuracy: share of images that the smoothed classifier classifies correctly without
         abstaining, which is certified accuracy at radius 0; abstention_rate; average_radius; elapsed_s.
-        What the records do not contain is nan.
+        What the records do not contain is nan, or None in a column where nothing or a text stands.
     """
-    return pd.DataFrame(
-        [
-            {
-                "model": model.label,
-                **{name: getattr(model.parameters, name) for name in _SHOWN},
-                "num_images": len(model.rows),
-                "clean_accuracy": model.clean_accuracy,
-                "accuracy_under_noise": model.summary.accuracy_under_noise,
-                "smoothed_accuracy": float(model.curve(0.0)),
-                "abstention_rate": model.abstention_rate,
-                "average_radius": model.average_radius,
-                "elapsed_s": model.summary.elapsed_s,
-            }
-            for model in models
-        ]
-    )
+    return {
+        "model": _column([model.label for model in models]),
+        **{name: _column([getattr(model.parameters, name) for model in models]) for name in _SHOWN},
+        "num_images": _column([len(model.rows) for model in models]),
+        "clean_accuracy": _column([model.clean_accuracy for model in models]),
+        "accuracy_under_noise": _column([model.summary.accuracy_under_noise for model in models]),
+        "smoothed_accuracy": _column([float(model.curve(0.0)) for model in models]),
+        "abstention_rate": _column([model.abstention_rate for model in models]),
+        "average_radius": _column([model.average_radius for model in models]),
+        "elapsed_s": _column([model.summary.elapsed_s for model in models]),
+    }
 
 
 _SHOWN = (
@@ -107,26 +107,54 @@ _SHOWN = (
 )
 
 
-def probability_frame(models: Sequence[CertifiedModel]) -> pd.DataFrame:
+def _column(values: Sequence[Any]) -> npt.NDArray[Any]:
+    """Values of one type; among numbers None is nan."""
+    known = [value for value in values if value is not None]
+    if not known or isinstance(known[0], str):
+        return np.array(values, dtype=object)
+    return np.array(values, dtype=None if len(known) == len(values) else np.float64)
+
+
+def probability_frame(models: Sequence[CertifiedModel]) -> Frame:
     """The distribution of p_A: how many images have a lower bound on the top class's probability in each bin.
 
     Returns:
         One row per certification sigma and bin of p_lower in [0, 1]: sigma_cert, p_from, p_to, num_images,
-        share. Empty if the records do not contain p_lower.
+        share. Without rows if the records do not contain p_lower.
     """
     by_sigma: dict[float, list[tuple[int, ...]]] = {}
     for model in models:
         if model.summary.bounds:
             by_sigma.setdefault(model.parameters.sigma_cert, []).append(model.summary.bounds)
     edges = np.linspace(0.0, 1.0, NUM_BINS + 1)
-    names = ["sigma_cert", "p_from", "p_to", "num_images", "share"]
-    rows = [
-        (sigma, edges[number], edges[number + 1], count, count / counts.sum())
-        for sigma, group in sorted(by_sigma.items())
-        for counts in [np.sum(group, axis=0)]
-        for number, count in enumerate(counts)
-    ]
-    return pd.DataFrame(rows, columns=names)
+    counts_SB = np.array([np.sum(by_sigma[sigma], axis=0) for sigma in sorted(by_sigma)]).reshape(-1, NUM_BINS)
+    return {
+        "sigma_cert": np.repeat(sorted(by_sigma), NUM_BINS),
+        "p_from": np.tile(edges[:-1], len(by_sigma)),
+        "p_to": np.tile(edges[1:], len(by_sigma)),
+        "num_images": counts_SB.ravel(),
+        "share": (counts_SB / counts_SB.sum(axis=1, keepdims=True)).ravel(),
+    }
+
+
+def csv_text(frame: Frame) -> str:
+    """A table as CSV; nan and None are empty."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(frame)
+    for row in rows_of(frame):
+        writer.writerow(["" if is_missing(value) else value for value in row])
+    return file.getvalue()
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell is None or nan."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def rows_of(frame: Frame) -> list[tuple[Any, ...]]:
+    """The rows of a table, as values of Python."""
+    return list(zip(*(column.tolist() for column in frame.values()), strict=True))
 
 
 def monte_carlo_upper(
@@ -155,8 +183,10 @@ def monte_carlo_upper(
     return np.asarray(num_possible / np.count_nonzero(among), dtype=np.float64)
 
 
-def _add(frame: pd.DataFrame, comparison: Comparison, candidates: Candidates, levels: Levels, prefix: str) -> None:
-    radii, num_images = frame["radius"].to_numpy(), candidates.num_images
+def _columns_of(
+    comparison: Comparison, candidates: Candidates, radii: npt.NDArray[np.float64], levels: Levels, prefix: str
+) -> Frame:
+    num_images = candidates.num_images
     winners = [candidates.winner_at(float(radius)) for radius in radii]
     accuracy = candidates.accuracy_at(radii)
     num_models = len(candidates.models)
@@ -170,7 +200,7 @@ def _add(frame: pd.DataFrame, comparison: Comparison, candidates: Candidates, le
     ]
     is_bound = ~are_exact(radii, candidates.exact_step)
     columns: dict[str, Any] = {
-        "num_models": num_models,
+        "num_models": [num_models] * radii.size,
         "num_certified": [cell["num_certified"] for cell in cells],
         "accuracy": accuracy,
         "is_lower_bound": is_bound,
@@ -189,8 +219,7 @@ def _add(frame: pd.DataFrame, comparison: Comparison, candidates: Candidates, le
     }
     for name in ("seed_sd", "lower", "upper", "monte_carlo_upper", "band_lower", "band_upper"):
         columns[name] = np.where(is_bound, np.nan, columns[name])
-    for name, values in columns.items():
-        frame[f"{prefix}{name}"] = values
+    return {f"{prefix}{name}": _column(values) for name, values in columns.items()}
 
 
 def _cell_of(

@@ -7,12 +7,12 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-import pandas as pd
+import numpy as np
 from tabulate import tabulate
 
 from analysis.candidates import SELECTION_STEP
 from analysis.compare import Comparison
-from analysis.statistics import Levels
+from analysis.statistics import Frame, Levels, rows_of
 from jobs.wording import counted
 from smoothing.radius import format_radius
 
@@ -28,7 +28,7 @@ _LABEL_WIDTH = 24  # of a model on the screen: with two such columns the table f
 _HEADER_WIDTH = 7
 
 
-def envelope_table(comparison: Comparison, frame: pd.DataFrame, table_format: TableFormat) -> str:
+def envelope_table(comparison: Comparison, frame: Frame, table_format: TableFormat) -> str:
     """The envelope as text: accuracies in percent, intervals rounded outwards, and the paper's numbers if any.
 
     On the screen (``simple``) the name of a model stands below its accuracy, so that the table fits 80
@@ -38,7 +38,7 @@ def envelope_table(comparison: Comparison, frame: pd.DataFrame, table_format: Ta
 
 
 def envelope_cells(
-    comparison: Comparison, frame: pd.DataFrame, *, is_stacked: bool = False
+    comparison: Comparison, frame: Frame, *, is_stacked: bool = False
 ) -> tuple[list[str], list[tuple[str, ...]]]:
     """Headers and rows of the envelope's table; stacked, the name of a model stands below its accuracy."""
     headers, columns = ["r"], [[format_radius(radius) for radius in frame["radius"]]]
@@ -56,13 +56,13 @@ def envelope_cells(
     if comparison.baseline is not None:
         headers.append("gain")
         columns.append(["" if math.isnan(gain) else f"{100 * gain:+.1f}" for gain in frame["gain"]])
-    if frame["printed"].notna().any():
+    if not np.isnan(frame["printed"]).all():
         headers.append("paper")
         columns.append(_printed_cells(frame))
     return headers, list(zip(*columns, strict=True))
 
 
-def statistics_table(comparison: Comparison, frame: pd.DataFrame, table_format: TableFormat) -> str:
+def statistics_table(comparison: Comparison, frame: Frame, table_format: TableFormat) -> str:
     """How reliable each cell of the envelope is, in percent; a dash where the records do not say."""
     headers = [
         "r",
@@ -87,12 +87,12 @@ def statistics_table(comparison: Comparison, frame: pd.DataFrame, table_format: 
             "-" if math.isnan(row["average_radius"]) else format_radius(row["average_radius"], 3),
             "-" if math.isnan(row["abstention_rate"]) else f"{100 * row['abstention_rate']:.1f}",
         ]
-        for row in frame.to_dict("records")
+        for row in (dict(zip(frame, row, strict=True)) for row in rows_of(frame))
     ]
     return _tabulated(headers, rows, table_format)
 
 
-def caption(comparison: Comparison, frame: pd.DataFrame, levels: Levels) -> str:
+def caption(comparison: Comparison, frame: Frame, levels: Levels) -> str:
     """What the reader of the table or the figure must know, in a few sentences."""
     grid, first = comparison.grid, comparison.grid.models[0].parameters
     candidates = comparison.candidates
@@ -115,7 +115,7 @@ def caption(comparison: Comparison, frame: pd.DataFrame, levels: Levels) -> str:
             f"{LOWER_BOUND} marks a lower bound: sampling stopped once the multiples of {comparison.exact_step:g} were "
             "settled; intervals and gains are computed only at these multiples."
         )
-    if frame["seed_sd"].notna().any():
+    if not np.isnan(frame["seed_sd"]).all():
         sentences.append("Models that differ only in their seed are one candidate, shown as mean ± SD over seeds.")
     elif comparison.seeds == "best" and len({one.recipe_label for one in grid.models}) < len(grid.models):
         sentences.append("Each row takes the best single seed (seeds=best): its accuracy rises with their number.")
@@ -123,7 +123,7 @@ def caption(comparison: Comparison, frame: pd.DataFrame, levels: Levels) -> str:
         sentences.append(
             f"An asterisk ({N_LIMITED}) marks accuracies limited by the number of noise draws, not by the model."
         )
-    if frame["printed"].notna().any():
+    if not np.isnan(frame["printed"]).all():
         sentences.append(
             "Paper: the envelope (and the baseline) as printed by Salman et al. 2019, on their 500 images."
         )
@@ -132,7 +132,7 @@ def caption(comparison: Comparison, frame: pd.DataFrame, levels: Levels) -> str:
     return " ".join([partial_note(comparison), *sentences] if grid.num_missing else sentences)
 
 
-def statistics_notes(comparison: Comparison, frame: pd.DataFrame, levels: Levels) -> list[str]:
+def statistics_notes(comparison: Comparison, frame: Frame, levels: Levels) -> list[str]:
     """What the columns of the second table are, one note per column."""
     searched = int(frame["num_models"][0])
     return [
@@ -180,7 +180,7 @@ def _label(text: str) -> str:
     return "\n".join(textwrap.wrap(text, _LABEL_WIDTH))
 
 
-def _accuracies(frame: pd.DataFrame, prefix: str) -> list[str]:
+def _accuracies(frame: Frame, prefix: str) -> list[str]:
     names = ("accuracy", "seed_sd", "n_limited", "is_lower_bound", "lower", "upper")
     return [_accuracy_cell(*values) for values in zip(*(frame[f"{prefix}{name}"] for name in names), strict=True)]
 
@@ -192,7 +192,7 @@ def _accuracy_cell(value: float, seed_sd: float, is_limited: bool, is_bound: boo
     return f"{100 * value:.1f}{spread}{N_LIMITED if is_limited else ''} [{_down(lower):.1f}, {_up(upper):.1f}]"
 
 
-def _printed_cells(frame: pd.DataFrame) -> list[str]:
+def _printed_cells(frame: Frame) -> list[str]:
     names = [name for name in ("printed", "baseline_printed") if name in frame]
     cells = zip(*(frame[name] for name in names), strict=True)
     return [" / ".join("-" if math.isnan(share) else f"{100 * share:.0f}" for share in row) for row in cells]

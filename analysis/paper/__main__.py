@@ -7,9 +7,7 @@ if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-
 
     run_entry("paper", "analysis.paper.__main__")
 
-import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,9 +22,9 @@ from analysis.paper.figures import PaperFigure, figure_frame, trace_figure
 from analysis.paper.fill import fill_table
 from analysis.paper.records import PaperRecords, from_grid, from_logs
 from analysis.paper.tables import IN_CSV, PaperTable, table_latex, table_markdown
-from configs.entry import EXIT_FAILED
-from jobs.atomic import write_atomically, write_json, write_text
-from jobs.errors import ConfigError
+from analysis.statistics import csv_text
+from jobs.atomic import write_json, write_text
+from jobs.errors import ConfigError, RecordError
 from jobs.files.folders import check_writable
 from jobs.files.store import Store
 from jobs.validation import STRICT, build
@@ -34,7 +32,6 @@ from jobs.wording import counted, wrapped
 
 _SKIPPED = "Not in these records"
 
-Writers = dict[str, Callable[[Path], object]]
 Drawn = PaperTable | PaperFigure
 _KINDS: tuple[tuple[type[Drawn], str], ...] = ((PaperTable, "table"), (PaperFigure, "figure"))
 
@@ -53,7 +50,10 @@ class PaperConfig:
 
 
 def paper(values: dict[str, Any]) -> int:
-    """Draw all that is declared and recorded; returns the exit code. Raises ConfigError before anything is written."""
+    """Draw all that is declared and recorded; returns the exit code.
+
+    Raises ConfigError, or RecordError where nothing can be drawn, before anything is written.
+    """
     config = build(PaperConfig, values, where="")
     if (config.source is None) == (config.grid is None):
         raise ConfigError(["paper: give either source=DIR (published logs) or grid=NAME"])
@@ -67,13 +67,11 @@ def paper(values: dict[str, Any]) -> int:
     declared: list[TableDeclaration | FigureDeclaration] = [*tables, *figures]
     drawn, skipped = draw(declared, records)
     if not drawn:
-        print("error: none of the declared tables and figures can be drawn from these records", file=sys.stderr)
-        return EXIT_FAILED
+        raise RecordError("none of the declared tables and figures can be drawn from these records")
     folder = Path(config.output) if config.output else _folder(store, config.grid)
     check_writable(folder, "output")
     for one in drawn:
-        for suffix, write in _writers(one).items():
-            write_atomically(folder / f"{one.name}.{suffix}", write)
+        _write(one, folder)
     write_text(folder / "index.md", index_text(drawn, skipped))
     origin = {"grid": config.grid, "source": config.source, "mapping": config.mapping}
     # Each table and figure chooses its models among all, and shows no interval.
@@ -139,18 +137,14 @@ def _folder(store: Store, grid: str | None) -> Path:
     return store.root / "paper" if grid is None else store.paper_dir(grid)
 
 
-def _writers(drawn: Drawn) -> Writers:
+def _write(drawn: Drawn, folder: Path) -> None:
     if isinstance(drawn, PaperTable):
-        return {
-            "csv": partial(drawn.cells.to_csv, columns=IN_CSV, index=False),
-            "md": lambda path: path.write_text(table_markdown(drawn), encoding="utf-8"),
-            "tex": lambda path: path.write_text(table_latex(drawn), encoding="utf-8"),
-        }
-    from analysis.figures import curves_figure, save_figure  # matplotlib is slow to import
+        csv = drawn.cells.to_csv(columns=IN_CSV, index=False)
+        texts = {"csv": csv, "md": table_markdown(drawn), "tex": table_latex(drawn)}
+    else:
+        from analysis.figures import curves_figure, write_figure  # matplotlib is slow to import
 
-    figure = curves_figure(drawn.curves, max_radius=drawn.max_radius)
-    return {
-        "csv": partial(figure_frame(drawn).to_csv, index=False),
-        "pdf": partial(save_figure, figure, file_format="pdf"),
-        "png": partial(save_figure, figure, file_format="png"),
-    }
+        texts = {"csv": csv_text(figure_frame(drawn))}
+        write_figure(curves_figure(drawn.curves, max_radius=drawn.max_radius), folder, drawn.name)
+    for suffix, text in texts.items():
+        write_text(folder / f"{drawn.name}.{suffix}", text)

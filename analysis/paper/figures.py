@@ -7,21 +7,20 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from analysis.candidates import Candidates, candidates_of
-from analysis.compare import round_radii
+from analysis.compare import Curve, envelope_curve, round_radii
 from analysis.exact import largest_of
 from analysis.models import CertifiedModel
 from analysis.paper.declarations import CurveDeclaration, FigureDeclaration
 from analysis.paper.predictions import CLASSIFIER, select
 from analysis.paper.records import PaperRecords, whole_models
 from analysis.selection import as_printed
-from analysis.statistics import best_single
+from analysis.statistics import Frame, best_single
 from jobs.errors import RecordError
 
 if TYPE_CHECKING:
-    from analysis.figures import Curve  # matplotlib is slow to import
+    import pandas as pd  # slow to import
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,20 +71,17 @@ def trace_figure(declaration: FigureDeclaration, dataset: str, records: PaperRec
     )
 
 
-def figure_frame(figure: PaperFigure) -> pd.DataFrame:
+def figure_frame(figure: PaperFigure) -> Frame:
     """One row per point, for CSV. Certified curves are step functions, continuous from the left."""
-    return pd.concat(
-        [
-            pd.DataFrame({"curve": curve.label, "radius": curve.radii, "accuracy": curve.accuracies})
-            for curve in figure.curves
-        ],
-        ignore_index=True,
-    )
+    labels = [np.full(len(curve.radii), curve.label, dtype=object) for curve in figure.curves]
+    return {
+        "curve": np.concatenate(labels),
+        "radius": np.concatenate([curve.radii for curve in figure.curves]),
+        "accuracy": np.concatenate([curve.accuracies for curve in figure.curves]),
+    }
 
 
 def _certified(declared: CurveDeclaration, dataset: str, records: PaperRecords, first_color: int) -> list[Curve]:
-    from analysis.figures import envelope_curve
-
     where = declared.conditions(are_logs=records.are_logs)
     models = whole_models(records.models_of(dataset, where, declared.not_in_logs))
     groups: dict[Any, list[CertifiedModel]] = {}
@@ -121,8 +117,6 @@ def _empirical(declared: CurveDeclaration, dataset: str, records: PaperRecords, 
 
 
 def _attacked(declared: CurveDeclaration, rows: pd.DataFrame, color_nr: int) -> Curve:
-    from analysis.figures import Curve
-
     attacks = rows.groupby(["attack_epsilon", *CLASSIFIER], sort=True, observed=True, dropna=False)
     per_image = attacks["index"].agg(["count", "nunique"])
     if (per_image["count"] != per_image["nunique"]).any():

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from analysis.candidates import candidates_of
 from analysis.compare import even_radii, round_radii
@@ -17,6 +16,9 @@ from analysis.printed import printed_envelope, printed_model, printed_models
 from analysis.selection import Parameters, matches
 from jobs.specs.keys import decimal
 from jobs.wording import counted
+
+if TYPE_CHECKING:
+    import pandas as pd  # slow to import
 
 
 def fill_table(declaration: TableDeclaration, dataset: str, records: PaperRecords) -> PaperTable | None:
@@ -36,7 +38,7 @@ def fill_table(declaration: TableDeclaration, dataset: str, records: PaperRecord
         name=declaration.name_for(dataset),
         title=declaration.title_for(dataset),
         radii=tuple(radii),
-        cells=with_best(pd.concat(rows, ignore_index=True)),
+        cells=with_best(rows),
         notes=tuple(dict.fromkeys(notes)),
     )
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 
 from jobs.aggregate import Images, collect_run, is_current, other_images
@@ -15,6 +14,9 @@ from jobs.files.imported import PREDICTIONS
 from jobs.files.layouts import ATTACK
 from jobs.files.store import Store
 from jobs.specs.runs import Manifest
+
+if TYPE_CHECKING:
+    import pandas as pd  # slow to import
 
 CLASSIFIER = ["train_key", "sigma"]
 """Together they identify the smoothed classifier that was attacked; null in logs, which do not say."""

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import pyarrow as pa
 
 from analysis.load import load_grid
@@ -22,6 +22,9 @@ from jobs.files import records
 from jobs.files.imported import PREDICTIONS
 from jobs.files.manifest import open_grid
 from jobs.files.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd  # slow to import
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from tabulate import tabulate
 
 from analysis.printed import PrintedRow
 from jobs.wording import counted
 from smoothing.radius import format_radius
+
+if TYPE_CHECKING:
+    import pandas as pd  # slow to import
 
 NOT_RECORDED = "-"
 """In a cell that the paper prints and the records do not contain."""
@@ -72,6 +75,8 @@ def table_row(
         is_exact: Whether a number is more than a lower bound, as between the radii that sampling stopped for.
         is_on_all: Whether it is on all images, so that its numbers may be the best of their columns.
     """
+    import pandas as pd
+
     percents = [None if printed is None else printed.percent_at(radius) for radius in radii]
     frame = pd.DataFrame({"group": group, "row": label, "radius": radii, "num_certified": counts, "model": models})
     frame["num_images"], frame["is_lower_bound"] = num_images, ~np.asarray(is_exact)
@@ -88,8 +93,11 @@ def table_row(
     return frame
 
 
-def with_best(cells: pd.DataFrame) -> pd.DataFrame:
-    """The cells with is_best: the largest number of each column, and all equal ones, among the rows on all images."""
+def with_best(rows: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """All cells with is_best: the largest number of each column, and all equal ones, among the rows on all images."""
+    import pandas as pd
+
+    cells = pd.concat(rows, ignore_index=True)
     counts = cells["num_certified"].where(cells["is_on_all"], 0).fillna(0)
     return cells.assign(is_best=(counts > 0) & (counts == counts.groupby(cells["radius"]).transform("max")))
 

@@ -13,14 +13,13 @@ from string import Template
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from plotly.offline import get_plotlyjs
 
 from analysis.candidates import Candidate, candidates_of
 from analysis.compare import BASELINE_METHOD, METHOD_NAMES, Comparison, largest_radius
 from analysis.exact import exact_radii, largest_of
 from analysis.models import CertifiedModel
-from analysis.statistics import Levels, model_frame, probability_frame
+from analysis.statistics import Frame, Levels, is_missing, model_frame, probability_frame, rows_of
 from analysis.tables import caption, envelope_cells, partial_note, statistics_notes
 from jobs.files.summary import NUM_BINS
 from jobs.wording import counted
@@ -36,9 +35,9 @@ _ROUNDINGS = {
 }
 
 
-def render(comparison: Comparison, frame: pd.DataFrame, levels: Levels, provenance: Mapping[str, str]) -> str:
+def render(comparison: Comparison, frame: Frame, levels: Levels, provenance: Mapping[str, str]) -> str:
     """The page of a grid with its table of statistics; ``provenance`` are names and values to show."""
-    grid = comparison.grid
+    grid, models = comparison.grid, model_frame(comparison.grid.models)
     num_images = sum(len(model.rows) for model in grid.models)
     num_trained = len({model.parameters.train_key for model in grid.models})
     total_s = float(np.nansum([model.summary.elapsed_s for model in grid.models]))
@@ -54,8 +53,8 @@ def render(comparison: Comparison, frame: pd.DataFrame, levels: Levels, provenan
             " ".join([caption(comparison, frame, levels), *statistics_notes(comparison, frame, levels)])
         ),
         envelope=_table(*envelope_cells(comparison, frame), num_text=0),
-        statistics=_frame(frame.drop(columns=_LEFT_OUT, errors="ignore"), num_text=0),
-        models=_frame(model_frame(grid.models).dropna(axis="columns", how="all"), num_text=1),
+        statistics=_frame({name: frame[name] for name in frame if name not in _LEFT_OUT}, num_text=0),
+        models=_frame({name: told for name, told in models.items() if not all(map(is_missing, told))}, num_text=1),
         provenance=_table(["name", "value"], provenance.items(), num_text=2),
         data=json.dumps(page_data(comparison, levels)).replace("</", "<\\/"),
         script=(_FOLDER / "page.js").read_text(encoding="utf-8"),
@@ -120,10 +119,13 @@ def _methods_apart(comparison: Comparison) -> list[str]:
 
 def _bounds(models: Sequence[CertifiedModel]) -> list[dict[str, Any]]:
     """For each sigma, the share of p_lower in each bin, in percent; empty if the records contain no bounds."""
-    groups = probability_frame(models).groupby("sigma_cert")
+    frame = probability_frame(models)
     return [
-        {"sigma": sigma, "shares": [round(100.0 * float(share), 3) for share in group["share"]]}
-        for sigma, group in groups
+        {
+            "sigma": float(sigma),
+            "shares": [round(100.0 * share, 3) for share in frame["share"][frame["sigma_cert"] == sigma].tolist()],
+        }
+        for sigma in np.unique(frame["sigma_cert"])
     ]
 
 
@@ -135,12 +137,9 @@ def _warning(comparison: Comparison) -> str:
     return f'<div class="warning"><b>{html.escape(partial_note(comparison))}</b><ul>{items}</ul></div>'
 
 
-def _frame(frame: pd.DataFrame, *, num_text: int) -> str:
-    rows = [
-        [_statistic(str(name), value) for name, value in zip(frame.columns, row, strict=True)]
-        for row in frame.itertuples(index=False, name=None)
-    ]
-    headers = [_READABLE.get(name, name.replace("_", " ")) for name in frame.columns]
+def _frame(frame: Frame, *, num_text: int) -> str:
+    rows = [[_statistic(name, value) for name, value in zip(frame, row, strict=True)] for row in rows_of(frame)]
+    headers = [_READABLE.get(name, name.replace("_", " ")) for name in frame]
     return _table(headers, rows, num_text=num_text)
 
 
@@ -179,7 +178,7 @@ def _table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, num_text: i
 
 
 def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if is_missing(value):
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 

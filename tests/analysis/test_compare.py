@@ -101,7 +101,7 @@ def test_the_papers_numbers_stand_beside_those_of_its_datasets() -> None:
         grid(model("one", [3.0], dataset="cifar10", method="vanilla")),
     ):
         frame = envelope_frame(compare(unknown), radii, LEVELS)
-        assert frame["printed"].isna().all()
+        assert np.isnan(frame["printed"]).all()
         assert "paper" not in envelope_table(compare(unknown), frame, "simple")
 
 

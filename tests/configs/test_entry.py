@@ -208,16 +208,15 @@ COMMANDS = [
 ]
 
 
-SLOW = {"torch", "sklearn", "scipy.special", "scipy.stats", "matplotlib", "submitit"}
+SLOW = {"torch", "sklearn", "scipy.special", "scipy.stats", "matplotlib", "submitit", "pandas"}
 
 
 @pytest.mark.parametrize("module", COMMANDS)
 def test_entries_import_late_what_takes_its_time(module: str) -> None:
-    absent = SLOW | ({"pandas"} if module.startswith("pipeline") else set())
     name = f"{module}.__main__" if module in ("analysis.paper", "analysis.report") else module
     program = f"import sys, {name}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    assert not absent.intersection(done.stdout.split())
+    assert not SLOW.intersection(done.stdout.split())
 
 
 def test_status_imports_nothing_that_it_does_not_show(undisturbed_results: Path) -> None:
@@ -228,7 +227,20 @@ def test_status_imports_nothing_that_it_does_not_show(undisturbed_results: Path)
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert "images certified: 63 of 63" in done.stdout
-    assert not (SLOW | {"pandas", "scipy"}).intersection(done.stdout.partition("imported ")[2].split())
+    assert not (SLOW | {"scipy"}).intersection(done.stdout.partition("imported ")[2].split())
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("envelope", "analysis.envelope"), ("report", "analysis.report.__main__")]
+)
+def test_a_grid_is_shown_without_pandas(name: str, module: str, undisturbed_results: Path, tmp_path: Path) -> None:
+    arguments = ["grid=tiny", f"results={undisturbed_results}", f"output={tmp_path / 'out'}"]
+    program = (
+        f"import sys; from configs.entry import run_command; from {module} import {name}\n"
+        f"assert run_command({name!r}, {name}, {arguments!r}) == 0; print('imported', *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert "pandas" not in done.stdout.partition("imported ")[2].split()
 
 
 def test_output_that_a_full_disk_refuses_is_one_line_and_a_failure() -> None:

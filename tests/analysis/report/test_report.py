@@ -58,8 +58,10 @@ def test_no_bound_is_rounded_to_the_wrong_side() -> None:
     page = render(comparison, frame, LEVELS, {})
     rows = re.findall(r'<tr><td data-label="radius">(.*?)</tr>', page, flags=re.DOTALL)
     assert len(rows) == 2
-    names = [name for name in frame.columns if name not in ("num_images", "num_models", "baseline_num_models")]
-    for cells, (_, values) in zip([re.split(r"</td><td[^>]*>", row) for row in rows], frame.iterrows(), strict=False):
+    names = [name for name in frame if name not in ("num_images", "num_models", "baseline_num_models")]
+    for number, row in enumerate(rows):
+        cells = re.split(r"</td><td[^>]*>", row)
+        values = {name: column[number] for name, column in frame.items()}
         shown = dict(zip(names, (cell.removesuffix("</td>") for cell in cells), strict=True))
         assert shown["radius"] == f"{values['radius']:g}"
         for prefix in ("", "baseline_"):
