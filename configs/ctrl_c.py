@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from typing import NoReturn
 
 EXIT_INTERRUPTED = 130
@@ -15,7 +16,7 @@ def listen() -> None:
     """From now on, Ctrl-C ends this process immediately.
 
     No KeyboardInterrupt is raised: third-party code that it interrupts (an import, the composition of a
-    configuration) may print it, replace it with another exception, or lose it. Nothing needs cleaning
+    configuration) may print it, replace it with another exception, or lose it. No file needs cleaning
     up, since every command survives kill -9 at any moment.
 
     A process that ignores Ctrl-C, such as a shell's background job, or handles it, such as a debugger,
@@ -33,8 +34,11 @@ def finish() -> None:
 
 
 def leave(*_: object) -> NoReturn:
-    """Print that this process was interrupted, and end it without cleaning up."""
+    """Print that this process was interrupted, and end it. Only temporary folders are removed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     line_break = "\n" if os.isatty(2) else ""  # after the terminal's ^C, or a progress bar
     with contextlib.suppress(OSError):
         os.write(2, f"{line_break}{MESSAGE}\n".encode())
+    if atomic := sys.modules.get("jobs.atomic"):  # which may just be imported
+        getattr(atomic, "remove_temporary_folders", lambda: None)()
     os._exit(EXIT_INTERRUPTED)

@@ -6,12 +6,12 @@ They are read as plain YAML, so that ``--help`` does not import Hydra.
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
+from jobs.atomic import temporary_folder
 from jobs.errors import ConfigError
 
 CONFIG_DIR = Path(__file__).parent.resolve()
@@ -47,14 +47,14 @@ def own_files(
         ConfigError: With all files and folders that do not exist.
     """
     problems = list(_folder_problems(config_dir, groups))
-    with tempfile.TemporaryDirectory(prefix="smoothadv-") as name:
+    with temporary_folder() as own:
         named = []
         for text in overrides:
             group, _, value = text.partition("=")
             if group in groups and value.endswith((".yaml", ".yml")):
                 path = Path(value).expanduser()
                 problems += [] if path.is_file() else [f"{text}: no such file"]
-                folder = Path(name) / group
+                folder = own / group
                 folder.mkdir(exist_ok=True)
                 (folder / f"own-{path.stem}.yaml").symlink_to(path.resolve())
                 named.append(f"{group}=own-{path.stem}")
@@ -64,7 +64,7 @@ def own_files(
                 named.append(text)
         if problems:
             raise ConfigError(problems)
-        yield named, [folder for folder in (Path(name), config_dir) if folder is not None and any(folder.iterdir())]
+        yield named, [folder for folder in (own, config_dir) if folder is not None and any(folder.iterdir())]
 
 
 def _folder_problems(config_dir: Path | None, groups: Mapping[str, bool]) -> Iterator[str]:

@@ -11,9 +11,10 @@ import logging
 import os
 import shutil
 import socket
+import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -163,6 +164,26 @@ def file_sha256(path: Path) -> str:
     """The sha256 of a file's content, in hexadecimal digits: tells a damaged or changed copy."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_temporary_folders: set[str] = set()
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder outside the results for the time of a block; ``remove_temporary_folders`` knows it."""
+    with tempfile.TemporaryDirectory(prefix="smoothadv-") as name:
+        _temporary_folders.add(name)
+        try:
+            yield Path(name)
+        finally:
+            _temporary_folders.discard(name)
+
+
+def remove_temporary_folders() -> None:
+    """Remove those of blocks that have not ended, for a process that ends without leaving them."""
+    for name in [*_temporary_folders]:
+        shutil.rmtree(name, ignore_errors=True)
 
 
 def remove_stale_temporaries(folder: Path) -> None:

@@ -1,13 +1,12 @@
 """Base classifiers that are made of others: an ensemble of finished runs, and a denoiser in front of a classifier.
 
-python -m jobs.networks.compositions FOLDER: make the checkpoints of ensembles, of which nothing is trained.
+Asked (``jobs.plugins.isolated``): make the checkpoints of ensembles, of which nothing is trained.
 
 Shapes: B images, C H W, K classes, N members.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,7 +51,3 @@ def compose(spec: TrainSpec, paths: Sequence[Path], store: Store) -> None:
         own.load_state_dict(trained.classifier.state_dict())
     write_spec(store, spec)
     checkpoint.save_classifier(store.checkpoint_path(spec.key), composed, spec)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

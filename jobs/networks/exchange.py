@@ -1,11 +1,10 @@
 """Weights as .safetensors beside a JSON file with the rest of a checkpoint, and back without loss.
 
-python -m jobs.networks.exchange FOLDER: models from one results folder to another, for processes without torch.
+Asked (``jobs.plugins.isolated``): models from one results folder to another, for processes without torch.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,3 @@ def main(folder: Path) -> None:
 
 def _exchange(action: str, source: str, target: str, key: str) -> None:
     {"export": export_weights, "import": import_weights}[action](Store(Path(source)), Store(Path(target)), key)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

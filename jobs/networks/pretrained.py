@@ -1,6 +1,6 @@
 """Classifiers trained elsewhere: checkpoint files of any layout, imported as runs.
 
-python -m jobs.networks.pretrained FOLDER: whether files can be imported, for a launch, which does not import torch.
+Asked (``jobs.plugins.isolated``): whether files can be imported, for a launch, which does not import torch.
 
 The published files hold ``arch``, ``state_dict``, ``epoch`` and ``optimizer``; others hold what
 their trainers wrote. Where the weights are is found out by content (``state_dicts``).
@@ -11,7 +11,6 @@ Source: the code published with Salman et al. 2019 and Cohen et al. 2019.
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -177,7 +176,3 @@ def _judged(path: str, fields: dict[str, Any]) -> dict[str, list[str]]:
         return {"problems": [" ".join(str(error).split())]}
     except OSError as error:
         return {"problems": [f"{path}: cannot be read ({error.strerror})"]}
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
-import tempfile
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.atomic import temporary_folder
 from jobs.errors import CheckpointError, ConfigError
 from jobs.plugins import loading
 from jobs.plugins.files import write_files
 
 _LIMIT_S = 600
 _TAIL = 500
+_POLL_S = 0.5
 
 
 def ask(
@@ -25,17 +30,17 @@ def ask(
     """What a module answers to each part of a question.
 
     Args:
-        module: Run as ``python -m MODULE FOLDER``; reads FOLDER/question.json, writes FOLDER/answer.json, and
-            finds the plug-ins' files in FOLDER/plugins.
+        module: Has ``main(FOLDER)``, which reads FOLDER/question.json, writes FOLDER/answer.json, and finds the
+            plug-ins' files in FOLDER/plugins.
         contents: Their files.
         question: Plain values.
         limit_s: How long it may take; None is for ever.
 
     Raises:
         ConfigError: The process died, or did not end.
+        KeyboardInterrupt: It was interrupted.
     """
-    with tempfile.TemporaryDirectory(prefix="smoothadv-") as name:
-        folder = Path(name)
+    with temporary_folder() as folder:
         # Our packages are ours, whatever is in the current folder.
         path = str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH")
         write_files(contents, folder / "plugins")
@@ -43,7 +48,7 @@ def ask(
         with (folder / "output").open("wb") as output:
             try:
                 done = subprocess.run(
-                    [sys.executable, "-P", "-m", module, name],
+                    [sys.executable, "-PB", "-m", __name__, module, str(folder), str(os.getpid())],
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
                     stdout=output,
                     stderr=output,
@@ -52,6 +57,8 @@ def ask(
                 )
             except subprocess.TimeoutExpired as error:
                 raise ConfigError(f"{module} ran for more than {limit_s} s") from error
+        if done.returncode == -signal.SIGINT:
+            raise KeyboardInterrupt
         if done.returncode or not (folder / "answer.json").exists():
             tail = (folder / "output").read_bytes()[-_TAIL:].decode(errors="replace").strip()
             reason = tail or "it printed nothing; does a plug-in end the process?"
@@ -78,3 +85,19 @@ def answer_problems(folder: Path, act: Callable[..., None]) -> None:
         return None
 
     answer(folder, lambda question: [found for asked in question if (found := problem(asked))])
+
+
+def _main(module: str, folder: str, parent: str) -> None:
+    """The process that answers, which ends with the one that asks, however that does."""
+    threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
+    importlib.import_module(module).main(Path(folder))
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_POLL_S)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

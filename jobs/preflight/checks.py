@@ -1,4 +1,4 @@
-"""python -m jobs.preflight.checks FOLDER: what trainings and certificates rely on, tried before a launch.
+"""What trainings and certificates rely on, tried before a launch.
 
 A certificate holds for a function of one image. Statistics of a batch, randomness of the network's own or
 a branch for a device would make it hold for nothing, and no later check would see it. So the network is
@@ -10,7 +10,6 @@ Shapes: R rows of a batch, C H W image, K classes.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -206,7 +205,3 @@ def _method(spec: TrainSpec) -> object:
     """All that steps depend on but for numbers that change nothing of their course."""
     left_out = ("sigma", "epsilon", "seed", "learning_rate", "weight_decay", "batch_size", "epochs")
     return {name: value for name, value in train_fields(spec).items() if name not in left_out}
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

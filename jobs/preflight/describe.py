@@ -1,4 +1,4 @@
-"""python -m jobs.preflight.describe FOLDER: the versions of plug-ins, and their options with all defaults.
+"""The versions of plug-ins, and their options with all defaults.
 
 Run by the launch, which imports no plug-in itself: they import torch.
 """
@@ -6,7 +6,6 @@ Run by the launch, which imports no plug-in itself: they import torch.
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
@@ -103,7 +102,3 @@ def _place(name: str, loaded: Any) -> str:
         return f"{name} ({Path(inspect.getfile(loaded)).name}:{inspect.getsourcelines(loaded)[1]}) "
     except (OSError, TypeError):
         return f"{name} "
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -1,9 +1,8 @@
-"""python -m jobs.preflight.speed FOLDER: how fast networks are of which nothing was measured, to estimate a cost."""
+"""How fast networks are of which nothing was measured, to estimate a cost."""
 
 from __future__ import annotations
 
 import functools
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -84,7 +83,3 @@ def _seconds(act: Callable[[], object], repeats: int) -> float:
         act()
         found.append(time.process_time() - began)
     return min(found[1:])
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

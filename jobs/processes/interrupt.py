@@ -14,6 +14,8 @@ from collections.abc import Collection, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 
+from jobs.atomic import remove_temporary_folders
+
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 """USR2 comes ahead of preemption and of a time limit, TERM with a cancellation."""
 
@@ -56,6 +58,17 @@ def stop_if_asked() -> None:
         raise Interrupted
 
 
+@contextlib.contextmanager
+def exits_raised() -> Iterator[None]:
+    """What would end this process with a success, or silently, as a plug-in's ``sys.exit``, is an error like others."""
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            raise  # Ctrl-C, maybe; where that is ignored, it was not
+        raise RuntimeError(f"ended by {error!r}").with_traceback(error.__traceback__) from None
+
+
 def end_with_parent() -> None:
     """From now on, end this process when the one that started it ends, however that does."""
     threading.Thread(target=_await_parent_s_end, daemon=True).start()
@@ -65,6 +78,7 @@ def _await_parent_s_end() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
+        remove_temporary_folders()
         os._exit(_EXIT_ORPHANED)
 
 

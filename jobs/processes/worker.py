@@ -20,6 +20,7 @@ from jobs.files import failures
 from jobs.files.store import Store
 from jobs.host import is_first_task, num_tasks, rank
 from jobs.plugins.loading import LimitedOutput, described
+from jobs.processes.interrupt import exits_raised
 from jobs.processes.usage import clocks, log_usage
 from jobs.specs.units import Resources, Stage, Unit
 
@@ -44,7 +45,7 @@ def execute(unit: Unit, store: Store, resources: Resources, log_path: Path) -> N
     logging.info("begin %s (host %s, gpus [%s], process %d)", unit.name, socket.gethostname(), gpus, os.getpid())
     try:
         output = LimitedOutput(_MAX_LINES, "one unit", sys.stdout) if resources.plugins else sys.stdout
-        with contextlib.redirect_stdout(output):
+        with contextlib.redirect_stdout(output), exits_raised():
             importlib.import_module(STAGE_MODULES[unit.stage]).run(unit, store, resources)
     except Exception as error:
         logging.exception("failed %s", unit.name)

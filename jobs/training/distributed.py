@@ -10,7 +10,6 @@ import contextlib
 import logging
 import pickle
 import signal
-import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from torch.distributed import FileStore, Store, TCPStore
 from torch.multiprocessing.spawn import ProcessException, spawn
 
+from jobs.atomic import temporary_folder
 from jobs.errors import TaskFailedError
 from jobs.processes import interrupt
 from jobs.training.feeding import Share
@@ -122,8 +122,7 @@ def run_in_processes(act: Callable[..., None], num_processes: int, device_type: 
     """
     if device_type == "cuda" and torch.cuda.device_count() < num_processes:
         raise RuntimeError(f"{torch.cuda.device_count()} GPUs here, but the training needs {num_processes}")
-    with tempfile.TemporaryDirectory(prefix="smoothadv-") as name:
-        folder = Path(name)
+    with temporary_folder() as folder:
         with interrupt.blocked_in_children([signal.SIGINT]):  # at Ctrl-C, this process ends them
             members = spawn(  # type: ignore[no-untyped-call]
                 _member,
@@ -159,14 +158,16 @@ def _member(
     act: Callable[..., None],
     arguments: tuple[Any, ...],
 ) -> None:
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # the parent decides, and ends us
+    for number in (signal.SIGUSR2, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # the parent decides, and ends us
     interrupt.end_with_parent()  # who would wait for its peers for ever
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s rank {rank} %(levelname)s %(message)s", force=True)
     device = torch.device(device_type, rank) if device_type == "cuda" else torch.device(device_type)
     store = FileStore(str(folder / "rendezvous"), num_processes)
     with _joined(store, rank, num_processes, device) as group:
         try:
-            act(group, *arguments)
+            with interrupt.exits_raised():
+                act(group, *arguments)
         except Exception as error:  # written down before the others notice
             own = folder / f"{_REASON}-{rank}"
             own.write_bytes(_pickled(error, rank))
