@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.machinery
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -88,13 +89,24 @@ def _members(entry: str) -> Iterator[tuple[str, Path]]:
     else:
         spec = importlib.machinery.PathFinder.find_spec(entry, ["", *sys.path]) if entry.isidentifier() else None
         if spec is None or spec.origin is None:
-            here = [name for name, _ in _children(Path())]
             raise ConfigError(
-                f"plugins: {unknown_choice('package or folder', entry, here)} here; "
-                "write the path of a folder, or the name of a package that Python finds"
+                f"plugins: {unknown_choice('package or folder', entry, [], also_near=_acceptable())}; "
+                "write the path of a folder, or the name of a package that Python finds from here"
             )
         origin = Path(spec.origin)
         yield entry, origin.parent if origin.name == "__init__.py" else origin
+
+
+def _acceptable() -> list[str]:
+    """What could be named: packages and modules here or on PYTHONPATH, and folders of them here."""
+    places = [Path(), *map(Path, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))]
+    named = [name for place in places for name in _usable(place)]
+    return [*named, *(path.name for path in Path().iterdir() if not _is_package(path) and [*_usable(path)])]
+
+
+def _usable(folder: Path) -> Iterator[str]:
+    if os.access(folder, os.R_OK | os.X_OK) and folder.is_dir():
+        yield from (name for name, path in _children(folder) if not [*_name_problems(name, path, {})])
 
 
 def _children(folder: Path) -> Iterator[tuple[str, Path]]:
