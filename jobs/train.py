@@ -21,6 +21,7 @@ from jobs.files.store import Store
 from jobs.host import num_tasks
 from jobs.networks import checkpoint, pretrained
 from jobs.networks.classifier import Classifier, classifier_for, is_finite_on_grey
+from jobs.plugins import settings
 from jobs.processes import interrupt
 from jobs.processes.device import device_name, set_up_device
 from jobs.specs.train import TrainSpec, train_fields
@@ -75,7 +76,8 @@ def train_as(group: Group, spec: TrainSpec, store: Store, resources: Resources) 
     while len(history) < spec.epochs:
         if group.any(interrupt.was_asked(), device):
             raise interrupt.Interrupted
-        row = _train_epoch(stepper, len(history), loader, device)
+        with settings.kept():  # an epoch begins with the same ones, whether the training was resumed or not
+            row = _train_epoch(stepper, len(history), loader, device)
         history.append(row)
         logging.info("epoch %(epoch)d: loss %(loss).4f, accuracy %(accuracy).3f, %(elapsed_s).1f s", row)
         # The loss was taken before the last step, which may have ruined the weights.

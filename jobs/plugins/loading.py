@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from jobs.errors import ConfigError
-from jobs.plugins import Plugin
+from jobs.plugins import Plugin, settings
 from jobs.plugins.files import packages_in, sha256_of
 from jobs.validation import unknown_choice
 
@@ -41,13 +41,14 @@ def use(root: str | Path | None) -> None:
 
 @contextlib.contextmanager
 def errors_of(name: str) -> Iterator[None]:
-    """Whatever the code of others raises here becomes a ConfigError with its file and line."""
-    try:
-        yield
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise ConfigError(f"{name}: {described(error)}") from error
+    """What the code of others raises here becomes a ConfigError with its file and line; settings are put back."""
+    with settings.kept():
+        try:
+            yield
+        except ConfigError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise ConfigError(f"{name}: {described(error)}") from error
 
 
 def load(name: str) -> Any:
@@ -63,7 +64,8 @@ def load(name: str) -> Any:
         raise ConfigError(f"{name}: {problem}; list its package or folder in plugins=[PATH]")
     with errors_of(name):
         try:
-            module = importlib.import_module(module_name)
+            with settings.with_fixed_randomness():
+                module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
             if error.name and module_name.startswith(error.name):
                 raise ConfigError(f"{name}: there is no module {error.name!r} in it") from error

@@ -23,8 +23,8 @@ from jobs.datasets import DatasetInfo
 from jobs.errors import ConfigError
 from jobs.networks.classifier import Classifier, classifier_for
 from jobs.networks.folding import FoldedClassifier
-from jobs.plugins import isolated, loading
-from jobs.preflight.guards import guarded
+from jobs.plugins import isolated, loading, settings
+from jobs.preflight.guards import PROCESS_WIDE, guarded
 from jobs.preflight.recorder import Operation, course, course_on, first_apart
 from jobs.specs.train import TrainSpec, train_fields
 from jobs.training.distributed import Group
@@ -38,6 +38,10 @@ _TOLERANCE = 1e-4  # of the largest logit: the CPU adds up batches of other size
 _TOLERANCE_AGAIN = 1e-6  # of the same batch
 _NUM_IMAGES = 4
 _RANDOM = "is random in evaluation mode: two calls differ; pass training=self.training to dropout"
+_DRAWN = (
+    "computes something else in a copy of the network with the same weights: what is drawn when the network is built "
+    "must be a parameter or a buffer, which a checkpoint holds"
+)
 _DEPENDENT = (
     "makes the logits of an image depend on the other images of its batch (batch statistics in evaluation mode, or a "
     "mean over the batch): such a network cannot be certified"
@@ -78,6 +82,11 @@ def network_problem(spec: TrainSpec) -> str | None:
         if not _are_close(classifier(other_RCHW), logits_RK[rows], tolerance):
             others = course(classifier, other_RCHW)
             return f"{first_apart(operations, others, _agreement(rows, size, len(other_RCHW)))} {problem}"
+    torch.manual_seed(1)
+    copied = classifier_for(spec).eval().requires_grad_(False)
+    copied.load_state_dict(classifier.state_dict())
+    if not _are_close(copied(noisy_RCHW), logits_RK, _TOLERANCE_AGAIN):
+        return f"{first_apart(operations, course(copied, noisy_RCHW), _agreement(slice(None), size, size))} {_DRAWN}"
     with ThreadPoolExecutor(1) as pool:
         as_certified_RK = pool.submit(_as_certified, classifier, noisy_RCHW).result()
     if not _are_close(as_certified_RK, logits_RK):
@@ -186,12 +195,15 @@ def _problems(
     distinct = {json.dumps(what(spec), sort_keys=True): spec for spec in specs}
     problems = []
     for spec in distinct.values():
-        try:
-            problem = check(spec)
-        except ConfigError as error:
-            problem = str(error)
-        except (Exception, SystemExit) as error:  # a plug-in's code may raise anything
-            problem = loading.described(error)
+        with settings.kept() as changed:
+            try:
+                problem = check(spec)
+            except ConfigError as error:
+                problem = str(error)
+            except (Exception, SystemExit) as error:  # a plug-in's code may raise anything
+                problem = loading.described(error)
+        if changed:
+            problem = "; ".join(filter(None, [f"sets {', '.join(changed)} {PROCESS_WIDE}", problem]))
         if problem:
             problems.append(f"{', '.join(plugin.name for plugin in spec.plugins)}: {problem}")
     return problems

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+import signal
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -216,7 +217,8 @@ def test_a_failure_names_the_line_and_its_siblings_go_on(mylab: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["plugins=[mylabb]"], "plugins: unknown package or folder 'mylabb' (did you mean 'mylab'?)"),
+        (["plugins=[mylabb]"], "plugins: unknown package or folder 'mylabb' (did you mean 'mylab'?); write the path"),
+        (["plugins=[analysi]"], "plugins: unknown package or folder 'analysi'; write the path of a folder"),
         (["plugins=[]"], "mylab.losses:Weighted: unknown plug-in 'mylab'"),
         ([BLOCKS.replace("losses:", "loses:")], "there is no module 'mylab.loses' in it"),
         (
@@ -457,6 +459,30 @@ def test_a_dependency_that_the_node_does_not_have_fails_its_model_alone(mylab: P
     (failure,) = failures_of(store, TrainUnit(train=runs[2].train))
     assert failure.failure_class == "config"
     assert "mylab/nets.py:2: ModuleNotFoundError: No module named 'no_such_library'; install it" in failure.message
+
+
+@pytest.mark.parametrize(
+    ("raised", "exit_code"), [("SystemExit(0)", 1), ("KeyboardInterrupt", 1), ("KeyboardInterrupt", 130)]
+)
+def test_a_plug_in_that_ends_a_job_fails_its_model_alone(
+    raised: str, exit_code: int, mylab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A worker of the pool ignores Ctrl-C, so that it was not pressed; here, it may have been.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if exit_code == 1 else signal.getsignal(signal.SIGINT)
+    where = LOSSES.replace("EPOCH", "(1 if self.weight == 2 else -1)")
+    write(mylab / "losses.py", where.replace('ValueError("three")', raised))
+    try:
+        assert _launch(Path("results")) == exit_code
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if exit_code == 130:
+        assert capsys.readouterr().err.splitlines()[-1] == "interrupted; run the same command again to resume"
+        return
+    store = Store(Path("results"))
+    runs = read_manifest(store.manifest_path("tiny")).runs
+    assert [store.is_trained(run.train.key) for run in runs] == [True, False, True]
+    (failure,) = failures_of(store, TrainUnit(train=runs[1].train))
+    assert failure.message.startswith(f"mylab/losses.py:12: RuntimeError: ended by {raised.partition('(')[0]}(")
 
 
 def test_a_plug_in_that_floods_the_output_of_a_job_fails_its_model_alone(

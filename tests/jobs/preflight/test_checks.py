@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 
 from jobs.errors import ConfigError
 from jobs.plugins import Plugin, loading
@@ -59,7 +61,10 @@ def plugins(folder: Path, name: str, text: str) -> None:
 
 def with_network(folder: Path, line: str) -> TrainSpec:
     plugins(folder, "nets", HEAD.replace("LINE", line))
-    model = Plugin(name="nets:build", options={})
+    return _with_plugin(Plugin(name="nets:build", options={}))
+
+
+def _with_plugin(model: Plugin) -> TrainSpec:
     return build(TrainSpec, {**BASE, **GAUSSIAN, "architecture": model.name, "model": model}, where="train")
 
 
@@ -115,6 +120,13 @@ def test_a_network_that_computes_something_else_when_certified_is_refused(tmp_pa
     ("line", "message"),
     [
         ("torch.manual_seed(0)", "manual_seed sets the global random state"),
+        ("__import__('numpy').random.seed(0)", "seed sets the global random state"),
+        ("torch.set_num_threads(3)", "set_num_threads sets something for the whole process"),
+        ("torch.set_default_dtype(torch.float64)", "set_default_dtype sets something for the whole process"),
+        ("torch.set_float32_matmul_precision('high')", "set_float32_matmul_precision sets something"),
+        ("torch.use_deterministic_algorithms(True)", "use_deterministic_algorithms sets something"),
+        ("import os; os.chdir('/')", "chdir sets something for the whole process"),
+        ("import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)", "signal sets something"),
         ("import os; os.fork()", "must not start processes"),
         ("import subprocess; subprocess.run(['true'])", "must not start processes"),
         ("[print(one) for one in range(1_000_000)]", "prints more than 1,000 lines"),
@@ -128,6 +140,53 @@ def test_what_a_plug_in_may_not_do_is_refused_with_its_line(tmp_path: Path, line
     described = loading.described(caught.value)
     assert described.startswith(f"nets.py:{LINE}: ")
     assert message in described
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "with torch.random.fork_rng(): x = x + 0",
+        "with torch.set_grad_enabled(False): x = x + 0",
+        "import os; os.environ['MINE'] = '1'",
+        "import warnings; warnings.simplefilter('ignore')",
+    ],
+)
+def test_what_is_put_back_is_no_problem(tmp_path: Path, line: str) -> None:
+    before, num_threads = dict(os.environ), torch.get_num_threads()
+    assert _answers(with_network(tmp_path / "plugins", line)) == []
+    assert (dict(os.environ), torch.get_num_threads()) == (before, num_threads)
+
+
+def test_what_a_library_sets_when_it_is_imported_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "library.py").write_text("import torch\ntorch.set_num_threads(torch.get_num_threads() + 1)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    num_threads = torch.get_num_threads()
+    plugins(tmp_path / "plugins", "nets", "    import library\n" + HEAD.replace("LINE", "pass").lstrip("\n"))
+    assert _answers(_with_plugin(Plugin(name="nets:build", options={}))) == []
+    assert torch.get_num_threads() == num_threads
+
+
+def test_a_network_that_leaves_gradients_off_is_refused(tmp_path: Path) -> None:
+    spec = with_network(tmp_path / "plugins", "torch.set_grad_enabled(False)")
+    (problem,) = _answers(spec)
+    assert problem.startswith("nets:build: sets torch.is_grad_enabled for the whole process")
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(
+    ("drawn", "kept"), [("torch.rand(1).item()", False), ("nn.Parameter(torch.rand(1))", True), ("0.5", True)]
+)
+def test_a_network_whose_weights_do_not_determine_it_is_refused(tmp_path: Path, drawn: str, kept: bool) -> None:
+    text = HEAD.replace("            self.first =", f"            self.factor = {drawn}\n            self.first =")
+    plugins(tmp_path / "own", "nets", text.replace("LINE", "x = x * self.factor"))
+    with guarded():
+        problem = checks.network_problem(_with_plugin(Plugin(name="nets:build", options={})))
+    assert (
+        problem is None
+        if kept
+        else "computes something else in a copy of the network with the same weights" in str(problem)
+    )
+    assert kept or str(problem).startswith(f"nets.py:{LINE + 1}: mul")
 
 
 OBJECTIVE = """
@@ -189,18 +248,22 @@ def test_what_is_no_loss_is_refused_with_its_line(tmp_path: Path, line: str, mes
     assert message in str(caught.value)
 
 
+def _answers(*specs: TrainSpec) -> list[str]:
+    """What is answered of some trainings, whose plug-ins are in the folder that was loaded."""
+    folder = Path(str(loading._root)).parent
+    (folder / "question.json").write_text(json.dumps([asdict(spec) for spec in specs]), encoding="utf-8")
+    checks.main(folder)
+    answers: list[str] = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
+    return answers
+
+
 def test_problems_of_all_plug_ins_are_told_at_once(tmp_path: Path) -> None:
     spec = with_network(tmp_path / "plugins", "x = x.roll(1, 0)")
-    (tmp_path / "question.json").write_text(json.dumps([asdict(spec), asdict(spec)]), encoding="utf-8")
-    checks.main(tmp_path)
-    answers = json.loads((tmp_path / "answer.json").read_text(encoding="utf-8"))
+    answers = _answers(spec, spec)
     assert len(answers) == 1
     assert answers[0].startswith(f"nets:build: nets.py:{LINE}: roll makes the logits")
 
 
 def test_a_plug_in_that_exits_is_refused_with_its_line(tmp_path: Path) -> None:
     spec = with_network(tmp_path / "plugins", "raise SystemExit(0)")
-    (tmp_path / "question.json").write_text(json.dumps([asdict(spec)]), encoding="utf-8")
-    checks.main(tmp_path)
-    (problem,) = json.loads((tmp_path / "answer.json").read_text(encoding="utf-8"))
-    assert problem == f"nets:build: nets.py:{LINE}: SystemExit: 0"
+    assert _answers(spec) == [f"nets:build: nets.py:{LINE}: SystemExit: 0"]
