@@ -1,4 +1,4 @@
-"""Runs units on this machine: in a bounded pool of processes, or one after the other in this very process."""
+"""Runs units on this machine: in a bounded pool of processes, or one after another in this process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LocalExecutor:
     """Runs units in at most ``num_workers`` processes at a time."""
 
     num_workers: int  # processes at a time
-    # Those that are given to units, as CUDA_VISIBLE_DEVICES names them; none where all see what this process sees
+    # GPUs to distribute, as CUDA_VISIBLE_DEVICES names them; if empty, units see what this process sees
     gpus: tuple[str, ...] = ()
     runs_per_gpu: int = 1  # units that share a GPU
 
@@ -81,7 +81,7 @@ def _ended_with_us(running: list[UnitProcess]) -> Iterator[None]:
 
 
 class DebugExecutor:
-    """Runs units in this very process, for breakpoints and profilers; they log to its standard error."""
+    """Runs units in this process, for breakpoints and profilers; they log to its standard error."""
 
     def run(self, plan: Plan, *, grid: str, store: Store, resources: Resources) -> Outcome:
         worker.log_to()
@@ -101,5 +101,5 @@ class DebugExecutor:
                 schedule.finish(unit, succeeded=succeeded)
                 progress.finish(unit, succeeded=succeeded)
         store.activity_path(grid).unlink(missing_ok=True)
-        loading.use(None)  # plug-ins were imported here, and the next launch in this process has a copy of its own
+        loading.use(None)  # plug-ins were imported here, and the next launch in this process has another copy
         return Outcome(failures=tuple(failures), skipped=schedule.left)

@@ -1,4 +1,4 @@
-"""Which GPU of this machine a unit is given: a pure function, and the one question to the machine."""
+"""Which GPUs this machine has, and which of them a unit gets."""
 
 from __future__ import annotations
 
@@ -14,13 +14,10 @@ _PATIENCE_S = 30.0
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; none where there is no answer.
-
-    Where that variable is not set, nvidia-smi is asked: neither needs torch.
-    """
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES or, if it is not set, nvidia-smi names them."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
-        # CUDA itself ignores what stands behind the first name that is none.
+        # CUDA ignores everything after the first invalid name.
         return tuple(takewhile(lambda name: name not in ("", "-1"), (name.strip() for name in named.split(","))))
     if shutil.which("nvidia-smi") is None:
         return ()
@@ -33,7 +30,7 @@ def visible_gpus() -> tuple[str, ...]:
 
 
 def num_gpus_of(unit: Unit) -> int:
-    """GPUs that a unit works on where there are any."""
+    """The number of GPUs that a unit uses on a machine with GPUs."""
     return 0 if unit.train is None else unit.num_processes
 
 

@@ -1,4 +1,4 @@
-"""Which unit may run next: training before its certification, aggregation after everything."""
+"""The order of units: training before its certification, aggregation after everything else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipeline.plan import Plan
 
 
 class Schedule:
-    """The order of a plan's units while they run, succeed and fail."""
+    """Selects the next unit of a plan while units run, succeed and fail."""
 
     def __init__(self, plan: Plan) -> None:
         self._waiting: list[Unit] = list(plan.units)
@@ -18,7 +18,7 @@ class Schedule:
         self._any_failed = False
 
     def next_ready(self, running: Iterable[Unit]) -> Unit | None:
-        """Take the first unit whose needs are met; None where there is none just now."""
+        """Take the first unit whose dependencies are done; None if there is none at present."""
         is_last = not list(running) and not self._any_failed
         for position, unit in enumerate(self._waiting):
             if self._is_ready(unit, is_last=is_last and len(self._waiting) == 1):
@@ -26,7 +26,7 @@ class Schedule:
         return None
 
     def finish(self, unit: Unit, *, succeeded: bool) -> None:
-        """Record how a unit that was taken ended."""
+        """Record how a unit ended."""
         self._any_failed |= not succeeded
         if unit.stage == "train" and unit.train is not None:
             self._pending_train.discard(unit.train.key)
@@ -35,7 +35,7 @@ class Schedule:
 
     @property
     def left(self) -> tuple[Unit, ...]:
-        """Units not taken; at the end, those skipped because a dependency failed."""
+        """Units that were not started; at the end, those skipped because a dependency failed."""
         return tuple(self._waiting)
 
     def _is_ready(self, unit: Unit, *, is_last: bool) -> bool:

@@ -19,14 +19,14 @@ _LINE_EVERY_S = 10.0
 
 
 class Progress:
-    """Shows on standard error how much of the work is done, weighted by cost, with what running units have saved."""
+    """Shows on standard error how much of the work is done, by cost, including what running units have saved."""
 
     def __init__(self, units: tuple[Unit, ...], store: Store) -> None:
         self._store = store
         self._total: Counter[Stage] = Counter(unit.stage for unit in units)
         self._done: Counter[Stage] = Counter()
         self._num_failed = 0
-        self._finished = 0.0  # share of the cost; so are the others
+        self._finished = 0.0  # share of the total cost; likewise below
         self._saved: dict[Unit, float] = {}  # of running units
         self._earlier: dict[Unit, float] = {}  # what a unit had saved when this launch started it
         self._total_cost = sum(map(unit_cost, units))
@@ -45,7 +45,7 @@ class Progress:
         self._bar.close()
 
     def start(self, unit: Unit) -> None:
-        """Count what a unit saved at an earlier launch: it costs no time now."""
+        """Record what a unit saved in an earlier launch, which takes no time now."""
         self._earlier[unit] = self._saved[unit] = self._share(unit)
 
     def finish(self, unit: Unit, *, succeeded: bool) -> None:
@@ -58,7 +58,7 @@ class Progress:
         self.tick()
 
     def tick(self) -> None:
-        """Update while no unit ends: the clock of a bar, and every few seconds what running units have saved."""
+        """Update while no unit ends: the clock of a bar, and every 10 s what running units have saved."""
         self._bar.refresh()
         if time.monotonic() - self._said >= _LINE_EVERY_S:
             self._said = time.monotonic()
@@ -96,12 +96,12 @@ class Progress:
         return unit_cost(unit) / self._total_cost if self._total_cost else 0.0
 
     def _share(self, unit: Unit) -> float:
-        """The share of all cost that a unit has saved."""
+        """What a unit has saved, as a share of the total cost."""
         return self._cost(unit) * progress_of(unit, self._store) / max(1, unit.num_parts)
 
 
 def _has_terminal() -> bool:
-    """Whether standard error is a terminal that has a size (some recorders' have none)."""
+    """Whether standard error is a terminal with a size (those of some recorders have none)."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).lines > 0
     except (OSError, ValueError):

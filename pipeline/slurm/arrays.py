@@ -1,8 +1,8 @@
 """How the units of a plan become arrays: a pure function.
 
-SLURM's aftercorr ties task i of one array to task i of another. So a block is a train array and arrays
-of shards of the same models in the same order: their task i holds one shard of each model of train
-task i, and starts as soon as that one is done.
+With SLURM's aftercorr, task i of one array waits for task i of another. So a block is a train array and
+arrays of shards of the same models in the same order: their task i holds one shard of each model of
+train task i, and starts as soon as that task is done.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from pipeline.plan import Plan
 T = TypeVar("T")
 K = TypeVar("K")
 Task = tuple[Unit, ...]
-"""The units that one job runs, one after the other."""
+"""The units that one job runs, one after another."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
     """Arrays that belong together."""
 
-    train: tuple[Task, ...] = ()  # tasks of the train array; none where the models are trained or in training
-    # Arrays of shards by stage. Beside a train array, task i of each needs train task i and nothing else.
+    train: tuple[Task, ...] = ()  # tasks of the train array; empty if the models are trained or in training
+    # Arrays of shards by stage. With a train array, task i of each needs train task i and nothing else.
     sharded: Mapping[ShardStage, tuple[tuple[Task, ...], ...]] = field(default_factory=dict)
-    # The models are in training by an earlier launch; the rest is to start when that has ended, however it has
+    # An earlier launch is training the models; the shards start when that has ended, successfully or not
     after_earlier_training: bool = False
-    num_processes: int = 1  # tasks of SLURM that train one model of the train array together
+    num_processes: int = 1  # SLURM tasks that train one model of the train array together
 
     @property
     def arrays(self) -> tuple[tuple[Task, ...], ...]:
@@ -46,7 +46,7 @@ class Block:
 
     @property
     def width(self) -> int:
-        """Tasks of its longest array."""
+        """The number of tasks of its longest array."""
         return max(map(len, self.arrays))
 
     @property
@@ -77,14 +77,14 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class _Group:
-    """A train task, and by stage the tasks of shards that need it."""
+    """A train task, and the tasks of shards that need it, by stage."""
 
     train: Task
     sharded: Mapping[ShardStage, list[Task]]
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Tasks of each stage."""
+        """The number of tasks of each stage."""
         return tuple(map(len, self.sharded.values()))
 
 
@@ -97,11 +97,11 @@ def blocks(plan: Plan, *, units_per_job: int, max_array_size: int, in_training: 
     """
     shards = {stage: _grouped(units, lambda unit: unit.train.key) for stage, units in plan.shards.items()}
     result = []
-    # The tasks of an array are all of the same size.
+    # All tasks of an array have the same number of processes.
     for num_processes, train in _grouped(plan.train, lambda unit: unit.num_processes).items():
         groups = [
             _Group(train=models, sharded={stage: _layers(models, own) for stage, own in shards.items()})
-            # Processes that meet have a job to themselves, or those of its next model could meet them.
+            # A model with several processes has its own job, or processes of the next model could join them.
             for models in _chunks(train, units_per_job if num_processes == 1 else 1)
         ]
         chunks = [chunk for part in _nested(groups) for chunk in _chunks(part, max_array_size)]
@@ -124,15 +124,15 @@ def _grouped(units: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
 
 
 def _layers(models: Sequence[TrainUnit], shards: dict[str, list[ShardUnit]]) -> list[Task]:
-    """Tasks of one shard of each of some models; takes the shards."""
+    """Tasks that hold one shard of each of these models; removes them from ``shards``."""
     layers = zip_longest(*(shards.pop(model.train.key, []) for model in models))
     return [tuple(unit for unit in layer if unit is not None) for layer in layers]
 
 
 def _nested(groups: list[_Group]) -> Iterator[list[_Group]]:
-    """Groups, in parts in which none has more tasks of any stage than the one before it.
+    """Split groups into parts in which no group has more tasks of any stage than the one before it.
 
-    Then the tasks of every such array are those of the first models of the part.
+    Then every array of a part holds tasks of its first models.
     """
     part: list[_Group] = []
     for group in sorted(groups, key=lambda group: [-size for size in group.sizes]):

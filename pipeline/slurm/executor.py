@@ -1,4 +1,4 @@
-"""Hands the units of a plan to SLURM, as arrays that depend on each other, and returns."""
+"""Submits the units of a plan to SLURM, as arrays that depend on each other, and returns."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from pipeline.state.reasons import advice
 
 @dataclass(frozen=True, kw_only=True)
 class SlurmExecutor:
-    """Submits arrays; what they do is up to SLURM from then on."""
+    """Submits arrays; SLURM runs them after the launch has returned."""
 
     config: SlurmConfig  # sbatch options and limits
     manifest: Manifest  # the grid that is launched
     activity: Activity  # what is already in progress
-    # The last one of each unit that may be submitted again, by its name; the nodes at fault are avoided
+    # The last failure of each unit that may be submitted again, by its name; nodes that caused one are avoided
     failures: Mapping[str, Failure] = field(default_factory=dict)
     runs_per_gpu: int = 1  # units that a job runs at a time; it multiplies ``units_per_job``
 
@@ -64,12 +64,12 @@ class SlurmExecutor:
             try:
                 queue.cancel_jobs(submission.jobs, self.cluster)
             except SchedulerError as silence:
-                told = f"SLURM refuses: {error}; what was submitted before could not be cancelled ({silence})"
-                return submission.outcome(told)
+                problem = f"SLURM refuses: {error}; what was submitted before could not be cancelled ({silence})"
+                return submission.outcome(problem)
             submission.jobs, submission.handed_over = [], []
             problem = f"SLURM refuses: {error}; nothing was submitted"
         except SchedulerError as error:
-            return submission.outcome(str(error))  # it may have taken what it does not confirm
+            return submission.outcome(str(error))  # it may have accepted an array without confirming it
         if not submission.jobs:
             shutil.rmtree(store.launch_dir(grid, launch_id), ignore_errors=True)
             if submission.code not in copies:
@@ -108,7 +108,7 @@ class SlurmExecutor:
     def parameters(
         self, name: ArrayName, code: Path, folder: Path, tasks: Sequence[Task] = (), **more: Any
     ) -> dict[str, Any]:
-        """sbatch options of an array of some tasks, by what their units failed of; see ``sbatch_parameters``."""
+        """sbatch options of an array of these tasks, given their earlier failures; see ``sbatch_parameters``."""
         return sbatch_parameters(
             self.config,
             name,
@@ -121,11 +121,11 @@ class SlurmExecutor:
         )
 
     def limit_min(self, stage: Stage, tasks: Sequence[Task]) -> int:
-        """Time limit of an array of some tasks."""
+        """Time limit of an array of these tasks, in minutes."""
         return self.config.stage(stage).limit_min(self._num_failures(tasks, "timeout"))
 
     def _num_failures(self, tasks: Sequence[Task], failure_class: FailureClass) -> int:
-        """How often the unit of some tasks that failed most for a reason failed for it."""
+        """The largest number of failures of a class among the units of these tasks."""
         failed = (self.failures.get(unit.name) for task in tasks for unit in task)
         return max((failure.counts[failure_class] for failure in failed if failure), default=0)
 
@@ -135,14 +135,14 @@ class SlurmExecutor:
         return self.config.clusters or commands.default_cluster()
 
     def _excluded(self, stage: Stage) -> str | None:
-        """Nodes that jobs of a stage keep away from: the user's choice and those at fault before."""
+        """Nodes that jobs of a stage avoid: those of the user's option, and those that caused failures."""
         nodes = {*filter(None, [self.config.option(stage, "exclude")]), *bad_nodes(self.failures.values())}
         return ",".join(sorted(nodes)) or None
 
 
 @dataclass(kw_only=True)
 class _Submission:
-    """One launch's way through its blocks: what is handed over so far, and what SLURM calls it."""
+    """The state of one submission: what has been submitted so far, and its job ids."""
 
     executor: SlurmExecutor
     plan: Plan
@@ -158,7 +158,7 @@ class _Submission:
     limit: str | None = None
 
     def hand_over(self, todo: list[Block]) -> None:
-        """Submit all blocks, then the aggregation, or as much of it as SLURM takes for now."""
+        """Submit all blocks and then the aggregation, or as much as SLURM accepts now."""
         num_arrays: dict[Stage, int] = {
             "train": sum(bool(block.train) for block in todo),
             **{stage: sum(len(block.sharded.get(stage, ())) for block in todo) for stage in SHARD_STAGES},
@@ -174,7 +174,7 @@ class _Submission:
             self._aggregate(self.plan.aggregate)
 
     def outcome(self, problem: str | None = None) -> Outcome:
-        """What was handed over, and what is left."""
+        """What was submitted, and what is left."""
         done = {unit.name for unit in self.handed_over}
         return Outcome(
             failures=(),
@@ -193,16 +193,16 @@ class _Submission:
             try:
                 waiting = self._fitting(block, waiting)
             except SubmitLimitError:
-                # Where its first array was taken, the next launch does the rest of the block.
+                # If its first array was accepted, the next launch submits the rest of the block.
                 if block.width == 1 or len(self.jobs) > num_before:
                     raise
                 waiting = [*block.split(block.width // 2), *waiting]
 
     def _fitting(self, block: Block, waiting: list[Block]) -> list[Block]:
-        """Submit a block, or as much of it as there is room for; what is still to be submitted."""
+        """Submit a block, or as much of it as there is room for; returns the blocks that are left."""
         width = block.width_within(self.room)
         if not width and not self.jobs and not self.executor.activity.in_progress:
-            width = 1  # at least its training, or no launch would ever get anywhere
+            width = 1  # at least its training, or no launch would make progress
         if not width:
             raise SubmitLimitError(self._limit())
         if width < block.width:
@@ -228,7 +228,7 @@ class _Submission:
                 self._array(stage, tasks, corresponding)
 
     def _aggregate(self, unit: Unit) -> None:
-        """Submit the aggregation after everything else; an earlier one, which waits for less, is withdrawn."""
+        """Submit the aggregation after everything else, and cancel an earlier one, which waits for less."""
         activity = self.executor.activity
         if self.jobs and unit.name in activity.queued:
             queue.cancel([activity.tasks[unit.name]])
@@ -275,10 +275,10 @@ class _Submission:
         return job
 
     def _lane_ahead(self, stage: Stage) -> str | None:
-        """What the next array of a stage waits for, so that no more run at a time than may.
+        """The array that the next array of a stage waits for, so that no more than ``max_parallel`` tasks run.
 
-        Arrays have a limit of their own each, and SLURM none for several. So a stage has lanes, each with
-        its share of the limit, and in each lane one array comes after the other.
+        SLURM limits single arrays, but not several together. So a stage has lanes. Each lane has its share of
+        the limit and runs one array after another.
         """
         ahead = self.arrays[stage][-self.num_lanes[stage] :]
         if self.executor.config.max_parallel is None or len(ahead) < self.num_lanes[stage]:
@@ -293,5 +293,5 @@ class _Submission:
         except SubmissionRefusedError:
             if parameters.get("exclude") == exclude:
                 raise
-            parameters["exclude"] = exclude  # no node is left: rather a bad one than none
+            parameters["exclude"] = exclude  # no node is left, so avoid fewer
             return submit(folder, parameters, num_tasks, python, executor.cluster)

@@ -1,6 +1,6 @@
 """python -m pipeline.slurm.node FOLDER: one task of the array that was submitted from a folder. SLURM starts it.
 
-Holds no code of its own: the processes of the units import the main module of their parent again.
+Contains no other code, because the processes of the units import the main module of their parent again.
 """
 
 from __future__ import annotations

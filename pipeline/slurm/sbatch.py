@@ -1,4 +1,4 @@
-"""What sbatch is asked for: the options of an array, by submitit's names, and the code that its jobs run."""
+"""The sbatch options of an array, by submitit's names, and the copy of the code that its jobs run."""
 
 from __future__ import annotations
 
@@ -64,22 +64,22 @@ def sbatch_parameters(
         "array_parallelism": 1_000_000 if parallel is None else parallel // num_lanes,
     }
     if "gpu" in (parameters["gres"] or "") or any(option.startswith("gpus") for option in extra):
-        del parameters["gpus_per_node"]  # it asks for GPUs in its own way
+        del parameters["gpus_per_node"]  # these options request the GPUs
     return {key: value for key, value in parameters.items() if value is not None or key == "wckey"}
 
 
 def _resources(stage: StageConfig, config: SlurmConfig, memory_gb: float | None, num_processes: int) -> dict[str, Any]:
-    """Nodes, CPUs, memory and GPUs of a job whose processes each get what a stage asks for.
+    """Nodes, CPUs, memory and GPUs of a job, each of whose processes gets the resources of its stage.
 
-    They are tasks that srun starts, or (without srun) processes that the one task starts on its node.
+    srun starts the processes as tasks; without srun, the one task starts them on its node.
     """
     per_node = num_processes
     if config.use_srun:
         per_node = min(num_processes, config.tasks_per_node or num_processes)
     cpus = stage.cpus if config.use_srun else stage.cpus * num_processes
-    srun_args = [f"--cpus-per-task={cpus}"]  # since 22.05 srun does not take that over from sbatch
+    srun_args = [f"--cpus-per-task={cpus}"]  # since SLURM 22.05, srun does not inherit it from sbatch
     if num_processes > 1:
-        srun_args.append("--kill-on-bad-exit=1")  # the others would wait for the one that failed
+        srun_args.append("--kill-on-bad-exit=1")  # or the others would wait for the one that failed
     return {
         "nodes": -(-num_processes // per_node),
         "ntasks_per_node": per_node if config.use_srun and num_processes > 1 else None,
@@ -95,7 +95,7 @@ _OPTIONS = ("partition", "account", "qos", "constraint", "gres")
 
 
 def guarded(setup: list[str]) -> list[str]:
-    """Shell lines of the user: the first that fails ends the job, and its log says so."""
+    """The user's shell lines; the first that fails ends the job with an error in its log."""
     if not setup:
         return []
     ended = say_error("the setup ended with exit code $code")
@@ -103,7 +103,7 @@ def guarded(setup: list[str]) -> list[str]:
 
 
 def trust_lines(code: Path, folder: Path) -> list[str]:
-    """Shell lines that end a job of which anybody else could have changed the code or the settings."""
+    """Shell lines that end a job if another user could have changed its code or settings."""
     settings = [folder.parent, *(folder.parent / name for name in ("launch.json", "grid.json"))]
     given = shlex.join(map(str, [*settings, folder, folder / "tasks.json"]))
     foreign = """'(' ! -user "$(id -u)" -o -perm /022 ')' -print -quit"""
@@ -114,8 +114,8 @@ def trust_lines(code: Path, folder: Path) -> list[str]:
     ]
 
 
-# A folder of the job's own for temporary files, which goes with it. A job that is killed leaves it to the next one on
-# the node; the name ends with the number of the process that owns it. TERM is for Python, which needs it until it ends.
+# A temporary folder for each job, removed when the job ends. If a job is killed, the next one on the node removes its
+# folder, whose name ends with the id of the owning process. The shell ignores TERM, since Python needs the folder.
 TEMPORARY = (
     'for left in "${TMPDIR:-/tmp}/smoothadv-$(id -u)"-*; do',
     '    [ ! -d "$left" ] || kill -0 "${left##*-}" 2>/dev/null || rm -rf "$left"',
@@ -126,14 +126,14 @@ TEMPORARY = (
 
 
 def _use_code(code: Path) -> list[str]:
-    """Shell lines that make Python import a copy of the code, and not what lies in the folder it starts in."""
+    """Shell lines that make Python import a copy of the code, and not modules in its working directory."""
     return [f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}", "export PYTHONSAFEPATH=1"]
 
 
 def take_snapshot(store: Store) -> Path:
-    """Copy the code of the running package under the results, so that a job runs what was submitted; its folder.
+    """Copy the running code into the results folder, so that jobs run what was submitted; returns the copy's folder.
 
-    It is named by a hash of its content: launches of the same code share one copy, if they are of one user.
+    A hash of the content names it, so launches of the same code by one user share one copy.
     """
     root, commit = Path(__file__).resolve().parents[2], git_commit()
     contents = {str(path.relative_to(root)): path.read_bytes() for path in _files(root)}

@@ -1,4 +1,4 @@
-"""What a task does when SLURM warns it: the task saves, and its job is put back into the queue."""
+"""How a task handles SLURM's warning: it saves, and its job is requeued."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pipeline.state import commands
 from pipeline.state.commands import SchedulerError
 
 WARNING_SIGNAL = signal.SIGUSR2
-"""SLURM sends it ahead of preemption and of the time limit."""
+"""SLURM sends it before preemption and before the time limit."""
 
 
 def run_interruptible(task: Callable[[], None], interrupt: Callable[[], bool]) -> None:
-    """Run a task. On SLURM's warning, ``interrupt`` has it save and stop; if that says so, its job is queued again.
+    """Run a task. On SLURM's warning, ``interrupt`` makes it save and stop and returns whether to requeue its job.
 
-    Of several tasks of one job, the first decides for all. TERM is left to the processes of the units: SLURM sends
-    it to those as well, and they save.
+    If a job has several tasks, the first decides. TERM is only logged here: SLURM also sends it to the processes of
+    the units, which then save.
     """
 
     def warned(number: int, _: FrameType | None) -> None:
@@ -38,12 +38,12 @@ def run_interruptible(task: Callable[[], None], interrupt: Callable[[], bool]) -
 
 
 def requeue() -> None:
-    """Put the job of this task back into the queue. SLURM may have done that already, and then refuses."""
+    """Requeue the job of this task. If SLURM has already done so, it refuses."""
     job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     try:
         done = commands.run(["scontrol", "requeue", job], cluster=None)
     except SchedulerError as error:
-        logging.warning("cannot queue job %s again: %s", job, error)
+        logging.warning("cannot requeue job %s: %s", job, error)
         return
     said = done.stderr.strip()
-    logging.warning("queued job %s again", job) if not done.returncode else logging.warning("job %s: %s", job, said)
+    logging.warning("requeued job %s", job) if not done.returncode else logging.warning("job %s: %s", job, said)

@@ -1,7 +1,7 @@
-"""Hands an array to SLURM: one script, one sbatch call, whatever its number of tasks, and what sbatch answers.
+"""Submits an array with one script and one sbatch call, and interprets sbatch's answer.
 
-A task finds its units in the array's folder by its index, so that nothing has to be written after sbatch has
-answered. The text of the script is submitit's.
+A task finds its units in the array's folder by its index, so nothing has to be written after sbatch has
+answered. submitit writes the script.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.state.commands import SchedulerError
 from pipeline.state.joblog import job_begins_line
 
 _NUMBER = re.compile(r"^\s*Submitted batch job (\d+)|^(\d+)(?:;\S+)?\s*$", re.MULTILINE)
-# The sentence "Job violates accounting/QOS policy (job submit limit, ...)" stands for any limit: not one of these.
+# The sentence "Job violates accounting/QOS policy (job submit limit, ...)" appears for any limit, so it is not here.
 _FULL_QUEUE = re.compile(
     r"\w*MaxSubmit\w*|\w*GrpSubmit\w*|SubmitJobs?(PerUser|PerAccount)?Limit|MaxJobCount", re.IGNORECASE
 )
@@ -32,15 +32,15 @@ _NO_ANSWER = re.compile(
 _SAID_NO = re.compile(
     r"\b(?:error|fatal): *(.*)|(unrecognized option.*|option .*(?:doesn't allow|requires) an argument.*)"
 )
-_EXIT_OF_A_TIMEOUT = (124, 137)  # of the command timeout, which a site's own sbatch may be wrapped in
+_EXIT_OF_A_TIMEOUT = (124, 137)  # of the command timeout, in which a site may wrap sbatch
 
 
 class SubmissionRefusedError(RuntimeError):
-    """sbatch says no: this array can never run as it was asked for."""
+    """sbatch refuses: this array can never run with these options."""
 
 
 class SubmitLimitError(RuntimeError):
-    """sbatch says that the user has too many jobs in the queue for now."""
+    """sbatch refuses because the user has too many jobs in the queue at present."""
 
 
 def script(folder: Path, parameters: Mapping[str, Any], num_tasks: int, python: str | None) -> str:
@@ -55,11 +55,11 @@ def script(folder: Path, parameters: Mapping[str, Any], num_tasks: int, python: 
 def submit(
     folder: Path, parameters: Mapping[str, Any], num_tasks: int, python: str | None, cluster: str | None = None
 ) -> str:
-    """Submit an array by one sbatch call; its job id. The folder tells the tasks what they are.
+    """Submit an array by one sbatch call; returns its job id. The tasks read their units from the folder.
 
     Raises:
-        SubmissionRefusedError: It can never run.
-        SubmitLimitError: Too many jobs for now.
+        SubmissionRefusedError: The array can never run.
+        SubmitLimitError: Too many jobs at present.
         SchedulerError: No answer; the array may be queued or not.
     """
     path = folder / "submission.sh"
@@ -71,21 +71,21 @@ def submit(
 
 
 class _ArrayExecutor(submitit.SlurmExecutor):
-    """Makes the script of an array of our own command."""
+    """Makes the script of an array that runs our command."""
 
     @property
     def _submitit_command_str(self) -> str:
-        # A warning that comes before Python listens would kill it. Ignored, it is followed by a TERM.
+        # A warning before Python listens would kill it. If it is ignored, a TERM follows.
         listen_later = """sh -c 'trap "" USR2; exec "$@"' sh"""
         return f"{listen_later} {self.python} -u -m pipeline.slurm.node {shlex.quote(str(self.folder))}"
 
 
 def job_number(done: subprocess.CompletedProcess[str]) -> str:
-    """The number of the job that sbatch has submitted.
+    """The id of the job that sbatch has submitted.
 
     Raises:
-        SubmissionRefusedError: It refuses.
-        SubmitLimitError: It refuses because too many jobs are in the queue.
+        SubmissionRefusedError: sbatch refuses.
+        SubmitLimitError: sbatch refuses because too many jobs are in the queue.
         SchedulerError: Anything else: the job may be queued or not.
     """
     numbers = _NUMBER.findall(done.stdout)

@@ -1,7 +1,6 @@
-"""What one task of a SLURM array does.
+"""One task of a SLURM array: it runs each unit in a separate process and supervises it.
 
-It supervises: each unit runs in a process of its own, so that whatever kills it is recorded with node, GPU and
-attempt, and the other units continue.
+So if a unit's process is killed, the task records it with node, GPU and attempt, and the other units continue.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ from pipeline.state.progress import progress_of
 _POLL_S, _LOOK_EVERY_S = 1.0, 10.0
 _EXIT_FAILED, _EXIT_SKIPPED = 1, 3
 _NEED_PATIENCE_S = 60.0
-"""For so long a file that another job has written may be hidden by the attribute cache of a network file system."""
+"""The attribute cache of a network file system may hide a file of another job for this time."""
 _SIGNAL_RESOLUTION_S = 65.0
-"""SLURM sends its warning up to 60 s earlier than asked for."""
+"""SLURM sends its warning up to 60 s earlier than requested."""
 _MAX_IDLE_STARTS = 5
-"""Starts in a row that end without progress, however short they are."""
-# When the process of one of several tasks dies without a word, another has so long to write that down.
+"""Consecutive starts without progress after which a job is not requeued."""
+# If the process of one of several tasks dies silently, another task has this time to record it.
 _OTHER_TASK_S = 10.0
 
 
@@ -47,16 +46,16 @@ _OTHER_TASK_S = 10.0
 class ArrayTask:
     """The units of one array task; picklable until it runs.
 
-    Where several tasks of SLURM do one unit together, each has its own; the first one decides how the
-    job ends.
+    If several SLURM tasks run one unit together, each has its own ``ArrayTask``, and the first decides how the job
+    ends.
     """
 
     store: Store
     grid: str  # the grid it was launched for
-    units: list[Unit]  # what to do, in this order
-    launch: Launch  # what was frozen when it was submitted
+    units: list[Unit]  # in the order in which they start
+    launch: Launch  # the settings of the launch
     time_limit_min: int  # of the job
-    log_path: Path | None = None  # what SLURM writes into; tells how earlier starts of the job ended
+    log_path: Path | None = None  # SLURM's log; shows how earlier starts of the job ended
     _in_progress: list[UnitProcess] = field(default_factory=list, init=False)
     _progress: dict[str, object] = field(default_factory=dict, init=False)
     _is_interrupted: bool = field(default=False, init=False)
@@ -70,7 +69,7 @@ class ArrayTask:
     def __call__(self) -> None:
         """Run what is not done yet, ``runs_per_gpu`` units at a time.
 
-        Exits with 1 where units failed and none was done, with 3 where all were skipped.
+        Exits with 1 if units failed and none was done, and with 3 if all were skipped.
         """
         unit_process.start_fork_server(unit_process.modules_for(self.units[0].stage, len(self.units)))
         waiting, num_done = deque(self.units), 0
@@ -78,7 +77,7 @@ class ArrayTask:
             while waiting or self._in_progress:
                 while waiting and len(self._in_progress) < self.launch.runs_per_gpu and not self._is_interrupted:
                     num_done += self._begin(waiting.popleft())
-                # Short waits, so that a signal is acted on at once.
+                # Short waits, to react to a signal at once.
                 ended = (
                     wait([item.sentinel for item in self._in_progress], timeout=_POLL_S) if self._in_progress else []
                 )
@@ -98,7 +97,7 @@ class ArrayTask:
             sys.exit(_EXIT_FAILED if self._num_failed else _EXIT_SKIPPED)
 
     def interrupt(self) -> bool:
-        """Have the units that run save and stop; whether another start of the job can get further."""
+        """Make the running units save and stop; returns whether another start of the job can make progress."""
         stopped = self._stop()
         idle = [item for item in stopped if progress_of(item.unit, self.store) == self._progress[item.unit.name]]
         if not stopped or len(idle) < len(stopped):
@@ -121,7 +120,7 @@ class ArrayTask:
         return False
 
     def _stalled(self, limit_min: float) -> list[UnitProcess]:
-        """The running units that have got no further for so long; looks now and then."""
+        """The running units without progress for ``limit_min`` minutes; checks at most every 10 s."""
         now = time.monotonic()
         if now < self._next_look:
             return []
@@ -133,7 +132,7 @@ class ArrayTask:
         return [item for item in self._in_progress if now - self._seen[item.unit.name][1] > limit_min * 60]
 
     def _end_stalled(self, items: Sequence[UnitProcess]) -> None:
-        """End units that make no progress, and put the job back into the queue unless that happened before."""
+        """End units that make no progress, and requeue the job unless that happened before."""
         for item in items:
             item.kill()
             message = f"no progress for {self.launch.stall_min:g} min (cluster.stall_min); its process was ended"
@@ -147,7 +146,7 @@ class ArrayTask:
         self._leave()
 
     def _begin(self, unit: Unit) -> bool:
-        """Start a unit if it can run; whether it is done already."""
+        """Start a unit if it can run; returns whether it is already done."""
         if is_done(unit, self.store):
             return True
         if reason := self._unmet_need(unit):
@@ -160,7 +159,7 @@ class ArrayTask:
         return False
 
     def _finish(self, item: UnitProcess) -> bool:
-        """Whether a unit whose process has ended is done now."""
+        """Handle the end of a unit's process; returns whether the unit is done."""
         item.process.join()
         unit = item.unit
         if item.was_interrupted:  # by a signal to all processes of the job
@@ -176,7 +175,7 @@ class ArrayTask:
         return True
 
     def _stop(self) -> list[UnitProcess]:
-        """Have the running units save and stop, and start no more; returns those that were running."""
+        """Make the running units save and stop, and start no more; returns those that were running."""
         self._is_interrupted = True
         stopped = [*self._in_progress]
         unit_process.interrupt_all(stopped, self.launch.grace_s)
@@ -185,11 +184,11 @@ class ArrayTask:
         return stopped
 
     def _leave(self) -> None:
-        """End this task, its units interrupted."""
-        sys.exit(_EXIT_FAILED if is_first_task() else 0)  # what becomes of the job is the first one's to say
+        """End this task after its units were interrupted."""
+        sys.exit(_EXIT_FAILED if is_first_task() else 0)  # the first task decides how the job ends
 
     def _unmet_need(self, unit: Unit) -> str | None:
-        """What a unit lacks, after waiting for files that may be hidden for a while; gives up in writing."""
+        """The missing dependency of a unit, after waiting for files that may be hidden; records a failure."""
         while (reason := unmet_need(unit, self.store, self.launch)) and not self._is_hopeless(unit):
             if time.monotonic() > self._patience_ends:
                 reason = f"{reason} {_NEED_PATIENCE_S:.0f} s after this job began"
@@ -201,7 +200,7 @@ class ArrayTask:
         return reason
 
     def _is_hopeless(self, unit: Unit) -> bool:
-        """Whether what a unit needs has failed, as far as the records of failures tell."""
+        """Whether a dependency of a unit has failed, by the recorded failures."""
         if unit.train is not None:
             return bool(failures_of(self.store, TrainUnit(train=unit.train)))
         manifest, observed = self.launch.manifest, observe(self.launch.manifest, self.store)
@@ -212,26 +211,26 @@ _STARTED = time.time()
 
 
 def is_done(unit: Unit, store: Store) -> bool:
-    """Whether a unit's result is there; an aggregation is always to be done when it is called for."""
+    """Whether a unit's result exists; an aggregation is always run when it is submitted."""
     if unit.run is not None:
         return not store.unfinished(unit.run.place, unit.indices)
     return unit.train is not None and store.is_trained(unit.train.key)
 
 
 def unmet_need(unit: Unit, store: Store, launch: Launch) -> str | None:
-    """What is not there yet that a unit needs; None if it can run."""
+    """The missing dependency of a unit; None if it can run."""
     if unit.train is None:
         return None if observe(launch.manifest, store).is_complete(launch.manifest) else "the grid is not complete"
     if unit.stage != "train":
         with contextlib.suppress(OSError):
-            os.listdir(store.run_dir(unit.train.key))  # makes a network file system look again
+            os.listdir(store.run_dir(unit.train.key))  # makes a network file system refresh its cache
         if not store.is_trained(unit.train.key):
             return f"no checkpoint of {unit.train.key}"
     return None
 
 
 def draw_envelope(grid: str, store: Store) -> int:
-    """Draw the envelope of a grid just aggregated, by the command that anyone would use; its exit code."""
+    """Draw the envelope of an aggregated grid with the usual command; returns its exit code."""
     log_path = store.log_path(grid, "envelope")
     with log_path.open("ab") as log:
         command = [sys.executable, "-m", "analysis.envelope", f"grid={grid}", f"results={store.root}"]
@@ -241,7 +240,7 @@ def draw_envelope(grid: str, store: Store) -> int:
 
 
 def main(folder: Path, index: int) -> None:
-    """Run task ``index`` of the array that was submitted from a folder."""
+    """Run task ``index`` of the array that was submitted from this folder."""
     worker.log_to(sys.stderr)
     store, name = locate(folder)
     launch = read_launch(folder.parent)
