@@ -34,7 +34,7 @@ def main() -> None:
         if shell in _SHELLS:
             print(completion(shell))
             sys.exit(0)
-        say(f"error: unknown shell {shell!r}; write smoothadv completion bash, or zsh", sys.stderr)
+        say(f"error: unknown shell {shell!r}; use bash or zsh", sys.stderr)
         sys.exit(EXIT_CONFIG)
     if name not in commands():
         say(f"error: {unknown_choice('command', name, [*commands(), 'completion'])}", sys.stderr)
@@ -72,7 +72,7 @@ def _words(module: str) -> list[str]:
 def _help() -> str:
     lines = ["smoothadv COMMAND [key=value ...]", "", "Commands (for help: smoothadv COMMAND --help):"]
     lines += [f"  {name:15} python -m {module}" for name, module in commands().items()]
-    return "\n".join([*lines, "", 'For completion in your shell: eval "$(smoothadv completion bash)", or zsh.'])
+    return "\n".join([*lines, "", 'For shell completion: eval "$(smoothadv completion bash)" (or zsh).'])
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def help_text(config_name: str) -> str:
     text += [f"  {line}" for line in keys]
     text += ["", "--cfg job prints the whole configuration and does nothing else."]
     if groups:
-        text += ["--config-dir DIR adds your own options: DIR/grid/NAME.yaml.", "GROUP=PATH.yaml uses one file."]
+        text += ["--config-dir DIR adds your own options: DIR/grid/NAME.yaml.", "GROUP=PATH.yaml uses any file."]
     return "\n".join(text)
 
 

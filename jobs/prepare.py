@@ -1,9 +1,9 @@
 """python -m jobs.prepare DATASET FOLDER [--results RESULTS]: get a dataset ready, once.
 
-Downloads what can be downloaded and checks what is there: that a tree has the same classes in both
-splits, and that every image can be decoded. The result is recorded in the results folder, so that
-nothing is checked twice. A launch does this automatically when needed; workers never do. On a
-cluster whose login node ends long processes, run it as a separate job.
+Downloads a data set if possible, and checks it: both splits of a tree must have the same classes,
+and every image must be decodable. The result is recorded in the results folder, so that nothing is
+checked twice. A launch does this automatically when needed; workers never do. On a cluster whose
+login node ends long processes, run it as a separate job.
 
 Exit codes: 0 ready, 2 the data are missing, broken or not available.
 """

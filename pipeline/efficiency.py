@@ -44,9 +44,9 @@ def efficiency(values: Mapping[str, Any]) -> int:
     if not rows:
         say(f"grid {grid}: no usage was recorded yet; units record it when they run")
         return 0
-    headers = ["stage", "units", "GB used", "asked", "CPUs used", "asked", "longest min", "asked", "GPU memory"]
-    say(f"grid {grid}: the maximum that one unit used, and what its job asked for")
-    say(tabulate(rows, headers=headers, floatfmt=".3g", missingval="-"))
+    headers = ["stage", "units", "memory (GB)", "CPUs", "minutes", "GPU memory"]
+    say(f"grid {grid}: the maximum that one unit used, of what its job requested")
+    say(tabulate(rows, headers=headers, disable_numparse=True, missingval="-"))
     say("advice: " + (" ".join(advice) or "nothing to change"))
     return 0
 
@@ -66,25 +66,23 @@ def _asked(store: Store, grid: str, stage: Stage) -> Mapping[str, Any]:
 
 def _row(stage: Stage, used: Sequence[Usage], asked: Mapping[str, Any]) -> list[Any]:
     gpu = max((unit.gpu_memory_gb / unit.gpu_total_gb for unit in used if unit.gpu_total_gb), default=None)
-    return [
-        stage,
-        len(used),
-        max(unit.memory_gb for unit in used),
-        asked.get("mem_gb"),
-        max(_cpus(unit) for unit in used),
-        asked.get("cpus"),
-        max(unit.wall_s for unit in used) / 60,
-        asked.get("time_min"),
-        None if gpu is None else f"{gpu:.0%}",
-    ]
+    parts = [_part(value, asked.get(name)) for name, value in _most(used).items()]
+    return [stage, len(used), *parts, None if gpu is None else f"{gpu:.0%}"]
+
+
+def _part(used: float, requested: float | list[float] | None) -> str:
+    """For example "7.9 of 16"; a list holds the values after each failure."""
+    values = requested if isinstance(requested, list) else [] if requested is None else [requested]
+    return " of ".join(filter(None, [f"{used:.3g}", ", ".join(f"{value:g}" for value in values)]))
 
 
 def _advice(stage: Stage, used: Sequence[Usage], asked: Mapping[str, Any]) -> Iterator[str]:
     """Options that request less than before, or more if the maximum used came near the request."""
+    most = _most(used)
     wanted = {
-        "mem_gb": math.ceil(_MEMORY_MARGIN * max(unit.memory_gb for unit in used)),
-        "cpus": math.ceil(max(_cpus(unit) for unit in used) - 0.1) or 1,
-        "time_min": math.ceil(_TIME_MARGIN * max(unit.wall_s for unit in used) / 60) + 5,
+        "mem_gb": math.ceil(_MEMORY_MARGIN * most["mem_gb"]),
+        "cpus": math.ceil(most["cpus"] - 0.1) or 1,
+        "time_min": math.ceil(_TIME_MARGIN * most["time_min"]) + 5,
     }
     for name, value in wanted.items():
         given = asked.get(name)
@@ -92,5 +90,10 @@ def _advice(stage: Stage, used: Sequence[Usage], asked: Mapping[str, Any]) -> It
             yield f"cluster.{stage}.{name}={value}"
 
 
-def _cpus(unit: Usage) -> float:
-    return unit.cpu_s / max(unit.wall_s, 0.1)
+def _most(used: Sequence[Usage]) -> dict[str, float]:
+    """The most that one unit used, by the names of the options that request it."""
+    return {
+        "mem_gb": max(unit.memory_gb for unit in used),
+        "cpus": max(unit.cpu_s / max(unit.wall_s, 0.1) for unit in used),
+        "time_min": max(unit.wall_s for unit in used) / 60,
+    }

@@ -214,9 +214,7 @@ def _tried(
     plugins: Mapping[str, bytes],
 ) -> dict[Kind, float]:
     """Seconds of a forward pass, for networks that can be timed."""
-    say(
-        f"estimating the speed of {some(dict.fromkeys(kind.architecture for kind in units))}: no finished unit shows it"
-    )
+    say(f"estimating the speed of {some(dict.fromkeys(kind.architecture for kind in units))}, not measured yet")
     is_gpu = {kind: devices[kind.stage] == "GPU" for kind in units}
     question = [
         [train_fields(unit.train), unit.run.task.precision if unit.run else None, None if is_gpu[kind] else threads]

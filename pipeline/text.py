@@ -38,7 +38,7 @@ def plan_table(manifest: Manifest, observed: Observation, plan: Plan, activity: 
         ("aggregate", "file", 1, int(is_aggregated), int(plan.aggregate is not None)),
     ]
     shown = [row for row in rows if row[2]]  # few grids have attacks
-    table = tabulate(shown, headers=["stage", "of", "total", "done", "units to run"], intfmt=",")
+    table = tabulate(shown, headers=["stage", "items", "total", "done", "units to run"], intfmt=",")
     if activity.in_progress:
         table += f"\nin progress: {counted(len(activity.running), 'unit')} running, {len(activity.queued):,} queued"
     return table

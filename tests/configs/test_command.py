@@ -31,7 +31,7 @@ def test_every_command_of_the_package_has_a_name() -> None:
     ("arguments", "code", "message"),
     [
         (["launhc"], 2, "unknown command 'launhc' (did you mean 'launch'?)"),
-        (["completion", "fish"], 2, "write smoothadv completion bash, or zsh"),
+        (["completion", "fish"], 2, "use bash or zsh"),
         (["status"], 2, "grid is required; write grid=NAME"),
         (["--help"], 0, "python -m pipeline.launch"),
     ],
