@@ -8,6 +8,7 @@ import shutil
 import signal
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from jobs.plugins import loading
 from jobs.plugins.files import write_files
 from jobs.predict import predict
 from jobs.specs.indices import partition
+from jobs.specs.train import TrainSpec
 from jobs.specs.units import ShardUnit, TrainUnit
 from pipeline import estimate, sources
 from pipeline.launch import launch
@@ -386,68 +388,90 @@ DENOISER = """
 SHORT = ["train.epochs=1", "certify.n=100", "certify.indices.stop=4", "cluster.num_shards=1"]
 
 
-def test_finished_runs_are_composed_without_any_training(mylab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@dataclass(frozen=True)
+class Composer:
+    """Launches compositions of two finished models, in the current folder."""
+
+    capsys: pytest.CaptureFixture[str]
+    members: Sequence[TrainSpec]
+    store = Store(Path("results"))
+
+    def __call__(self, model: str, *more: str) -> int:
+        self.capsys.readouterr()
+        return _launch(self.store.root, f"grid.blocks=[{{{model}}}]", "grid.name=composed", *SHORT, *more)
+
+    def problem(self, model: str) -> str:
+        assert self(model) == 2
+        return self.capsys.readouterr().err
+
+    def model(self) -> TrainSpec:
+        """The one that was composed."""
+        (run,) = read_manifest(self.store.manifest_path("composed")).runs
+        return run.train
+
+    def logits(self, spec: TrainSpec, inputs_BCHW: torch.Tensor) -> torch.Tensor:
+        loading.use(Path("asked/plugins"))
+        trained = load_classifier(self.store.checkpoint_path(spec.key), spec, torch.device("cpu"))
+        loading.use(None)
+        logits_BK: torch.Tensor = trained.classifier(inputs_BCHW)
+        return logits_BK
+
+
+@pytest.fixture
+def compose(mylab: Path, capsys: pytest.CaptureFixture[str]) -> Composer:
     write(mylab / "denoisers.py", DENOISER)
-    results = Path("results")
     seeds = "grid.blocks=[{method: gaussian, sigma: 0.25, seed: [0, 1], architecture: 'mylab.nets:build'}]"
-    assert _launch(results, seeds, *SHORT) == 0
-    store = Store(results)
-    members = [run.train for run in read_manifest(store.manifest_path("tiny")).runs]
-    one, other = (member.key for member in members)
-    before = finished_files(results)
+    assert _launch(Composer.store.root, seeds, *SHORT) == 0
+    return Composer(capsys, [run.train for run in read_manifest(Composer.store.manifest_path("tiny")).runs])
 
-    def compose(model: str, *more: str) -> int:
-        capsys.readouterr()
-        return _launch(results, f"grid.blocks=[{{{model}}}]", "grid.name=composed", *SHORT, *more)
 
-    def problem(model: str) -> str:
-        assert compose(model) == 2
-        return capsys.readouterr().err
-
-    assert f"ensemble:{one}: write two or more different runs" in problem(f"model: 'ensemble:{one}'")
-    assert f"ensemble:{one}+{one}: write two or more different" in problem(f"model: 'ensemble:{one}+{one}'")
-    assert "results/runs/x/checkpoint.pt is missing or damaged; finish" in problem(f"model: 'ensemble:{one}+x'")
-    found = problem(f"model: 'ensemble:{one}+{other}', sigma: 0.5, m_train: 2")
+def test_finished_runs_are_an_ensemble_without_any_training(compose: Composer) -> None:
+    one, other = (member.key for member in compose.members)
+    before = finished_files(compose.store.root)
+    assert f"ensemble:{one}: write two or more different runs" in compose.problem(f"model: 'ensemble:{one}'")
+    assert f"ensemble:{one}+{one}: write two or more different" in compose.problem(f"model: 'ensemble:{one}+{one}'")
+    missing = compose.problem(f"model: 'ensemble:{one}+x'")
+    assert "results/runs/x/checkpoint.pt is missing or damaged; finish" in missing
+    found = compose.problem(f"model: 'ensemble:{one}+{other}', sigma: 0.5, m_train: 2")
     assert "sigma has no effect on an ensemble" in found
     assert "m_train has no effect on an ensemble" in found
     assert compose(f"model: 'ensemble:{other}+{one}'", "dry_run=true") == 0
-    assert ["train", "models", "1", "1", "0"] in [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert finished_files(results) == before
+    assert ["train", "models", "1", "1", "0"] in [line.split() for line in compose.capsys.readouterr().out.splitlines()]
+    assert finished_files(compose.store.root) == before
     assert compose(f"model: 'ensemble:{other}+{one}'") == 0
-    assert "checking the plug-ins of 1 model" in capsys.readouterr().out
-    (run,) = read_manifest(store.manifest_path("composed")).runs
-    assert run.train.key.startswith("digits-ensemble-s0.25-")
-    assert {member.key for member in run.train.members} == {one, other}
-    assert grid_records(results, "composed")["method"].to_pylist() == ["ensemble"] * 4
-    device, inputs = torch.device("cpu"), torch.rand(3, 1, 8, 8)
-    loading.use(Path("asked/plugins"))
-    loaded = [load_classifier(store.checkpoint_path(spec.key), spec, device) for spec in (*members, run.train)]
-    loading.use(None)
-    logits = [trained.classifier(inputs) for trained in loaded]
-    torch.testing.assert_close(logits[2], (logits[0] + logits[1]) / 2)
-    before |= finished_files(results)
+    assert "checking the plug-ins of 1 model" in compose.capsys.readouterr().out
+    ensemble, inputs = compose.model(), torch.rand(3, 1, 8, 8)
+    assert ensemble.key.startswith("digits-ensemble-s0.25-")
+    assert {member.key for member in ensemble.members} == {one, other}
+    assert grid_records(compose.store.root, "composed")["method"].to_pylist() == ["ensemble"] * 4
+    logits = [compose.logits(member, inputs) for member in compose.members]
+    torch.testing.assert_close(compose.logits(ensemble, inputs), (logits[0] + logits[1]) / 2)
+    finished = finished_files(compose.store.root)
+    assert before.items() <= finished.items()
     assert compose(f"model: 'ensemble:{one}+{other}'") == 0
-    assert "nothing to do" in capsys.readouterr().out
-    # Behind a denoiser, with weights of its own.
+    assert "nothing to do" in compose.capsys.readouterr().out
+    assert finished_files(compose.store.root) == finished
+
+
+def test_a_finished_run_stands_behind_a_denoiser_with_weights_of_its_own(compose: Composer) -> None:
+    before, member, inputs = finished_files(compose.store.root), compose.members[0], torch.rand(3, 1, 8, 8)
     torch.save({"gain": torch.tensor([0.75])}, "gain.pt")
-    given = f"method: gaussian, sigma: 0.5, architecture: 'mylab.nets:build', weights: 'run:{one}'"
+    given = f"method: gaussian, sigma: 0.5, architecture: 'mylab.nets:build', weights: 'run:{member.key}'"
     behind = f"{given}, denoiser: 'mylab.denoisers:denoiser', denoiser.slope: 0.9, denoiser_weights: gain.pt"
     assert compose(behind) == 0
-    (run,) = read_manifest(store.manifest_path("composed")).runs
-    assert run.train.key.startswith("digits-denoised-s0.50-")
-    assert run.train.denoiser is not None
-    assert run.train.denoiser.options == {"slope": 0.9}
-    loading.use(Path("asked/plugins"))
-    trained = load_classifier(store.checkpoint_path(run.train.key), run.train, device)
-    loading.use(None)
-    torch.testing.assert_close(trained.classifier(inputs), loaded[0].classifier(0.3 + 0.75 * (inputs - 0.3)))
-    assert before.items() <= finished_files(results).items()
-    assert "denoiser_weights: cannot read nothing.pt" in problem(behind.replace("gain.pt", "nothing.pt"))
-    assert "unknown option 'slop'" in problem(behind.replace("denoiser.slope", "denoiser.slop"))
-    assert "denoiser_weights has no effect without a denoiser" in problem(f"{given}, denoiser_weights: gain.pt")
-    assert "needs a finished classifier" in problem(behind.replace(f"weights: 'run:{one}', ", ""))
+    denoised = compose.model()
+    assert denoised.key.startswith("digits-denoised-s0.50-")
+    assert denoised.denoiser is not None
+    assert denoised.denoiser.options == {"slope": 0.9}
+    expected = compose.logits(member, 0.3 + 0.75 * (inputs - 0.3))
+    torch.testing.assert_close(compose.logits(denoised, inputs), expected)
+    assert before.items() <= finished_files(compose.store.root).items()
+    assert "denoiser_weights: cannot read nothing.pt" in compose.problem(behind.replace("gain.pt", "nothing.pt"))
+    assert "unknown option 'slop'" in compose.problem(behind.replace("denoiser.slope", "denoiser.slop"))
+    assert "denoiser_weights has no effect without a denoiser" in compose.problem(f"{given}, denoiser_weights: gain.pt")
+    assert "needs a finished classifier" in compose.problem(behind.replace(f"weights: 'run:{member.key}', ", ""))
     mixing = f"{given}, denoiser: 'mylab.denoisers:mixing'"
-    assert "mylab/denoisers.py:21: sub makes the logits of an image depend on" in problem(mixing)
+    assert "mylab/denoisers.py:21: sub makes the logits of an image depend on" in compose.problem(mixing)
 
 
 def test_a_dependency_that_the_node_does_not_have_fails_its_model_alone(mylab: Path) -> None:
