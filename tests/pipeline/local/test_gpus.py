@@ -7,8 +7,6 @@ import logging
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -117,14 +115,11 @@ def test_what_cannot_share_is_a_bad_configuration(
     assert not (tmp_path / "results").exists()
 
 
-def test_the_pool_shares_gpus(tmp_path: Path, undisturbed_records: pa.Table) -> None:
+def test_the_pool_shares_gpus(tmp_path: Path, undisturbed_records: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes on a CPU, told of two GPUs: each sees one of them, and never more than two see the same."""
-    command = [sys.executable, "-m", "pipeline.launch"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     options = ["cluster=local", "cluster.max_workers=null", "cluster.runs_per_gpu=2"]
-    done = subprocess.run(
-        [*command, *tiny(tmp_path, *options)], env={**os.environ, "CUDA_VISIBLE_DEVICES": "4,7"}, check=False
-    )
-    assert done.returncode == 0
+    assert run_command("launch", launch, tiny(tmp_path, *options)) == 0
     assert grid_records(tmp_path).equals(undisturbed_records)
     changes: dict[str, list[tuple[str, int]]] = {"4": [], "7": []}
     for log in (Store(tmp_path).grid_dir("tiny") / "logs").rglob("*.log"):
@@ -213,7 +208,9 @@ def _when(condition: object) -> threading.Event:
 
 def test_a_warning_interrupts_both_and_the_next_start_goes_on(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    units: list[Unit] = [TrainUnit(train=replace(unit.train, epochs=40)) for unit in TRAININGS]
+    units: list[Unit] = [
+        TrainUnit(train=replace(unit.train, epochs=epochs)) for unit, epochs in zip(TRAININGS, (24, 24, 1), strict=True)
+    ]
     keys = [unit.train.key for unit in units if isinstance(unit, TrainUnit)]
     job = _task(store, units)
 
