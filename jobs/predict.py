@@ -29,6 +29,7 @@ from jobs.networks.checkpoint import check_plugins, load_classifier
 from jobs.networks.inference import for_inference
 from jobs.processes.device import set_up_device
 from jobs.specs.certify import CertifySpec
+from jobs.specs.keys import MAX_ALPHA
 from jobs.specs.runs import Run
 from jobs.specs.units import Resources
 from jobs.validation import STRICT, build, unknown_choice
@@ -53,7 +54,7 @@ class PredictConfig:
     results: Annotated[str, Field(min_length=1)]
     n0: int | None
     n: int | None
-    alpha: float | None
+    alpha: Annotated[float, Field(gt=0, le=MAX_ALPHA)] | None
     seed: int | None
     format: Literal["text", "json", "csv"]
     plugins: str | None

@@ -18,6 +18,9 @@ KEY_FORMAT = 1
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
+MAX_ALPHA = 0.5
+"""Largest probability of an error that anyone means. Stored specs may have a larger one."""
+
 MAX_LENGTH = 1000.0
 """Largest sigma and epsilon. No two images here are farther apart than 388, and below it all integers of
 exact noise are exact in float32."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -83,7 +84,7 @@ def expand(
             try:
                 run = _run(point, train, certify, data or {}, plugins or Plugins(), results)
             except ConfigError as error:
-                problems += error.problems
+                problems += [_in_block(problem, block, where) for problem in error.problems]
                 continue
             runs.setdefault((run.place, run.indices), run)
         if not kept and not block_problems:
@@ -118,6 +119,12 @@ def _points(block: Mapping[str, Any], where: str) -> tuple[list[dict[str, Any]],
     if problems:
         return [], problems
     return list(product_of(axes)), []
+
+
+def _in_block(problem: str, block: Mapping[str, Any], where: str) -> str:
+    """A problem of a value that a block sets, at its place there: not ``train.sigma``, but ``grid.blocks[1].sigma``."""
+    key = re.match(r"(?:train|certify)\.([\w.]+)(?=:)", problem)
+    return f"{where}.{problem[key.start(1) :]}" if key and key[1] in block else problem
 
 
 def _unknown_axes(mapping: Mapping[str, Any], where: str) -> list[str]:

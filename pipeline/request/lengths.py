@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from jobs.architectures import NUM_CHANNELS
+from jobs.specs.keys import MAX_ALPHA
 from jobs.specs.runs import Manifest, Task
 from jobs.specs.train import TrainSpec
 from jobs.training.schedules import epsilon_at
@@ -15,6 +16,11 @@ LEVELS = 255
 LONGEST = 8.0
 """No published sigma or epsilon is larger. For pixels from 0 to 255, this length would be 0.03."""
 
+_LENGTHS = {
+    "train": ("sigma", "epsilon", "ddn_initial_norm"),
+    "certify": ("sigma_cert", "radius_step"),
+    "attack": ("sigma", "epsilon"),
+}
 _PUBLISHED = {64: 64 / 256, 127: 127 / 256, 255: 255 / 256, 512: 512 / 256}
 """The epsilons that the published code uses for the numbers in its folder names."""
 
@@ -27,8 +33,7 @@ def train_problems(spec: TrainSpec) -> Iterator[str]:
             f"train.architecture: {spec.architecture} needs images with {counted(taken, 'channel')}, but those of "
             f"{spec.dataset} have {given}; choose another network with model=NAME"
         )
-    yield from _length_problems(spec, "train.sigma", spec.sigma)
-    yield from _length_problems(spec, "train.epsilon", spec.epsilon)
+    yield from _length_problems(spec, "train", spec)
     last = epsilon_at(spec, spec.epochs - 1)
     if spec.checkpoint_sha256 is None and last < spec.epsilon:
         more = "<=" if spec.warmup == "published" else "<"
@@ -39,12 +44,13 @@ def train_problems(spec: TrainSpec) -> Iterator[str]:
 
 
 def task_problems(train: TrainSpec, task: Task) -> Iterator[str]:
-    """Problems with the lengths of a certification or an attack."""
-    if task.stage == "attack":
-        yield from _length_problems(train, "attack.sigma", task.sigma)
-        yield from _length_problems(train, "attack.epsilon", task.epsilon)
-    else:
-        yield from _length_problems(train, "certify.sigma_cert", task.sigma_cert)
+    """Problems with the lengths and the error probability of a certification or an attack."""
+    yield from _length_problems(train, task.stage, task)
+    if task.alpha > MAX_ALPHA:
+        yield (
+            f"{task.stage}.alpha: {task.alpha:g} is the probability that a result is wrong; it must be at most "
+            f"{MAX_ALPHA:g}, and is usually 0.001"
+        )
 
 
 def notes(manifest: Manifest) -> Iterator[str]:
@@ -72,12 +78,16 @@ def notes(manifest: Manifest) -> Iterator[str]:
         )
 
 
-def _length_problems(train: TrainSpec, name: str, value: float) -> Iterator[str]:
+def _length_problems(train: TrainSpec, group: str, spec: TrainSpec | Task) -> Iterator[str]:
     diameter = math.sqrt(math.prod(train.info.image_shape))
-    if value > min(LONGEST, diameter):
-        published = _PUBLISHED.get(round(value)) if name.endswith("epsilon") and value == round(value) else None
+    for name in _LENGTHS[group]:
+        value = getattr(spec, name)
+        is_told = spec is not train and value == train.sigma  # which sigma_cert is by default
+        if not isinstance(value, float) or value <= min(LONGEST, diameter) or is_told:
+            continue
+        published = _PUBLISHED.get(round(value)) if name == "epsilon" and value == round(value) else None
         other = f"; the published models called eps_{value:g} have {published:g}" if published else ""
         yield (
-            f"{name}: {value:g} is too large: pixels are in [0, 1], so two images of {train.dataset} differ by at most "
-            f"{diameter:.3g}; a length of {value:g} for pixels from 0 to 255 is {value / LEVELS:.4g}{other}"
+            f"{group}.{name}: {value:g} is too large: pixels are in [0, 1], so two images of {train.dataset} differ by "
+            f"at most {diameter:.3g}; a length of {value:g} for pixels from 0 to 255 is {value / LEVELS:.4g}{other}"
         )

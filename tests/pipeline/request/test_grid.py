@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +93,16 @@ def test_the_images_default_to_the_whole_split() -> None:
         ({"method": "gaussian", "sgima": 1}, "grid.blocks[0]: unknown axis 'sgima' (did you mean 'sigma'?)"),
         (
             {"method": "gaussian", "sigma": [0.25, -1]},
-            "train.sigma: input should be greater than or equal to 0, got -1",
+            "grid.blocks[0].sigma: input should be greater than or equal to 0, got -1",
         ),
-        ({"method": "gaussian", "sigma": 0.25, "sigma_cert": 0.0}, "certify.sigma_cert: input should be greater"),
-        ({"method": ["gaussian", "magic"], "sigma": 0.25}, "train.method: 'magic' is not valid"),
+        (
+            {"method": "gaussian", "sigma": 0.25, "sigma_cert": 0.0},
+            "grid.blocks[0].sigma_cert: input should be greater",
+        ),
+        ({"method": ["gaussian", "magic"], "sigma": 0.25}, "grid.blocks[0].method: 'magic' is not valid"),
         ({"method": "gaussian", "sigma": 0.25, "dataset": "mnist"}, "unknown dataset 'mnist'"),
-        ({**PGD, "sigma": 0.25, "epsilon": -0.5}, "train.epsilon: input should be greater than or equal to 0"),
-        ({**PGD, "sigma": 0.25, "epsilon": 0.5, "m_train": 0}, "train.m_train: input should be greater"),
+        ({**PGD, "sigma": 0.25, "epsilon": -0.5}, "grid.blocks[0].epsilon: input should be greater than or equal to 0"),
+        ({**PGD, "sigma": 0.25, "epsilon": 0.5, "m_train": 0}, "grid.blocks[0].m_train: input should be greater"),
     ],
 )
 def test_a_bad_block_is_named(block: dict[str, Any], message: str) -> None:
@@ -178,14 +182,47 @@ def test_a_grid_s_name_must_be_fit_for_a_folder(name: str) -> None:
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        ({"method": "gaussian", "sigma": 30.6}, "train.sigma: 30.6 is too large: .* for pixels from 0 to 255 is 0.12"),
-        ({"method": "gaussian", "sigma": 0.25, "sigma_cert": 64}, "certify.sigma_cert: 64 .* from 0 to 255 is 0.251"),
-        ({**PGD, "sigma": 0.25, "epsilon": 64}, "train.epsilon: 64 .* is 0.251; the published .* eps_64 have 0.25"),
+        (
+            {"method": "gaussian", "sigma": 30.6},
+            "blocks.0..sigma: 30.6 is too large: .* for pixels from 0 to 255 is 0.12",
+        ),
+        ({"method": "gaussian", "sigma": 0.25, "sigma_cert": 64}, "blocks.0..sigma_cert: 64 .* from 0 to 255 is 0.251"),
+        ({**PGD, "sigma": 0.25, "epsilon": 64}, "blocks.0..epsilon: 64 .* is 0.251; the published .* eps_64 have 0.25"),
+        (
+            {**PGD, "attack": "ddn", "ddn_initial_norm": 64.0, "sigma": 0.25, "epsilon": 1.0},
+            "ddn_initial_norm: 64 .* 0.251$",
+        ),
         ({**PGD, "sigma": 0.25, "epsilon": 8.1}, "two images of digits differ by at most 8; "),
     ],
 )
 def test_a_length_in_other_units_is_refused_with_its_value_beside_it(block: dict[str, Any], message: str) -> None:
     assert re.search(message, _problems(block))
+
+
+def test_what_the_block_does_not_set_is_named_by_its_group() -> None:
+    problems = _problems(
+        {"method": "gaussian", "sigma": [0.25, 9.0]}, {"method": "gaussian", "sigma": 1.0, "epochs": 0}
+    )
+    assert [problem.partition(": ")[0] for problem in problems.splitlines()] == [
+        "grid.blocks[0].sigma",
+        "grid.blocks[1].epochs",
+    ]
+    problems = _problems({"method": "gaussian", "sigma": 0.25}, certify={"sigma_cert": 9.0, "radius_step": None})
+    assert problems.startswith("certify.sigma_cert: 9 is too large")
+
+
+@pytest.mark.parametrize(("alpha", "is_meant"), [(0.5, True), (0.51, False), (0.999, False)])
+def test_an_error_probability_above_a_half_is_refused_at_launch_and_stays_readable(
+    alpha: float, is_meant: bool
+) -> None:
+    block = {"method": "gaussian", "sigma": 0.25}
+    expected = f"certify.alpha: {alpha:g} is the probability that a result is wrong; it must be at most 0.5"
+    if is_meant:
+        assert _expand(block, certify={"alpha": alpha}).runs
+    else:
+        assert expected in _problems(block, certify={"alpha": alpha})
+        stored = _expand(block).runs[0].certify
+        assert replace(stored, alpha=alpha).alpha == alpha
 
 
 def test_lengths_of_the_field_are_taken() -> None:
