@@ -1,4 +1,4 @@
-"""All records of a grid in one file, after every one of them has been checked."""
+"""Checks all records of a grid and joins them in one file."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run(unit: AggregateUnit, store: Store, resources: Resources) -> None:
             problems.append(str(error))
     if problems:
         raise RecordError("\n".join(problems))
-    for grid_run in manifest.runs:  # of shards that were killed after their last image
+    for grid_run in manifest.runs:  # left by shards that were killed after their last image
         store.remove_served_partials(grid_run.place)
 
 
@@ -56,7 +56,7 @@ def _aggregate(stage: ShardStage, manifest: Manifest, store: Store, images: Imag
     ``images`` are those of the stages before; it is added to.
 
     Raises:
-        RecordError: With all that stands against it; there is no file then.
+        RecordError: With all problems; no file is written then.
     """
     runs, path = manifest.of(stage), store.records_path(manifest.grid, stage)
     if not runs:
@@ -85,11 +85,11 @@ def _aggregate(stage: ShardStage, manifest: Manifest, store: Store, images: Imag
 
 
 Images = dict[tuple[str, str, bool], tuple[str, str]]
-"""By data set, split and way of making it the fingerprint of the images seen so far, and on whose."""
+"""The fingerprint of the images seen so far and the run that used them, by data set, split and kind of fingerprint."""
 
 
 def other_images(grid_run: Run, origin: Mapping[str, str], images: Images) -> list[str]:
-    """The problem that a run is on other images than the runs before it; ``images`` is added to."""
+    """The problem, if any, that a run used other images than the runs before it; adds to ``images``."""
     name, found = grid_run.keys, known_images(origin)
     if not found:
         return []
@@ -105,12 +105,12 @@ def other_images(grid_run: Run, origin: Mapping[str, str], images: Images) -> li
 
 
 def is_aggregated(manifest: Manifest, store: Store) -> bool:
-    """Whether all aggregated files of a grid are there, sound, and made for just this grid."""
+    """Whether all aggregated files of a grid exist, are readable, and were made for exactly this grid."""
     return look_at_joined(manifest, store)[0]
 
 
 def look_at_joined(manifest: Manifest, store: Store) -> tuple[bool, list[Damage]]:
-    """``is_aggregated``, and the damaged ones among these files; reads all of them, once for each process."""
+    """``is_aggregated``, and the damaged ones among these files; each process reads them only once."""
     is_done, damages = True, list[Damage]()
     for stage in {run.stage: None for run in manifest.runs}:
         path = store.records_path(manifest.grid, stage)
@@ -121,7 +121,7 @@ def look_at_joined(manifest: Manifest, store: Store) -> tuple[bool, list[Damage]
 
 
 def is_current(path: Path, manifest: Manifest) -> bool:
-    """Whether an aggregated file is there, readable, and made for just this grid."""
+    """Whether an aggregated file exists, is readable, and was made for exactly this grid."""
     if not path.exists():
         return False
     try:
@@ -131,7 +131,7 @@ def is_current(path: Path, manifest: Manifest) -> bool:
 
 
 def collect_run(grid_run: Run, store: Store) -> tuple[pa.Table, dict[str, str]]:
-    """All records of one run at once, and what its shards say of their origin; else as ``run_tables``."""
+    """All records of one run at once, and the origin stated by its shards; otherwise like ``run_tables``."""
     origin: dict[str, str] = {}
 
     def tables() -> Iterator[pa.Table]:
@@ -142,7 +142,7 @@ def collect_run(grid_run: Run, store: Store) -> tuple[pa.Table, dict[str, str]]:
 
 
 Reject = Callable[[Path, str], str]
-"""Told of a file that cannot be used, and why; what it has done about it, to be added to the problem."""
+"""Called with a file that cannot be used and the reason; returns what was done about it, to complete the message."""
 
 
 def _moved(path: Path, _: str) -> str:
@@ -190,7 +190,7 @@ def run_tables(
 
 
 class Part(NamedTuple):
-    """A shard that is as its place says."""
+    """A shard that was checked."""
 
     path: Path
     indices: IndexRange
@@ -199,7 +199,7 @@ class Part(NamedTuple):
 
 
 def _entangled(shards: list[IndexRange]) -> Iterator[list[IndexRange]]:
-    """Shards that lie between one another, together; each of the others alone, all by ascending index."""
+    """Groups of shards by ascending index; shards whose indices interleave form one group."""
     together: list[IndexRange] = []
     for indices in shards:
         if together and indices.start >= max(one.stop for one in together):
@@ -229,7 +229,7 @@ def checked_shard(
 
 
 def _origin_problems(parts: list[Part]) -> list[str]:
-    """Weights, images and plug-ins' files that are not the same for all shards (and for their checkpoint)."""
+    """Weights, images and files of plug-ins that differ between shards (or from their checkpoint)."""
     found: dict[str, dict[str, Path]] = {}
     for path, _, metadata, _ in parts:
         origins = [("weights", metadata.get("checkpoint_sha256", "")), ("images", metadata.get("images", ""))]
@@ -258,14 +258,14 @@ def _hashes(metadata: dict[str, str]) -> dict[str, list[str]]:
 
 
 def _overlap_problems(parts: list[Part], reject: Reject) -> list[str]:
-    """Images in two files: two launches at once that cut shards differently. No record decides which file goes."""
+    """Images in two files, as after two launches that cut shards differently. Records do not decide which file goes."""
     every = np.concatenate([np.empty(0, np.int64), *(part.indices.array for part in parts)])
     if (np.bincount(every) < 2).all():
-        return []  # as nearly always: what follows compares every file with all others
+        return []  # the usual case; what follows compares every file with all others
     images = {part.path: set(part.indices) for part in parts}
     by_size = sorted(images, key=lambda path: (len(images[path]), path))
     problems = []
-    # First, the largest first, files whose images others hold altogether: as little as possible is redone.
+    # First, files whose images are all in others, the largest first, so that as little as possible is redone.
     for paths, goes in ((by_size[::-1], set.issubset), (by_size, lambda own, others: not own.isdisjoint(others))):
         for path in [path for path in paths if path in images]:
             own, others = images[path], set[int]().union(*(theirs for key, theirs in images.items() if key != path))
@@ -288,7 +288,7 @@ def _gap_problems(grid_run: Run, parts: list[Part]) -> list[str]:
 
 
 def known_images(metadata: Mapping[str, str]) -> str:
-    """The fingerprint of the images in what a run's shards say of their origin; empty where they do not say it."""
+    """The fingerprint of the images in the origin stated by a run's shards; empty if they do not state it."""
     found = metadata.get("images", "unknown")
     # Shards of one run that were made before and after fingerprints were over contents have one of each.
     return "" if found == "unknown" else max(found.split(", "), key=lambda part: part.startswith(CONTENT))
@@ -299,6 +299,6 @@ def _common_origin(parts: list[Part]) -> dict[str, str]:
     origin = {name: ", ".join(sorted({part.metadata.get(name, "unknown") for part in parts})) for name in names}
     for name in (records.CLEAN_CORRECT, records.CLEAN_SEEN):
         counts = [part.metadata.get(name, "") for part in parts if part.is_wanted]
-        if len(counts) == len(parts) and all(map(str.isdecimal, counts)):  # older shards do not say it
+        if len(counts) == len(parts) and all(map(str.isdecimal, counts)):  # older shards do not state it
             origin[name] = str(sum(map(int, counts)))
     return origin

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, whatever is killed and whenever."""
+"""Writes files that are either complete or absent, whatever is killed at any moment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from jobs.errors import DiskFullError
 _NO_ROOM = 1 << 20  # bytes
 
 STALE_AFTER_S = 3600.0
-"""A temporary file this old belongs to a writer that was killed: no write takes as long."""
+"""A temporary file this old belongs to a killed writer, since no write takes that long."""
 
 
 def write_atomically(
@@ -71,7 +71,7 @@ def write_text(path: Path, text: str, check: Callable[[Path], object] | None = N
 
 
 def _is_for_want_of_room(error: Exception, folder: Path) -> bool:
-    """Whether a full disk is behind an error: torch's writer raises its own, which does not say so."""
+    """Whether an error is due to a full disk; torch's writer raises its own error, which does not say so."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
     return isinstance(error, RuntimeError) and shutil.disk_usage(folder).free < _NO_ROOM
@@ -88,7 +88,7 @@ def read_json(path: Path) -> Any:
 
 
 def listing(folder: Path) -> list[str]:
-    """The names in a folder; none where it is not there, or not there any more."""
+    """The names in a folder; empty if it does not exist or was removed."""
     try:
         return os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
@@ -96,7 +96,7 @@ def listing(folder: Path) -> list[str]:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a file that cannot be used, so that it is neither lost nor taken for done.
+    """Rename a file that cannot be used, so that it is neither lost nor counted as done.
 
     Returns:
         The new path, ending in ``.rejected-N``.
@@ -104,14 +104,14 @@ def set_aside(path: Path) -> Path:
     for number in range(1, 10_000):
         target = path.with_name(f"{path.name}.rejected-{number}")
         if not target.exists():
-            with contextlib.suppress(FileNotFoundError):  # another worker was quicker
+            with contextlib.suppress(FileNotFoundError):  # another worker has already renamed it
                 path.rename(target)
             return target
     raise RuntimeError(f"{path} was set aside 9999 times; find out what breaks it, then remove the copies")
 
 
 class Damage(NamedTuple):
-    """A file that is not what it should be, and why; a path of None where no single file is to blame."""
+    """A damaged file and what is wrong with it; a path of None if the problem is not in a single file."""
 
     path: Path | None
     problem: str
@@ -122,7 +122,7 @@ _TAIL = 22  # bytes: the longest of the ends below
 
 
 def problem_of(path: Path) -> str | None:
-    """What is wrong with a file, as far as its size and its last bytes tell; None where it is whole.
+    """What is wrong with a file, by its size and its last bytes; None if it is whole.
 
     Costs a stat, and the first time a read of a few bytes: Parquet files, zip files (torch's) and our JSON files are
     written from front to back, and each ends in a way that nothing else does.
@@ -135,7 +135,7 @@ def problem_of(path: Path) -> str | None:
 
 
 def damage_of(path: Path) -> list[Damage]:
-    """What ``problem_of`` says is wrong with a file that is there, if anything."""
+    """The problem that ``problem_of`` finds in a file, if it exists and has one."""
     problem = problem_of(path)
     return [] if problem is None or problem == NOT_THERE else [Damage(path, problem)]
 
@@ -161,7 +161,7 @@ def _problem_of(path: str, size: int, mtime_ns: int) -> str | None:
 
 
 def file_sha256(path: Path) -> str:
-    """The sha256 of a file's content, in hexadecimal digits: tells a damaged or changed copy."""
+    """The sha256 of a file's content, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -189,7 +189,7 @@ def remove_temporary_folders() -> None:
 def remove_stale_temporaries(folder: Path) -> None:
     """Remove what killed writers left in a folder."""
     for leftover in folder.glob(".*.tmp"):
-        with contextlib.suppress(FileNotFoundError):  # another worker may be tidying up too
+        with contextlib.suppress(FileNotFoundError):  # another worker may remove it at the same time
             if time.time() - leftover.stat().st_mtime > STALE_AFTER_S:
                 leftover.unlink()
 
@@ -202,7 +202,7 @@ def _link_unless_there(temporary: Path, path: Path) -> None:
         if problem is None:
             logging.info("another process finished first; keeping its file: %s", path)
             return
-        # What a lost node or a full disk may leave: not a file that counts.
+        # A lost node or a full disk may leave a damaged file, which does not count.
         logging.warning("%s: %s; moved to %s", path, problem, set_aside(path).name)
         os.replace(temporary, path)
     except OSError:  # a file system without hard links

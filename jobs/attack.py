@@ -1,4 +1,4 @@
-"""Empirical accuracy of one shard: each image is attacked, then PREDICT is asked about the result."""
+"""Empirical accuracy of one shard: attacks each image, then classifies the result with PREDICT."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _finite_logits(classifier: torch.nn.Module, inputs_BCHW: Tensor) -> Tensor:
 
 
 def _noise(labelled: LabelledImage, spec: AttackSpec) -> Tensor:
-    """The image's m_test draws, shape (M, 1, C, H, W); more draws begin with those of fewer."""
+    """The image's m_test draws, shape (M, 1, C, H, W); a larger number begins with the draws of a smaller one."""
     stream = NoiseStream(seed=spec.seed, index=labelled.index, stage="attack")
     shape = tuple(labelled.image_CHW.shape)
     blocks = [stream.block(block_nr, shape) for block_nr in range(-(-spec.m_test // BLOCK_ROWS))]

@@ -36,7 +36,7 @@ _CHANGED = (
 
 
 class Settings(TypedDict):
-    """What counting votes takes, whichever the network."""
+    """Settings for counting votes that do not depend on the network."""
 
     distribution: NoiseDistribution
     num_classes: int
@@ -57,7 +57,7 @@ def run(unit: ShardUnit, store: Store, resources: Resources) -> None:
 
 
 def _prepared(unit: ShardUnit, store: Store, resources: Resources, trained: TrainedClassifier, images: Images) -> Work:
-    """The network as it is certified, compared with the one in float32 if it is another."""
+    """The network as it is certified; it is compared with float32 if it has another precision."""
     spec, info = unit.run.certify, unit.train.info
     device = next(trained.classifier.buffers()).device
     settings: Settings = {
@@ -119,7 +119,7 @@ def _votes(network: nn.Module, unit: ShardUnit, images: Images, settings: Settin
 
 def _equal_votes(votes_B: Tensor, others_B: Tensor, num_classes: int) -> float:
     """The share of equal votes among the rows where both are votes."""
-    is_vote_B = (votes_B < num_classes) & (others_B < num_classes)  # what is none ends the certification anyway
+    is_vote_B = (votes_B < num_classes) & (others_B < num_classes)  # a row without a vote ends the certification anyway
     return float((votes_B == others_B)[is_vote_B].double().mean()) if is_vote_B.any() else 1.0
 
 

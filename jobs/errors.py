@@ -12,15 +12,15 @@ class ConfigError(ValueError):
 
 
 class RecordError(ValueError):
-    """A file of records is not what its place says it is."""
+    """A file of records is missing, damaged, or does not match its path."""
 
 
 class CheckpointError(ValueError):
-    """A checkpoint is damaged or belongs to something else."""
+    """A checkpoint is missing, damaged, or belongs to another model."""
 
 
 class DataError(ValueError):
-    """Images of a dataset are missing, broken or not what its entry says."""
+    """Images of a dataset are missing, broken, or do not match its description."""
 
 
 class TaskFailedError(RuntimeError):
@@ -34,11 +34,11 @@ class TaskFailedError(RuntimeError):
 
 
 class FailedElsewhereError(RuntimeError):
-    """A unit failed, and another of its tasks records why."""
+    """A unit failed, and another of its tasks records the reason."""
 
 
 class TrainingDivergedError(RuntimeError):
-    """The training loss is not finite any more."""
+    """The training loss is no longer finite."""
 
 
 class DiskFullError(OSError):

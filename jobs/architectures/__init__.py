@@ -12,7 +12,7 @@ import functools
 import pkgutil
 
 NUM_CHANNELS = {"resnet50": 3}
-"""Of the images that an architecture takes, where it does not take any number."""
+"""Channels of the images that an architecture needs, unless it accepts any number."""
 
 
 @functools.cache

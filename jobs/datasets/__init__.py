@@ -59,7 +59,7 @@ __all__ = [
 ]
 
 Source = str | Plugin
-"""A dataset: the name of a module here, or one of the user's own."""
+"""A dataset: the name of a module here, or the user's own."""
 
 
 @functools.cache
@@ -69,7 +69,7 @@ def dataset_names() -> tuple[str, ...]:
 
 
 def dataset_module(source: Source) -> Any:
-    """The module of one dataset, or what is one for a user's own. Raises ConfigError naming the valid ones."""
+    """The module of a dataset, or its equivalent for the user's own. Raises ConfigError naming the valid ones."""
     if isinstance(source, Plugin):
         return OwnData(plugin=source)
     if source not in dataset_names():
@@ -83,7 +83,7 @@ def dataset_info(source: Source) -> DatasetInfo:
 
 
 def data_folder(source: Source, data: Mapping[str, str | None]) -> Path | None:
-    """The folder, or file, that a dataset is read from, as configured by name; None where it needs none.
+    """The folder or file that a dataset is read from, as configured by name; None if it needs none.
 
     Raises:
         ConfigError: It needs a folder and none is configured.
@@ -98,7 +98,7 @@ def data_folder(source: Source, data: Mapping[str, str | None]) -> Path | None:
 
 
 def count_images(source: Source, split: Split, data: Mapping[str, str | None]) -> int:
-    """Images of a split: those in the folder where it decides and is known, else the complete set's.
+    """The number of images of a split: of the folder if that may vary and is known, else of the complete dataset.
 
     Raises:
         ConfigError: The folder is not there or not right.

@@ -1,4 +1,4 @@
-"""What is known of a dataset, and the images of one of its splits."""
+"""The description of a dataset, and the images of one of its splits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ kept in the device's memory."""
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
-    """What can be known of a dataset without reading it."""
+    """The description of a dataset that is known without reading it."""
 
     name: str  # the registry's
     num_classes: int  # K
@@ -52,7 +52,7 @@ class Images:
 
     @property
     def fingerprint(self) -> str:
-        """Stands for pixels and labels of all images, in their order: the same for the same contents."""
+        """A hash of the pixels and labels of all images, in their order."""
         raise NotImplementedError
 
     def pixels_of(self, index: int) -> npt.NDArray[np.uint8]:
@@ -96,7 +96,7 @@ class ArrayImages(Images):
 
 
 def check_content(images: Images, info: DatasetInfo, split: Split) -> None:
-    """Raise DataError unless images are what ``Images`` promises: wrong ones would be certified all the same."""
+    """Raise DataError unless images are as ``Images`` promises, since wrong ones could be certified too."""
     where, labels = f"{info.name}, {split} split", images.labels
     problems = []
     if labels.ndim != 1 or labels.dtype != np.int64:
@@ -125,10 +125,10 @@ def _level_problems(levels: npt.NDArray[Any], num_images: int, info: DatasetInfo
 
 
 def differ(fingerprint: str, other: str) -> bool:
-    """Whether two fingerprints are of different images. Of two that were made in different ways nothing is known."""
+    """Whether two fingerprints show different images. Two of different kinds show nothing."""
     return fingerprint != other and fingerprint.startswith(CONTENT) == other.startswith(CONTENT)
 
 
 def short_fingerprint(fingerprint: str) -> str:
-    """The part of a fingerprint that is shown to people."""
+    """The part of a fingerprint that messages show."""
     return fingerprint.removeprefix(CONTENT)[:12]

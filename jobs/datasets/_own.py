@@ -37,7 +37,7 @@ _MAX_BYTES = 2**34
 
 @dataclass(frozen=True, kw_only=True)
 class OwnData:
-    """What a module of ``jobs.datasets`` defines, for a data set that ``described`` has seen."""
+    """The equivalent of a module of ``jobs.datasets``, for a data set that was ``described``."""
 
     plugin: Plugin
 
@@ -53,7 +53,7 @@ class OwnData:
             raise ConfigError(problems)
 
     def open_split(self, split: Split, folder: Path | None) -> Images:
-        """One split. Raises DataError where it is not what it was when its key was made."""
+        """One split. Raises DataError if it has changed since its key was made."""
         images = _opened(self.plugin.name, split, folder)
         expected, found = self.plugin.options["fingerprints"].get(split), images.fingerprint if images else None
         if images is None or found != expected:
@@ -65,7 +65,7 @@ class OwnData:
 
 
 def described(source: str, version: int, options: Mapping[str, Any]) -> Plugin:
-    """What keys hold of a data set, all of which is read and checked for it.
+    """The description of a data set in keys; reads and checks all its images.
 
     Args:
         source: ``npz:PATH``, ``folder:PATH``, or ``module:function`` of a plug-in.
@@ -129,7 +129,7 @@ def _info(name: str, found: Mapping[Split, Images], augmentation: Augmentation) 
 
 
 def _opened(source: str, split: Split, folder: Path | None) -> Images | None:
-    """A split as it is now; None where there is none."""
+    """A split as it is now; None if it does not exist."""
     kind = source.partition(":")[0]
     if kind in _READERS:
         assert folder is not None

@@ -28,7 +28,7 @@ _NO_CLASSES = {"lost+found", "__MACOSX", "@eaDir"}  # folders that file systems 
 
 @dataclass(frozen=True, kw_only=True)
 class Tree:
-    """Where a tree has what."""
+    """The layout of a tree of images."""
 
     info: DatasetInfo  # the dataset's entry
     view: View  # how files become images of its shape
@@ -77,7 +77,7 @@ class Tree:
         return names
 
     def _hint(self, folder: Path) -> str:
-        """Where the splits are, if they are one folder further up or down, or bear another name."""
+        """Where the splits are, if they are one level up or down, or have another name."""
         parts = set(self.split_folders.values())
         if folder.name in parts and folder.is_dir():
             return f". This is one of them: write {self.option}={folder.parent}"
@@ -118,7 +118,7 @@ class Tree:
         return len(self.list_files(split, folder)[0])
 
     def open_split(self, split: Split, folder: Path | None) -> TreeImages:
-        """A split's images, which are decoded when they are asked for."""
+        """A split's images, which are decoded on access."""
         assert folder is not None
         paths, labels = self.list_files(split, folder)
         root = folder / self.split_folders[split]
@@ -127,15 +127,15 @@ class Tree:
         )
 
     def is_prepared(self, folder: Path, marks: Path) -> bool:
-        """Whether just these files were decoded once, all without an error."""
+        """Whether exactly these files were decoded before, all without an error."""
         mark = self._mark(marks)
         if not mark.exists() or read_json(mark) != self._listing(folder):
             return False
-        # Else every worker would read all images for it.
+        # Otherwise every worker would read all images to compute it.
         return "test" not in self._there(folder) or self.open_split("test", folder).has_fingerprint
 
     def prepare(self, folder: Path, marks: Path) -> None:
-        """Decode every image once and write down that it was done. Raises DataError naming those broken."""
+        """Decode every image once and record this. Raises DataError naming the broken ones."""
         for split in self._there(folder):
             images = self.open_split(split, folder)
             images.check_all()

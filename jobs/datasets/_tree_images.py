@@ -37,7 +37,7 @@ _NAMED = 5  # how many files a message names
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TreeImages(Images):
-    """One split of a tree; images are decoded when they are asked for."""
+    """One split of a tree; images are decoded on access."""
 
     image_shape: tuple[int, int, int]  # (C, H, W) of the images it gives
     view: View  # how files become images of that shape
@@ -48,7 +48,7 @@ class TreeImages(Images):
 
     @property
     def names_sha256(self) -> str:
-        """Stands for which files these are, whatever is in them."""
+        """A hash of the names of these files, not of their contents."""
         return hashlib.sha256("\n".join(self.paths).encode()).hexdigest()[:16]
 
     @property
@@ -58,7 +58,7 @@ class TreeImages(Images):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Over pixels as certified and labels; kept beside the tree, until a file's size or time changes."""
+        """A hash of pixels as certified and labels; stored beside the tree until a file's size or time changes."""
         kept = self._kept()
         if kept is not None:
             return kept
@@ -75,7 +75,7 @@ class TreeImages(Images):
         return found
 
     def check_all(self) -> None:
-        """Decode every image, and keep their fingerprint. Raises DataError naming those that cannot be."""
+        """Decode every image and store their fingerprint. Raises DataError naming images that cannot be decoded."""
         self._remember(self._each(self._digest))
 
     def pixels_of(self, index: int) -> npt.NDArray[np.uint8]:
@@ -89,7 +89,7 @@ class TreeImages(Images):
         return pixels if self.num_levels == 255 else np.rint(pixels * (self.num_levels / 255)).astype(np.uint8)
 
     def decoded(self, index: int) -> Image:
-        """The file as an image of 8 bits, RGB or grey as the dataset is. Raises DataError naming it."""
+        """The file as an 8-bit image, RGB or grey like the dataset. Raises DataError naming it."""
         from PIL import Image, UnidentifiedImageError
 
         mode = "L" if self.image_shape[0] == 1 else "RGB"
@@ -123,7 +123,7 @@ class TreeImages(Images):
 
     @functools.cached_property
     def _files(self) -> str:
-        """Stands for names, sizes and times of all files: what changes when one of them does."""
+        """A hash of names, sizes and times of all files, which changes when a file changes."""
         digest = hashlib.sha256()
         for path in self.paths:
             status = (self.root / path).stat()
@@ -159,7 +159,7 @@ class TreeImages(Images):
         return [self.root.parent / f".{self.root.name}.images.json", home / "smoothadv" / f"{root}.images.json"]
 
     def _each(self, act: Callable[[int], T]) -> list[T]:
-        """Act on every index in threads (decoding leaves Python's lock), gathering the errors."""
+        """Act on every index in threads (decoding releases Python's lock), collecting the errors."""
 
         def attempt(index: int) -> T | DataError:
             try:

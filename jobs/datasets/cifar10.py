@@ -49,14 +49,14 @@ def check(folder: Path, needed: Sequence[Split] = ("train", "test")) -> None:
     Raises:
         ConfigError: A file is in its place.
     """
-    del needed  # there are all or none
+    del needed  # all splits exist or none
     nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not nearest.is_dir():
         raise ConfigError(f"data.cifar10: {nearest} is not a folder; choose another path with data.cifar10=PATH")
 
 
 def is_prepared(folder: Path, marks: Path) -> bool:
-    """Whether just these files were verified once: by sizes and times, so that a truncated one is found for a stat."""
+    """Whether exactly these files were verified before, by their sizes and times."""
     mark = marks / f"{INFO.name}.json"
     try:
         return bool(read_json(mark) == _listing(folder))
@@ -65,7 +65,7 @@ def is_prepared(folder: Path, marks: Path) -> bool:
 
 
 def prepare(folder: Path, marks: Path) -> None:
-    """Download what is missing or damaged, under a lock, verify checksums, and write down that it was done.
+    """Download missing or damaged files, under a lock, verify checksums, and record this.
 
     Raises:
         DataError: It cannot be downloaded, or what is there is damaged.
@@ -87,7 +87,7 @@ def prepare(folder: Path, marks: Path) -> None:
 
 
 def _is_there(root: Path, cifar: Any) -> bool:
-    """Whether the files, or the archive to take them from, are there and sound."""
+    """Whether the files, or the archive that contains them, exist and are valid."""
     from torchvision.datasets.utils import check_integrity
 
     try:
@@ -112,7 +112,7 @@ def _check_answers(url: str) -> None:
         else:
             said.put("")
 
-    threading.Thread(target=ask, daemon=True).start()  # the look-up of a name has no time limit of its own
+    threading.Thread(target=ask, daemon=True).start()  # looking up a name has no time limit
     try:
         problem = said.get(timeout=_PATIENCE_S)
     except queue.Empty:
@@ -122,7 +122,7 @@ def _check_answers(url: str) -> None:
 
 
 def open_split(split: Split, folder: Path | None) -> ArrayImages:
-    """One split, its checksums verified again. Raises DataError where files are not there or damaged."""
+    """One split, after verifying its checksums again. Raises DataError if files are missing or damaged."""
     assert folder is not None
     root, cifar = _opened(folder)
     try:
@@ -138,12 +138,12 @@ def open_split(split: Split, folder: Path | None) -> ArrayImages:
 
 
 def _files_in(folder: Path) -> Path:
-    """Where the dataset's files are: in the folder itself, should it be the unpacked one."""
+    """Where the dataset's files are; in the folder itself if it is the unpacked archive."""
     return folder if (folder / _FILES[0]).is_file() else folder / "cifar-10-batches-py"
 
 
 def _opened(folder: Path) -> tuple[Path, Any]:
-    """What torchvision is to be given: a folder, and its class for the files in there."""
+    """The arguments for torchvision: a folder, and the class that reads its files."""
     from torchvision.datasets import CIFAR10
 
     files = _files_in(folder)

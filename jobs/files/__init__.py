@@ -1,1 +1,1 @@
-"""What is on disk: where it lies, what it looks like, what it says. Knows no torch."""
+"""Files on disk: paths, formats, reading and writing. Does not import torch."""

@@ -1,4 +1,4 @@
-"""The code that makes results: copied below them, so that jobs run what was launched, and named in them."""
+"""The code that produces results: jobs run a copy of it, and results name its version."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from jobs.files.store import Store
 from jobs.plugins.files import write_files
 
 COMMIT_FILE = "COMMIT"
-"""In a copy of the code, beside the packages: the commit it was copied from."""
+"""The file in a copy of the code that names the commit."""
 
 _VERSIONED = ("torch", "numpy", "scipy", "pyarrow")
 
 
 def keep_copy(store: Store, contents: Mapping[str, bytes]) -> Path:
-    """The folder that holds just these files, by their path in it; launches of the same content share it."""
+    """The folder with exactly these files, by their paths in it; launches of the same content share it."""
     digest = hashlib.sha256()
     for name, content in sorted(contents.items()):
         digest.update(f"\0{name}\0{len(content)}\0".encode() + content)
     target = store.code_dir(digest.hexdigest()[:16])
-    if target.exists() and not is_own(target):  # another user's, who may change it
+    if target.exists() and not is_own(target):  # it belongs to another user, who may change it
         target = target.with_name(f"{target.name}-{os.getuid()}")
     if target.exists():
         return target
@@ -40,7 +40,7 @@ def keep_copy(store: Store, contents: Mapping[str, bytes]) -> Path:
         only_owner_writes(temporary, *temporary.rglob("*"))
         os.rename(temporary, target)
     except OSError:
-        if not target.exists():  # else another launch was first, with the same content
+        if not target.exists():  # otherwise another launch made it first, with the same content
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -56,7 +56,7 @@ def provenance() -> dict[str, str]:
 
 
 def git_commit() -> str:
-    """The commit of this code, with -dirty where files differ from it; unknown outside of git."""
+    """The commit of this code, with -dirty if files differ from it; unknown outside git."""
     folder = Path(__file__).parent.parent
     copied_from = folder.parent / COMMIT_FILE
     if copied_from.exists():

@@ -64,9 +64,9 @@ class Failure(Place):
     """One failed attempt at a unit."""
 
     unit: str  # the unit's name
-    failure_class: FailureClass  # what kind of thing happened
+    failure_class: FailureClass  # the class
     message: str  # the last line of the error
-    traceback: str = ""  # all of it; empty where the process died without one
+    traceback: str = ""  # empty if the process died without one
     log_path: str = ""  # the unit's log
     attempt: int  # 1 for the first failure of the unit, and so on
     time: float  # seconds since the epoch
@@ -75,12 +75,12 @@ class Failure(Place):
 
     @property
     def counts(self) -> Counter[FailureClass]:
-        """How often the unit has failed until now, by class."""
+        """How often the unit has failed so far, by class."""
         return Counter(self.earlier) + Counter([self.failure_class])
 
 
 def following(failure: Failure, last: Failure) -> Failure:
-    """A failure of the unit that failed before."""
+    """The failure with the counts of the unit's earlier failures."""
     return replace(failure, attempt=last.attempt + 1, earlier=dict(last.counts))
 
 
@@ -107,7 +107,7 @@ _BY_TYPE: Mapping[FailureClass, tuple[type[BaseException], ...]] = {  # the firs
     "host_oom": (MemoryError,),
     "data": (RecordError, CheckpointError, DataError, TrainingDivergedError, OSError),
     "config": (ConfigError,),
-    "setup": (ImportError,),  # the environment of this node lacks something
+    "setup": (ImportError,),  # something is missing on this node
 }
 
 
@@ -127,7 +127,7 @@ def classify(error: BaseException) -> FailureClass:
 
 
 def record_exception(store: Store, unit: Unit, error: BaseException, message: str, log_path: Path) -> Failure:
-    """Record that a unit ended with an exception, in the words given."""
+    """Record that a unit ended with an exception, with the given message."""
     failure_class = classify(error)
     if failure_class == "cuda_oom":
         message = f"{message.rstrip()}\n{_smaller(unit)}"
@@ -136,7 +136,7 @@ def record_exception(store: Store, unit: Unit, error: BaseException, message: st
 
 
 def _smaller(unit: Unit) -> str:
-    """What makes a unit take less of a GPU's memory, and changes no key."""
+    """Options that reduce the GPU memory of a unit and do not change a key."""
     shared = "reduce cluster.runs_per_gpu if it is above 1"
     return shared if unit.stage == "train" else f"reduce cluster.batch_size; {shared}"
 
@@ -158,7 +158,7 @@ def failures_of(store: Store, unit: Unit) -> list[Failure]:
 
 
 def last_failure(store: Store, unit: Unit) -> Failure | None:
-    """The last failure of a unit; None where it has none."""
+    """The last failure of a unit, if it has one."""
     return last_failures(_folder(store, unit), lambda name: name == unit.name).get(unit.name)
 
 
@@ -188,7 +188,7 @@ def last_failures(folder: Path, is_wanted: Callable[[str], bool]) -> dict[str, F
 
 
 def forget(store: Store, unit: Unit) -> None:
-    """Remove the failure records of a unit that succeeded: if it must run again, it starts with none."""
+    """Remove the failure records of a unit that succeeded."""
     if is_first_task():
         for path in _paths(store, unit):
             with contextlib.suppress(OSError):
@@ -202,7 +202,7 @@ def _paths(store: Store, unit: Unit) -> list[Path]:
 def _read(path: Path, unit: str) -> Failure:
     try:
         return Failure(**read_json(path))
-    except (TypeError, ValueError):  # damaged, or of another version: an attempt that failed all the same
+    except (TypeError, ValueError):  # damaged, or of another version; it still counts as a failed attempt
         return Failure(
             unit=unit,
             failure_class="unknown",
@@ -215,7 +215,7 @@ def _read(path: Path, unit: str) -> Failure:
 def _recorded(store: Store, unit: Unit, failure: Failure) -> Failure:
     try:
         write_json(_folder(store, unit) / f"{_stem(unit)}-attempt-{failure.attempt:04d}.json", asdict(failure))
-    except OSError:  # a full disk, say, which may be the very failure
+    except OSError:  # such as a full disk, which may be the failure itself
         logging.exception("cannot record the failure of %s", unit.name)
     return failure
 
@@ -223,7 +223,7 @@ def _recorded(store: Store, unit: Unit, failure: Failure) -> Failure:
 def failure_now(
     store: Store, unit: Unit, failure_class: FailureClass, message: str, log_path: Path, place: Place | None = None
 ) -> Failure:
-    """A failure of a unit that is not recorded; of this process unless at the ``place`` given."""
+    """A failure of a unit that is not recorded yet; at this process's place, or at the ``place`` given."""
     failure = Failure(
         **asdict(place or Place.here()),
         unit=unit.name,

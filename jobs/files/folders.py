@@ -1,4 +1,4 @@
-"""Folders that a user names to be written to."""
+"""Checks and permissions of folders that commands write to."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_writable(folder: Path, option: str, *, subfolders: Sequence[str] = (),
         for place in (folder, *(folder / name for name in subfolders)):
             if place.exists():
                 with tempfile.TemporaryFile(dir=place, buffering=0) as file:
-                    file.write(bytes(_WRITE_TRIAL))  # a full disk lets files be made, but not filled
+                    file.write(bytes(_WRITE_TRIAL))  # on a full disk, files can be created but not filled
     except OSError as error:
         raise ConfigError(
             f"{option}: cannot write to {folder} ({error.strerror}); choose another folder with {option}=PATH"
@@ -39,13 +39,13 @@ def check_writable(folder: Path, option: str, *, subfolders: Sequence[str] = (),
 
 
 def only_owner_writes(*paths: Path) -> None:
-    """Take the permission to write from everyone but the owner, whatever umask and folders give."""
+    """Remove write permission for everyone except the owner, whatever the umask."""
     for path in paths:
         path.chmod(stat.S_IMODE(path.stat().st_mode) & ~0o022)
 
 
 def is_own(path: Path) -> bool:
-    """Whether a path belongs to this user, and nobody else may write it."""
+    """Whether a path belongs to this user and nobody else can write to it."""
     status = path.stat()
     return status.st_uid == os.getuid() and not status.st_mode & 0o022
 

@@ -73,7 +73,7 @@ def write_listing(store: Store, grid: str, models: Sequence[dict[str, Any]]) -> 
 
 
 def read_listing(store: Store, grid: str) -> list[dict[str, Any]]:
-    """The models of an imported grid. Raises RecordError where the file is damaged or of another format."""
+    """The models of an imported grid. Raises RecordError if the file is damaged or has another format."""
     path = store.import_path(grid)
     try:
         content = read_json(path)

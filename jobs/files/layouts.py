@@ -1,4 +1,4 @@
-"""The kinds of records and their columns; which of them a run determines, and how."""
+"""The kinds of records and their columns, and the columns that a run determines."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _COUNTS = pa.list_(pa.field("element", INT, nullable=False))
 
 @dataclass(frozen=True)
 class RecordKind:
-    """One of the layouts that a records file can have."""
+    """A kind of records file."""
 
-    name: str  # stands in the file's metadata; a file of one kind is never read as another
+    name: str  # in the file's metadata; a file of one kind is never read as another
     schema: pa.Schema  # The columns. Those that are not nullable are never null.
 
 
@@ -35,7 +35,7 @@ class Layout:
 
 
 def schema_of(types: Mapping[str, pa.DataType], nullable: Collection[str] = ()) -> pa.Schema:
-    """A schema of columns that are never null, but for those named."""
+    """A schema of columns that are never null, except those named."""
     return pa.schema([pa.field(name, type_, nullable=name in nullable) for name, type_ in types.items()])
 
 

@@ -20,13 +20,13 @@ from jobs.validation import STRICT, build, unknown_choice
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write grid.json, unless the same content is there already."""
+    """Write grid.json, unless it already has this content."""
     if not is_written(path, manifest):
         write_json(path, plain_manifest(manifest))
 
 
 def is_written(path: Path, manifest: Manifest) -> bool:
-    """Whether just this grid is in a grid.json."""
+    """Whether a grid.json contains exactly this grid."""
     try:
         return bool(read_json(path) == plain_manifest(manifest))
     except (FileNotFoundError, ValueError):
@@ -34,7 +34,7 @@ def is_written(path: Path, manifest: Manifest) -> bool:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The grid in a grid.json. Raises RecordError where it is damaged, of another format, or was edited."""
+    """The grid in a grid.json. Raises RecordError if it is damaged, was edited, or has another format."""
     try:
         plain = read_json(path)
         if plain["format"] != FORMAT:
@@ -55,13 +55,13 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def write_spec(store: Store, spec: TrainSpec) -> None:
-    """Write spec.json: what a folder of ``runs`` is the result of. Tidies the folder."""
+    """Write spec.json, which describes a folder of ``runs``, and remove old temporary files there."""
     remove_stale_temporaries(store.run_dir(spec.key))
     write_json(store.spec_path(spec.key), {"key": spec.key, **train_fields(spec)})
 
 
 def check_launchable(store: Store, grid: object) -> None:
-    """Raise ConfigError where a name is that of a grid imported from logs."""
+    """Raise ConfigError if a grid was imported from logs."""
     if grid in store.imported_names():
         raise ConfigError(
             f"grid {grid} was imported from logs, so it cannot be launched or followed; choose another grid"
