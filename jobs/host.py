@@ -1,4 +1,4 @@
-"""Where this process runs: its CPUs, and which of the tasks of a SLURM job it belongs to, as submitit starts them."""
+"""Where this process runs: its CPUs, and its task in a SLURM job that submitit started."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import os
 
 
 def num_cpus() -> int:
-    """CPUs that this process may use, at least 1: fewer than the machine has where an affinity mask says so."""
+    """The number of CPUs that this process may use, at least 1; an affinity mask may reduce it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def num_tasks() -> int:
-    """Tasks that srun has started to do one thing together; 1 outside of such a job."""
+    """The number of tasks that srun started together; 1 outside such a job."""
     is_ours = os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) if is_ours else 1
 

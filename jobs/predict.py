@@ -1,4 +1,4 @@
-"""Classes and certified radii of image files, by a finished model: the command pipeline.predict."""
+"""The command pipeline.predict: classes and certified radii of image files, by a finished model."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def predict(values: Mapping[str, Any]) -> int:
     store = Store(Path(config.results))
     run, paths = _chosen(store, config.grid, config.run), _files(config.source)
     given = {name: value for name in ("n0", "n", "alpha", "seed") if (value := getattr(config, name)) is not None}
-    # The label is unknown, so no class is the wrong one.
+    # The label is unknown, so no class counts as wrong.
     spec = build(CertifySpec, {**asdict(run.certify), **given, "stop_wrong": False}, where="predict")
     try:
         levels = open_files(run.train.source, paths).pixels()
@@ -92,7 +92,7 @@ def predict(values: Mapping[str, Any]) -> int:
 
 
 def _chosen(store: Store, grid: str | None, name: str | None) -> Run:
-    """The run that a name stands for: that in the tables, the training's key, or both keys."""
+    """The run with a name: the model's name in tables, its key, or KEY/CERTIFY_KEY."""
     grids = store.grid_names() if grid is None and store.grid_names() else [grid]
     runs = {run.place: run for one in grids for run in open_grid(store, one).of("certify")}.values()
     names = {run.place: _names(run) for run in runs}

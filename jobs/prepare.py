@@ -24,11 +24,11 @@ from jobs.files.store import Store
 from jobs.wording import say
 
 _NEEDED: tuple[Split, ...] = ("test",)
-"""What to certify takes; a launch that trains asks for the training images before."""
+"""The splits that certification needs; a launch that trains checks the training images before."""
 
 
 def is_prepared(name: str, data: Mapping[str, str | None], store: Store) -> bool:
-    """Whether workers can read a dataset. Decodes nothing; lists the folders of a tree.
+    """Whether workers can read a dataset. Lists the folders of a tree but decodes nothing.
 
     Raises:
         ConfigError: Its folder is not known, not there or not right.
@@ -42,7 +42,7 @@ def is_prepared(name: str, data: Mapping[str, str | None], store: Store) -> bool
 
 
 def prepare(name: str, data: Mapping[str, str | None], store: Store) -> None:
-    """Get a dataset ready, one process at a time; nothing happens where it is ready.
+    """Prepare a dataset, one process at a time; does nothing if it is ready.
 
     Raises:
         ConfigError: As ``is_prepared``.

@@ -1,4 +1,4 @@
-"""One shard of images, saved image by image, so that it can be interrupted and resumed at any moment."""
+"""Runs one shard and saves it image by image, so that it can be interrupted and resumed at any moment."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from smoothing.counts import LogitsError
 
 Row = Mapping[str, Any]
 Done = tuple[LabelledImage, dict[str, Any]]
-"""An image and the columns that are its own, but for index, label and elapsed_s."""
+"""An image and its columns, except index, label and elapsed_s."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Work:
-    """What is done to the images of a shard."""
+    """The work on the images of a shard."""
 
     # Does images, taking them as it can and handing each back as soon as it is done, in any order
     do: Callable[[Iterator[LabelledImage]], Iterator[Done]]
@@ -46,7 +46,7 @@ class Work:
 
 
 Prepare = Callable[[TrainedClassifier, Images], Work]
-"""Gets work ready, for a model and all images of its split."""
+"""Prepares the work, for a model and all images of its split."""
 
 
 def run_shard(unit: ShardUnit, store: Store, resources: Resources, prepare: Prepare) -> None:
@@ -82,7 +82,7 @@ def run_shard(unit: ShardUnit, store: Store, resources: Resources, prepare: Prep
     began, saved_at = time.perf_counter(), time.monotonic()
     done = work.do(labelled_image(images, index) for index in todo)
     for labelled, own in _with_finite_logits(done, unit, store):
-        # Images may share batches: each is charged the time since the one before was done.
+        # Images may share batches, so each gets the time since the previous one was done.
         began, elapsed_s = (now := time.perf_counter()), now - began
         own_columns = {"index": labelled.index, "label": labelled.label, **own, "elapsed_s": elapsed_s}
         rows[labelled.index] = {**layout.columns, **own_columns}
@@ -113,7 +113,7 @@ def _with_finite_logits(done: Iterator[Done], unit: ShardUnit, store: Store) -> 
 
 
 def _plugins(trained: TrainedClassifier, unit: ShardUnit) -> dict[str, str]:
-    """The hashes of the files of the plug-ins that trained, and of those that run now, by package."""
+    """The hashes of the plug-in files used in training and of those used now, by package."""
     train = unit.run.train
     if not train.plugins:
         return {}
@@ -128,7 +128,7 @@ def _missing(unit: ShardUnit, store: Store) -> list[int]:
 
 
 def _unclaimed(unit: ShardUnit, rows: Mapping[int, Row], store: Store) -> list[IndexRange]:
-    """Shards of our images that no finished file holds yet: an image in two files would stop the aggregation."""
+    """Shards of our images that no finished file contains yet: an image in two files would stop the aggregation."""
     ours = [index for index in _missing(unit, store) if index in rows]
     return [unit.indices] if len(ours) == len(unit.indices) else partition(ours, len(unit.indices))
 

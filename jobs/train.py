@@ -33,7 +33,7 @@ from jobs.training.steps import Epoch, Stepper
 
 _Row = dict[str, Any]  # of epochs.parquet
 
-_STATES_KEPT = 2  # should the newest be unreadable, the one before it still serves
+_STATES_KEPT = 2  # if the newest cannot be read, the previous one is used
 
 
 def run(unit: TrainUnit, store: Store, resources: Resources) -> None:
@@ -66,7 +66,7 @@ def run(unit: TrainUnit, store: Store, resources: Resources) -> None:
 
 
 def train_as(group: Group, spec: TrainSpec, store: Store, resources: Resources) -> None:
-    """What one process of a training does; the first one writes the files."""
+    """The work of one process of a training; the first process writes the files."""
     device = set_up_device(resources)
     if group.is_first:
         write_spec(store, spec)
@@ -76,7 +76,7 @@ def train_as(group: Group, spec: TrainSpec, store: Store, resources: Resources) 
     while len(history) < spec.epochs:
         if group.any(interrupt.was_asked(), device):
             raise interrupt.Interrupted
-        with settings.kept():  # an epoch begins with the same ones, whether the training was resumed or not
+        with settings.kept():  # the same at the start of an epoch, whether the training was resumed or not
             row = _train_epoch(stepper, len(history), loader, device)
         history.append(row)
         logging.info("epoch %(epoch)d: loss %(loss).4f, accuracy %(accuracy).3f, %(elapsed_s).1f s", row)
@@ -86,7 +86,7 @@ def train_as(group: Group, spec: TrainSpec, store: Store, resources: Resources) 
         if group.is_first:
             try:
                 _save_state(stepper, history, store)
-            except (FileNotFoundError, CheckpointError):  # another process has just finished and removed the folder
+            except (FileNotFoundError, CheckpointError):  # another process has finished and removed the folder
                 if not store.is_trained(spec.key):
                     raise
         if group.any(store.is_trained(spec.key), device):
@@ -103,12 +103,12 @@ def train_as(group: Group, spec: TrainSpec, store: Store, resources: Resources) 
 def _begin_or_resume(
     group: Group, spec: TrainSpec, store: Store, device: torch.device, compile: Compile
 ) -> tuple[Stepper, list[_Row]]:
-    """What takes the steps, and what is known of the epochs done."""
+    """The stepper, and the statistics of finished epochs."""
     torch.manual_seed(spec.seed)
     classifier = (classifier_for(spec) if spec.checkpoint_sha256 is None else pretrained.load_source(spec, store)).to(
         device
     )
-    # Before it is replicated: gradients are averaged in the layout that parameters have at that moment.
+    # Before replication, which fixes the layout in which gradients are averaged.
     classifier.to(memory_format=torch.channels_last)
     optimizer = _optimizer(classifier, spec)
     history: list[_Row] = []
@@ -170,7 +170,7 @@ def _train_epoch(stepper: Stepper, epoch: int, loader: Loader, device: torch.dev
 
 
 def _epoch(spec: TrainSpec, epoch: int, group: Group, device: torch.device) -> Epoch:
-    """What holds for one epoch; its randomness is from (seed, epoch) alone: resuming needs no generator's state."""
+    """The settings of one epoch; its randomness depends only on (seed, epoch), so no generator state is saved."""
     sequence = np.random.SeedSequence((spec.seed, epoch))
     shared, *own = (int(child.generate_state(1, np.uint32)[0]) for child in sequence.spawn(1 + group.num_processes))
     torch.manual_seed(own[group.rank])  # for architectures that draw themselves, such as dropout
@@ -207,7 +207,7 @@ def _finish(stepper: Stepper, history: list[_Row], store: Store) -> None:
         pq.read_table,
         replace=False,
     )
-    # The checkpoint comes last but for the tidying: where it is, training is done.
+    # The checkpoint is written last, before cleaning up: if it exists, training is done.
     checkpoint.save_classifier(store.checkpoint_path(spec.key), stepper.classifier, spec)
 
 

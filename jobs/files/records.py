@@ -33,7 +33,7 @@ how many it was asked about."""
 
 
 def image_columns(label: int, certificate: Certificate) -> dict[str, Any]:
-    """The columns that are one image's own, but for index, label and time."""
+    """The columns that belong to one image, except index, label and time."""
     return {
         "prediction": certificate.prediction,
         "n_used": int(certificate.counts.sum()),
@@ -100,7 +100,7 @@ def _encoded(field: pa.Field) -> pa.Field:
 
 
 def _row_groups(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
-    """The rows of all tables, in tables to be written as a row group each; one without rows where there are none."""
+    """The rows of all tables, in one table per row group; one empty table if there are no rows."""
     held: list[pa.Table] = []
     size, run = 0, None
     for table in itertools.chain.from_iterable(map(_parts, tables)):
@@ -114,7 +114,7 @@ def _row_groups(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Ta
 
 
 def _parts(table: pa.Table) -> Iterator[pa.Table]:
-    """A table in parts that are no larger than a row group."""
+    """A table in parts that are at most as large as a row group."""
     num_rows = max(1, _LARGE * len(table) // max(1, table.nbytes))
     return (table.slice(start, num_rows) for start in range(0, len(table), num_rows))
 
@@ -124,7 +124,7 @@ def _stored(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
 
 
 def _checksum(table: pa.Table) -> int:
-    """Of the values alone: however they are cut into chunks, and in whatever order a dictionary lists them."""
+    """A checksum of the values, which does not depend on chunks or on the order of dictionaries."""
     total = 0
     for column in table.columns:
         values = column.combine_chunks()
@@ -166,7 +166,7 @@ def read_records(
 def read_row_groups(
     path: Path, kind: RecordKind, columns: Sequence[str], runs: Collection[str] | None = None
 ) -> Iterator[pa.Table]:
-    """The row groups of a records file one after the other, strings dictionary-encoded; one without rows for none.
+    """The row groups of a records file in order, strings dictionary-encoded; one empty table if there are none.
 
     They have the columns named, in this order. With ``runs``, those that hold none of these train keys are left out.
 
@@ -192,7 +192,7 @@ def read_row_groups(
 
 
 def _may_hold(file: pq.ParquetFile, group: int, keys: Sequence[str]) -> bool:
-    """Whether a row group holds one of these train keys, sorted."""
+    """Whether a row group may contain one of these sorted train keys."""
     statistics = file.metadata.row_group(group).column(0).statistics  # of train_key
     if statistics is not None and statistics.has_min_max:
         nearest = bisect.bisect_left(keys, statistics.min)
@@ -205,13 +205,13 @@ def _may_hold(file: pq.ParquetFile, group: int, keys: Sequence[str]) -> bool:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The file's own metadata, without reading rows. Raises RecordError where it cannot be read as Parquet."""
+    """The metadata of a file, without reading rows. Raises RecordError if it cannot be read as Parquet."""
     with _parquet(path) as file:
         return _own_metadata(path, file)
 
 
 def problem_in(path: Path, kind: RecordKind) -> str | None:
-    """What is wrong with a records file, all of it read; None where nothing is. Read again when it has changed."""
+    """What is wrong with a records file, all of which is read (again only if it has changed); None if nothing is."""
     status = path.stat()
     return _problem_in(path, kind, status.st_size, status.st_mtime_ns)
 
@@ -233,7 +233,7 @@ def _problem_in(path: Path, kind: RecordKind, size: int, mtime_ns: int) -> str |
 
 
 def num_rows(path: Path) -> int:
-    """The number of rows of a file that may vanish or be replaced while we look; 0 if it cannot be read."""
+    """The number of rows of a file that may be replaced meanwhile; 0 if it cannot be read."""
     try:
         return int(pq.read_metadata(path).num_rows)
     except (pa.ArrowException, OSError):
@@ -264,7 +264,7 @@ def _parquet(path: Path, **options: Any) -> Iterator[pq.ParquetFile]:
     with path.open("rb") as opened:
         try:
             yield pq.ParquetFile(opened, page_checksum_verification=True, **options)
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: a flipped bit in a name
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # UnicodeDecodeError: a flipped bit in a name
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             reason = str(error).partition("\n")[0]
@@ -273,17 +273,17 @@ def _parquet(path: Path, **options: Any) -> Iterator[pq.ParquetFile]:
 
 def _own_metadata(path: Path, file: pq.ParquetFile) -> dict[str, str]:
     raw = file.schema_arrow.metadata or {}
-    # A flipped bit may leave text that is no UTF-8: it then equals nothing that is expected.
+    # A flipped bit may leave text that is not UTF-8; it then differs from every expected value.
     own = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in raw.items()}
     expected = own.pop(_CHECKSUM_KEY, None)  # files of earlier versions have none
-    # A newer version is said to be one, whatever its checksum is about.
+    # A newer version is reported as such, whatever its checksum covers.
     if own.get(_VERSION_KEY) == str(SCHEMA_VERSION) and expected not in (None, _checksum_of(own)):
         raise RecordError(f"{path}: damaged: the checksum of its metadata does not match their content")
     return own
 
 
 def _checksum_of(content: dict[str, str] | list[int]) -> str:
-    """Of metadata, which no page's checksum covers, or of the checksums of row groups."""
+    """A checksum of metadata, which page checksums do not cover, or of the checksums of row groups."""
     return f"{zlib.crc32(json.dumps(content, sort_keys=True).encode()):08x}"
 
 

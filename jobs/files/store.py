@@ -1,4 +1,4 @@
-"""Where everything lies under the results folder, and what a folder listing says is done.
+"""All paths in the results folder, and what folder listings show to be done.
 
 No other module composes a path. ``results/README.md`` shows the tree.
 """
@@ -20,7 +20,7 @@ _STATE_NAME = re.compile(r"epoch-(\d+)\.pt")
 
 
 def command_arguments(grid: object, results: Path) -> str:
-    """How commands name a grid and the folder of its results, which may be the default."""
+    """The arguments of a command for a grid and its results folder, which is left out if it is the default."""
     folder = str(results)
     return f"grid={grid}" if folder == "results" else f"grid={grid} results={shlex.quote(folder)}"
 
@@ -32,18 +32,18 @@ class Store:
     root: Path  # the results folder
 
     def data_dir(self) -> Path:
-        """What is known of datasets: which were prepared."""
+        """Records of which datasets were prepared."""
         return self.root / "data"
 
     def checksums_path(self) -> Path:
-        """Where this is, the folder is a publication."""
+        """If it exists, the folder is a publication."""
         return self.root / "SHA256SUMS"
 
     def source_path(self, sha256: str) -> Path:
-        """A published checkpoint as it was given to us, named by its content."""
+        """The copy of a published checkpoint, named by the hash of its content."""
         return self.root / "checkpoints" / f"{sha256}.pth.tar"
 
-    # Runs: one folder per base classifier, shared by all grids that hold it.
+    # Runs: one folder per base classifier, shared by all grids that contain it.
 
     def run_dir(self, train_key: str) -> Path:
         return self.root / "runs" / train_key
@@ -74,7 +74,7 @@ class Store:
         return self.run_dir(train_key) / "failures"
 
     def shards_dir(self, place: Place) -> Path:
-        """Where the shards of one certification or one attack lie."""
+        """The folder of the shards of one certification or one attack."""
         return self.run_dir(place.train_key) / place.stage / place.key
 
     def shard_path(self, place: Place, indices: IndexRange) -> Path:
@@ -83,7 +83,7 @@ class Store:
     def partial_path(self, place: Place, indices: IndexRange) -> Path:
         return self.shards_dir(place) / f"{shard_stem(indices)}.partial.parquet"
 
-    # Grids: what was asked for, and what was made of it.
+    # Grids: their settings and joined results.
 
     def grid_dir(self, grid: str) -> Path:
         return self.root / "grids" / grid
@@ -96,7 +96,7 @@ class Store:
         return self.grid_dir(grid) / ("records.parquet" if stage == "certify" else f"{stage}_records.parquet")
 
     def import_path(self, grid: str) -> Path:
-        """Where this is, the grid was imported from logs and not launched."""
+        """If it exists, the grid was imported from logs and not launched."""
         return self.grid_dir(grid) / "import.json"
 
     def import_report_path(self, grid: str) -> Path:
@@ -143,7 +143,7 @@ class Store:
         return self.array_dir(grid, launch, array) / "tasks.json"
 
     def code_dir(self, digest: str) -> Path:
-        """The code of this package as submitted jobs run it."""
+        """A copy of the code of this package, which submitted jobs run."""
         return self.root / "code" / digest
 
     def has_slurm_launches(self) -> bool:
@@ -160,35 +160,35 @@ class Store:
     def launch_lock_path(self) -> Path:
         return self.root / ".launch.lock"
 
-    # What is there. Each of these is one folder listing, and a look at the end of what must be whole.
+    # What exists. Each of these lists one folder and reads the end of files that must be whole.
 
     def is_trained(self, train_key: str) -> bool:
         return problem_of(self.checkpoint_path(train_key)) is None
 
     def model_damages(self, train_key: str) -> list[Damage]:
-        """The files of a model that are there and not whole; states that a finished training leaves behind count."""
+        """The damaged files of a model, including states that a finished training left behind."""
         paths = [self.checkpoint_path(train_key), self.spec_path(train_key), self.epochs_path(train_key)]
         paths += [self.state_path(train_key, epoch) for epoch in self.saved_epochs(train_key)]
         return [damage for path in paths for damage in damage_of(path)]
 
     def finished_shards(self, place: Place) -> list[IndexRange]:
-        """The index ranges that finished shard files vouch for, sorted; one that is not whole vouches for nothing."""
+        """The index ranges of finished shard files, sorted; damaged files do not count."""
         return self.shards(place)[0]
 
     def shards(self, place: Place) -> tuple[list[IndexRange], list[Damage]]:
-        """``finished_shards``, and the shards, finished or not, that are not whole."""
+        """``finished_shards``, and the damaged shards, finished or not."""
         folder, whole, damages = self.shards_dir(place), [], []
         for match in _matches(folder, _SHARD_NAME):
             path = folder / match.string
             problem = problem_of(path)
             if problem is None:
                 whole.append(match)
-            elif problem != NOT_THERE:  # else removed meanwhile
+            elif problem != NOT_THERE:  # otherwise removed meanwhile
                 damages.append(Damage(path, problem))
         return _ranges(match for match in whole if not match[4]), damages
 
     def unfinished(self, place: Place, indices: Indices) -> list[int]:
-        """The indices among some that no finished shard holds, whichever way shards were cut; ascending."""
+        """The given indices that no finished shard contains, however shards were cut; ascending."""
         return missing_from(indices, self.finished_shards(place))
 
     def partial_shards(self, place: Place) -> list[IndexRange]:
@@ -196,7 +196,7 @@ class Store:
         return _ranges(match for match in _matches(self.shards_dir(place), _SHARD_NAME) if match[4])
 
     def remove_served_partials(self, place: Place) -> None:
-        """Remove the unfinished files all of whose images are in finished ones by now."""
+        """Remove unfinished files whose images are all in finished files now."""
         for partial in self.partial_shards(place):
             if not self.unfinished(place, partial):
                 self.partial_path(place, partial).unlink(missing_ok=True)
@@ -216,7 +216,7 @@ class Store:
 
 def _ranges(names: Iterable[re.Match[str]]) -> list[IndexRange]:
     found = [tuple(map(int, name.groups()[:3])) for name in names]
-    # A name that no writer of ours makes (an empty range) vouches for nothing.
+    # Our writers never make such a name (an empty range), so it does not count.
     return sorted(IndexRange(start=a, stop=b, step=c) for a, b, c in found if a < b and c >= 1)
 
 

@@ -1,4 +1,4 @@
-"""What tables show of a run's widest columns, summed when its records are joined."""
+"""Sums over the widest columns of a run, computed when its records are joined, for tables."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 SUMMARY_KEY = "summary"
-"""Of its text in what joined records say of the origin of a run."""
+"""Its key in the origin of a run in joined records."""
 
 NUM_BINS = 25
 SUMMED = ("label", "counts0", "p_lower", "elapsed_s")
-"""The columns that a summary is of."""
+"""The columns that a summary covers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Sums over records of a run; of columns that are not there 0, nan or empty."""
+    """Sums over the records of a run; 0, nan or empty for missing columns."""
 
     num_votes: int = 0  # of selection: n0 for each image
     num_right: int = 0  # those of them that are for the image's label
@@ -30,17 +30,17 @@ class Summary:
 
     @property
     def accuracy_under_noise(self) -> float:
-        """Of the base classifier on noisy images, in [0, 1]; unbiased in every mode: all n0 votes are always cast."""
+        """The base classifier's accuracy on noisy images, in [0, 1]; unbiased, since all n0 votes are cast."""
         return self.num_right / self.num_votes if self.num_votes else math.nan
 
     @property
     def text(self) -> str:
-        """JSON, from which ``read_summary`` makes it again."""
+        """Its JSON, which ``read_summary`` reads."""
         return json.dumps(asdict(self))
 
 
 def read_summary(text: str) -> Summary:
-    """The summary of which this is the text."""
+    """The summary in a text of ``summary_text``."""
     return Summary(**json.loads(text))
 
 
@@ -64,7 +64,7 @@ def summary_of(rows: pa.Table) -> Summary:
 
 
 def total(parts: Sequence[Summary]) -> Summary:
-    """The summary of the rows of several."""
+    """The sum of several summaries."""
     return Summary(
         num_votes=sum(part.num_votes for part in parts),
         num_right=sum(part.num_right for part in parts),

@@ -1,1 +1,1 @@
-"""Classifiers: built, saved, loaded, folded and made ready for inference."""
+"""Builds, saves, loads and folds classifiers, and prepares them for inference."""

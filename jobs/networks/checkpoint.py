@@ -29,7 +29,7 @@ class TrainedClassifier:
     """A classifier read from a checkpoint."""
 
     classifier: Classifier  # in evaluation mode, its parameters without gradients
-    weights_sha256: str  # hash of its weights, checked against the checkpoint's own
+    weights_sha256: str  # hash of its weights, equal to that in the checkpoint
     plugins: Mapping[str, str]  # hash of the files of the plug-ins that it was trained with, by package
 
 
@@ -58,7 +58,7 @@ def save_classifier(path: Path, classifier: Classifier, spec: TrainSpec) -> None
 
 
 def load_classifier(path: Path, spec: TrainSpec, device: torch.device) -> TrainedClassifier:
-    """The classifier of a checkpoint, which must be that of ``spec``.
+    """The classifier of a checkpoint, which must belong to ``spec``.
 
     Raises:
         CheckpointError: The file is missing, damaged, or of another spec; names what differs.
@@ -81,12 +81,12 @@ def load_classifier(path: Path, spec: TrainSpec, device: torch.device) -> Traine
 
 
 def plugins_of(spec: TrainSpec) -> dict[str, Any]:
-    """What a checkpoint says of its plug-ins' files; nothing where there are none."""
+    """The entry of a checkpoint for the files of its plug-ins; empty without plug-ins."""
     return {"plugins": loading.hashes(spec.plugins)} if spec.plugins else {}
 
 
 def check_plugins(path: Path, content: Mapping[str, Any], spec: TrainSpec) -> None:
-    """Raise ConfigError where the plug-ins of a checkpoint or a state had other files than there are now."""
+    """Raise ConfigError if a checkpoint or a state was made with other files of its plug-ins."""
     found, now = content.get("plugins", {}), loading.hashes(spec.plugins)
     for package, sha256 in now.items():
         if found.get(package, sha256) != sha256:
@@ -106,7 +106,7 @@ def weights_sha256(state_dict: dict[str, torch.Tensor]) -> str:
 
 
 def save(path: Path, content: dict[str, Any], *, replace: bool = True) -> None:
-    """Write a dictionary of tensors and plain values atomically; unless ``replace``, the first writer's stays."""
+    """Write a dictionary of tensors and plain values atomically; without ``replace``, an existing file stays."""
     write_atomically(
         path,
         lambda temporary: torch.save(content, temporary),
@@ -123,7 +123,7 @@ def load(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         raise CheckpointError(f"{path}: no such checkpoint; launch again to train it")
-    content = load_untrusted(path, foreign=False)  # our own files hold nothing that needs a stand-in
+    content = load_untrusted(path, foreign=False)  # our own files need no stand-ins
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of this format ({FORMAT})")
     return content
@@ -136,9 +136,9 @@ def load_untrusted(path: Path, *, foreign: bool = True) -> object:
     another project, whole modules) come as ``StandIn``, or make the file unreadable.
 
     Raises:
-        CheckpointError: It cannot be read; says what it is instead.
+        CheckpointError: It cannot be read; the message says what it is instead.
     """
-    # Read first: a disk that does not answer says nothing about the file, and its error passes through.
+    # Read first, so that an error of the disk is not reported as a damaged file.
     data = path.read_bytes()
     problem = describe(data)
     if problem is not None:
@@ -153,7 +153,7 @@ def load_untrusted(path: Path, *, foreign: bool = True) -> object:
 
 
 def check_spec(path: Path, found: Any, spec: TrainSpec) -> None:
-    """Raise CheckpointError unless the spec found in a file is the one expected."""
+    """Raise CheckpointError unless a file contains the expected spec."""
     expected = train_fields(spec)
     if not isinstance(found, dict):
         raise CheckpointError(f"{path}: contains no training spec; not one of our checkpoints")

@@ -99,7 +99,7 @@ class Denoised(nn.Module):
 
 @torch.inference_mode()
 def is_finite_on_grey(classifier: Classifier, info: DatasetInfo) -> bool:
-    """Whether a classifier's logits of a grey image are finite; left in evaluation mode."""
+    """Whether a classifier's logits of a grey image are finite; sets evaluation mode."""
     grey_BCHW = torch.full((2, *info.image_shape), 0.5, device=classifier.normalize.mean.device)
     return bool(classifier.eval()(grey_BCHW).isfinite().all())
 

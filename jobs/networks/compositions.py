@@ -1,4 +1,4 @@
-"""Base classifiers that are made of others: an ensemble of finished runs, and a denoiser in front of a classifier.
+"""Base classifiers composed of others: an ensemble of finished runs, and a denoiser in front of a classifier.
 
 Asked (``jobs.plugins.isolated``): make the checkpoints of ensembles, of which nothing is trained.
 

@@ -21,7 +21,7 @@ from jobs.validation import build
 
 
 def export_weights(source: Store, target: Store, key: str) -> None:
-    """Write the checkpoint of a model as two open files. Raises CheckpointError where it is damaged."""
+    """Write the checkpoint of a model as two files in open formats. Raises CheckpointError if it is damaged."""
     content = load(source.checkpoint_path(key))
     weights = {name: tensor.clone().contiguous() for name, tensor in content.pop("state_dict").items()}
     _check(source.checkpoint_path(key), key, content, weights)
@@ -30,7 +30,7 @@ def export_weights(source: Store, target: Store, key: str) -> None:
 
 
 def import_weights(source: Store, target: Store, key: str) -> None:
-    """Write the checkpoint that two files came from. Raises CheckpointError where another one is there already."""
+    """Write the checkpoint of two such files. Raises CheckpointError if another one exists."""
     content, weights = read_json(source.config_path(key)), safetensors.torch.load_file(source.weights_path(key))
     _check(source.weights_path(key), key, content, weights)
     path = target.checkpoint_path(key)
@@ -48,7 +48,7 @@ def _check(path: Path, key: str, content: dict[str, Any], weights: dict[str, Ten
 
 
 def main(folder: Path) -> None:
-    """Answer exchanges, each [export or import, source, target, train key], with the problems of those that failed."""
+    """Run exchanges, each [export or import, source, target, train key]; answer with the problems."""
     isolated.answer_problems(folder, _exchange)
 
 

@@ -1,4 +1,4 @@
-"""What a file is that should hold a checkpoint and does not: the answer for a person, from its first bytes."""
+"""Describes a file that is not a checkpoint, from its first bytes, for messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OLD_TORCH = {"sys_info", "pickle", "storages", "tensors"}  # members of torch's
 
 
 def describe(data: bytes) -> str | None:
-    """What a file is, by its content, and what to do; None where it may be a checkpoint, or what is left of one."""
+    """What a file is, and what to do; None if it may be a checkpoint or a damaged one."""
     start = data[:_PEEK]
     text = start.decode("utf-8", errors="replace").strip()
     if re.match(r"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<(!doctype|html|head|body)", text, re.IGNORECASE | re.DOTALL):
@@ -43,7 +43,7 @@ def describe(data: bytes) -> str | None:
 
 
 def is_safetensors(data: bytes) -> bool:
-    """Whether a file begins as one of safetensors: a length, and so much JSON."""
+    """Whether a file begins like one of safetensors: a length, and JSON of that length."""
     return data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8
 
 

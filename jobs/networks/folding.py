@@ -20,7 +20,7 @@ from jobs.networks.classifier import Classifier
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Pair:
-    """A convolution of the source with the batch normalisation behind it, and the one that does the work of both."""
+    """A convolution of the source, the batch normalisation after it, and the convolution that replaces both."""
 
     convolution: nn.Conv2d
     norm: nn.BatchNorm2d
@@ -42,11 +42,11 @@ class FoldedClassifier(nn.Module):
     _eps: Tensor
 
     def __init__(self, classifier: Classifier, dtype: torch.dtype | None = None) -> None:
-        """A copy, which ``refresh`` brings up to date; ``dtype`` is that of the network's arithmetic, if another."""
+        """A copy, which ``refresh`` updates; ``dtype`` is that of the network's arithmetic, if not float32."""
         super().__init__()
-        self._source = (classifier,)  # in a tuple, so that it is no submodule of this one
+        self._source = (classifier,)  # in a tuple, so that it is not a submodule of this one
         self.normalize = copy.deepcopy(classifier.normalize)
-        # In evaluation mode before it is traced: what asks ``self.training`` on the way is answered for good.
+        # In evaluation mode before it is traced, since tracing fixes the value of ``self.training``.
         self.network: nn.Module = copy.deepcopy(classifier.network).eval()
         names: dict[str, str] = {}
         self._first: nn.Conv2d | None = None
@@ -70,11 +70,11 @@ class FoldedClassifier(nn.Module):
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Take over the source's present weights and statistics, in place and without waiting for the device."""
+        """Copy the source's present weights and statistics, in place and without waiting for the device."""
         self.normalize.load_state_dict(self._source[0].normalize.state_dict())
         if self._copied:
             values = [(_values(folded), _values(source)) for folded, source in self._copied]
-            # Constants that the tracing made are not the source's, and do not change.
+            # Constants made by tracing do not belong to the source and do not change.
             own = [value for folded, source in values for name, value in folded.items() if name in source]
             theirs = [source[name] for folded, source in values for name in folded if name in source]
             torch._foreach_copy_(own, theirs)
@@ -96,7 +96,7 @@ class FoldedClassifier(nn.Module):
         return logits.to(inputs_BCHW.dtype)
 
     def prepared(self, inputs_BCHW: Tensor) -> Tensor:
-        """What is left of the normalisation."""
+        """The part of the normalisation that was not folded."""
         if self._first is None:
             return self.normalize(inputs_BCHW)  # type: ignore[no-any-return]
         return inputs_BCHW - self.normalize.mean
@@ -111,7 +111,7 @@ def _traced(network: nn.Module) -> fx.Graph | None:
 
 
 def _fold_out(graph: fx.Graph, network: nn.Module) -> dict[str, str]:
-    """Take batch normalisations right after convolutions out of a graph; convolution name to theirs."""
+    """Remove batch normalisations right after convolutions from a graph; returns their names by convolution."""
     modules = dict(network.named_modules())
     pairs: dict[str, str] = {}
     for node in list(graph.nodes):
@@ -135,7 +135,7 @@ def _give_bias(convolution: nn.Module) -> None:
 
 
 def _first_convolution(network: fx.GraphModule) -> nn.Conv2d | None:
-    """The convolution that alone is given the network's input; None where there is no such thing."""
+    """The convolution that is the only user of the network's input, if there is one."""
     placeholder = next(node for node in network.graph.nodes if node.op == "placeholder")
     if len(placeholder.users) != 1:
         return None
@@ -160,7 +160,7 @@ def _pairs(names: Mapping[str, str], source: nn.Module, folded: nn.Module) -> li
 
 
 def _same_modules(names: Mapping[str, str], source: nn.Module, folded: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
-    """Modules of the folded network that hold values of their own, and their likes in the source."""
+    """Modules of the folded network that have parameters or buffers, and their counterparts in the source."""
     theirs = dict(source.named_modules())
     return [
         (module, theirs[name])
@@ -170,7 +170,7 @@ def _same_modules(names: Mapping[str, str], source: nn.Module, folded: nn.Module
 
 
 def _values(module: nn.Module) -> dict[str, Tensor]:
-    """A module's own parameters and buffers by name, without those of modules in it."""
+    """The parameters and buffers of a module by name, without those of its submodules."""
     return {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
 
 

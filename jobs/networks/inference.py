@@ -1,4 +1,4 @@
-"""A trained classifier got ready to be asked many times: folded, compiled, in the layout and precision asked for."""
+"""Prepares a trained classifier for inference: folded, compiled, with the chosen layout and precision."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DTYPES = {
 }
 
 _MIN_EAGER_S = 300.0  # compiling ResNet-110 takes a minute, more on a busy machine
-_MIN_GAIN = 1.1  # below it may be the chance of the moment
+_MIN_GAIN = 1.1  # a smaller gain may be chance
 _REPEATS = 3
 
 
@@ -52,7 +52,7 @@ def for_inference(
 
 
 def compiled(module: nn.Module, compile: Compile, *, is_constant: bool = False) -> nn.Module:
-    """The module, or where asked for one that torch.compile makes of it, with the same weights.
+    """The module, or if requested the result of torch.compile, with the same weights.
 
     Compiles at the first call, and again for inputs of another shape. Weights that are ``is_constant`` may be laid out
     for the kernels of a CPU; others may change in place.
@@ -72,7 +72,7 @@ class _Frozen(nn.Module):
         self._fast, self._seen = fast, set[tuple[torch.Size, bool]]()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        kind = inputs.shape, inputs.is_inference()  # for each of which it compiles
+        kind = inputs.shape, inputs.is_inference()  # it compiles for each
         if kind in self._seen:
             return self._fast(inputs)
         # A setting of the process; elsewhere weights may change. As an option of compile it has no effect.
@@ -84,14 +84,14 @@ class _Frozen(nn.Module):
 
 @torch.inference_mode()
 def compiled_where_it_pays(module: nn.Module, inputs_BCHW: Tensor, num_rows: int) -> tuple[nn.Module, Compile]:
-    """A module, compiled if that makes up for the time of compiling, by measurement; and whether it is.
+    """A module, compiled if a measurement shows that this saves time; and whether it is compiled.
 
     Args:
         module: Its weights never change.
         inputs_BCHW: Of the shape that it will be given; on a CPU by threads with one thread each.
         num_rows: How many rows it will be given at most.
     """
-    inputs_BCHW = inputs_BCHW.clone()  # a tensor of inference mode, as those that it will be given
+    inputs_BCHW = inputs_BCHW.clone()  # a tensor of inference mode, like its inputs later
     num_threads = torch.get_num_threads()
     if inputs_BCHW.device.type == "cpu":
         torch.set_num_threads(1)
@@ -105,7 +105,7 @@ def compiled_where_it_pays(module: nn.Module, inputs_BCHW: Tensor, num_rows: int
         faster = compiled(module, True, is_constant=True)
         faster(inputs_BCHW)
         ready_s, fast_s = time.perf_counter() - began, _seconds(faster, inputs_BCHW)
-    except Exception as error:  # no C++ compiler, say: whatever it is, there is another way
+    except Exception as error:  # such as a missing C++ compiler; the module works without compiling
         reason = str(error).partition("\n")[0]
         logging.warning("compile=auto: no, because torch.compile failed (%s: %s)", type(error).__name__, reason)
         return module, False
@@ -124,7 +124,7 @@ def compiled_where_it_pays(module: nn.Module, inputs_BCHW: Tensor, num_rows: int
 
 
 def _seconds(module: Callable[[Tensor], Tensor], inputs_BCHW: Tensor) -> float:
-    """Of a call, the best of some after one that warms up."""
+    """Seconds of a call: the shortest of several, after one to warm up."""
     best = float("inf")
     for number in range(_REPEATS + 1):
         began = time.perf_counter()

@@ -67,7 +67,7 @@ def load_source(spec: TrainSpec, store: Store) -> Classifier:
 
 
 def _source(sha256: str, store: Store) -> Path:
-    """A file of weights that a spec names by its hash."""
+    """The path of a weight file that a spec names by its hash."""
     path = store.source_path(sha256)
     if not path.exists():
         raise CheckpointError(f"{path}: no such file; launch again with train.checkpoint=PATH to copy it there")
@@ -78,7 +78,7 @@ def _source(sha256: str, store: Store) -> Path:
 
 
 def load_published(path: Path, spec: TrainSpec) -> tuple[Classifier, list[str]]:
-    """The classifier of a checkpoint file that a spec describes, and what was decided about its layout, for people.
+    """The classifier in a checkpoint file that a spec describes, and notes about the file's layout.
 
     Nothing in the file is executed.
 
@@ -108,7 +108,7 @@ def load_published(path: Path, spec: TrainSpec) -> tuple[Classifier, list[str]]:
 
 
 def _statement_problems(path: Path, content: object, spec: TrainSpec) -> list[str]:
-    """Raise CheckpointError where a file says of itself that it is another; what else it says is a note."""
+    """Raise CheckpointError if statements in the file contradict the spec; returns notes on its other statements."""
     stated, arch = stated_sigma(content), content.get("arch") if isinstance(content, Mapping) else None
     # Behind a denoiser, sigma is the noise that the denoiser removes.
     has_own_sigma = spec.is_taken and spec.denoiser is None
@@ -128,7 +128,7 @@ def _statement_problems(path: Path, content: object, spec: TrainSpec) -> list[st
 
 
 def _input_layer_notes(found: Found, spec: TrainSpec) -> list[str]:
-    """Raise CheckpointError where a file normalises otherwise; a note where it does not show what comes first."""
+    """Raise CheckpointError if a file normalises differently; a note if it does not show its input layer."""
     input_layer, info = spec.input_layer, spec.info
     if found.statistics is not None:
         mean, std = (torch.tensor(values) for values in input_statistics(input_layer, info))
@@ -152,7 +152,7 @@ def _same(found: torch.Tensor, expected: torch.Tensor) -> bool:
 
 
 def _fitting(content: object, spec: TrainSpec) -> str:
-    """Which other architectures the weights are of."""
+    """Which other architectures fit the weights."""
     fitting = []
     for name in architecture_names():
         try:
@@ -165,7 +165,7 @@ def _fitting(content: object, spec: TrainSpec) -> str:
 
 
 def main(folder: Path) -> None:
-    """Answer files to be imported, each [path, fields of its spec], with their notes or with what is wrong."""
+    """Check files to be imported, each [path, fields of its spec]; answer with their notes or problems."""
     isolated.answer(folder, lambda files: [_judged(*one) for one in files])
 
 

@@ -1,4 +1,4 @@
-"""Stand-ins for the classes that a pickled file names: the rest of it is read, and none of them runs."""
+"""Stand-ins for the classes that a pickled file names, so that the rest of it can be read without running them."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class StandIn:
 
 
 def stand_ins(data: bytes) -> list[Any]:
-    """Classes to put in place of those that torch does not know in a checkpoint's content, for ``safe_globals``."""
-    # torch looks its own names up first, and refuses modules like os whatever stands for them.
+    """Classes that replace those unknown to torch in a checkpoint's content, for ``safe_globals``."""
+    # torch looks up its own names first, and always refuses modules like os.
     names = sorted({name for pickled in _pickles(data) for name in _global_names(pickled)})
     return [
         type(qualname.rpartition(".")[2], (StandIn,), {"__module__": module, "__qualname__": qualname})
@@ -43,7 +43,7 @@ def stand_ins(data: bytes) -> list[Any]:
 
 
 def _pickles(data: bytes) -> list[io.BytesIO]:
-    """The pickled parts: an entry of the zip that torch writes, or of the older format all of it."""
+    """The pickled parts: an entry of torch's zip file, or the whole file in the older format."""
     if not zipfile.is_zipfile(io.BytesIO(data)):
         return [io.BytesIO(data)]
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -51,7 +51,7 @@ def _pickles(data: bytes) -> list[io.BytesIO]:
 
 
 def _global_names(pickled: io.BytesIO) -> Iterator[tuple[str, str]]:
-    """The globals of all pickles that follow each other from here."""
+    """The globals of all consecutive pickles from here."""
     while True:
         try:
             for opcode, argument, _ in pickletools.genops(pickled):

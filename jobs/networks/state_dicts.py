@@ -31,10 +31,10 @@ _SETTINGS = ("args", "hyper_parameters", "hparams", "config", "opt")
 class Found:
     """What a checkpoint of unknown layout holds."""
 
-    weights: dict[str, Tensor]  # by the names of the network
+    weights: dict[str, Tensor]  # by their names in the network
     has_input_layer: bool  # whether the names show a layer in front of the network
     statistics: tuple[Tensor, Tensor] | None = None  # channel means and deviations that the file normalises with
-    notes: tuple[str, ...] = ()  # what was decided, for a person to see
+    notes: tuple[str, ...] = ()  # for the user
 
 
 def find_weights(content: object, expected: Mapping[str, Tensor], what: str) -> Found:
@@ -46,7 +46,7 @@ def find_weights(content: object, expected: Mapping[str, Tensor], what: str) -> 
         what: Names the network in messages.
 
     Raises:
-        CheckpointError: They are not in there, or more than once, or beside others.
+        CheckpointError: They are missing, or there are several, or other weights too.
     """
     tensors, notes = _tensors_of(content)
     names = {_unwrapped(name, expected): value for name, value in tensors.items()}
@@ -76,7 +76,7 @@ def find_weights(content: object, expected: Mapping[str, Tensor], what: str) -> 
 
 
 def stated_sigma(content: object) -> float | None:
-    """The sigma of the training noise that a file states of itself, if it does."""
+    """The sigma of the training noise that a file states, if any."""
     if not isinstance(content, Mapping):
         return None
     for settings in (content, *(_plain(content.get(name)) for name in _SETTINGS)):
@@ -92,7 +92,7 @@ def _plain(settings: object) -> Mapping[str, Any]:
 
 
 def _tensors_of(content: object) -> tuple[dict[str, Tensor], list[str]]:
-    """The state_dict of a file, and what else it offers."""
+    """The state_dict of a file, and notes on others in it."""
     if not isinstance(content, Mapping):
         raise CheckpointError(f"holds a {type(content).__name__}, not a checkpoint; save a state_dict")
     if _is_state_dict(content):
@@ -133,7 +133,7 @@ def _unwrapped(name: str, expected: Mapping[str, Tensor]) -> str:
 
 
 def _prefix_of(names: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str) -> str:
-    """What stands before the names of the network in a file."""
+    """The prefix of the network's names in a file."""
     # Files of torch before 0.4.1 have no such counters, and no forward pass of ours reads them.
     needed = [name for name in expected if not name.endswith("num_batches_tracked")]
     last = needed[-1]
@@ -150,7 +150,7 @@ def _prefix_of(names: Mapping[str, Tensor], expected: Mapping[str, Tensor], what
 
 
 def _statistics(others: Mapping[str, Tensor], what: str) -> tuple[Tensor, Tensor] | None:
-    """Means and deviations of a normalisation that is stored with the weights, and nothing else may be there."""
+    """Means and deviations of a normalisation stored with the weights; other tensors are an error."""
     left = dict(others)
     found = []
     for known in (_MEANS, _DEVIATIONS):

@@ -1,4 +1,4 @@
-"""Code of a user's own: named as keys name it, found, copied, imported. Knows no torch.
+"""The user's own code: how keys name it, and how it is found, copied and imported. Does not import torch.
 
 Of a plug-in a key holds its name, its version and all of its options, with their defaults. Not a hash of
 its source: a corrected comment would train a whole grid again. Whoever changes what it computes raises
@@ -15,10 +15,10 @@ from pydantic.dataclasses import dataclass
 from jobs.validation import STRICT
 
 PluginKind = Literal["objective", "perturbation", "model", "data", "denoiser"]
-"""What may be plugged in; see ``jobs.training.method``, ``jobs.architectures`` and ``jobs.datasets``."""
+"""The kinds of plug-ins; see ``jobs.training.method``, ``jobs.architectures`` and ``jobs.datasets``."""
 
 LIBRARIES = ("timm", "torchvision")
-"""``timm:NAME`` and ``torchvision:NAME`` are models of these libraries, and no plug-ins."""
+"""``timm:NAME`` and ``torchvision:NAME`` are models of these libraries, not plug-ins."""
 
 ENSEMBLE = "ensemble:mean"
 """The model that is the mean of finished runs."""
@@ -46,10 +46,10 @@ class Plugin:
 
     @property
     def label(self) -> str:
-        """Names it in keys and tables: its class or function, in small letters."""
+        """Its name in keys and tables: its class or function, in lower case."""
         return self.name.rpartition(":")[2].lower()
 
     @property
     def is_own(self) -> bool:
-        """Whether it is a user's own code, and not a library's or a file of images."""
+        """Whether it is the user's own code, not a library's model or a file of images."""
         return self.name != ENSEMBLE and self.package not in (*LIBRARIES, *DATA_FILES)

@@ -1,4 +1,4 @@
-"""The files of plug-ins: found where the user says, copied so that jobs run what was launched."""
+"""Finds the files of plug-ins and copies them, so that jobs run what was launched."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from jobs.errors import ConfigError
 from jobs.validation import unknown_choice
 
 PACKAGES = ("analysis", "configs", "jobs", "pipeline", "smoothing")
-"""Ours."""
+"""The packages of this project."""
 
 _ROOT = Path(__file__).resolve().parents[2]
 
 MAX_MB = 16
-"""Code is small; whatever is larger was not meant."""
+"""Code is small, so a larger folder was not meant."""
 
 
 def read_plugins(entries: Sequence[str]) -> dict[str, bytes]:
@@ -29,7 +29,7 @@ def read_plugins(entries: Sequence[str]) -> dict[str, bytes]:
             the path of a package's folder, of a module's file, or of a folder of packages and modules.
 
     Raises:
-        ConfigError: With all problems: nothing there, a name that is taken, too much to be code.
+        ConfigError: With all problems: nothing found, a name that is in use, too large.
     """
     problems, found = list[str](), dict[str, Path]()
     for entry in entries:
@@ -53,7 +53,7 @@ def read_plugins(entries: Sequence[str]) -> dict[str, bytes]:
 
 
 def write_files(contents: Mapping[str, bytes], folder: Path) -> None:
-    """Write files, by their path in a folder that is made here."""
+    """Create a folder and write files, by their paths in it."""
     folder.mkdir(parents=True)
     for name, content in contents.items():
         path = folder / name
@@ -98,7 +98,7 @@ def _members(entry: str) -> Iterator[tuple[str, Path]]:
 
 
 def _acceptable() -> list[str]:
-    """What could be named: packages and modules here or on PYTHONPATH, and folders of them here."""
+    """Possible names: packages and modules here or on PYTHONPATH, and folders of them here."""
     places = [Path(), *map(Path, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))]
     named = [name for place in places for name in _usable(place)]
     return [*named, *(path.name for path in Path().iterdir() if not _is_package(path) and [*_usable(path)])]
@@ -128,7 +128,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _name_problems(name: str, path: Path, others: Mapping[str, Path]) -> Iterator[str]:
-    """A plug-in goes first on the path, and must not stand in front of something else that is called so."""
+    """Problems with the name of a plug-in, which comes first on the path and must not hide another module."""
     if others.get(name, path) != path:
         yield f"plugins: {name} is both {others[name]} and {path}; rename one"
     spec = importlib.machinery.PathFinder.find_spec(name, [place for place in sys.path if place])

@@ -1,4 +1,4 @@
-"""Questions to modules that import torch, or plug-ins, which may do anything: asked in a process of its own."""
+"""Runs modules that import torch or plug-ins in a separate process, and returns their answers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _POLL_S = 0.5
 def ask(
     module: str, contents: Mapping[str, bytes], question: Sequence[Any], *, limit_s: float | None = _LIMIT_S
 ) -> list[Any]:
-    """What a module answers to each part of a question.
+    """The answers of a module to the parts of a question.
 
     Args:
         module: Has ``main(FOLDER)``, which reads FOLDER/question.json, writes FOLDER/answer.json, and finds the
@@ -41,7 +41,7 @@ def ask(
         KeyboardInterrupt: It was interrupted.
     """
     with temporary_folder() as folder:
-        # Our packages are ours, whatever is in the current folder.
+        # Import our packages, whatever is in the current folder.
         path = str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH")
         write_files(contents, folder / "plugins")
         (folder / "question.json").write_text(json.dumps(list(question)), encoding="utf-8")
@@ -68,14 +68,14 @@ def ask(
 
 
 def answer(folder: Path, to: Callable[[list[Any]], list[Any]]) -> None:
-    """Answer what ``ask`` has asked, with its plug-ins at hand."""
+    """In the separate process: answer the question of ``ask``, with its plug-ins available."""
     loading.use(folder / "plugins")
     question = json.loads((folder / "question.json").read_text(encoding="utf-8"))
     (folder / "answer.json").write_text(json.dumps(to(question)), encoding="utf-8")
 
 
 def answer_problems(folder: Path, act: Callable[..., None]) -> None:
-    """Answer what ``ask`` has asked with the messages of the errors of ``act``, called with each part of it."""
+    """Answer the question of ``ask`` with the error messages of ``act``, called with each part."""
 
     def problem(asked: Sequence[Any]) -> str | None:
         try:

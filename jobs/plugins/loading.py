@@ -1,4 +1,4 @@
-"""Plug-ins, imported from the copy that was made when they were launched; where they fail, and how much they print."""
+"""Imports plug-ins from the copy made at the launch, locates their errors, and limits what they print."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _root: Path | None = None
 
 
 def use(root: str | Path | None) -> None:
-    """Import plug-ins from a folder from now on, and forget others. Raises ConfigError where it is not there."""
+    """Import plug-ins from this folder from now on, and forget others. Raises ConfigError if it does not exist."""
     global _root
     new = None if root is None else Path(root)
     if new == _root:
@@ -52,7 +52,7 @@ def errors_of(name: str) -> Iterator[None]:
 
 
 def load(name: str) -> Any:
-    """The class or function that a plug-in's name stands for.
+    """The class or function that a plug-in's name refers to.
 
     Raises:
         ConfigError: There is no such plug-in, or importing it fails; with file and line.
@@ -91,27 +91,27 @@ def library(name: str) -> Any:
 
 
 def version_of(loaded: Any) -> int:
-    """The ``VERSION`` of a class or function, or of its module; 1 where neither has one."""
+    """The ``VERSION`` of a class or function, or of its module; 1 if neither has one."""
     module = sys.modules.get(getattr(loaded, "__module__", ""))
     return int(getattr(loaded, "VERSION", getattr(module, "VERSION", 1)))
 
 
 def make(plugin: Plugin) -> Any:
-    """The objective or perturbation that a plug-in stands for. Raises ConfigError with file and line."""
+    """The objective or perturbation of a plug-in. Raises ConfigError with file and line."""
     loaded = load(plugin.name)
     with errors_of(plugin.name):
         return loaded(**plugin.options)
 
 
 def hashes(plugins: Iterable[Plugin]) -> dict[str, str]:
-    """The hash of the files of every plug-in, by package; what was imported, as it is now."""
+    """The present hashes of the imported files of plug-ins, by package."""
     packages = sorted({plugin.package for plugin in plugins if plugin.is_own})
     there = packages_in(_root) if _root is not None else []
     return {package: sha256_of(_root, package) for package in packages if _root is not None and package in there}
 
 
 def described(error: BaseException) -> str:
-    """An error with the last place of a plug-in's code that it came through: ``mylab/nets.py:12: ValueError: ...``."""
+    """An error with the last line of a plug-in's code in its traceback: ``mylab/nets.py:12: ValueError: ...``."""
     text = f"{type(error).__name__}: {error}"
     place = _own_place(traceback.extract_tb(error.__traceback__))
     if isinstance(error, SyntaxError) and error.filename and is_own(error.filename):
@@ -125,7 +125,7 @@ def place_here() -> str | None:
 
 
 def place_of(made: object) -> str:
-    """Where an objective or a perturbation is written: ``mylab.nets:Build (mylab/nets.py:12)``."""
+    """The location of an objective or a perturbation: ``mylab.nets:Build (mylab/nets.py:12)``."""
     kind = type(made)
     try:
         file, line = inspect.getfile(kind), inspect.getsourcelines(kind.__call__)[1]
@@ -140,7 +140,7 @@ def is_own(file: str) -> bool:
 
 
 class LimitedOutput(io.StringIO):
-    """Passes lines on to a stream, if there is one. From the limit on, a plug-in that prints gets an error."""
+    """Forwards lines to a stream, if any. Beyond the limit, printing by a plug-in raises an error."""
 
     def __init__(self, max_lines: int, during: str, target: TextIO | None = None) -> None:
         super().__init__()

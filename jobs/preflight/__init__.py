@@ -1,1 +1,1 @@
-"""What a launch asks of plug-ins: what they are, and whether they may be certified, and trained to the bit."""
+"""Checks plug-ins before a launch: what they are, and whether they can be certified and trained reproducibly."""

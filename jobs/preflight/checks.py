@@ -1,4 +1,4 @@
-"""What trainings and certificates rely on, tried before a launch.
+"""Tests, before a launch, the properties that trainings and certificates rely on.
 
 A certificate holds for a function of one image. Statistics of a batch, randomness of the network's own or
 a branch for a device would make it hold for nothing, and no later check would see it. So the network is
@@ -49,14 +49,14 @@ _DEPENDENT = (
 
 
 def main(folder: Path) -> None:
-    """Answer the fields of some trainings with all that is wrong with their plug-ins."""
+    """Answer the fields of trainings with all problems of their plug-ins."""
     isolated.answer(folder, _all_problems)
 
 
 def _all_problems(trainings: list[dict[str, Any]]) -> list[str]:
     specs = [build(TrainSpec, fields, where="train") for fields in trainings]
     with guarded():
-        # The steps of a network that cannot be used tell nothing more.
+        # Steps are not tested with a network that cannot be used.
         problems = _problems(specs, network_problem, _network) or _problems(
             [spec for spec in specs if not spec.is_taken], method_problem, _method
         )
@@ -64,7 +64,7 @@ def _all_problems(trainings: list[dict[str, Any]]) -> list[str]:
 
 
 def network_problem(spec: TrainSpec) -> str | None:
-    """What is wrong with the network of a training as a base classifier; None where nothing is."""
+    """What is wrong with the network of a training as a base classifier; None if nothing is."""
     torch.manual_seed(0)
     classifier, info = classifier_for(spec).eval().requires_grad_(False), spec.info
     size, generator = num_rows(info), torch.Generator().manual_seed(0)
@@ -105,7 +105,7 @@ def _as_certified(classifier: Classifier, noisy_RCHW: Tensor) -> Tensor:
 
 
 def num_rows(info: DatasetInfo) -> int:
-    """How many noisy images a network is tried on: fewer where they are large."""
+    """The number of noisy images for testing a network: fewer if they are large."""
     return _NUM_ROWS if torch.Size(info.image_shape).numel() <= _LARGE else _NUM_ROWS_LARGE
 
 
@@ -150,7 +150,7 @@ def _device_branch(classifier: Classifier, noisy_RCHW: Tensor) -> str | None:
 
 
 def method_problem(spec: TrainSpec) -> str | None:
-    """What is wrong with two steps of a training; None where nothing is."""
+    """What is wrong with two steps of a training; None if nothing is."""
     first, second = (_two_steps(spec) for _ in range(2))
     if any(not torch.isfinite(value).all() for value in first):
         return "loss or weights are not finite after two steps on synthetic images"
@@ -173,7 +173,7 @@ def _two_steps(spec: TrainSpec) -> list[Tensor]:
 
 
 def made_up(spec: TrainSpec, num_images: int) -> tuple[Stepper, ImageBatch, torch.Generator]:
-    """What takes the steps of a training, on the CPU; made-up images for it; and what it may draw from."""
+    """The stepper of a training on the CPU, synthetic images, and the random generator."""
     torch.manual_seed(0)
     spec, info = replace(spec, batch_size=num_images, num_processes=1, multi_noise="paper"), spec.info
     classifier, generator = classifier_for(spec), torch.Generator().manual_seed(1)
@@ -191,7 +191,7 @@ def made_up(spec: TrainSpec, num_images: int) -> tuple[Stepper, ImageBatch, torc
 def _problems(
     specs: Iterable[TrainSpec], check: Callable[[TrainSpec], str | None], what: Callable[[TrainSpec], object]
 ) -> list[str]:
-    """What a check finds in trainings of which no two are the same to it."""
+    """The problems that a check finds, in one of each group of trainings that are equal for it."""
     distinct = {json.dumps(what(spec), sort_keys=True): spec for spec in specs}
     problems = []
     for spec in distinct.values():
@@ -200,7 +200,7 @@ def _problems(
                 problem = check(spec)
             except ConfigError as error:
                 problem = str(error)
-            except (Exception, SystemExit) as error:  # a plug-in's code may raise anything
+            except (Exception, SystemExit) as error:  # a plug-in may raise anything
                 problem = loading.described(error)
         if changed:
             problem = "; ".join(filter(None, [f"sets {', '.join(changed)} {PROCESS_WIDE}", problem]))
@@ -214,6 +214,6 @@ def _network(spec: TrainSpec) -> object:
 
 
 def _method(spec: TrainSpec) -> object:
-    """All that steps depend on but for numbers that change nothing of their course."""
+    """Everything that steps depend on, except numbers that do not change which operations run."""
     left_out = ("sigma", "epsilon", "seed", "learning_rate", "weight_decay", "batch_size", "epochs")
     return {name: value for name, value in train_fields(spec).items() if name not in left_out}

@@ -51,7 +51,7 @@ def _part(name: str, options: Mapping[str, Any]) -> Plugin:
 
 
 def _model(name: str, options: Mapping[str, Any]) -> Plugin:
-    """A function of the dataset's entry and of options; or a model of a library."""
+    """A function of the description of a dataset and of options; or a model of a library."""
     library, _, model = name.partition(":")
     if library in LIBRARIES:
         known = loading.library(name).list_models()
@@ -97,7 +97,7 @@ def _signature_problems(name: str, function: Any, options: Mapping[str, Any]) ->
 
 
 def _place(name: str, loaded: Any) -> str:
-    """Where it is written, to begin a message."""
+    """Its location, as the beginning of a message."""
     try:
         return f"{name} ({Path(inspect.getfile(loaded)).name}:{inspect.getsourcelines(loaded)[1]}) "
     except (OSError, TypeError):

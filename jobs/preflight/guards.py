@@ -1,4 +1,4 @@
-"""What plug-ins may not do, turned into errors at the line that does it."""
+"""Turns actions that are forbidden to plug-ins into errors at the line of the action."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _is_guarding = False
 
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:
-    """While this lasts, a plug-in that forks, sets what others rely on or floods the output raises."""
+    """In this block, a plug-in that forks, changes global settings or floods the output raises an error."""
     global _is_guarding
     _hook_once()
     with contextlib.ExitStack() as stack:
@@ -90,6 +90,6 @@ def _is_called_by_plugin(frame: FrameType | None) -> bool:
         if loading.is_own(frame.f_code.co_filename):
             return True
         if frame.f_globals.get("__name__", "").partition(".")[0] in ("importlib", "jobs", "torch"):
-            return False  # they put back what they set
+            return False  # they restore what they set
         frame = frame.f_back
     return False

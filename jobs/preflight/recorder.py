@@ -1,4 +1,4 @@
-"""The course of a network, operation by operation, with the lines of a plug-in's code that it comes from.
+"""Records the operations of a forward pass, with the lines of a plug-in's code that they come from.
 
 Shapes: R rows of a batch.
 """
@@ -22,8 +22,8 @@ class Operation:
     """One call of a function of torch."""
 
     name: str  # the function's, with its place: ``mylab/nets.py:12: add``
-    output: Tensor | None  # what it returned, where that is a tensor
-    settings: str  # its arguments that are no tensors, in words
+    output: Tensor | None  # what it returned, if it is a tensor
+    settings: str  # its other arguments, as text
 
 
 class _Recording(TorchFunctionMode):
@@ -32,7 +32,7 @@ class _Recording(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
-        if (name := getattr(func, "__name__", str(func))) != "__get__":  # which is a question, such as x.shape
+        if (name := getattr(func, "__name__", str(func))) != "__get__":  # a property, such as x.shape
             given = [*args, *(kwargs or {}).values()]
             settings = repr([value for value in given if isinstance(value, bool | int | float | str)])
             name = ": ".join(filter(None, [loading.place_here(), name]))
@@ -50,7 +50,7 @@ def course(network: Callable[[Tensor], Tensor], inputs_RCHW: Tensor) -> list[Ope
 
 
 def course_on(device: str, network: nn.Module, inputs_RCHW: Tensor) -> list[Operation]:
-    """The operations on a device that need not be there.
+    """The operations on a device that may not exist here.
 
     Tensors without content stand for those of the device: what Python code asks of them (is_cuda, device.type)
     is answered as there. Raises whatever goes wrong, as where the course depends on values.
@@ -67,7 +67,7 @@ def course_on(device: str, network: nn.Module, inputs_RCHW: Tensor) -> list[Oper
 def first_apart(
     ones: Sequence[Operation], others: Sequence[Operation], agree: Callable[[Operation, Operation], bool]
 ) -> str | None:
-    """The first operation in which two courses part: another function, or one that does not agree."""
+    """The first operation that differs between two forward passes."""
     for one, other in zip(ones, others, strict=False):
         if one.name != other.name or not agree(one, other):
             return one.name

@@ -1,4 +1,4 @@
-"""How fast networks are of which nothing was measured, to estimate a cost."""
+"""Measures the speed of networks without finished units, to estimate costs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _answer(fields: dict[str, Any], precision: Precision | None, threads: int | 
 
 
 def multiply_adds(spec: TrainSpec) -> int:
-    """Those of a forward pass of one image, in matrix products and convolutions."""
+    """The multiply-adds of a forward pass of one image, in matrix products and convolutions."""
     classifier = classifier_for(spec).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         classifier(torch.zeros((1, *spec.info.image_shape)))
@@ -50,7 +50,7 @@ def multiply_adds(spec: TrainSpec) -> int:
 
 
 def image_seconds(spec: TrainSpec, precision: Precision | None, threads: int) -> float:
-    """Seconds for one image on this machine's CPUs, were they idle.
+    """Seconds for one image on this machine's CPUs if they are idle.
 
     Args:
         spec: The network, and how it is trained.

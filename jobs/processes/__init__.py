@@ -1,1 +1,1 @@
-"""How one unit runs in one process, and how its end is recorded."""
+"""Runs one unit in one process, and records how it ended."""

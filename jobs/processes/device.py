@@ -1,4 +1,4 @@
-"""The device of a process, set up so that the same work gives the same bits."""
+"""The device of a process, set up for bit-identical results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def set_up_device(resources: Resources) -> torch.device:
     torch.set_num_threads(resources.threads)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
-    # torch's default lets a GPU's convolutions round their factors; float32 shall mean float32.
+    # By default, torch lets convolutions on a GPU round their factors; float32 must mean float32.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if resources.device != "auto":
         return torch.device(resources.device)

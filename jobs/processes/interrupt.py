@@ -1,6 +1,6 @@
-"""Requests to stop: soon, saving what there is, as a cluster asks before it kills; and at once, with the parent.
+"""Requests to stop: soon, after saving, when a cluster sends a warning; and at once, when the parent ends.
 
-Work asks ``stop_if_asked`` at points where nothing is half done.
+Work calls ``stop_if_asked`` at points where its state is consistent.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from multiprocessing.connection import wait
 from jobs.atomic import remove_temporary_folders
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
-"""USR2 comes ahead of preemption and of a time limit, TERM with a cancellation."""
+"""USR2 comes before preemption and before a time limit, TERM with a cancellation."""
 
 _EXIT_ORPHANED = 75
 
@@ -26,7 +26,7 @@ _asked = False
 
 
 class Interrupted(BaseException):
-    """Work stopped on request; it resumes from there when it runs again."""
+    """Work stopped on request; it resumes from this point when it runs again."""
 
 
 def listen() -> None:
@@ -38,7 +38,7 @@ def listen() -> None:
 
 @contextlib.contextmanager
 def blocked_in_children(signals: Collection[signal.Signals]) -> Iterator[None]:
-    """Processes that are started in this block are born with signals blocked."""
+    """Processes that are started in this block begin with these signals blocked."""
     resource_tracker.ensure_running()  # first, since starting it unblocks signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
@@ -60,7 +60,7 @@ def stop_if_asked() -> None:
 
 @contextlib.contextmanager
 def exits_raised() -> Iterator[None]:
-    """What would end this process with a success, or silently, as a plug-in's ``sys.exit``, is an error like others."""
+    """In this block, an exit of the process, such as a plug-in's ``sys.exit``, becomes an error."""
     try:
         yield
     except (SystemExit, KeyboardInterrupt) as error:
@@ -70,7 +70,7 @@ def exits_raised() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """From now on, end this process when the one that started it ends, however that does."""
+    """From now on, end this process when its parent ends, for any reason."""
     threading.Thread(target=_await_parent_s_end, daemon=True).start()
 
 

@@ -1,4 +1,4 @@
-"""One unit in one process, whose end is recorded whatever its cause.
+"""Runs one unit in one process, and records its end whatever the cause.
 
 Processes come from a fork server that has imported torch once, so that starting one takes
 milliseconds. Each ends when its parent does, however that ends.
@@ -24,19 +24,19 @@ from jobs.processes import interrupt, worker
 from jobs.specs.units import Resources, Stage, Unit
 
 WARM = (*worker.STAGE_MODULES.values(), "torch._dynamo")
-"""What units import; the first optimizer of a process imports torch._dynamo, which takes seconds."""
+"""Modules that units import; the first optimizer of a process imports torch._dynamo, which takes seconds."""
 
 _SERVER = "jobs.processes.fork_server"
 _EXIT_INTERRUPTED, _EXIT_FAILED_ELSEWHERE = 76, 77
 
 
 def modules_for(stage: Stage, num_units: int) -> list[str]:
-    """What to import for units of one stage: its module, and for several units what each would import."""
+    """The modules to import for units of one stage: its module, and for several units also ``WARM``."""
     return [worker.STAGE_MODULES[stage], *(["torch._dynamo"] if stage == "train" and num_units > 1 else [])]
 
 
 def start_fork_server(preload: Sequence[str]) -> None:
-    """Have modules imported, torch among them, before the first unit.
+    """Import modules, including torch, before the first unit.
 
     The server is born with the signals of ``jobs.processes.interrupt`` blocked, and so are its children until
     they listen: a cluster that signals all processes of a job ends none of them by it.
@@ -59,12 +59,12 @@ class UnitProcess:
 
     @property
     def sentinel(self) -> int:
-        """Ready, for ``multiprocessing.connection.wait``, when the process has ended."""
+        """For ``multiprocessing.connection.wait``: ready when the process has ended."""
         return self.process.sentinel
 
     @property
     def was_interrupted(self) -> bool:
-        """Whether it has ended because it was asked to, its work saved."""
+        """Whether it has stopped on request, after saving its work."""
         return self.process.exitcode == _EXIT_INTERRUPTED
 
     def ask_to_stop(self) -> None:
@@ -79,14 +79,14 @@ class UnitProcess:
         self.process.join()
 
     def ended(self, store: Store) -> Failure | None:
-        """Reap the process; its failure, if it failed, recorded on its behalf if necessary."""
+        """Reap the process; returns its failure, if it failed, and records it unless the process did."""
         self.process.join()
         if self.process.exitcode == 0:
             return None
         recorded = failures_of(store, self.unit)
         if len(recorded) > self.num_failures_before:
             return recorded[-1]
-        if self.process.exitcode == _EXIT_FAILED_ELSEWHERE:  # a record from another node may not be seen here yet
+        if self.process.exitcode == _EXIT_FAILED_ELSEWHERE:  # a record from another node may not be visible here yet
             message = "another task of this training failed first"
             return failure_now(store, self.unit, "unknown", message, self.log_path)
         failure_class, message = _death(self.process.exitcode or 0)
@@ -128,10 +128,10 @@ def start(
 
 
 def _run_unit(unit: Unit, store: Store, resources: Resources, log_path: Path, gpus: Sequence[str] | None) -> None:
-    """What the process does."""
-    if gpus is not None:  # torch may be imported by now, but looks at this when it first asks for a GPU
+    """The main function of the process."""
+    if gpus is not None:  # torch may be imported already, but reads this only when it first uses a GPU
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides whether to end us
     interrupt.end_with_parent()
     interrupt.listen()
     log_path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a unit has used of its machine: a line in its log, written when it is done, and the reader of that line."""
+"""The resources that a unit used: writes them to its log when it ends, and reads them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LINE = re.compile(r"INFO used (\{.*\})$", re.MULTILINE)
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What one unit has used."""
+    """The resources that one unit used."""
 
     wall_s: float  # seconds from begin to end
     cpu_s: float  # seconds of all its CPUs together
@@ -27,14 +27,14 @@ class Usage:
 
 
 def clocks() -> tuple[float, float]:
-    """The times of the wall and of this process's CPUs, in seconds."""
+    """Wall time and CPU time of this process, in seconds."""
     return time.monotonic(), time.process_time()
 
 
 def log_usage(began: tuple[float, float]) -> None:
-    """Write what this process has used since ``clocks`` said that."""
+    """Log what this process has used since these ``clocks``."""
     wall_s, cpu_s = (now - then for now, then in zip(clocks(), began, strict=True))
-    torch = sys.modules.get("torch")  # whoever has not imported it used no GPU
+    torch = sys.modules.get("torch")  # a process that has not imported it used no GPU
     reserved = total = 0.0
     if torch is not None and torch.cuda.is_initialized():
         reserved = torch.cuda.max_memory_reserved() / _GB
@@ -50,7 +50,7 @@ def log_usage(began: tuple[float, float]) -> None:
 
 
 def read_usage(log_path: Path) -> Usage | None:
-    """What the last run of a unit has used, by its log; None where it does not say."""
+    """What the last run of a unit used, by its log; None if the log does not say."""
     try:
         found = _LINE.findall(log_path.read_text(encoding="utf-8", errors="replace"))
         return Usage(**json.loads(found[-1])) if found else None

@@ -31,7 +31,7 @@ STAGE_MODULES: dict[Stage, str] = {
     "aggregate": "jobs.aggregate",
 }
 
-_MAX_LINES = 100_000  # that a plug-in may print in one unit
+_MAX_LINES = 100_000  # lines that a plug-in may print in one unit
 
 
 def execute(unit: Unit, store: Store, resources: Resources, log_path: Path) -> None:
@@ -49,7 +49,7 @@ def execute(unit: Unit, store: Store, resources: Resources, log_path: Path) -> N
             importlib.import_module(STAGE_MODULES[unit.stage]).run(unit, store, resources)
     except Exception as error:
         logging.exception("failed %s", unit.name)
-        # Of several tasks, the one that failed first records why: it knows the reason, the node and the GPU.
+        # If there are several tasks, the one that failed first records the reason, with its node and GPU.
         # Before they know of each other, it is the first one's to do.
         reason, records = error, is_first_task()
         if isinstance(error, TaskFailedError) and isinstance(error.__cause__, Exception):
@@ -64,7 +64,7 @@ def execute(unit: Unit, store: Store, resources: Resources, log_path: Path) -> N
 
 
 def log_to(stream: TextIO = sys.stderr) -> None:
-    """Send this process's log lines, with the time (and which of several tasks it is), to a stream."""
+    """Send this process's log lines to a stream, with the time, and the task if there are several."""
     who = f"rank {rank()} " if num_tasks() > 1 else ""
     text = f"%(asctime)s {who}%(levelname)s %(message)s"
     logging.basicConfig(stream=stream, level=logging.INFO, format=text, force=True)

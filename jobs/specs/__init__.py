@@ -1,1 +1,1 @@
-"""What is to be done: specs, their keys, runs and units. Knows no torch and no disk."""
+"""Specs, their keys, runs and units. Uses neither torch nor the disk."""

@@ -1,4 +1,4 @@
-"""What is attacked and how: one point of an empirical accuracy curve."""
+"""The spec of an attack: one point of an empirical accuracy curve."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class AttackSpec(Fitting):
     n: AtLeastOne  # draws of PREDICT
     alpha: Probability  # its error probability, in [1e-30, 1)
     precision: Literal["float32"] = "float32"  # arithmetic of the network
-    seed: Seed  # of all noise, together with each image's index
+    seed: Seed  # of all noise, with each image's index
 
     stage: ClassVar[Literal["attack"]] = "attack"
 

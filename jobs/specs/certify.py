@@ -1,4 +1,4 @@
-"""What is certified and how: the fields that change a record, and nothing else."""
+"""The spec of a certification: exactly the fields that change a record."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class CertifySpec(Fitting, Procedure):
     sigma_cert: PositiveLength  # standard deviation of the smoothing noise, > 0
     n0: AtLeastOne
     n: AtLeastOne
-    alpha: Probability  # error probability of each certificate, in [1e-30, 1); of each look, too
+    alpha: Probability  # error probability of each certificate; it and its share for each bound are in [1e-30, 1)
     radius_step: Positive | None = None
     # The noise's distribution: gaussian in float32, or exact_grid, integers added to integers
     noise: Noise = "gaussian"
     precision: Precision = "float32"  # arithmetic of the network
-    seed: Seed  # of the noise, together with each image's index
+    seed: Seed  # of the noise, with each image's index
 
     stage: ClassVar[Literal["certify"]] = "certify"
 

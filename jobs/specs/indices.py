@@ -1,4 +1,4 @@
-"""Sets of image indices, mostly arithmetic progressions, and the cut of any set into shards."""
+"""Sets of image indices, mostly arithmetic progressions, and how they are cut into shards."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ class IndexRange(Fitting):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class IndexList(Fitting):
-    """Ascending indices that are no progression."""
+    """Ascending indices that are not an arithmetic progression."""
 
     indices: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=2, strict=False)]
 
     def _problems(self) -> Iterator[str]:
         steps = np.diff(self.indices)
-        if steps.min() <= 0 or steps.min() == steps.max():  # there must be one way to write a set
+        if steps.min() <= 0 or steps.min() == steps.max():  # there must be only one way to write a set
             yield "indices must be ascending, distinct and no progression"
 
     def __iter__(self) -> Iterator[int]:
@@ -132,7 +132,7 @@ def parse_shard_stem(stem: str) -> IndexRange:
 
 def _longest_progression(indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     steps = np.diff(indices)
-    if (steps == steps[:1]).all():  # most sets are one
+    if (steps == steps[:1]).all():  # most sets are a progression
         return indices
     present = set(indices.tolist())
     first = int(indices[0])

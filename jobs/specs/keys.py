@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 KEY_FORMAT = 1
-"""Goes into every hash; to be raised when a field changes its meaning."""
+"""Part of every hash; raise it when a field changes its meaning."""
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -32,17 +32,17 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 def plain(spec: Any) -> dict[str, Any]:
-    """The fields of a spec by name, as they are; ``asdict`` takes ten times as long to copy each."""
+    """The fields of a spec by name, not copied; ``asdict`` takes ten times as long."""
     return {field.name: getattr(spec, field.name) for field in fields(spec)}
 
 
 def canonical_json(fields: dict[str, Any]) -> str:
-    """The one text that stands for a mapping: sorted keys, no blanks, shortest exact floats."""
+    """The canonical text of a mapping: sorted keys, no blanks, shortest exact floats."""
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def differences(found: dict[str, Any], expected: dict[str, Any]) -> str:
-    """The fields of two specs that differ, with both values; empty where none does."""
+    """The fields that differ between two specs, with both values; empty if none differs."""
     return ", ".join(
         f"{key} is {found.get(key)!r}, expected {expected.get(key)!r}"
         for key in sorted({*found, *expected})
@@ -51,7 +51,7 @@ def differences(found: dict[str, Any], expected: dict[str, Any]) -> str:
 
 
 def digest(kind: str, fields: dict[str, Any]) -> str:
-    """Eight hex digits that stand for a kind of spec and all its fields."""
+    """Eight hex digits of a hash of a kind of spec and all its fields."""
     text = canonical_json({"kind": kind, "format": KEY_FORMAT, "fields": fields})
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 

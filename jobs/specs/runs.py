@@ -1,4 +1,4 @@
-"""Runs: what is done to which model on which images; and a grid of them."""
+"""Runs: a task on a model and images; and grids of runs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from jobs.specs.train import TrainSpec, train_fields
 from jobs.validation import matching
 
 FORMAT = 1
-"""Of grid.json."""
+"""The format of grid.json."""
 
 ShardStage = Literal["certify", "attack"]
 """The stages whose work is cut into shards of images."""
 
 Task = CertifySpec | AttackSpec
-"""What is done to a model image by image: one spec for each ShardStage."""
+"""A task on a model and images: one spec for each ShardStage."""
 
 TASKS: Mapping[ShardStage, type[Task]] = {"certify": CertifySpec, "attack": AttackSpec}
 SHARD_STAGES: tuple[ShardStage, ...] = tuple(TASKS)
@@ -37,11 +37,11 @@ GridName = Annotated[
         "a name: at most 100 letters, digits, '.', '_' and '-', beginning with a letter or a digit",
     ),
 ]
-"""What a grid may be called: it is the name of a folder, and part of the names of jobs."""
+"""The name of a grid, which is also the name of a folder and part of job names."""
 
 
 class Place(NamedTuple):
-    """Where the shards of a run belong: identifies what is done to a model, whichever the images."""
+    """Identifies the folder of a run's shards: the model and the task, for any images."""
 
     train_key: str
     stage: ShardStage
@@ -66,7 +66,7 @@ class Run:
 
     @property
     def stage(self) -> ShardStage:
-        """What kind of task it is."""
+        """The stage of the task."""
         return self.task.stage
 
     @property
@@ -82,17 +82,17 @@ class Run:
 
     @cached_property
     def place(self) -> Place:
-        """Where its shards belong."""
+        """The place of its shards."""
         return Place(self.train.key, self.stage, self.key)
 
     @property
     def name(self) -> str:
-        """Names it in logs and messages; the names of its units begin with it."""
+        """Its name in logs and messages, with which the names of its units begin."""
         return f"{self.stage}/{self.keys}"
 
     @property
     def keys(self) -> str:
-        """Both keys: names it among the runs of its stage, in the metadata of joined records too."""
+        """Both keys, which identify it among the runs of its stage, also in the metadata of joined records."""
         return f"{self.train.key}/{self.key}"
 
 
@@ -109,12 +109,12 @@ class Manifest:
 
     @cached_property
     def models(self) -> Mapping[str, TrainSpec]:
-        """Its models by train key; one that is certified in several ways is there once."""
+        """Its models by train key; a model that is certified in several ways occurs once."""
         return {run.train.key: run.train for run in self.runs}
 
     @property
     def fingerprint(self) -> str:
-        """Stands for the content: aggregated records carry that of the grid they are made for."""
+        """A hash of the content; aggregated records contain that of their grid."""
         return hashlib.sha256(canonical_json(plain_manifest(self)).encode()).hexdigest()[:16]
 
 

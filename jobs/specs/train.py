@@ -1,4 +1,4 @@
-"""What is trained: the fields that change weights, and nothing else."""
+"""The spec of a training: exactly the fields that change weights."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class TrainSpec(Fitting):
             yield f"attack={self.attack} estimates the smoothed classifier's gradient: method must be smoothadv"
 
     def _option_problems(self) -> Iterator[str]:
-        """Options without any effect would make two keys for one classifier."""
+        """Options without effect are problems, since they would make two keys for one classifier."""
         idle = [
             ("inverse_temperature", 1.0, self.attack in ("none", "stein_hard"), f"attack={self.attack}"),
             ("ddn_initial_norm", 1.0, self.attack != "ddn", f"attack={self.attack}"),
@@ -162,12 +162,12 @@ class TrainSpec(Fitting):
 
     @property
     def is_taken(self) -> bool:
-        """Whether its weights are a file's, and nothing is trained."""
+        """Whether it takes the weights of a file and trains nothing."""
         return bool(self.members) or (self.checkpoint_sha256 is not None and self.init == "take")
 
     @cached_property
     def members(self) -> tuple[TrainSpec, ...]:
-        """The trainings of an ensemble; none where it is none."""
+        """The trainings of the members of an ensemble; empty for other models."""
         return tuple(build(TrainSpec, member["train"], where="member") for member in self._member_options)
 
     @property
@@ -181,18 +181,18 @@ class TrainSpec(Fitting):
 
     @property
     def source_hashes(self) -> tuple[str, ...]:
-        """The hashes of the files that it takes weights from."""
+        """The hashes of the files with its weights."""
         return tuple(filter(None, (self.checkpoint_sha256, self.denoiser_sha256)))
 
     @property
     def network_plugins(self) -> tuple[Plugin, ...]:
-        """The plug-ins that its network and its images are made of."""
+        """The plug-ins of its network and its images."""
         own = filter(None, (self.model, self.data, self.denoiser))
         return (*own, *(plugin for member in self.members for plugin in member.network_plugins))
 
     @property
     def plugins(self) -> tuple[Plugin, ...]:
-        """All plug-ins that it is made of."""
+        """All its plug-ins."""
         return (*filter(None, (self.objective, self.perturbation)), *self.network_plugins)
 
     @property
@@ -202,7 +202,7 @@ class TrainSpec(Fitting):
 
     @property
     def info(self) -> DatasetInfo:
-        """The dataset's entry."""
+        """The description of the dataset."""
         return dataset_info(self.source)
 
     @property
@@ -218,7 +218,7 @@ class TrainSpec(Fitting):
     @cached_property
     def key(self) -> str:
         """For example ``digits-pgd-s0.25-e0.50-m4-t2-1a2b3c4d``."""
-        # The method goes without saying where it is smoothadv.
+        # The key does not name the method smoothadv.
         parts = [] if self.method_name == "smoothadv" else [self.method_name]
         slug = "-".join([self.dataset, *parts, *([] if self.attack == "none" else [self.attack])])
         slug += f"-s{decimal(self.sigma)}"

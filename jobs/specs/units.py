@@ -1,4 +1,4 @@
-"""Units of work: the smallest things that are scheduled, fail and are repeated by themselves."""
+"""Units of work: the smallest parts that are scheduled, fail and are repeated separately."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Stage = Literal["train", ShardStage, "aggregate"]
 Compile = Literal[False, True, "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 """Whether torch.compile is used, or in which of its modes; reduce-overhead captures CUDA graphs."""
 CompileOrAuto = Literal[Compile, "auto"]
-"""Or auto: whether is decided by measuring."""
+"""Or auto: measure whether it pays."""
 STAGES: tuple[Stage, ...] = ("train", *SHARD_STAGES, "aggregate")
 
 
@@ -34,12 +34,12 @@ class TrainUnit:
 
     @property
     def name(self) -> str:
-        """Names the unit in logs and messages; unique within a grid."""
+        """The unit's name in logs and messages, unique within a grid."""
         return f"train/{self.train.key}"
 
     @property
     def num_processes(self) -> int:
-        """Processes, each on a GPU of its own, that do it together; one imports a published checkpoint."""
+        """The number of processes, each with its own GPU, that run it together; 1 for a published checkpoint."""
         return 1 if self.train.is_taken else self.train.num_processes
 
 
@@ -97,13 +97,13 @@ def unit_named(name: str, manifest: Manifest) -> Unit:
         return AggregateUnit(grid=manifest.grid)
     if stage == "train":
         return TrainUnit(train=manifest.models[rest])
-    # Of two runs that differ in their images only, either names the unit: it has its own.
+    # Two runs may differ only in their images; either will do, since the unit has its own images.
     run_name, _, stem = name.rpartition("/")
     return ShardUnit(run={run.name: run for run in manifest.runs}[run_name], indices=parse_shard_stem(stem))
 
 
 def shards_by_run(names: Iterable[str]) -> dict[str, list[IndexRange]]:
-    """The indices of the shards among some names of units, by the names of their runs."""
+    """The indices of the shards among these unit names, by the names of their runs."""
     found: dict[str, list[IndexRange]] = {}
     for name in names:
         if name.partition("/")[0] in SHARD_STAGES:
