@@ -30,9 +30,9 @@ def at_alpha(model: CertifiedModel, alpha: float, bounds: Bounds | None = None) 
     chosen after looking at the results.
 
     Args:
-        model: With its votes.
+        model: The model, with its votes.
         alpha: In (0, 1).
-        bounds: At this alpha, as earlier models left them; added to.
+        bounds: Bounds at this alpha from earlier models; new ones are added.
 
     Raises:
         RecordError: The records contain no votes, or sampling was stopped by a bound at the old alpha:

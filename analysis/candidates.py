@@ -105,7 +105,7 @@ class Candidates:
         )
 
     def _mean_curves(self, among: npt.NDArray[np.bool_]) -> dict[str, AccuracyCurve]:
-        """Mean curves over replicates, each over the same number of images whatever the number of seeds."""
+        """Mean curves over replicates; the number of images does not depend on the number of seeds."""
         common = math.lcm(*(len(candidate.replicates) for candidate in self.by_label.values()))
         curves = {}
         for label, candidate in self.by_label.items():
@@ -122,7 +122,7 @@ def candidates_of(
 ) -> Candidates:
     """The candidates among models that are certified on the same images, by their common name.
 
-    ``selection`` and ``seeds`` as in ``Comparison``. Raises RecordError where selection=split leaves no images.
+    ``selection`` and ``seeds`` as in ``Comparison``. Raises RecordError if selection=split leaves no images.
     """
     everything = np.ones(models[0].indices.size, dtype=bool)
     is_for_selection = models[0].indices % SELECTION_STEP == 0 if selection == "split" else everything

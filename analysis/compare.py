@@ -31,16 +31,16 @@ class Comparison:
 
     @property
     def exact_step(self) -> float | None:
-        """The step whose multiples are exact for all models compared; None where every radius is."""
+        """The step whose multiples are exact for all models compared; None if every radius is exact."""
         compared = [self.candidates, *([self.baseline] if self.baseline else [])]
         return exact_step(model.parameters for one in compared for model in one.models)
 
 
 def compare(grid: CertifiedGrid, selection: SelectionMode = "same", seeds: SeedMode = "mean") -> Comparison:
-    """A grid's candidates and baseline, with envelopes. Raises RecordError where selection=split leaves no images."""
+    """A grid's candidates and baseline, with envelopes. Raises RecordError if selection=split leaves no images."""
     baseline = [model for model in grid.models if model.parameters.method == BASELINE_METHOD]
     smoothadv = [model for model in grid.models if model.parameters.method == "smoothadv"]
-    # Vanilla adversarial training is a baseline too: it is no substitute for SmoothAdv.
+    # Vanilla adversarial training is a baseline too and does not replace SmoothAdv.
     others = smoothadv or [model for model in grid.models if model.parameters.method != BASELINE_METHOD]
     chosen = others or baseline
     methods = sorted({model.parameters.method or "unknown method" for model in chosen})
@@ -69,7 +69,7 @@ def round_radii(largest: float, exact: float | None = None) -> list[float]:
 
 
 def even_radii(largest: float, step: float, *, first: float = 0.0) -> list[float]:
-    """``first``, first + step, ... up to ``largest``. Raises ConfigError where they are too many for a table."""
+    """``first``, first + step, ... up to ``largest``. Raises ConfigError if there are too many for a table."""
     if (largest - first) / step >= MAX_RADII:
         raise ConfigError(
             [
@@ -100,7 +100,7 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Picture:
-    """What the figure of a comparison shows."""
+    """The contents of the figure of a comparison."""
 
     curves: tuple[Curve, ...]  # the envelope, and the baseline's where there is one
     models: npt.NDArray[np.float64]  # radius and accuracy at points of the curve of each model, shape (M, P, 2)
@@ -108,7 +108,7 @@ class Picture:
 
 
 def picture_of(comparison: Comparison, note: str) -> Picture:
-    """The figure of a comparison, of which it keeps nothing else."""
+    """The figure of a comparison; the rest of the comparison is not kept."""
     curves = [envelope_curve(comparison.candidates, label=f"{comparison.candidates.name}, envelope", color_nr=1)]
     if comparison.baseline is not None:
         curves.append(envelope_curve(comparison.baseline, label="Gaussian", color_nr=2, dashed=True))
@@ -121,7 +121,7 @@ def picture_of(comparison: Comparison, note: str) -> Picture:
 
 
 def envelope_curve(candidates: Candidates, *, label: str, color_nr: int, dashed: bool = False) -> Curve:
-    """An envelope as a curve, down to zero at its end; where it is exact at some radii only, as points at these."""
+    """An envelope as a curve that ends at zero; if it is exact only at some radii, as points at these radii."""
     envelope, step = candidates.envelope, candidates.exact_step
     if step is not None:
         radii = exact_radii(largest_of(envelope.breakpoints) + step, step)

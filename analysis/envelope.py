@@ -52,14 +52,14 @@ class EnvelopeConfig(GridOptions):
 
 
 class Answer(NamedTuple):
-    """What is printed and written about a grid. It holds no models: their curves take as much memory as drawing."""
+    """Everything that is printed and written about a grid, without its models, whose curves take much memory."""
 
     folder: Path  # to write to
     text: str  # to print
     files: dict[str, str]  # the text of each file by its name
     picture: Picture  # of the envelope
     probabilities: Frame  # as from ``statistics.probability_frame``
-    question: dict[str, Any]  # what all this is about
+    question: dict[str, Any]  # the settings of the tables
 
 
 def envelope(values: dict[str, Any]) -> int:
@@ -77,7 +77,7 @@ def envelope(values: dict[str, Any]) -> int:
 
 
 def answer_of(config: EnvelopeConfig) -> Answer:
-    """All that is to be said about a grid."""
+    """Compute everything that is printed and written about a grid."""
     bounds: Bounds = {}
 
     def keep(model: CertifiedModel) -> CertifiedModel:
@@ -91,7 +91,7 @@ def answer_of(config: EnvelopeConfig) -> Answer:
     options = asdict(config)
     default = config.store.envelope_dir(grid.name)
     folder = config.output_or(default.with_name(variant_name(default.name, options)))
-    del options["alpha"]  # that of the models counts
+    del options["alpha"]  # only the models' message counts
     probabilities = probability_frame(grid.models)
     return Answer(
         folder=folder,
@@ -111,7 +111,7 @@ def answer_of(config: EnvelopeConfig) -> Answer:
 
 
 def write_answer(answer: Answer) -> list[Path]:
-    """Write tables and figures, and beside them what they are about; returns their paths."""
+    """Write tables and figures, and their settings; returns the paths."""
     from analysis.figures import envelope_figure, probability_figure, write_figure  # matplotlib is slow to import
 
     folder = answer.folder

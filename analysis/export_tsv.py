@@ -39,7 +39,7 @@ def export_tsv(values: dict[str, Any]) -> int:
 
 
 def by_log_path(models: Sequence[CertifiedModel]) -> dict[Path, CertifiedModel]:
-    """The models by the paths of their logs. Raises RecordError where two have the same; names both."""
+    """The models by the paths of their logs. Raises RecordError naming two models with the same path."""
     found: dict[Path, CertifiedModel] = {}
     for model in models:
         path = log_path(model)

@@ -1,4 +1,4 @@
-"""A grid's certified models as pandas: for a notebook, or for plots of one's own."""
+"""A grid's certified models as pandas, for notebooks and your own plots."""
 
 from __future__ import annotations
 

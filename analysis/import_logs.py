@@ -51,7 +51,7 @@ class ImportConfig:
 def import_logs(values: dict[str, Any]) -> int:
     """Import a tree of logs; returns the exit code.
 
-    Raises ConfigError, or RecordError where there is no log, before anything is written.
+    Raises ConfigError, or RecordError if there is no log, before anything is written.
     """
     config = build(ImportConfig, values, where="")
     root, store = source_folder(config.source), Store(Path(config.results))
@@ -73,7 +73,7 @@ def import_logs(values: dict[str, Any]) -> int:
 
 
 def write_tree(tree: LogTree, store: Store, grid: str, root: Path, question: Mapping[str, Any]) -> list[Path]:
-    """Write the records, predictions and report of an imported grid; its listing last, which completes it."""
+    """Write the records, predictions and report of an imported grid, and last its listing, which completes it."""
     metadata = {"source": f"imported from {root.name}"}
     report, written = store.import_report_path(grid), []
     files: dict[LogKind, tuple[Path, layouts.RecordKind]] = {

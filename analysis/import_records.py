@@ -1,4 +1,4 @@
-"""python -m analysis.import_records source=DIR: a grid that analysis.publish wrote, as results of one's own."""
+"""python -m analysis.import_records source=DIR: import a grid that analysis.publish wrote."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def import_records(values: dict[str, Any]) -> int:
 
 
 def _conflicts(manifest: Manifest, source: Store, store: Store) -> Iterator[str]:
-    """What the results folder has in the same places: a grid of this name, or other records of a run."""
+    """What conflicts in the results folder: a grid with this name, or other records of a run."""
     if manifest.grid in store.imported_names():
         yield f"{store.grid_dir(manifest.grid)}: a grid with this name was imported from logs"
     kept = {path for key in manifest.models for path in (source.spec_path(key), source.epochs_path(key))}

@@ -1,4 +1,4 @@
-"""The models of a grid, refused where they are not complete or cannot be compared."""
+"""Loads the models of a grid; refuses incomplete grids and models that cannot be compared."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class GridOptions:
         return load_grid(self.store, self.grid, where=self.where, allow_partial=self.allow_partial, reading=reading)
 
     def output_or(self, default: Path, *, is_file: bool = False) -> Path:
-        """Where to write to. Raises ConfigError where nothing can be written."""
+        """The output folder. Raises ConfigError if it cannot be written to."""
         path = Path(self.output) if self.output else default
         if is_file and path.is_dir():
             raise ConfigError(f"output: {path} is a folder; write the path of a file")
@@ -72,7 +72,7 @@ class _Hidden(MetaPathFinder):
 
 
 def _hide_pandas() -> None:
-    """Keep Arrow from importing pandas, which it does once, to know pandas' arrays: 0.2 s and 30 MB for no use here."""
+    """Keep Arrow from importing pandas, which takes 0.2 s and 30 MB and is not needed here."""
     if "pandas" not in sys.modules:
         sys.meta_path.insert(0, _Hidden())
         pa.array([0])
@@ -140,14 +140,14 @@ def _parameters(run: Run) -> Parameters:
 
 
 def _recipe(run: Run) -> str:
-    """All fields of both specs but the seeds, and the key of the training, which holds one."""
+    """All fields of both specs except the seeds, and the key of the training, which contains one."""
     train = {name: value for name, value in train_fields(run.train).items() if name != "seed"}
     certify = {name: value for name, value in plain(run.certify).items() if name not in ("seed", "train_key")}
     return digest("recipe", {"train": train, "certify": certify})
 
 
 def _gap(run: Run, store: Store) -> str | None:
-    """What is missing of a run, in words; None for a complete run. Only lists folders."""
+    """A message on the missing parts of a run; None for a complete run. Only lists folders."""
     missing = store.unfinished(run.place, run.indices)
     if not missing:
         return None
@@ -191,6 +191,6 @@ def _made(
 
 
 def clean_accuracy(origin: Mapping[str, str]) -> float:
-    """The base classifier's accuracy without noise, from what shards say of their origin; nan if they do not."""
+    """The base classifier's accuracy without noise, from the metadata of shards; nan if they do not contain it."""
     correct, seen = (int(origin.get(name, 0)) for name in (records.CLEAN_CORRECT, records.CLEAN_SEEN))
     return correct / seen if seen else math.nan

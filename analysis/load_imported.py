@@ -47,7 +47,7 @@ def load_imported(store: Store, grid: str, where: Where, reading: Reading, *, al
 def load_imported_models(
     store: Store, grid: str, where: Where, reading: Reading = ALL_ROWS
 ) -> tuple[CertifiedModel, ...]:
-    """All models of an imported grid that match, short logs too. Raises ConfigError where none does."""
+    """All models of an imported grid that match, short logs too. Raises ConfigError if none does."""
     listing = {(entry["train_key"], entry["certify_key"]): entry for entry in imported.read_listing(store, grid)}
     known = {key: Parameters.from_columns(entry) for key, entry in listing.items()}
     chosen = {key: parameters for key, parameters in known.items() if matches(parameters, where)}

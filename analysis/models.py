@@ -1,4 +1,4 @@
-"""Certified models, their labels, and which of them may be compared."""
+"""Certified models, their labels, and whether they can be compared."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ class CertifiedModel:
     # in the records is null here.
     rows: pa.Table = field(default_factory=lambda: pa.table({}))
     summary: Summary = field(default_factory=Summary)  # of columns that rows may lack
-    clean_accuracy: float = math.nan  # of the base classifier on images without noise, in [0, 1]; nan where unknown
+    clean_accuracy: float = math.nan  # of the base classifier on images without noise, in [0, 1]; nan if unknown
     shared_label: str = ""  # the label that it shares with models of other seeds; empty if there are none
     info: DatasetInfo | None = None  # the entry of its dataset; None is that of the dataset of this name
 
     def lean(self, columns: Sequence[str] = ("index",)) -> CertifiedModel:
-        """The same with these columns alone, and what tables and figures show of all its images, computed before."""
+        """A copy with only these columns, and with the sums over all images that tables and figures show."""
         lean = replace(self, rows=self.rows.select(list(columns)))
         vars(lean).update({name: getattr(self, name) for name in _OF_ALL_IMAGES})
         return lean
 
     @property
     def recipe_label(self) -> str:
-        """What models that differ only in their seed are called."""
+        """The common name of models that differ only in their seed."""
         return self.shared_label or self.label
 
     @cached_property
@@ -123,7 +123,7 @@ class CertifiedModel:
 
     @cached_property
     def total_variation(self) -> float:
-        """Total variation distance between the noise as drawn and the ideal noise; 0 where unknown."""
+        """Total variation distance between the noise as drawn and the ideal noise; 0 if unknown."""
         known = self.parameters
         if known.noise is None:
             return 0.0
@@ -201,20 +201,20 @@ def _images_of(known: Parameters, indices: str) -> str:
 
 
 def _may_be_same(first: Parameters, other: Parameters, have_same_indices: bool) -> bool:
-    """Whether two sets of images differ in nothing but what is known of their contents."""
+    """Whether two sets of images differ only in their known contents."""
     same = (first.dataset, first.split) == (other.dataset, other.split)
     return same and have_same_indices and not (first.images and other.images and differ(first.images, other.images))
 
 
 def image_set(indices: npt.NDArray[np.int32]) -> str:
-    """A set of indices in words: 500 images, 0 to 9980 by 20."""
+    """A set of indices as text: 500 images, 0 to 9980 by 20."""
     steps = np.unique(np.diff(indices))
     by = f" by {steps[0]}" if steps.size == 1 else ""
     return f"{counted(indices.size, 'image')}, {indices[0]} to {indices[-1]}{by}"
 
 
 def usual_indices(sets: Sequence[npt.NDArray[np.int32]]) -> npt.NDArray[np.int32]:
-    """Of some sets of indices the one that most of them are."""
+    """The most frequent of some sets of indices."""
     most = Counter(indices.tobytes() for indices in sets).most_common(1)[0][0]
     return next(indices for indices in sets if indices.tobytes() == most)
 
@@ -225,7 +225,7 @@ def is_proper_part(indices: npt.NDArray[np.int32], whole: npt.NDArray[np.int32])
 
 
 def label_models(parameters: Sequence[Parameters]) -> list[CertifiedModel]:
-    """Models without rows, with labels unique among them; those of one recipe share a label but for the seed."""
+    """Models without rows, with unique labels; those of one recipe differ only in the seed of their label."""
     recipes: dict[object, list[int]] = {}
     for number, known in enumerate(parameters):
         recipes.setdefault(known.recipe or number, []).append(number)
@@ -259,7 +259,7 @@ def incomplete_message(grid: str, num_models: int, gaps: list[str], remedy: str)
 
 
 def _labels(models: Sequence[Parameters]) -> list[str]:
-    """The training keys without dataset and hash; where two are equal, with as many details as tell them apart."""
+    """The training keys without dataset and hash, with details if two would be equal."""
     labels = [model.train_key.removeprefix(f"{model.dataset}-").rpartition("-")[0] for model in models]
     for detail in _DETAILS:
         shared = {label for label, count in Counter(labels).items() if count > 1}

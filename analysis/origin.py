@@ -18,7 +18,7 @@ _PER_RUN = ("git_commit", "packages", "device")
 
 
 def provenance_of(store: Store, grid: CertifiedGrid) -> dict[str, str]:
-    """The metadata of a grid's records, as names and values to show. Raises RecordError where they cannot be read."""
+    """The metadata of a grid's records, as names and values to show. Raises RecordError if they cannot be read."""
     path = store.records_path(grid.name)
     facts = {"grid": grid.name, "results": str(store.root)}
     if not path.exists():
@@ -38,7 +38,7 @@ def provenance_of(store: Store, grid: CertifiedGrid) -> dict[str, str]:
 
 
 def question_of(models: Sequence[CertifiedModel], **options: Any) -> dict[str, Any]:
-    """What a table or figure is about: its models' data, n, alpha and mode (lists where they differ), options, code."""
+    """The settings of a table or figure: its models' data, n, alpha and mode (lists if they differ), options, code."""
     known = [model.parameters for model in models]
     facts: dict[str, Any] = {}
     for name in ("dataset", "split", "images", "n0", "n", "alpha", "mode", "stop_rule", "radius_step", "precision"):
@@ -53,11 +53,11 @@ DEFAULTS: Mapping[str, Any] = {
     **{"where": None, "radii": None, "step": None, "alpha": None},
     **{"selection": "same", "seeds": "mean", "confidence": 0.95, "rho": 0.001},
 }
-"""The options whose values make another question of a command, with the values in configs."""
+"""The options that change the contents of an output, with their default values."""
 
 
 def variant_name(name: str, options: Mapping[str, Any]) -> str:
-    """The name of an output; with other options than the defaults it has a hash of them, and overwrites nothing."""
+    """The name of an output; other options than the defaults add a hash, so that no output is overwritten."""
     changed = {option: value for option, value in options.items() if value != DEFAULTS.get(option, value)}
     if not changed:
         return name

@@ -47,7 +47,7 @@ class PairedConfig:
 
 
 def paired(values: dict[str, Any]) -> int:
-    """Print the comparison; returns the exit code. Raises ConfigError where there is no such grid or model."""
+    """Print the comparison; returns the exit code. Raises ConfigError if there is no such grid or model."""
     config = build(PairedConfig, values, where="")
     if all(value is None for value in (config.grid_b, config.model_a, config.model_b, config.where_b)):
         raise ConfigError(

@@ -44,7 +44,7 @@ def printed_envelope(dataset: str, method: str) -> PrintedRow | None:
 
 
 def printed_models() -> Mapping[Parameters, PrintedRow]:
-    """The paper's rows of single models (Appendix E), by what it says of them; sigma and epsilon as printed."""
+    """The paper's rows of single models (Appendix E), by their parameters; sigma and epsilon as printed."""
     return _tables()[1]
 
 

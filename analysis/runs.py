@@ -1,4 +1,4 @@
-"""Reads runs from a file of records, and what is kept of each."""
+"""Reads runs from a file of records."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _KEYS = ("train_key", "certify_key")
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What is read of each model, and kept."""
+    """Options for reading: the columns, and what to keep of each model."""
 
     more: tuple[str, ...] = ()  # columns besides ROW_COLUMNS
     is_summed: bool = False  # whether the models must have their summaries
-    # What to make of a model before the next is read, since the rows of all take much memory
+    # Applied to each model before the next is read, since the rows of all take much memory
     keep: Callable[[CertifiedModel], CertifiedModel] = lambda model: model
 
     def columns(self, *, is_summary_known: bool = False) -> list[str]:
@@ -35,7 +35,7 @@ class Reading:
         return list(dict.fromkeys((*ROW_COLUMNS, *self.more, *summed)))
 
     def made(self, model: CertifiedModel, rows: pa.Table, summary: str | None = None) -> CertifiedModel:
-        """A model of these rows; ``summary`` is the text of theirs where it is known."""
+        """A model of these rows; ``summary`` is their summary's text, if known."""
         kept = rows.select([*ROW_COLUMNS, *self.more])
         return self.keep(replace(model, rows=kept, summary=read_summary(summary) if summary else summary_of(rows)))
 
@@ -46,7 +46,7 @@ ALL_ROWS = Reading()
 def read_runs(
     path: Path, kind: RecordKind, columns: Sequence[str], wanted: Collection[Key]
 ) -> Iterator[tuple[Key, pa.Table]]:
-    """Some columns of some runs in a file, with their keys; parts of the file that hold none of them are not read.
+    """Some columns of some runs in a file, with their keys; reads only the parts of the file that contain them.
 
     Raises:
         RecordError: The file is invalid, or the rows of a run are not contiguous.

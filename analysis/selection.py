@@ -13,7 +13,7 @@ from smoothing.distributions import Noise
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """What is known about a certified model; None if a log does not say. Names as in the records."""
+    """The known parameters of a certified model; None if a log does not say. Names as in the records."""
 
     train_key: str
     certify_key: str

@@ -33,7 +33,7 @@ class Levels:
 
 
 Frame = dict[str, npt.NDArray[Any]]
-"""A table by its columns, all of one length. Not one of pandas, which takes a quarter of a second to import."""
+"""A table by its columns, all of one length; not from pandas, which takes a quarter of a second to import."""
 
 
 def envelope_frame(comparison: Comparison, radii: Sequence[float], levels: Levels) -> Frame:
@@ -225,7 +225,7 @@ def _columns_of(
 def _cell_of(
     candidates: Candidates, winner: Candidate | None, radius: float, levels: Levels, among: int
 ) -> dict[str, float]:
-    """What a cell is worth; of several seeds each number is the mean of theirs, and its error their sum."""
+    """The statistics of a cell; for several seeds, the mean of their numbers and the sum of their errors."""
     num_images, models = candidates.num_images, winner.replicates if winner else ()
     counts = np.array([int(model.curve_among(candidates.is_reported).num_certified(radius)) for model in models] or [0])
     lower, upper = two_sided_interval(counts, num_images, (1 - levels.confidence) / counts.size)
@@ -243,7 +243,7 @@ def _cell_of(
 
 
 def _printed(candidates: Candidates, radii: npt.NDArray[np.float64]) -> list[float]:
-    """The paper's envelope for the same method and dataset; nan where it prints none."""
+    """The paper's envelope for the same method and dataset; nan where the paper prints none."""
     known = [model.parameters for model in candidates.models]
     methods = {parameters.method for parameters in known}
     row = printed_envelope(known[0].dataset, methods.pop() or "") if len(methods) == 1 else None

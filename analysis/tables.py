@@ -19,7 +19,7 @@ from smoothing.radius import format_radius
 TableFormat = Literal["simple", "pipe", "latex_booktabs"]
 
 LOWER_BOUND = ">="
-"""Before an accuracy that is a lower bound only, since sampling stopped for other radii."""
+"""Marks an accuracy that is only a lower bound, since sampling stopped for other radii."""
 
 N_LIMITED = "*"
 """Follows an accuracy that the number of draws limits, not the model."""
@@ -63,7 +63,7 @@ def envelope_cells(
 
 
 def statistics_table(comparison: Comparison, frame: Frame, table_format: TableFormat) -> str:
-    """How reliable each cell of the envelope is, in percent; a dash where the records do not say."""
+    """How reliable each cell of the envelope is, in percent; a dash if the records do not show it."""
     headers = [
         "r",
         comparison.candidates.name,
@@ -93,7 +93,7 @@ def statistics_table(comparison: Comparison, frame: Frame, table_format: TableFo
 
 
 def caption(comparison: Comparison, frame: Frame, levels: Levels) -> str:
-    """What the reader of the table or the figure must know, in a few sentences."""
+    """A few sentences that explain the table or the figure."""
     grid, first = comparison.grid, comparison.grid.models[0].parameters
     candidates = comparison.candidates
     settings = (
@@ -148,7 +148,7 @@ def statistics_notes(comparison: Comparison, frame: Frame, levels: Levels) -> li
 
 
 def partial_note(comparison: Comparison) -> str:
-    """The warning that goes with everything drawn from an incomplete grid."""
+    """The warning in all output about an incomplete grid."""
     grid = comparison.grid
     total = counted(grid.num_missing + len(grid.models), "certified model")
     return f"PARTIAL: missing {grid.num_missing} of {total}."

@@ -1,1 +1,1 @@
-"""The text logs of published code: read, checked, and named by their paths."""
+"""Reads and checks the text logs of published code, and takes parameters from their paths."""

@@ -1,4 +1,4 @@
-"""Text logs as columns: one line per image below a header, refused where they contradict themselves.
+"""Reads text logs as columns: one line per image below a header; refuses logs that contradict themselves.
 
 A file is a log because it has the header, whatever its name. What certifiers write differently (separators,
 columns, repeated lines after a restart, compression) is read, and each difference is noted.
@@ -40,9 +40,9 @@ MAX_INT32 = 2**31 - 1
 """The largest integer that a column of the records holds."""
 
 PUBLISHED_N, PUBLISHED_ALPHA = 100_000, 0.001
-"""What Cohen et al. 2019 and Salman et al. 2019 say they certified with. No log says it."""
+"""The settings that Cohen et al. 2019 and Salman et al. 2019 state; logs do not contain them."""
 
-_HEAD_BYTES = 4096  # the header is looked for in these: a file without it is not read to its end
+_HEAD_BYTES = 4096  # lines searched for the header; the rest of a file without one is not read
 _HEAD_LINES = 20
 
 
@@ -55,15 +55,15 @@ class Log:
     # log has no times.
     columns: Columns
     largest_radius: str  # the largest radius as printed, for certification logs; empty for predictions
-    # What its columns say of the whole log: sigma_cert, where a column sigma has one value
+    # Values of its columns that hold for the whole log: sigma_cert, if a column sigma has one value
     fields: dict[str, Any] = field(default_factory=dict)
-    # How it differs from the published format, in words; none of it changes what it says
+    # Messages on differences from the published format, none of which changes the values
     notes: list[str] = field(default_factory=list)
-    is_cut: bool = False  # whether its last line was cut off, and left out
+    is_cut: bool = False  # whether its last line was incomplete and left out
 
 
 def read_file(path: Path) -> tuple[str, list[str]] | None:
-    """The text of a file, and notes on how it is stored; None where its first lines hold no header.
+    """The text of a file, and notes on how it is stored; None if its first lines contain no header.
 
     Raises:
         RecordError: It has a header, but its text cannot be decoded or decompressed.
@@ -85,7 +85,7 @@ def read_file(path: Path) -> tuple[str, list[str]] | None:
 
 
 def read_log(text: str) -> Log:
-    """The content of a log. Raises RecordError where it is malformed (with the line) or contradicts itself."""
+    """The content of a log. Raises RecordError if it is malformed (with the line) or contradicts itself."""
     lines = text.replace("\r\n", "\n").split("\n")
     start = _header_line(lines)
     if start is None:
@@ -136,7 +136,7 @@ def read_log(text: str) -> Log:
 
 
 def join_ranks(logs: Sequence[Log]) -> Log:
-    """Logs of several processes on one certification, as one. Raises RecordError where two contradict each other."""
+    """Logs of several processes on one certification, as one. Raises RecordError if two contradict each other."""
     names = [name for name in logs[0].columns if all(name in log.columns for log in logs)]
     columns, notes = _in_order({name: np.concatenate([log.columns[name] for log in logs]) for name in names})
     return Log(
@@ -197,7 +197,7 @@ def _header_line(lines: Sequence[str]) -> int | None:
 
 
 def _splitter(header: str) -> Callable[[str], list[str]]:
-    """How the lines below a header are split: at tabs, at commas, or, where there are neither, at blanks."""
+    """How the lines below a header are split: at tabs, at commas, or, if there are neither, at blanks."""
     if "\t" in header:
         return operator.methodcaller("split", "\t")
     if "," in header:
@@ -221,7 +221,7 @@ def _header_notes(line: str, header: Sequence[str], kind: LogKind) -> list[str]:
 
 
 def _is_incomplete(row: Sequence[str], header: Sequence[str], kind: LogKind) -> bool:
-    """Whether a last line without a newline is cut off, or may be within a number that counts."""
+    """Whether a last line without a newline is incomplete, perhaps within a number that matters."""
     if len(row) < len(header) or header[-1] in ("idx", "label", "predict", "basepredict", "radius"):
         return True
     if len(row) > len(header):
@@ -244,7 +244,7 @@ def _converted(texts: dict[str, list[str]], kind: LogKind, numbers: Sequence[int
 
 
 def _told(texts: dict[str, list[str]]) -> dict[str, Any]:
-    """What a column says of the whole log."""
+    """The one value of a column, for the whole log."""
     if "sigma" not in texts:
         return {}
     found = set(texts["sigma"])
@@ -266,7 +266,7 @@ def _converts(convert: Any, text: str) -> bool:
 
 @functools.lru_cache(maxsize=1 << 16)  # there are few, and millions of cells
 def _integer(text: str) -> int:
-    """As records hold it; int() would also take blanks, underscores and other scripts' digits."""
+    """A value as in the records; int() would also accept blanks, underscores and other scripts' digits."""
     if not re.fullmatch(r"-?[0-9]{1,10}(\.0*)?", text) or int(float(text)) > MAX_INT32:
         raise ValueError(text)
     return int(text.partition(".")[0])
@@ -313,7 +313,7 @@ _CONVERSIONS: dict[LogKind, tuple[tuple[str, str, Callable[[Sequence[str]], npt.
 
 
 def _check(columns: Columns, radius: npt.NDArray[np.float64]) -> None:
-    """Raise RecordError for the first line that is not of one mind."""
+    """Raise RecordError for the first line that contradicts itself."""
     index, label, prediction, correct = (columns[name] for name in ("index", "label", "prediction", "correct"))
     wrong = {
         "malformed: image {index}; indices begin at 0": index < 0,
@@ -334,7 +334,7 @@ def _check(columns: Columns, radius: npt.NDArray[np.float64]) -> None:
 
 
 def _in_order(columns: Columns) -> tuple[Columns, list[str]]:
-    """Rows by ascending index, and notes on what changed. Raises RecordError where an image has two results."""
+    """Rows by ascending index, and notes on what changed. Raises RecordError if an image has two results."""
     index = columns["index"]
     order = np.argsort(index, kind="stable")
     notes = [] if (np.diff(order) == 1).all() else ["rows not in the order of the images"]

@@ -1,4 +1,4 @@
-"""What paths do not say of logs, said by the user: a YAML file from patterns of paths to record columns."""
+"""The user's mapping from patterns of paths to record columns, for what the paths of logs do not say."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _TYPES = {
 
 
 class LogMapping:
-    """Patterns with what they say of the logs that they match.
+    """Patterns, and the columns of the logs that they match.
 
     In a pattern ``*`` stands for anything within a name, ``**`` also for several folders, and ``{column}`` for a
-    value of that column: ``"runs/*/noise_{sigma_cert}.tsv"``. Where several patterns match, the later goes first.
+    value of that column: ``"runs/*/noise_{sigma_cert}.tsv"``. If several patterns match, the later one wins.
     """
 
     def __init__(self, patterns: Mapping[str, Mapping[str, Any]]) -> None:
@@ -39,7 +39,7 @@ class LogMapping:
         self._unused = set(patterns)
 
     def fields_of(self, path: PurePosixPath) -> dict[str, Any]:
-        """What is said of one log."""
+        """The columns of one log."""
         fields: dict[str, Any] = {}
         for pattern, compiled, columns in self._rules:
             match = compiled.fullmatch(str(path))
@@ -52,7 +52,7 @@ class LogMapping:
         return fields
 
     def check_used(self) -> None:
-        """Raise ConfigError where a pattern matched no log at all: it is a slip."""
+        """Raise ConfigError if a pattern matched no log, which must be a mistake."""
         if self._unused:
             raise ConfigError([f"mapping: {pattern!r} matches no log" for pattern in sorted(self._unused)])
 

@@ -1,4 +1,4 @@
-"""The grammar of the paths of published logs: each folder's name says one or more parameters.
+"""The grammar of the paths of published logs: each folder's name gives one or more parameters.
 
 A path is read folder by folder; a folder's name either matches one of the rules below as a whole or goes to
 ``variant``. The file's own name may say several things, joined by ``_`` or ``-``. Nothing is inferred from a part
@@ -22,7 +22,7 @@ EPSILON_UNIT = 1 / 256
 """eps_255 is 255/256: the published code divides by 256 (its README says 255)."""
 
 DATASETS = sorted({"cifar10", "imagenet", *dataset_names()})
-"""The published ones, and ours, whose exports are read back."""
+"""The published data sets, and ours, whose exports can be imported."""
 
 Fields = dict[str, Any]
 Rule = tuple[str, Mapping[str, Any]]
@@ -32,15 +32,15 @@ they give; those called kept go to ``variant``."""
 
 @dataclass(frozen=True, kw_only=True)
 class LogPath:
-    """What a log's path says."""
+    """The parameters in a log's path."""
 
     kind: LogKind  # which of the two formats
-    fields: Mapping[str, Any]  # record columns by name; those that nothing gives are absent
+    fields: Mapping[str, Any]  # record columns by name; unknown ones are absent
     variant: str  # the folders, and parts of the file's name, that no rule knows, joined by a slash
-    rank: int | None = None  # which of several processes wrote this part of the log; None where it is whole
+    rank: int | None = None  # the process that wrote this part of the log; None if it is complete
     # What every record needs, the path does not say, and published code makes likely; in words
     assumed: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()  # where a mapping goes before what the path says; in words
+    notes: tuple[str, ...] = ()  # messages where the mapping wins over the path
 
 
 def parse_log_path(
@@ -90,12 +90,12 @@ def parse_log_path(
 
 
 def stem_of(name: str) -> str:
-    """A file's name without the endings that say how it is stored."""
+    """A file's name without the endings of its storage format."""
     return re.sub(r"(\.(gz|tsv|csv|txt|log|dat|out))+$", "", name, flags=re.IGNORECASE)
 
 
 def is_named_like_a_log(path: PurePosixPath) -> bool:
-    """Whether a file without the header is called as the published logs are, and so ought to have it."""
+    """Whether a file without the header has a name like the published logs, and so should have one."""
     return re.fullmatch(r"sigma_\d+(\.\d+)?|predictions", stem_of(path.name)) is not None
 
 
@@ -106,7 +106,7 @@ _REQUIRED: dict[LogKind, tuple[str, ...]] = {
 
 
 def _assume(fields: Fields, stem: str) -> list[str]:
-    """Fill in what published code makes likely, and say so."""
+    """Fill in the likely values of published code; returns them as messages."""
     assumed = []
     if "sigma_cert" not in fields and "sigma_train" in fields and re.search(r"(^|[_-])noise_?\d", stem):
         fields["sigma_cert"] = fields["sigma_train"]
@@ -133,7 +133,7 @@ def _fits(name: str, value: Any) -> bool:
 
 
 def _pieces(stem: str, rules: tuple[Rule, ...]) -> list[str]:
-    """The name of a file as names of folders: itself where a rule knows it, else cut where rules know parts."""
+    """The name of a file as folder names: whole if it matches a rule, else split at parts that match rules."""
     if any(re.fullmatch(pattern, stem) for pattern, _ in rules):
         return [stem]
     known, rest = [], stem
@@ -149,7 +149,7 @@ _FILE_PARTS = (r"(?:sigma|noise)_?\d+(?:\.\d+)?", r"(?:rank|part|shard)_?\d+", "
 
 
 def _read_parts(parts: Sequence[str], rules: tuple[Rule, ...], told: Mapping[str, Any]) -> tuple[Fields, list[str]]:
-    """What the names say, and those that say nothing; what is told already may contradict itself among them."""
+    """The parameters in some names, and the names without any; only parameters in ``told`` may differ between names."""
     fields: Fields = {}
     unknown: list[str] = []
     for part in parts:
@@ -228,7 +228,7 @@ _PREDICTION_RULES: tuple[Rule, ...] = (
 
 
 def _completed(fields: Fields, *, one_draw: bool) -> Fields:
-    """What follows from what a path says: see the data's own description of its layout."""
+    """Parameters that follow from those in a path; see the description of the published data's layout."""
     if fields.get("method") == "gaussian" and "attack" not in fields:
         return {**fields, "attack": "none", "epsilon": 0.0, "m_train": 1, "num_steps": 0}
     if "attack" not in fields:

@@ -1,4 +1,4 @@
-"""A whole tree of published logs as two tables of records, and a list of what is not as it should be."""
+"""Reads a tree of published logs as two tables of records, and a list of findings."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ Verdict = Literal["left out", "kept", "ignored"]
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing to know of a file."""
+    """A finding about a file."""
 
     path: str  # below the root
     num_rows: int  # rows that were read from it
-    verdict: Verdict  # left out; kept in spite of it; ignored, as the file is no log
-    reason: str  # in words, beginning with the kind of finding and a colon
+    verdict: Verdict  # left out; kept; ignored, because the file is not a log
+    reason: str  # a message that begins with the kind of finding and a colon
 
     @property
     def kind(self) -> str:
@@ -44,13 +44,13 @@ class Finding:
 
     @property
     def is_harmless(self) -> bool:
-        """Whether a careful reader may still take the log as it is."""
+        """Whether the log can be used without reservations."""
         return self.kind in ("not a log", "rounded up in print", "form", "duplicate")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LogTree:
-    """All sound logs of a tree."""
+    """All valid logs of a tree."""
 
     # Per certification log the columns that all its rows share, ``images`` (which of several lists of images it
     # is on) and num_rows
@@ -89,13 +89,13 @@ class LogEntry:
 
     @property
     def identity(self) -> str:
-        """What it says of itself; two logs of one identity are the same log twice."""
+        """All its parameters; two logs with the same identity are the same log twice."""
         told = {"kind": self.parsed.kind, "variant": self.parsed.variant, **self.parsed.fields}
         return canonical_json(told | ({"images": self.images} if self.is_on_others else {}))
 
     @property
     def is_on_others(self) -> bool:
-        """Whether it is on other images than most logs."""
+        """Whether its images differ from those of most logs."""
         return self.images not in ("", "list 1")
 
     def finding(self, verdict: Verdict, reason: str) -> Finding:
@@ -105,7 +105,7 @@ class LogEntry:
 
 
 def read_tree(root: Path, mapping: LogMapping | None = None) -> LogTree:
-    """Read every log below a folder, links included. Raises ConfigError where a pattern of the mapping matches none."""
+    """Read every log below a folder, links included. Raises ConfigError if a pattern of the mapping matches none."""
     findings: list[Finding] = []
     told = mapping or LogMapping({})
     parts: list[LogEntry] = []
@@ -147,7 +147,7 @@ def _files(root: Path, findings: list[Finding]) -> Iterator[str]:
 
 
 def _read(root: Path, path: str, mapping: LogMapping, findings: list[Finding]) -> LogEntry | None:
-    """The log in one file; None, and a finding, where there is none or it cannot be taken."""
+    """The log in one file; None, and a finding, if there is none or it cannot be used."""
     verdict: Verdict = "left out"
     try:
         content = read_file(root / path)
@@ -223,11 +223,11 @@ def _on_their_images(entries: Sequence[LogEntry], findings: list[Finding]) -> li
             for group in fitting:
                 pairs = _labels_of(group[0])
                 if (num_same := _agreement(pairs, labels)) == len(pairs):
-                    continue  # it fits both lists: on a part of the images they do not differ
+                    continue  # it fits both lists, whose labels agree on its images
                 is_slip = num_same > len(pairs) / 2
                 reason = f"{'contradictory' if is_slip else 'other images'}: {_disagreement(pairs, labels, usual)}"
                 for entry in group:
-                    if is_slip or entry.parsed.kind == "prediction":  # whose curves take all there is
+                    if is_slip or entry.parsed.kind == "prediction":  # curves of predictions use all records
                         findings.append(entry.finding("left out", reason))
                         left_out.add(id(entry))
                         continue
@@ -246,19 +246,19 @@ def _labels_of(entry: LogEntry) -> dict[int, int]:
 
 
 def _agreement(pairs: Mapping[int, int], labels: Mapping[int, int]) -> int:
-    """How many images have the same label in both, or are in one alone."""
+    """The number of images with the same label in both, or in only one of them."""
     return sum(labels.get(index, label) == label for index, label in pairs.items())
 
 
 def _disagreement(pairs: Mapping[int, int], labels: Mapping[int, int], groups: Sequence[Sequence[LogEntry]]) -> str:
-    """Where labels differ from those of a list; they differ somewhere."""
+    """A message with the first label that differs from those of a list; there is one."""
     index, label = next((index, label) for index, label in pairs.items() if labels.get(index, label) != label)
     where = next(group[0].path for group in groups if index in group[0].indices)
     return f"image {index} has label {label}, but {labels[index]} in {where}"
 
 
 def _without_twins(entries: Sequence[LogEntry], findings: list[Finding]) -> list[LogEntry]:
-    """Of logs that say the same of themselves the first, by path, counts."""
+    """The first log, by path, of each group with the same parameters."""
     first: dict[str, LogEntry] = {}
     for entry in entries:
         other = first.setdefault(entry.identity, entry)
@@ -292,7 +292,7 @@ def _kept_in_spite_of(entry: LogEntry) -> Iterator[Finding]:
 
 
 def _short_logs(entries: Sequence[LogEntry]) -> Iterator[Finding]:
-    """Logs that hold only a part of the images that most logs of their data set hold."""
+    """Logs with only part of the images of most logs of their data set."""
     groups: dict[tuple[str, str], list[LogEntry]] = {}
     for entry in entries:
         groups.setdefault((f"{_data_of(entry)} {entry.parsed.kind}", entry.images), []).append(entry)
@@ -308,7 +308,7 @@ def _data_of(entry: LogEntry) -> str:
 
 
 def _run_columns(entry: LogEntry) -> dict[str, Any]:
-    """The columns that all rows of a certification log share: keys as our own runs have, and what the path says."""
+    """The columns that all rows of a certification log share: keys like those of our runs, and its parameters."""
     fields = entry.parsed.fields
     trained = {name: value for name, value in fields.items() if name not in _OF_CERTIFICATION}
     digest = hashlib.sha256(canonical_json({"variant": entry.parsed.variant, **trained}).encode()).hexdigest()[:8]
@@ -326,7 +326,7 @@ def _run_columns(entry: LogEntry) -> dict[str, Any]:
 
 
 def _recipe(entry: LogEntry) -> str:
-    """The same for logs that differ in their seed alone; empty where none gives one."""
+    """A text that is the same for logs that differ only in their seed; empty if none has a seed."""
     fields = dict(entry.parsed.fields)
     if fields.pop("seed", None) is None:
         return ""
@@ -344,7 +344,7 @@ def _origin(entry: LogEntry, kind: RecordKind) -> dict[str, Any]:
 
 
 def _table(entry: LogEntry) -> pa.Table:
-    """The rows of a log: what they share is repeated, what the log does not say is null."""
+    """The rows of a log, with shared columns repeated and unknown columns null."""
     if entry.parsed.kind == "certification":
         kind, shared = IMPORTED, _run_columns(entry)
     else:
@@ -361,7 +361,7 @@ def _table(entry: LogEntry) -> pa.Table:
 
 
 def source_folder(source: str | None) -> Path:
-    """The folder of logs that is named in a configuration. Raises ConfigError where it is not there."""
+    """The folder of logs in a configuration. Raises ConfigError if it does not exist."""
     if source is None:
         raise ConfigError(["source is required; write source=DIR: the folder that holds the logs"])
     if not Path(source).is_dir():

@@ -52,7 +52,7 @@ class PaperConfig:
 def paper(values: dict[str, Any]) -> int:
     """Draw all that is declared and recorded; returns the exit code.
 
-    Raises ConfigError, or RecordError where nothing can be drawn, before anything is written.
+    Raises ConfigError, or RecordError if nothing can be drawn, before anything is written.
     """
     config = build(PaperConfig, values, where="")
     if (config.source is None) == (config.grid is None):
@@ -105,7 +105,7 @@ def draw(
 
 
 def index_text(drawn: Sequence[Drawn], skipped: Sequence[str]) -> str:
-    """What was drawn, how it compares with the paper, and what was not drawn, as Markdown."""
+    """The index as Markdown: what was drawn, how it compares with the paper, and what was not drawn."""
     lines = []
     for kind, noun in _KINDS:
         suffix = "md" if kind is PaperTable else "pdf"

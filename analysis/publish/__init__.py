@@ -1,1 +1,1 @@
-"""A grid as others can check, cite and import it."""
+"""Publishes a grid so that others can check, cite and import it."""

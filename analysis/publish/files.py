@@ -1,4 +1,4 @@
-"""The files of a published grid, which is a results folder of its own, and their checksums."""
+"""The files of a published grid, which is a separate results folder, and their checksums."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HEAD = b"# sha256 of the lines below: "  # sha256sum skips it
 
 
 def record_paths(manifest: Manifest, store: Store) -> Iterator[Path]:
-    """The files of a grid that are the same in its results folder and in its publication; those of the grid last."""
+    """The files that are identical in a results folder and in its publication; those of the grid come last."""
     for run in {run.place: run for run in manifest.runs}.values():
         yield from (store.shard_path(run.place, indices) for indices in store.finished_shards(run.place))
     for key in manifest.models:
