@@ -18,6 +18,7 @@ from jobs.errors import ConfigError
 from jobs.files.store import Store
 from jobs.plugins.isolated import ask
 from jobs.prepare import is_prepared
+from jobs.specs.runs import Run
 from jobs.specs.train import TrainSpec, train_fields
 from jobs.wording import counted, say
 from pipeline.plan import Plan
@@ -64,13 +65,24 @@ def check_checkpoints(config: LaunchConfig, store: Store) -> None:
 
 def check_plugins(config: LaunchConfig, store: Store) -> None:
     """Raise ConfigError, with file and line, unless the plug-ins of new models do what a training relies on."""
-    specs = {run.train.key: run.train for run in config.manifest.runs if run.train.plugins}
-    new = [train_fields(spec) for key, spec in specs.items() if not store.is_trained(key)]
+    new = {
+        (run.train.key, run.task.precision): run
+        for run in config.manifest.runs
+        if run.train.plugins and _is_unseen(run, store)
+    }
     if new:
-        say(f"checking the plug-ins of {counted(len(new), 'model')}")
-        problems = ask("jobs.preflight.checks", config.plugins, new)
+        say(f"checking the plug-ins of {counted(len({key for key, _ in new}), 'model')}")
+        batch_size = config.cluster.batch_size
+        question = [(train_fields(run.train), precision, batch_size) for (_, precision), run in new.items()]
+        problems = ask("jobs.preflight.checks", config.plugins, question)
         if problems:
             raise ConfigError(problems)
+
+
+def _is_unseen(run: Run, store: Store) -> bool:
+    """Whether a network is still to be trained, or to compute in a precision that training has not shown."""
+    is_rounded = run.task.precision != "float32" and bool(store.unfinished(run.place, run.indices))
+    return is_rounded or not store.is_trained(run.train.key)
 
 
 def stage_inputs(plan: Plan, config: LaunchConfig, store: Store) -> None:

@@ -16,7 +16,7 @@ from jobs.networks.folding import FoldedClassifier
 from jobs.specs.certify import Precision
 from jobs.specs.units import Compile
 
-_DTYPES = {
+DTYPES = {
     "float32": torch.float32,
     "tf32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -48,7 +48,7 @@ def for_inference(
     if precision == "tf32" and device.type != "cuda":
         raise ConfigError(f"certify.precision: tf32 needs a GPU, this is a {device.type}; use float32")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    return compiled(FoldedClassifier(classifier, _DTYPES[precision]), compile, is_constant=True)
+    return compiled(FoldedClassifier(classifier, DTYPES[precision]), compile, is_constant=True)
 
 
 def compiled(module: nn.Module, compile: Compile, *, is_constant: bool = False) -> nn.Module:

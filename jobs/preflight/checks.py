@@ -9,8 +9,10 @@ Shapes: R rows of a batch, C H W image, K classes.
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -23,20 +25,27 @@ from jobs.datasets import DatasetInfo
 from jobs.errors import ConfigError
 from jobs.networks.classifier import Classifier, classifier_for
 from jobs.networks.folding import FoldedClassifier
+from jobs.networks.inference import DTYPES
 from jobs.plugins import isolated, loading, settings
 from jobs.preflight.guards import PROCESS_WIDE, guarded
 from jobs.preflight.recorder import Operation, course, course_on, first_apart
+from jobs.specs.certify import Precision
 from jobs.specs.train import TrainSpec, train_fields
 from jobs.training.distributed import Group
 from jobs.training.feeding import ImageBatch
 from jobs.training.steps import Epoch, Stepper
 from jobs.validation import build
-from smoothing.counts import cpu_rows
+from smoothing.counts import BaseClassifier, call_shape, cpu_rows
 
 _NUM_ROWS, _NUM_ROWS_LARGE, _LARGE = 64, 8, 3 * 64 * 64
 _TOLERANCE = 1e-4  # of the largest logit: the CPU adds up batches of other sizes in another order
 _TOLERANCE_AGAIN = 1e-6  # of the same batch
+_TOLERANCE_ROUNDED = 0.02  # in 16 bits
+_NUM_ROUNDED = 16  # rows to try in 16 bits, which a CPU may be slow in
 _NUM_IMAGES = 4
+_MAX_S = 2.0  # of a forward pass
+_GPU = torch.device("cuda")
+_NOT_FINITE = "gives values that are not finite"
 _RANDOM = "is random in evaluation mode: two calls differ; pass training=self.training to dropout"
 _DRAWN = (
     "computes something else in a copy of the network with the same weights: what is drawn when the network is built "
@@ -49,44 +58,42 @@ _DEPENDENT = (
 
 
 def main(folder: Path) -> None:
-    """Answer the fields of trainings with all problems of their plug-ins."""
+    """Answer trainings, each [fields, precision, batch size of certification], with all problems of their plug-ins."""
     isolated.answer(folder, _all_problems)
 
 
-def _all_problems(trainings: list[dict[str, Any]]) -> list[str]:
-    specs = [build(TrainSpec, fields, where="train") for fields in trainings]
+def _all_problems(trainings: list[tuple[dict[str, Any], Precision, int]]) -> list[str]:
+    tried = [(build(TrainSpec, fields, where="train"), how) for fields, *how in trainings]
+    steps: list[tuple[TrainSpec, list[Any]]] = [(spec, []) for spec, _ in tried if not spec.is_taken]
     with guarded():
         # Steps are not tested with a network that cannot be used.
-        problems = _problems(specs, network_problem, _network) or _problems(
-            [spec for spec in specs if not spec.is_taken], method_problem, _method
-        )
+        problems = _problems(tried, network_problem, _network) or _problems(steps, method_problem, _method)
     return list(dict.fromkeys(problems))
 
 
-def network_problem(spec: TrainSpec) -> str | None:
-    """What is wrong with the network of a training as a base classifier; None if nothing is."""
+def network_problem(spec: TrainSpec, precision: Precision = "float32", batch_size: int = 1) -> str | None:
+    """What is wrong with the network of a training as a base classifier; None if nothing is.
+
+    Args:
+        spec: The training.
+        precision: That of certification, in which it is tried too.
+        batch_size: That of certification on a GPU, which is tried if it takes no longer than seconds.
+    """
     torch.manual_seed(0)
     classifier, info = classifier_for(spec).eval().requires_grad_(False), spec.info
-    size, generator = num_rows(info), torch.Generator().manual_seed(0)
-    noisy_RCHW = torch.rand((size, *info.image_shape), generator=generator)
+    generator = torch.Generator().manual_seed(0)
+    noisy_RCHW = torch.rand((num_rows(info), *info.image_shape), generator=generator)
     noisy_RCHW += 0.5 * torch.randn(noisy_RCHW.shape, generator=generator)
-    operations, logits_RK = course(classifier, noisy_RCHW), classifier(noisy_RCHW)
-    if not isinstance(logits_RK, Tensor) or tuple(logits_RK.shape) != (size, info.num_classes):
-        got = tuple(logits_RK.shape) if isinstance(logits_RK, Tensor) else type(logits_RK).__name__
-        return f"{operations[-1].name} gives {got}, expected logits of {(size, info.num_classes)}"
-    if not logits_RK.isfinite().all():
-        bad = [one.name for one in operations if one.output is not None and not one.output.isfinite().all()]
-        return f"{bad[0] if bad else ''} gives values that are not finite"
-    for other_RCHW, rows, problem in _other_batches(noisy_RCHW):
-        tolerance = _TOLERANCE_AGAIN if other_RCHW is noisy_RCHW else _TOLERANCE
-        if not _are_close(classifier(other_RCHW), logits_RK[rows], tolerance):
-            others = course(classifier, other_RCHW)
-            return f"{first_apart(operations, others, _agreement(rows, size, len(other_RCHW)))} {problem}"
+    began, logits_RK = time.perf_counter(), classifier(noisy_RCHW)
+    is_fast = (time.perf_counter() - began) * batch_size <= _MAX_S * len(noisy_RCHW)
+    sizes = [2 * len(noisy_RCHW) + 1, *([call_shape(info.image_shape, batch_size, _GPU)[0]] if is_fast else [])]
+    if problem := _forward_problem(classifier, noisy_RCHW, info, sizes):
+        return problem
     torch.manual_seed(1)
     copied = classifier_for(spec).eval().requires_grad_(False)
     copied.load_state_dict(classifier.state_dict())
     if not _are_close(copied(noisy_RCHW), logits_RK, _TOLERANCE_AGAIN):
-        return f"{first_apart(operations, course(copied, noisy_RCHW), _agreement(slice(None), size, size))} {_DRAWN}"
+        return f"{_place_of_difference(classifier, noisy_RCHW, slice(None), noisy_RCHW, copied)} {_DRAWN}"
     with ThreadPoolExecutor(1) as pool:
         as_certified_RK = pool.submit(_as_certified, classifier, noisy_RCHW).result()
     if not _are_close(as_certified_RK, logits_RK):
@@ -94,8 +101,60 @@ def network_problem(spec: TrainSpec) -> str | None:
             "gives other logits when it is traced, or runs in inference mode on another thread: forward must depend on "
             "its input alone"
         )
-    branch = _device_branch(classifier, noisy_RCHW)
-    return f"{branch} does something else on a GPU than on a CPU" if branch else None
+    if branch := _device_branch(classifier, noisy_RCHW):
+        return f"{branch} does something else on a GPU than on a CPU"
+    return _rounded_problem(classifier, noisy_RCHW, info, precision)
+
+
+def _forward_problem(
+    network: BaseClassifier, noisy_RCHW: Tensor, info: DatasetInfo, sizes: Sequence[int], tolerance: float = _TOLERANCE
+) -> str | None:
+    """What is wrong with the logits of a network; ``sizes`` are those of larger batches to try."""
+    operations, logits_RK = course(network, noisy_RCHW), network(noisy_RCHW)
+    expected = (len(noisy_RCHW), info.num_classes)
+    if not isinstance(logits_RK, Tensor) or tuple(logits_RK.shape) != expected:
+        got = tuple(logits_RK.shape) if isinstance(logits_RK, Tensor) else type(logits_RK).__name__
+        return f"{operations[-1].name} gives {got}, expected logits of {expected}"
+    if not logits_RK.isfinite().all():
+        bad = [one.name for one in operations if one.output is not None and not one.output.isfinite().all()]
+        return f"{bad[0] if bad else ''} {_NOT_FINITE}"
+    for other_RCHW, rows, problem in _other_batches(noisy_RCHW, sizes):
+        near = _TOLERANCE_AGAIN if other_RCHW is noisy_RCHW else tolerance
+        if not _are_close(network(other_RCHW), logits_RK[rows], near):
+            return f"{_place_of_difference(network, noisy_RCHW, rows, other_RCHW)} {problem}"
+    return None
+
+
+def _place_of_difference(
+    network: BaseClassifier,
+    noisy_RCHW: Tensor,
+    rows: Tensor | slice,
+    other_RCHW: Tensor,
+    other: BaseClassifier | None = None,
+) -> str | None:
+    ones, others = course(network, noisy_RCHW), course(other or network, other_RCHW)
+    return first_apart(ones, others, _agreement(rows, len(noisy_RCHW), len(other_RCHW)))
+
+
+def _rounded_problem(classifier: Classifier, noisy_RCHW: Tensor, info: DatasetInfo, precision: Precision) -> str | None:
+    """What is wrong with a network in a lower precision, as far as this CPU can compute in it."""
+    dtype = DTYPES[precision]
+    if dtype == torch.float32:
+        return None
+    network = copy.deepcopy(classifier.network).to(dtype)
+
+    def rounded(inputs_RCHW: Tensor) -> Tensor:
+        logits_RK: Tensor = network(classifier.normalize(inputs_RCHW).to(dtype))
+        return logits_RK.to(inputs_RCHW.dtype)
+
+    few_RCHW = noisy_RCHW[:_NUM_ROUNDED]
+    try:
+        problem = _forward_problem(rounded, few_RCHW, info, [2 * len(few_RCHW) + 1], _TOLERANCE_ROUNDED)
+    except RuntimeError as error:
+        is_of_cpu = "not implemented for" in str(error)
+        return None if is_of_cpu else f"in {precision}, {loading.described(error)}"
+    # Weights that are not trained yet may overflow where trained ones do not.
+    return None if problem is None or problem.endswith(_NOT_FINITE) else f"in {precision}, {problem}"
 
 
 @torch.inference_mode()
@@ -109,10 +168,10 @@ def num_rows(info: DatasetInfo) -> int:
     return _NUM_ROWS if torch.Size(info.image_shape).numel() <= _LARGE else _NUM_ROWS_LARGE
 
 
-def _other_batches(noisy_RCHW: Tensor) -> Iterator[tuple[Tensor, Tensor | slice, str]]:
+def _other_batches(noisy_RCHW: Tensor, sizes: Sequence[int]) -> Iterator[tuple[Tensor, Tensor | slice, str]]:
     """The same rows again, in other batches; which rows they are, and what it means if their logits differ.
 
-    Permuted, cut, padded with others, as many as a certification on a CPU takes at a time, and more.
+    Permuted, cut, padded with others, as many as a certification on a CPU takes at a time, and the sizes given.
     """
     num_cut = len(noisy_RCHW) // 4
     order_R = torch.randperm(len(noisy_RCHW), generator=torch.Generator().manual_seed(2))
@@ -120,7 +179,7 @@ def _other_batches(noisy_RCHW: Tensor) -> Iterator[tuple[Tensor, Tensor | slice,
     yield noisy_RCHW[order_R], order_R, _DEPENDENT
     yield noisy_RCHW[:num_cut], slice(num_cut), _DEPENDENT
     yield torch.cat([noisy_RCHW[:num_cut], torch.zeros_like(noisy_RCHW[num_cut:])]), slice(num_cut), _DEPENDENT
-    for size in (cpu_rows(noisy_RCHW.shape[1:]), 2 * len(noisy_RCHW) + 1):
+    for size in (cpu_rows(noisy_RCHW.shape[1:]), *sizes):
         rows_R = torch.arange(size) % len(noisy_RCHW)
         yield noisy_RCHW[rows_R], rows_R, _DEPENDENT
 
@@ -189,15 +248,17 @@ def made_up(spec: TrainSpec, num_images: int) -> tuple[Stepper, ImageBatch, torc
 
 
 def _problems(
-    specs: Iterable[TrainSpec], check: Callable[[TrainSpec], str | None], what: Callable[[TrainSpec], object]
+    trainings: Iterable[tuple[TrainSpec, list[Any]]],
+    check: Callable[..., str | None],
+    what: Callable[[TrainSpec], object],
 ) -> list[str]:
-    """The problems that a check finds, in one of each group of trainings that are equal for it."""
-    distinct = {json.dumps(what(spec), sort_keys=True): spec for spec in specs}
+    """The problems that a check finds, in one of each group of trainings that are equal for it, tried as given."""
+    distinct = {json.dumps([what(spec), how], sort_keys=True): (spec, how) for spec, how in trainings}
     problems = []
-    for spec in distinct.values():
+    for spec, how in distinct.values():
         with settings.kept() as changed:
             try:
-                problem = check(spec)
+                problem = check(spec, *how)
             except ConfigError as error:
                 problem = str(error)
             except (Exception, SystemExit) as error:  # a plug-in may raise anything

@@ -16,6 +16,7 @@ from jobs.errors import ConfigError
 from jobs.plugins import Plugin, loading
 from jobs.preflight import checks
 from jobs.preflight.guards import guarded
+from jobs.specs.certify import Precision
 from jobs.specs.train import TrainSpec
 from jobs.validation import build
 from tests.jobs.training.test_steps import BASE, GAUSSIAN
@@ -100,6 +101,33 @@ def test_what_breaks_a_certificate_is_refused_with_its_line(tmp_path: Path, line
     # A branch shows where the courses part: here, or in the next line.
     assert problem.startswith("nets.py:")
     assert int(problem.removeprefix("nets.py:").partition(":")[0]) in (LINE, LINE + 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "precision", "batch_size"),
+    [
+        ("x = x - (x.mean(0) if len(x) >= 1000 else 0)", "float32", 1000),
+        ("x = x - (x.mean(0) if x.dtype == torch.bfloat16 else 0)", "bfloat16", 1),
+        ("x = x + (torch.rand_like(x) if x.dtype == torch.float16 else 0)", "float16", 1),
+        ("x = x + torch.zeros(1, 144) @ torch.eye(144)", "bfloat16", 1),
+    ],
+)
+def test_a_network_is_tried_as_a_grid_certifies_it(
+    tmp_path: Path, line: str, precision: Precision, batch_size: int
+) -> None:
+    spec = with_network(tmp_path / "own", line)
+    with guarded():
+        assert checks.network_problem(spec) is None
+        problem = str(checks.network_problem(spec, precision, batch_size))
+    prefix = "" if precision == "float32" else f"in {precision}, "
+    assert problem.startswith(f"{prefix}nets.py:")
+    assert int(problem.removeprefix(f"{prefix}nets.py:").partition(":")[0]) in (LINE, LINE + 1)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16", "tf32"])
+def test_a_sound_network_passes_in_every_precision(tmp_path: Path, precision: Precision) -> None:
+    with guarded():
+        assert checks.network_problem(with_network(tmp_path / "own", "x = x.relu()"), precision, 10**9) is None
 
 
 @pytest.mark.parametrize(
@@ -251,7 +279,9 @@ def test_what_is_no_loss_is_refused_with_its_line(tmp_path: Path, line: str, mes
 def _answers(*specs: TrainSpec) -> list[str]:
     """What is answered of some trainings, whose plug-ins are in the folder that was loaded."""
     folder = Path(str(loading._root)).parent
-    (folder / "question.json").write_text(json.dumps([asdict(spec) for spec in specs]), encoding="utf-8")
+    (folder / "question.json").write_text(
+        json.dumps([[asdict(spec), "float32", 1000] for spec in specs]), encoding="utf-8"
+    )
     checks.main(folder)
     answers: list[str] = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
     return answers
