@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from analysis.models import CertifiedModel
 from jobs.errors import RecordError
@@ -65,17 +64,20 @@ def _rows_at_alpha(model: CertifiedModel, alpha: float, bounds: Bounds) -> pa.Ta
     At a larger alpha, a row that was curtailed might have certified something. It still claims nothing,
     which is sound.
     """
-    is_full = np.asarray(pc.equal(model.rows["stop"], "full"))
+    is_full = model.stopped("full")
     p_lower, n_used, count_top = np.zeros(is_full.size), model.column("n_used"), model.column("count_top")
     for n in np.unique(n_used[is_full]).tolist():
-        is_of_n = is_full & (n_used == n)
-        known = bounds.setdefault((n, model.total_variation), np.full(n + 1, np.nan))
-        new = np.unique(count_top[is_of_n & np.isnan(known[np.minimum(count_top, n)])])
-        known[new] = clopper_pearson_lower(new, n, alpha, total_variation=model.total_variation)
-        p_lower[is_of_n] = known[count_top[is_of_n]]
-    selected = votes_of(model.rows, "counts0").argmax(axis=1)
+        is_of_n, key = is_full & (n_used == n), (n, model.total_variation)
+        if key not in bounds:
+            bounds[key] = np.full(n + 1, np.nan)
+        new = np.unique(count_top[is_of_n & np.isnan(bounds[key][np.minimum(count_top, n)])])
+        bounds[key][new] = clopper_pearson_lower(new, n, alpha, total_variation=model.total_variation)
+        p_lower[is_of_n] = bounds[key][count_top[is_of_n]]
+    prediction = model.column("prediction").copy()
+    abstained = is_full & (prediction == ABSTAIN)  # the others have the class that was selected
+    prediction[abstained] = votes_of(model.rows, "counts0")[abstained].argmax(axis=1)
     certified = is_full & (p_lower >= 0.5)
-    prediction = np.where(certified, selected, np.where(is_full, ABSTAIN, model.column("prediction")))
+    prediction[is_full & ~certified] = ABSTAIN
     radius = np.where(certified, certified_radius(p_lower, model.parameters.sigma_cert), 0.0)
     changed = {
         "prediction": pa.array(prediction, pa.int32()),

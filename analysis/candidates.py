@@ -1,17 +1,21 @@
-"""The candidates of an envelope; models that differ only in their seed are one candidate."""
+"""The candidates of an envelope, and the radii at which their certified accuracy is exact.
+
+Models that differ only in their seed are one candidate. With mode=adaptive and stop_rule=grid, an image is sampled
+until no further multiple of radius_step can be certified: accuracy is exact there, between them a lower bound.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from analysis.exact import exact_step
 from analysis.models import CertifiedModel
 from analysis.selection import Parameters
 from jobs.errors import RecordError
@@ -96,13 +100,8 @@ class Candidates:
     def accuracy_at(self, radii: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Accuracy on the images reported of the candidate selected at each radius, shape (R,)."""
         at = np.atleast_1d(np.asarray(radii, dtype=np.float64))
-        labels = [self.envelope.winner_at(float(radius)) for radius in at]
-        return np.array(
-            [
-                0.0 if label is None else float(self.curves[label](radius))
-                for label, radius in zip(labels, at, strict=True)
-            ]
-        )
+        winners = [(self.envelope.winner_at(radius), radius) for radius in at.tolist()]
+        return np.array([0.0 if label is None else float(self.curves[label](radius)) for label, radius in winners])
 
     def _mean_curves(self, among: npt.NDArray[np.bool_]) -> dict[str, AccuracyCurve]:
         """Mean curves over replicates; the number of images does not depend on the number of seeds."""
@@ -143,3 +142,34 @@ def candidates_of(
         is_for_selection=is_for_selection,
         is_reported=is_reported,
     )
+
+
+_TOLERANCE = 1e-9  # for radii that are multiples up to floating-point rounding
+
+
+def exact_step(models: Iterable[Parameters]) -> float | None:
+    """The least common multiple of the models' radius steps: accuracy is exact there. None if it is everywhere."""
+    steps = [Fraction(str(model.radius_step)) for model in models if model.stop_rule == "grid" and model.radius_step]
+    if not steps:
+        return None
+    numerator = math.lcm(*(step.numerator for step in steps))
+    return float(Fraction(numerator, math.gcd(*(step.denominator for step in steps))))
+
+
+def are_exact(radii: npt.ArrayLike, step: float | None) -> npt.NDArray[np.bool_]:
+    """Whether accuracy at each radius, of any shape, is exact with a step, or only a lower bound."""
+    at = np.asarray(radii, dtype=np.float64)
+    if step is None:
+        return np.ones(at.shape, dtype=np.bool_)
+    multiples = at / step
+    return np.asarray(np.abs(multiples - np.round(multiples)) <= _TOLERANCE)
+
+
+def largest_of(radii: npt.NDArray[np.float64]) -> float:
+    """The largest of ascending radii; 0 if there are none."""
+    return float(radii[-1]) if radii.size else 0.0
+
+
+def exact_radii(largest: float, step: float) -> npt.NDArray[np.float64]:
+    """All multiples of a step from 0 to ``largest``, rounded to 12 decimals."""
+    return np.round(step * np.arange(int(largest / step + _TOLERANCE) + 1), 12)

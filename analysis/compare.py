@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from analysis.candidates import Candidates, SeedMode, SelectionMode, candidates_of
-from analysis.exact import exact_radii, exact_step, largest_of
+from analysis.candidates import Candidates, SeedMode, SelectionMode, candidates_of, exact_radii, exact_step, largest_of
 from analysis.models import CertifiedGrid
 from jobs.errors import ConfigError
 
@@ -98,28 +97,6 @@ class Curve:
     is_certified: bool = True  # whether it is certified accuracy, and not accuracy under attack
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Picture:
-    """The contents of the figure of a comparison."""
-
-    curves: tuple[Curve, ...]  # the envelope, and the baseline's where there is one
-    models: npt.NDArray[np.float64]  # radius and accuracy at points of the curve of each model, shape (M, P, 2)
-    note: str  # written into the figure
-
-
-def picture_of(comparison: Comparison, note: str) -> Picture:
-    """The figure of a comparison; the rest of the comparison is not kept."""
-    curves = [envelope_curve(comparison.candidates, label=f"{comparison.candidates.name}, envelope", color_nr=1)]
-    if comparison.baseline is not None:
-        curves.append(envelope_curve(comparison.baseline, label="Gaussian", color_nr=2, dashed=True))
-    models = comparison.grid.models
-    largest = max(largest_of(model.curve.radii) for model in models)
-    step = exact_step(model.parameters for model in models)
-    radii = np.linspace(0.0, largest, MODEL_POINTS) if step is None else exact_radii(largest + step, step)
-    lines = np.stack([np.column_stack([radii, model.curve(radii)]) for model in models])
-    return Picture(curves=tuple(curves), models=lines, note=note)
-
-
 def envelope_curve(candidates: Candidates, *, label: str, color_nr: int, dashed: bool = False) -> Curve:
     """An envelope as a curve that ends at zero; if it is exact only at some radii, as points at these radii."""
     envelope, step = candidates.envelope, candidates.exact_step
@@ -134,9 +111,6 @@ def envelope_curve(candidates: Candidates, *, label: str, color_nr: int, dashed:
     accuracies[-1:] = 0.0  # drops to zero above the last radius
     return Curve(label=label, radii=radii, accuracies=accuracies, is_step=True, color_nr=color_nr, dashed=dashed)
 
-
-MODEL_POINTS = 200
-"""Points of the faint curve of one model: finer than its line is wide."""
 
 METHOD_NAMES = {
     "smoothadv": "SmoothAdv",

@@ -13,8 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from analysis.compare import MODEL_POINTS, Curve, Picture
+from analysis.candidates import exact_radii, exact_step, largest_of
+from analysis.compare import Comparison, Curve, envelope_curve
+from analysis.models import CertifiedModel
 from analysis.statistics import Frame
+from analysis.tables import partial_note
 from jobs.atomic import write_atomically
 
 # The palette of Okabe and Ito, distinct for every kind of colour vision, from dark to light. In grey,
@@ -28,20 +31,24 @@ PNG_DPI = 300
 _FONTS = {"pdf.fonttype": 42, "ps.fonttype": 42}
 _STYLE: dict[Any, Any] = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, **_FONTS}
 _WIDTH_INCHES = 3.5  # width of a column
+_MODEL_POINTS = 200  # points per faint curve of one model: finer than its line is wide
 
 
-def envelope_figure(picture: Picture) -> Figure:
+def envelope_figure(comparison: Comparison) -> Figure:
     """Envelope and baseline as exact step functions, over faint curves of all certified models."""
+    curves = [envelope_curve(comparison.candidates, label=f"{comparison.candidates.name}, envelope", color_nr=1)]
+    if comparison.baseline is not None:
+        curves.append(envelope_curve(comparison.baseline, label="Gaussian", color_nr=2, dashed=True))
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH_INCHES, 2.6), layout="constrained")
         axes = figure.subplots()
-        style: dict[str, Any] = {"colors": _GREY, "linewidths": 0.4, "alpha": 0.7, "label": "certified models"}
-        axes.add_collection(LineCollection(list(picture.models), **style))
-        for curve in picture.curves[::-1]:
+        _draw_models(axes, comparison.grid.models)
+        for curve in curves[::-1]:
             _draw(axes, curve, marker=None if curve.is_step else "o")
         _finish(axes, "certified accuracy", max_radius=None)
         axes.legend(frameon=False, loc="upper right")
-        axes.text(0.03, 0.05, picture.note, transform=axes.transAxes, color="#CC0000", weight="bold")
+        if comparison.grid.num_missing:
+            axes.text(0.03, 0.05, partial_note(comparison), transform=axes.transAxes, color="#CC0000", weight="bold")
         return figure
 
 
@@ -92,7 +99,7 @@ def _draw(axes: Axes, curve: Curve, *, marker: str | None = None, shift: float =
         "label": curve.label,
         "linestyle": (0, (4, 2)) if curve.dashed else "-",
     }
-    if marker is not None and not curve.is_step and len(curve.radii) < MODEL_POINTS:
+    if marker is not None and not curve.is_step and len(curve.radii) < _MODEL_POINTS:
         style |= {"marker": marker, "markersize": 3}
     elif marker is not None:
         # Markers of different curves are shifted so that they do not cover each other.
@@ -106,3 +113,11 @@ def _finish(axes: Axes, ylabel: str, max_radius: float | None) -> None:
     axes.set_xlim(0, max_radius)
     axes.grid(color="#EEEEEE", linewidth=0.6)
     axes.set_axisbelow(True)
+
+
+def _draw_models(axes: Axes, models: Sequence[CertifiedModel]) -> None:
+    largest = max(largest_of(model.curve.radii) for model in models)
+    step = exact_step(model.parameters for model in models)
+    radii = np.linspace(0.0, largest, _MODEL_POINTS) if step is None else exact_radii(largest + step, step)
+    lines = [np.column_stack([radii, model.curve(radii)]) for model in models]
+    axes.add_collection(LineCollection(lines, colors=_GREY, linewidths=0.4, alpha=0.7, label="certified models"))

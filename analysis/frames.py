@@ -10,7 +10,6 @@ import pandas as pd
 
 from analysis import load
 from analysis.compare import compare, default_radii
-from analysis.models import CertifiedGrid
 from analysis.runs import Reading
 from analysis.selection import Where
 from analysis.statistics import Frame, Levels, envelope_frame, model_frame
@@ -53,9 +52,10 @@ def load_grid(
     found = load.load_grid(Store(Path(results)), grid, where=where, allow_partial=allow_partial, reading=reading)
     comparison = compare(found)
     at = default_radii(comparison) if radii is None else list(radii)
+    joined = pd.concat({model.label: model.rows.to_pandas() for model in found.models}, names=["model"])
     return GridFrames(
         models=_pandas(model_frame(found.models)),
-        records=_records(found),
+        records=joined.reset_index(level="model").reset_index(drop=True),
         curves=pd.DataFrame({model.label: model.curve(at) for model in found.models}, index=pd.Index(at, name="r")),
         envelope=_pandas(envelope_frame(comparison, at, Levels())),
     )
@@ -63,9 +63,3 @@ def load_grid(
 
 def _pandas(frame: Frame) -> pd.DataFrame:
     return pd.DataFrame({name: column.tolist() for name, column in frame.items()})
-
-
-def _records(grid: CertifiedGrid) -> pd.DataFrame:
-    frames = {model.label: model.rows.to_pandas() for model in grid.models}
-    joined: pd.DataFrame = pd.concat(frames, names=["model"]).reset_index(level="model").reset_index(drop=True)
-    return joined

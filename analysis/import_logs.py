@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from analysis.logs.files import LogKind
+from analysis.logs.files import HEADERS, LogKind
 from analysis.logs.mapping import read_mapping
 from analysis.logs.tree import LogTree, read_tree, source_folder
 from configs.entry import EXIT_FAILED
@@ -32,7 +32,6 @@ from jobs.specs.runs import GridName
 from jobs.validation import STRICT, build
 from jobs.wording import columns, counted, shortened, wrapped
 
-_HEADER = "the header idx label predict radius correct time"
 _SHOWN = 12  # findings on the screen; import-report.csv has all
 _QUIET = ("not a log", "rounded up in print")  # findings that only import-report.csv lists
 
@@ -62,7 +61,8 @@ def import_logs(values: dict[str, Any]) -> int:
     tree = read_tree(root, read_mapping(config.mapping))
     print(_summary(tree))
     if not tree.logs:
-        raise RecordError(f"nothing to import: {root} contains no valid log; a log begins with {_HEADER}")
+        header = " ".join(HEADERS["certification"])
+        raise RecordError(f"nothing to import: {root} contains no valid log; a log begins with the header {header}")
     check_writable(store.root, "results")
     question = {**asdict(config), "num_files": tree.num_files, "num_models": len(tree.models)}
     print("\n".join(f"wrote {path}" for path in write_tree(tree, store, config.grid, root, question)))
@@ -93,8 +93,7 @@ def _write_report(path: Path, tree: LogTree) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "rows", "verdict", "reason"])
-        for finding in tree.findings:
-            writer.writerow([finding.path, finding.num_rows, finding.verdict, finding.reason])
+        writer.writerows([one.path, one.num_rows, one.verdict, one.reason] for one in tree.findings)
 
 
 def _summary(tree: LogTree) -> str:

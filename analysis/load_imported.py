@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-import numpy.typing as npt
-
 from analysis.models import (
     CertifiedGrid,
     CertifiedModel,
@@ -30,7 +25,10 @@ _REMEDY = "import logs that cover all images (import-report.csv lists the short 
 def load_imported(store: Store, grid: str, where: Where, reading: Reading, *, allow_partial: bool) -> CertifiedGrid:
     """The models of an imported grid that can be compared. Arguments as for ``load_grid``, which calls this."""
     models = load_imported_models(store, grid, where, reading)
-    whole = _usual_indices(models)
+    whole = {  # per list of images the indices that most models on it share
+        images: usual_indices([model.indices for model in models if _list_of(model) == images])
+        for images in {_list_of(model) for model in models}
+    }
     short = {model.label for model in models if is_proper_part(model.indices, whole[_list_of(model)])}
     missing = [
         f"{model.label}: {model.indices.size} of {counted(whole[_list_of(model)].size, 'image')}"
@@ -69,11 +67,3 @@ def load_imported_models(
 def _list_of(model: CertifiedModel) -> tuple[str, str, str]:
     """The list of images that a model's indices are positions in."""
     return model.parameters.dataset, model.parameters.split, model.parameters.images
-
-
-def _usual_indices(models: Sequence[CertifiedModel]) -> dict[tuple[str, str, str], npt.NDArray[np.int32]]:
-    """Per list of images the indices that most models on it share."""
-    return {
-        images: usual_indices([model.indices for model in models if _list_of(model) == images])
-        for images in {_list_of(model) for model in models}
-    }

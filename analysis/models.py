@@ -107,9 +107,15 @@ class CertifiedModel:
         if not all(self.has(name) for name in ("count_top", "n_used", "stop")) or "decided" in self.stops:
             return None
         # If selection chose a wrong class, nothing more is drawn, and no votes to come could make it correct.
-        is_open = (self.column("prediction") == ABSTAIN) & np.asarray(pc.not_equal(self.rows["stop"], "wrong_class"))
+        is_open = (self.column("prediction") == ABSTAIN) & ~self.stopped("wrong_class")
         may_be_correct = among & (self.column("correct") | is_open)
         return np.sort((self.column("n_used") - self.column("count_top"))[may_be_correct])
+
+    def stopped(self, way: str) -> npt.NDArray[np.bool_]:
+        """Whether the sampling of each image ended in this way, shape (N,)."""
+        if len(self.stops) == 1:
+            return np.full(len(self.rows), self.stops == {way})
+        return np.asarray(pc.equal(self.rows["stop"], way))
 
     @cached_property
     def stops(self) -> set[str]:

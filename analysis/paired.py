@@ -17,8 +17,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from tabulate import tabulate
 
-from analysis.candidates import candidates_of
-from analysis.exact import are_exact, exact_step
+from analysis.candidates import are_exact, candidates_of, exact_step
 from analysis.load import load_grid
 from analysis.models import CertifiedModel, check_comparable, image_set
 from jobs.errors import ConfigError, RecordError
@@ -153,7 +152,9 @@ def _text(
         f"A - B at radius {format_radius(radius)}: {100 * counts.difference:+.2f} percentage points on "
         f"{counted(counts.num_images, 'image')}"
     )
-    test = f"McNemar's exact test: p {_p_text(counts.p_value)}"
+    least = 1e-300  # a smaller p is only known to be smaller, but it is never 0
+    p_text = f"= {counts.p_value:.3g}" if counts.p_value >= least else f"< {least:g}"
+    test = f"McNemar's exact test: p {p_text}"
     selected = [letter for letter, (_, how) in (("A", first), ("B", second)) if _BEST_OF in how]
     if selected:
         verb = "was" if len(selected) == 1 else "were"
@@ -169,11 +170,3 @@ def _text(
             wrapped(test),
         ]
     )
-
-
-def _p_text(p_value: float) -> str:
-    """Never 0: a p-value below 1e-300 is only known to be smaller."""
-    return f"= {p_value:.3g}" if p_value >= _SMALLEST_P else f"< {_SMALLEST_P:g}"
-
-
-_SMALLEST_P = 1e-300

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analysis.candidates import Candidate, Candidates
+from analysis.candidates import Candidate, Candidates, are_exact
 from analysis.compare import Comparison
-from analysis.exact import are_exact
 from analysis.models import CertifiedModel
 from analysis.printed import printed_envelope
 from jobs.files.summary import NUM_BINS
@@ -42,7 +41,7 @@ def envelope_frame(comparison: Comparison, radii: Sequence[float], levels: Level
     Returns:
         Columns radius, num_images; then, for the candidates and, with the prefix ``baseline_``, for the
         baseline: num_models, the certified models searched; num_certified, a mean if the winner has several
-        seeds; accuracy; is_lower_bound: the accuracy is not exact there (see ``analysis.exact``); num_seeds
+        seeds; accuracy; is_lower_bound: the accuracy is not exact there (see ``analysis.candidates``); num_seeds
         of the winner, and seed_sd, the standard deviation of their accuracies; lower, upper: exact interval
         for this cell alone, over test images (of several seeds, the mean of their intervals, each at a
         share of the error); monte_carlo_upper: the accuracy if every image were as robust as its votes
@@ -139,11 +138,8 @@ def probability_frame(models: Sequence[CertifiedModel]) -> Frame:
 
 def csv_text(frame: Frame) -> str:
     """A table as CSV; nan and None are empty."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(frame)
-    for row in rows_of(frame):
-        writer.writerow(["" if is_missing(value) else value for value in row])
+    file, rows = io.StringIO(), [["" if is_missing(value) else value for value in row] for row in rows_of(frame)]
+    csv.writer(file, lineterminator="\n").writerows([frame, *rows])
     return file.getvalue()
 
 

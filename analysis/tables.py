@@ -13,7 +13,7 @@ from tabulate import tabulate
 from analysis.candidates import SELECTION_STEP
 from analysis.compare import Comparison
 from analysis.statistics import Frame, Levels, rows_of
-from jobs.wording import counted
+from jobs.wording import counted, wrapped
 from smoothing.radius import format_radius
 
 TableFormat = Literal["simple", "pipe", "latex_booktabs"]
@@ -26,6 +26,17 @@ N_LIMITED = "*"
 
 _LABEL_WIDTH = 24  # of a model on the screen: with two such columns the table fits 80 columns
 _HEADER_WIDTH = 7
+
+
+def all_tables(comparison: Comparison, frame: Frame, levels: Levels, table_format: TableFormat) -> str:
+    """The envelope and its statistics, each with what the reader must know."""
+    note, notes = caption(comparison, frame, levels), statistics_notes(comparison, frame, levels)
+    if table_format == "simple":
+        note, notes = wrapped(note), [wrapped(line, indent="  ") for line in notes]
+    else:
+        notes = [f"- {line}" for line in notes]
+    tables = [table(comparison, frame, table_format) for table in (envelope_table, statistics_table)]
+    return "\n\n".join([tables[0], note, tables[1], "\n".join(notes)]) + "\n"
 
 
 def envelope_table(comparison: Comparison, frame: Frame, table_format: TableFormat) -> str:
@@ -75,7 +86,8 @@ def statistics_table(comparison: Comparison, frame: Frame, table_format: TableFo
         "abstains",
     ]
     if table_format == "simple":  # headers of several lines: the table fits 80 columns
-        headers = [_header(header) for header in headers]
+        wrapper = textwrap.TextWrapper(_HEADER_WIDTH, break_long_words=False, break_on_hyphens=False)
+        headers = ["\n".join(wrapper.wrap(header)) for header in headers]
     rows = [
         [
             format_radius(row["radius"]),
@@ -170,10 +182,6 @@ def _tabulated(headers: Sequence[str], rows: Sequence[Sequence[str]], table_form
         max(len(line) for cell in column for line in cell.splitlines()) for column in zip(headers, *rows, strict=True)
     ]
     return tabulate([headers, ["-" * width for width in widths], *rows], tablefmt="plain", disable_numparse=True)
-
-
-def _header(text: str) -> str:
-    return "\n".join(textwrap.wrap(text, _HEADER_WIDTH, break_long_words=False, break_on_hyphens=False))
 
 
 def _label(text: str) -> str:

@@ -42,7 +42,7 @@ MAX_INT32 = 2**31 - 1
 PUBLISHED_N, PUBLISHED_ALPHA = 100_000, 0.001
 """The settings that Cohen et al. 2019 and Salman et al. 2019 state; logs do not contain them."""
 
-_HEAD_BYTES = 4096  # lines searched for the header; the rest of a file without one is not read
+_HEAD_BYTES = 4096  # searched for the header; the rest of a file without one is not read
 _HEAD_LINES = 20
 
 

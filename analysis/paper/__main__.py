@@ -139,7 +139,7 @@ def _folder(store: Store, grid: str | None) -> Path:
 
 def _write(drawn: Drawn, folder: Path) -> None:
     if isinstance(drawn, PaperTable):
-        csv = drawn.cells.to_csv(columns=IN_CSV, index=False)
+        csv = csv_text({name: drawn.cells[name] for name in IN_CSV})
         texts = {"csv": csv, "md": table_markdown(drawn), "tex": table_latex(drawn)}
     else:
         from analysis.figures import curves_figure, write_figure  # matplotlib is slow to import

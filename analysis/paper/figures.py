@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.candidates import Candidates, candidates_of
+from analysis.candidates import Candidates, candidates_of, largest_of
 from analysis.compare import Curve, envelope_curve, round_radii
-from analysis.exact import largest_of
 from analysis.models import CertifiedModel
 from analysis.paper.declarations import CurveDeclaration, FigureDeclaration
 from analysis.paper.predictions import CLASSIFIER, select
@@ -73,9 +72,8 @@ def trace_figure(declaration: FigureDeclaration, dataset: str, records: PaperRec
 
 def figure_frame(figure: PaperFigure) -> Frame:
     """One row per point, for CSV. Certified curves are step functions, continuous from the left."""
-    labels = [np.full(len(curve.radii), curve.label, dtype=object) for curve in figure.curves]
     return {
-        "curve": np.concatenate(labels),
+        "curve": np.concatenate([np.full(len(curve.radii), curve.label, dtype=object) for curve in figure.curves]),
         "radius": np.concatenate([curve.radii for curve in figure.curves]),
         "accuracy": np.concatenate([curve.accuracies for curve in figure.curves]),
     }

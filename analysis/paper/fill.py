@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from analysis.candidates import candidates_of
+from analysis.candidates import are_exact, candidates_of, exact_step, largest_of
 from analysis.compare import even_radii, round_radii
-from analysis.exact import are_exact, exact_step, largest_of
 from analysis.models import CertifiedModel
 from analysis.paper.declarations import RowsDeclaration, TableDeclaration
 from analysis.paper.records import PaperRecords, whole_models
 from analysis.paper.tables import NOT_RECORDED, PaperTable, table_row, with_best
 from analysis.printed import printed_envelope, printed_model, printed_models
 from analysis.selection import Parameters, matches
+from analysis.statistics import Frame
 from jobs.specs.keys import decimal
 from jobs.wording import counted
-
-if TYPE_CHECKING:
-    import pandas as pd  # slow to import
 
 
 def fill_table(declaration: TableDeclaration, dataset: str, records: PaperRecords) -> PaperTable | None:
@@ -28,7 +24,7 @@ def fill_table(declaration: TableDeclaration, dataset: str, records: PaperRecord
         return None
     radii = _radii(declaration, dataset, groups)
     notes: list[str] = []
-    rows: list[pd.DataFrame] = []
+    rows: list[Frame] = []
     for declared, models in zip(declaration.rows, groups, strict=True):
         if models and declaration.kind == "envelope":
             rows.append(_envelope_row(declared, dataset, models, radii, notes))
@@ -54,7 +50,7 @@ def _radii(declaration: TableDeclaration, dataset: str, groups: Sequence[Sequenc
 
 def _envelope_row(
     declared: RowsDeclaration, dataset: str, models: Sequence[CertifiedModel], radii: Sequence[float], notes: list[str]
-) -> pd.DataFrame:
+) -> Frame:
     whole = whole_models(models)
     candidates = candidates_of(whole, declared.label)
     searched = counted(len(candidates.by_label), "certified model")
@@ -78,7 +74,7 @@ def _envelope_row(
 
 def _model_rows(
     declared: RowsDeclaration, dataset: str, models: Sequence[CertifiedModel], radii: Sequence[float], notes: list[str]
-) -> list[pd.DataFrame]:
+) -> list[Frame]:
     """A row for each model, and for those that the paper prints, even as nan, and the records do not contain."""
     usual, rows = len(whole_models(models)[0].indices), []
     for model in models:

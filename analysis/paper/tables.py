@@ -5,18 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from tabulate import tabulate
 
 from analysis.printed import PrintedRow
+from analysis.statistics import Frame
 from jobs.wording import counted
 from smoothing.radius import format_radius
-
-if TYPE_CHECKING:
-    import pandas as pd  # slow to import
 
 NOT_RECORDED = "-"
 """In a cell that the paper prints and the records do not contain."""
@@ -35,7 +32,7 @@ class PaperTable:
     name: str  # name of its files
     title: str  # title, with the number of the paper's table if there is one
     radii: tuple[float, ...]  # radii of the columns
-    cells: pd.DataFrame  # one row per cell, from the top left, in the columns of ``table_row`` and is_best
+    cells: Frame  # one row per cell, from the top left, in the columns of ``table_row`` and is_best
     notes: tuple[str, ...]  # notes below the table
 
     @property
@@ -61,7 +58,7 @@ def table_row(
     models: Sequence[str] | str = "",
     is_exact: npt.ArrayLike = True,
     is_on_all: bool = False,
-) -> pd.DataFrame:
+) -> Frame:
     """The cells of one row.
 
     Args:
@@ -75,31 +72,37 @@ def table_row(
         is_exact: Whether a number is more than a lower bound, as between the radii that sampling stopped for.
         is_on_all: Whether it is on all images, so that its numbers may be the best of their columns.
     """
-    import pandas as pd
-
     percents = [None if printed is None else printed.percent_at(radius) for radius in radii]
-    frame = pd.DataFrame({"group": group, "row": label, "radius": radii, "num_certified": counts, "model": models})
-    frame["num_images"], frame["is_lower_bound"] = num_images, ~np.asarray(is_exact)
-    frame["accuracy"] = frame["num_certified"] / num_images if num_images else math.nan
-    frame["paper"] = [math.nan if percent is None else percent / 100 for percent in percents]
-    frame["text"] = [
-        _text(share, decimals, is_bound)
-        for share, is_bound in zip(frame["accuracy"], frame["is_lower_bound"], strict=True)
-    ]
-    frame["printed"] = ["" if math.isnan(share) else _text(share, decimals, False) for share in frame["paper"]]
-    frame["is_compared"] = (frame["printed"] != "") & frame["accuracy"].notna() & ~frame["is_lower_bound"]
-    frame["differs"] = frame["is_compared"] & (frame["text"] != frame["printed"])
-    frame["is_on_all"] = is_on_all
-    return frame
+    paper = np.array([math.nan if percent is None else percent / 100 for percent in percents])
+    num_certified, is_bound = np.broadcast_to(counts, paper.size), ~np.broadcast_to(is_exact, paper.size)
+    accuracy = num_certified / num_images if num_images else np.full(paper.size, math.nan)
+    text = [_text(share, decimals, lower) for share, lower in zip(accuracy, is_bound, strict=True)]
+    shown = ["" if math.isnan(share) else _text(share, decimals, False) for share in paper]
+    is_compared = ~np.isnan(paper) & ~np.isnan(accuracy) & ~is_bound
+    cells = {
+        "group": group,
+        "row": label,
+        "radius": radii,
+        "num_certified": num_certified,
+        "model": models,
+        "num_images": num_images,
+        "is_lower_bound": is_bound,
+        "accuracy": accuracy,
+        "paper": paper,
+        "text": text,
+        "printed": shown,
+        "is_compared": is_compared,
+        "differs": is_compared & (np.array(text) != np.array(shown)),
+        "is_on_all": is_on_all,
+    }
+    return {name: np.broadcast_to(np.asarray(values), paper.size) for name, values in cells.items()}
 
 
-def with_best(rows: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def with_best(rows: Sequence[Frame]) -> Frame:
     """All cells with is_best: the largest number of each column, and all equal ones, among the rows on all images."""
-    import pandas as pd
-
-    cells = pd.concat(rows, ignore_index=True)
-    counts = cells["num_certified"].where(cells["is_on_all"], 0).fillna(0)
-    return cells.assign(is_best=(counts > 0) & (counts == counts.groupby(cells["radius"]).transform("max")))
+    cells = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    counts_RC = np.where(cells["is_on_all"], np.nan_to_num(cells["num_certified"]), 0).reshape(len(rows), -1)
+    return {**cells, "is_best": ((counts_RC > 0) & (counts_RC == counts_RC.max(axis=0))).ravel()}
 
 
 def table_markdown(table: PaperTable) -> str:
@@ -131,15 +134,15 @@ def _text(share: float, decimals: int, is_bound: bool) -> str:
 
 
 def _rows(table: PaperTable, bold: str, different: str) -> list[list[str]]:
-    rows = []
-    for start in range(0, len(table.cells), len(table.radii)):
-        cells = table.cells.iloc[start : start + len(table.radii)]
-        texts = []
-        for cell in cells.itertuples():
-            text = bold.format(cell.text) if cell.is_best else str(cell.text)
-            is_unmatched = cell.differs or (cell.text == NOT_RECORDED and cell.printed)
-            texts.append(different.format(text, cell.printed) if is_unmatched else text)
-        rows.append([str(cells["group"].iloc[0]), str(cells["row"].iloc[0]), *texts])
+    rows: list[list[str]] = []
+    names = ("group", "row", "text", "printed", "is_best", "differs")
+    for number, cell in enumerate(zip(*(table.cells[name] for name in names), strict=True)):
+        group, label, text, printed, is_best, differs = cell
+        if number % len(table.radii) == 0:
+            rows.append([group, label])
+        is_unmatched = differs or (text == NOT_RECORDED and printed)
+        shown = bold.format(text) if is_best else text
+        rows[-1].append(different.format(shown, printed) if is_unmatched else shown)
     return rows
 
 

@@ -10,25 +10,20 @@ from tabulate import tabulate
 
 from analysis.compare import Comparison, default_radii
 from analysis.statistics import Levels, envelope_frame
-from analysis.tables import caption, envelope_table, statistics_notes, statistics_table
+from analysis.tables import all_tables
 from jobs.specs.train import TrainSpec, train_fields
 from jobs.wording import counted
 from smoothing.radius import format_radius
 
-_LEVELS = Levels()
-
 
 def data_card(comparison: Comparison, origin: Mapping[str, str]) -> str:
     """The card of a grid: its certified table, what the files are, how to check and import them, their origin."""
-    grid, frame = comparison.grid, envelope_frame(comparison, default_radii(comparison), _LEVELS)
+    grid, frame = comparison.grid, envelope_frame(comparison, default_radii(comparison), Levels())
     return _filled(
         "data_card",
         grid=grid.name,
         count=counted(len(grid.models), "certified model"),
-        envelope=envelope_table(comparison, frame, "pipe"),
-        caption=caption(comparison, frame, _LEVELS),
-        statistics=statistics_table(comparison, frame, "pipe"),
-        notes="\n".join(f"- {note}" for note in statistics_notes(comparison, frame, _LEVELS)),
+        tables=all_tables(comparison, frame, Levels(), "pipe").strip(),
         origin=_table(origin),
     )
 

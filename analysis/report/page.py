@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from plotly.offline import get_plotlyjs
 
-from analysis.candidates import Candidate, candidates_of
+from analysis.candidates import Candidate, candidates_of, exact_radii, largest_of
 from analysis.compare import BASELINE_METHOD, METHOD_NAMES, Comparison, largest_radius
-from analysis.exact import exact_radii, largest_of
 from analysis.models import CertifiedModel
 from analysis.statistics import Frame, Levels, is_missing, model_frame, probability_frame, rows_of
 from analysis.tables import caption, envelope_cells, partial_note, statistics_notes
@@ -74,12 +73,14 @@ def page_data(comparison: Comparison, levels: Levels) -> dict[str, Any]:
     if everyone.exact_step is not None:
         radii = exact_radii(largest + everyone.exact_step, everyone.exact_step)
     counts = np.stack([curve.num_certified(radii) for curve in everyone.curves.values()]).astype("<u4")
+    # Methods of neither the candidates nor the baseline are apart.
+    compared = {model.parameters.method for model in comparison.candidates.models} | {BASELINE_METHOD}
     names = ("method", "attack", "sigma_cert", "epsilon", "m_train", "num_steps")
     return {
         "name": comparison.candidates.name,
         "baseline": BASELINE_METHOD,
         "has_others": comparison.baseline is not None,
-        "apart": _methods_apart(comparison),
+        "apart": sorted({model.parameters.method or "unknown" for model in models} - compared),
         "num_images": next(iter(everyone.curves.values())).num_images,  # times the seeds, so that means are counts too
         "num_test_images": everyone.num_images,
         "titles": [_readable(one) for one in everyone.by_label.values()],
@@ -109,12 +110,6 @@ def _readable(one: Candidate) -> str:
         if value and not (name != "sigma_train" and known.attack in (None, "none")):
             parts.append(f"{letter} = {_cell(value)}")
     return f"{', '.join(parts)} [{one.name}]" if parts else one.name
-
-
-def _methods_apart(comparison: Comparison) -> list[str]:
-    """Methods in the grid that belong neither to the candidates nor to the baseline."""
-    compared = {model.parameters.method for model in comparison.candidates.models} | {BASELINE_METHOD}
-    return sorted({model.parameters.method or "unknown" for model in comparison.grid.models} - compared)
 
 
 def _bounds(models: Sequence[CertifiedModel]) -> list[dict[str, Any]]:

@@ -183,7 +183,7 @@ def read_row_groups(
         if not groups:
             yield pa.schema([_encoded(kind.schema.field(name)) for name in columns]).empty_table()
         for number in groups:
-            table = file.read_row_group(number, columns=list(columns))
+            table = file.read_row_group(number, columns=list(columns), use_threads=False)
             table.validate(full=True)  # an index beyond its dictionary ends a process
             for name in columns:
                 if not kind.schema.field(name).nullable and table[name].null_count:

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.candidates import candidates_of
+from analysis.candidates import are_exact, candidates_of, exact_radii, exact_step
 from analysis.compare import compare, default_radii, envelope_curve
-from analysis.exact import are_exact, exact_radii, exact_step
 from analysis.paired import compare_models
 from analysis.report.page import page_data
 from analysis.statistics import Levels, envelope_frame
