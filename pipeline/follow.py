@@ -29,7 +29,8 @@ def follow(manifest: Manifest, store: Store, *, poll_s: float) -> Status:
     said, changed_at = "", time.monotonic()
     while True:
         current = look(manifest, store)
-        line = _line(current)
+        problem = current.found.activity.problem
+        line = f"unknown: {problem}" if problem else "; ".join(_stage_texts(current))
         if line != said:
             say(f"{time.strftime('%H:%M:%S')} {line}", sys.stderr)
             said, changed_at = line, time.monotonic()
@@ -62,11 +63,6 @@ def conclude(current: Status) -> int:
         return 0
     say("the grid is not complete, but nothing is running or can run; launch again to resume", sys.stderr)
     return EXIT_FAILED
-
-
-def _line(current: Status) -> str:
-    problem = current.found.activity.problem
-    return f"unknown: {problem}" if problem else "; ".join(_stage_texts(current))
 
 
 def _stage_texts(current: Status) -> Iterator[str]:

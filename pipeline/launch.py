@@ -40,7 +40,7 @@ from pipeline.state.commands import SchedulerError
 from pipeline.state.files import source_damages
 from pipeline.state.ledger import ArrayName, asked_for
 from pipeline.state.postmortem import record_deaths
-from pipeline.state.survey import Survey, survey, survey_slurm
+from pipeline.state.survey import Survey, survey
 
 if TYPE_CHECKING:
     from pipeline.slurm.executor import SlurmExecutor
@@ -228,27 +228,22 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
 
 
 def _survey(config: LaunchConfig, store: Store) -> Survey:
+    """The state of the grid; tasks that SLURM will never run count as queued if new ones would request the same."""
+    activity, manifest = Activity(), config.manifest
     if config.cluster.kind == "slurm":
-        return _survey_slurm(config, store)
-    if not store.has_slurm_launches():
-        return survey(config.manifest, store, Activity())
-    if queue.is_installed() and queue.is_configured():
-        return survey_slurm(config.manifest, store, read_queue(store))
-    return survey(config.manifest, store, Activity(problem="SLURM is not available here"))
-
-
-def _survey_slurm(config: LaunchConfig, store: Store) -> Survey:
-    """A survey in which tasks that SLURM will never run count as queued if new ones would request the same."""
-    assert config.slurm is not None
-    tasks = read_queue(store, config.slurm.clusters or commands.default_cluster())
-    found = survey_slurm(config.manifest, store, tasks)
-    slurm, stuck = config.slurm, [task for task in found.activity.stuck if task.kind == "refused"]
-    names = {task.job_name: name for task in stuck if (name := ArrayName.parse(task.job_name))}
-    same = {job for job, name in names.items() if asked_for(store, name) == slurm.asked(name.stage)}
-    refused = [task for task in stuck if task.job_name in same]
-    if not refused:
-        return found
-    return survey(config.manifest, store, slurm_activity(store, config.manifest.grid, tasks, keep=refused))
+        assert config.slurm is not None
+        slurm, tasks = config.slurm, read_queue(store, config.slurm.clusters or commands.default_cluster())
+        activity = slurm_activity(store, manifest.grid, tasks)
+        stuck = [task for task in activity.stuck if task.kind == "refused"]
+        names = {task.job_name: name for task in stuck if (name := ArrayName.parse(task.job_name))}
+        same = {job for job, name in names.items() if asked_for(store, name) == slurm.asked(name.stage)}
+        if refused := [task for task in stuck if task.job_name in same]:
+            activity = slurm_activity(store, manifest.grid, tasks, keep=refused)
+    elif store.has_slurm_launches() and queue.is_installed() and queue.is_configured():
+        activity = slurm_activity(store, manifest.grid, read_queue(store))
+    elif store.has_slurm_launches():
+        activity = Activity(problem="SLURM is not available here")
+    return survey(manifest, store, activity)
 
 
 def _plan(config: LaunchConfig, found: Survey) -> Plan:

@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass
 from tabulate import tabulate
 
 from jobs.files.manifest import GridOptions
+from jobs.specs.runs import SHARD_STAGES
 from jobs.specs.units import TrainUnit
 from jobs.validation import STRICT, build
 from jobs.wording import counted, say
@@ -89,11 +90,9 @@ def _lines(current: Status, *, verbose: bool) -> Iterator[str]:
 
 
 def _stage_table(current: Status) -> str:
-    by_model = {item.run.train.key: item.train.state for item in current.runs}
     counts = {
-        "train": Counter(by_model.values()),
-        "certify": Counter(item.state for item in current.of("certify")),
-        "attack": Counter(item.state for item in current.of("attack")),
+        "train": Counter(item.state for item in current.models),
+        **{stage: Counter(item.state for item in current.of(stage)) for stage in SHARD_STAGES},
         "aggregate": Counter([current.aggregate.state]),
     }
     counts = {stage: count for stage, count in counts.items() if count}  # few grids have attacks

@@ -138,10 +138,10 @@ def duration_text(seconds: float) -> str:
 
 def queued_text(config: LaunchConfig, store: Store, outcome: Outcome, elapsed_s: float) -> str:
     """What was submitted to SLURM, and how to follow it."""
+    jobs = ", ".join(outcome.jobs) if len(outcome.jobs) <= 6 else f"{outcome.jobs[0]} to {outcome.jobs[-1]}"
     lines = [
         f"submitted {counted(outcome.num_queued, 'unit')} in {counted(len(outcome.jobs), 'array')} "
-        f"(jobs {_few(outcome.jobs)}) "
-        f"after {elapsed_s:.1f} s"
+        f"(jobs {jobs}) after {elapsed_s:.1f} s"
     ]
     if outcome.left:
         lines.append(
@@ -237,7 +237,3 @@ def damages_text(damages: Sequence[Damage]) -> str:
 def next_step(config: LaunchConfig) -> str:
     """The command to run on a complete grid."""
     return f"next: python -m analysis.envelope {command_arguments(config.manifest.grid, config.results)}"
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names) if len(names) <= 6 else f"{names[0]} to {names[-1]}"

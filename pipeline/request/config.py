@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -138,8 +138,7 @@ class SlurmConfig(_SbatchOptions):
 
     def stage(self, stage: Stage) -> StageConfig:
         """Resources of a stage."""
-        stages = {"train": self.train, "certify": self.certify, "attack": self.attack, "aggregate": self.aggregate}
-        return stages[stage]
+        return cast(StageConfig, getattr(self, stage))
 
     def option(self, stage: Stage, name: str) -> Any:
         """An option of a stage: its own value, else that for all stages; None if neither is set."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from jobs.specs.attack import AttackSpec
 from jobs.specs.runs import Run
 from jobs.specs.train import TrainSpec
 from jobs.specs.units import Unit
@@ -54,7 +53,7 @@ def unit_cost(unit: Unit) -> float:
 def images_cost(run: Run, num_images: int) -> float:
     """Forward passes of ``num_images`` images of a certification or an attack."""
     task = run.task
-    before = task.n0 if task.stage == "certify" else attack_cost(task)
+    before = task.n0 if task.stage == "certify" else task.m_test * task.num_steps * _step_cost(task.attack)
     return float(num_images) * (before + task.n)
 
 
@@ -65,13 +64,11 @@ def train_cost(spec: TrainSpec) -> float:
     # Sub-batches share the batch's m draws: the same rows in m steps.
     draws_attack = 1 if spec.method in ("vanilla", "vanilla_noise") else spec.m_train
     images = spec.info.num_images["train"] * spec.epochs
-    both = 1.0 + _BACKWARD
-    step = 1.0 if spec.attack in ("stein", "stein_hard") else both
     last = 1.0 if spec.attack == "ddn" else 0.0  # DDN evaluates its last perturbation
-    return images * (draws_attack * (spec.num_steps * step + last) + spec.m_train * both)
+    attack = draws_attack * (spec.num_steps * _step_cost(spec.attack) + last)
+    return images * (attack + spec.m_train * (1.0 + _BACKWARD))
 
 
-def attack_cost(spec: AttackSpec) -> float:
-    """Forward passes of one image's attack."""
-    step = 1.0 if spec.attack in ("stein", "stein_hard") else 1.0 + _BACKWARD
-    return spec.m_test * spec.num_steps * step
+def _step_cost(attack: str) -> float:
+    """Forward passes of one step of an attack, for one noise draw."""
+    return 1.0 if attack in ("stein", "stein_hard") else 1.0 + _BACKWARD

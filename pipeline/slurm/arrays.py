@@ -41,10 +41,6 @@ class Block:
         return (self.train, *chain.from_iterable(self.sharded.values()))
 
     @property
-    def num_tasks(self) -> int:
-        return sum(map(len, self.arrays))
-
-    @property
     def width(self) -> int:
         """The number of tasks of its longest array."""
         return max(map(len, self.arrays))

@@ -96,10 +96,8 @@ class SlurmExecutor:
             units = [unit for unit in plan.units if unit.stage == stage]
             if units:
                 name = ArrayName(grid=grid, launch="LAUNCH", array=f"{stage}-0")
-                folder, code = (
-                    store.array_dir(grid, name.launch, name.array).absolute(),
-                    store.code_dir("CODE").absolute(),
-                )
+                folder = store.array_dir(grid, name.launch, name.array).absolute()
+                code = store.code_dir("CODE").absolute()
                 parameters = self.parameters(name, code, folder, num_processes=units[0].num_processes)
                 text = script(folder, parameters, min(1000, len(units)), self.config.option(stage, "python"))
                 texts.append(f"\n--- sbatch, {stage}\n{text}\n")

@@ -92,13 +92,10 @@ def job_number(done: subprocess.CompletedProcess[str]) -> str:
     if done.returncode == 0 and numbers:
         return "".join(numbers[-1])
     text = f"{done.stderr}\n{done.stdout}".strip()
-    reason = "; ".join(dict.fromkeys(_reasons(text))) or " ".join(text.split())[:500]
+    reasons = [(match[1] or match[2]).strip() for line in text.splitlines() if (match := _SAID_NO.search(line))]
+    reason = "; ".join(dict.fromkeys(reasons)) or " ".join(text.split())[:500]
     if numbers or done.returncode <= 0 or done.returncode in _EXIT_OF_A_TIMEOUT or _NO_ANSWER.search(text) or not text:
         raise SchedulerError(f"sbatch did not answer (exit code {done.returncode}): {reason or 'no message'}")
     if _FULL_QUEUE.search(text):
         raise SubmitLimitError(reason)
     raise SubmissionRefusedError(reason)
-
-
-def _reasons(text: str) -> list[str]:
-    return [(match[1] or match[2]).strip() for line in text.splitlines() if (match := _SAID_NO.search(line))]

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Literal
 
 from jobs.atomic import read_json, write_json
 from jobs.files.store import Store
@@ -20,8 +19,6 @@ from jobs.specs.units import Unit
 from pipeline.state import commands, queue
 from pipeline.state.ledger import ArrayName, arrays_of, launched_by, read_tasks
 from pipeline.state.queue import QueuedTask, with_dependents
-
-Way = Literal["running", "queued"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +48,6 @@ class Activity:
     def num_running_jobs(self) -> int:
         """Running jobs or processes."""
         return len({self.tasks[unit].job if unit in self.tasks else unit for unit in self.running})
-
-    def way_of(self, unit: str) -> Way | None:
-        """Whether a unit is running or queued."""
-        if unit in self.running:
-            return "running"
-        return "queued" if unit in self.queued else None
 
     @property
     def waiting(self) -> Counter[str]:

@@ -15,7 +15,6 @@ from pipeline.state.activity import Activity, read_activity, read_queue, slurm_a
 from pipeline.state.commands import SchedulerError
 from pipeline.state.files import Observation, observe, pending_units, read_history
 from pipeline.state.postmortem import find_deaths, submission_times
-from pipeline.state.queue import QueuedTask
 
 State = Literal["done", "running", "queued", "failed", "missing", "unknown"]
 STATES: tuple[State, ...] = ("done", "running", "queued", "failed", "missing", "unknown")
@@ -50,11 +49,6 @@ def survey(manifest: Manifest, store: Store, activity: Activity) -> Survey:
         )
         activity = replace(activity, running=activity.running | alive)
     return Survey(activity=activity, observed=observed, history=history, deaths=deaths)
-
-
-def survey_slurm(manifest: Manifest, store: Store, queue: Sequence[QueuedTask]) -> Survey:
-    """``survey`` with the tasks in SLURM's queue."""
-    return survey(manifest, store, slurm_activity(store, manifest.grid, queue))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,10 +111,9 @@ def look(manifest: Manifest, store: Store) -> Status:
     failures = {**found.history, **{death.unit: death for death in found.deaths}}
 
     def state_of(unit: Unit) -> UnitState:
-        way, failure = found.activity.way_of(unit.name), failures.get(unit.name)
-        if way is not None:
-            return UnitState(unit=unit, state=way)
-        since = submitted_at.get(unit.name)
+        if unit.name in found.activity.in_progress:
+            return UnitState(unit=unit, state="running" if unit.name in found.activity.running else "queued")
+        failure, since = failures.get(unit.name), submitted_at.get(unit.name)
         if since is not None and (failure is None or failure.time < since):
             return UnitState(unit=unit, state="unknown")
         return UnitState(unit=unit, state="missing" if failure is None else "failed", failure=failure)

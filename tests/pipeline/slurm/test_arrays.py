@@ -62,7 +62,7 @@ def test_trained_models_do_not_wait_and_those_in_training_wait_for_that() -> Non
 def test_the_parts_of_a_block_keep_certification_beside_its_training() -> None:
     (block,) = blocks(_plan([1, 3, 2]), units_per_job=1, max_array_size=9, in_training=frozenset())
     first, rest = block.split(1)
-    assert first.num_tasks + rest.num_tasks == block.num_tasks
+    assert sum(len(array) for part in (first, rest) for array in part.arrays) == sum(map(len, block.arrays))
     for part in (first, rest):
         train, *certify = _models(part)
         assert all(array == train[: len(array)] for array in certify)
