@@ -1,8 +1,8 @@
 # make demo       create the environment, run the digits grid on this machine, and draw its envelope
 # make test       create the environment, and run the test suite on two cores
-# make test-slow  tests of more than half a minute, and more randomized kill tests
+# make test-slow  tests that take more than half a minute, and randomized kill tests
 # make gpu-wheels  wheels for python -m benchmarks.gpu on a machine without network
-# make check      format, lint, types and import rules, then both, with branch coverage
+# make check      format, lint, types and import rules, then both test targets, with branch coverage
 # make slurm-up, test-slurm, slurm-down   the tests on a real SLURM; see tests/slurm/slurm.mk
 PYTHON ?= python3
 VENV   ?= .venv

@@ -1,8 +1,8 @@
-"""python -m benchmarks.adaptive: samples and table cells, all n draws against mode adaptive.
+"""python -m benchmarks.adaptive: compares adaptive certification with all n draws.
 
-Trains digits models (or takes those of an earlier run with the same --results), certifies the same
-images both ways from the same noise, and prints the samples used and every cell of the table. Ends
-with exit code 1 if adaptive mode saves less than --ratio, or a cell differs by more than four
+Trains digits models (or uses those of an earlier run with the same --results), certifies the same
+images in both modes with the same noise, and prints the number of samples and every cell of the
+table. Exit code 1 if adaptive mode saves less than --ratio, or if a cell differs by more than four
 standard deviations of its Monte-Carlo error.
 """
 
@@ -80,9 +80,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.adaptive", description=__doc__)
-    parser.add_argument("--results", help="keep the trained models here, and take them from here")
+    parser.add_argument("--results", help="folder for the trained models, which a later run uses again")
     parser.add_argument("--n", type=int, default=100_000)
-    parser.add_argument("--step", type=int, default=10, help="take every STEP-th of the 500 test images")
+    parser.add_argument("--step", type=int, default=10, help="certify every STEP-th of the 500 test images")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--ratio", type=float, default=3.5, help="smallest accepted ratio of samples")
     return parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""How fast a device could be at most: floating-point operations of a piece of work, and of the device in a second."""
+"""The compute bound: floating-point operations of some work, and how many a device does per second."""
 
 from __future__ import annotations
 

@@ -1,14 +1,13 @@
-"""python -m benchmarks.certify: certification, a plain loop and ours, alternating in one process.
+"""python -m benchmarks.certify: compares certification with a plain loop, alternating in one process.
 
-The plain loop is how public certifiers do it: one image at a time, float32, channels first, the
-network as it was trained, noise from torch, votes copied to the host after every batch. Ours is what
-``jobs.certify`` runs, with the settings of a job. Weights are random, images too: neither changes
-the speed.
+The plain loop works like public certifiers: one image at a time, float32, channels first, the
+network as it was trained, noise from torch, votes copied to the host after every batch. Our side is
+what ``jobs.certify`` runs, with the settings of a job. Weights and images are random, which does not
+change the speed.
 
-Prints samples per second, the ratio, and the share of the device's compute bound that ours reaches
-(2 x multiply-adds over the throughput of a large matrix product, measured here). With --noise-cost,
-also how much longer exact-grid noise takes, and on a GPU what drawing it there takes.
-Ends with exit code 1 below --ratio.
+Prints samples per second, the ratio, and the share of the device's compute bound (2 x multiply-adds
+over the throughput of a large matrix product, measured here). With --noise-cost, also the additional
+time for exact-grid noise, and on a GPU the time for drawing it there. Exit code 1 below --ratio.
 """
 
 from __future__ import annotations
@@ -117,7 +116,7 @@ def main(arguments: Sequence[str]) -> int:
     print(
         machine(),
         vars(options),
-        f"ready after {spent_s('wall', device.type) - began:.1f} s, compiling included",
+        f"ready after {spent_s('wall', device.type) - began:.1f} s, including compiling",
         sep="\n",
     )
     rates = _alternating(ways, images, options, device)
@@ -133,18 +132,20 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.certify", description=__doc__)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--model", default="cifar_resnet110")
-    parser.add_argument("--dataset", default="cifar10", help="whose image shape and classes are taken")
+    parser.add_argument("--dataset", default="cifar10", help="data set that gives image shape and classes")
     parser.add_argument("--n", type=int, default=400)
-    parser.add_argument("--images", type=int, default=1, help="in each round")
+    parser.add_argument("--images", type=int, default=1, help="images in each round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=1000)
     parser.add_argument("--plain-batch", type=int, default=400, help="400 is the default of the published code")
     parser.add_argument("--precision", default="float32", choices=sorted(_DTYPES))
-    parser.add_argument("--compile", default=False, nargs="?", const=True, metavar="MODE", help="or a mode of it")
-    parser.add_argument("--noise", default="gaussian", choices=["gaussian", "exact_grid"], help="of ours")
+    parser.add_argument(
+        "--compile", default=False, nargs="?", const=True, metavar="MODE", help="compile, in this mode if given"
+    )
+    parser.add_argument("--noise", default="gaussian", choices=["gaussian", "exact_grid"], help="our noise")
     parser.add_argument("--noise-cost", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--clock", default="wall", choices=["wall", "cpu"], help="cpu: this process's seconds alone")
+    parser.add_argument("--clock", default="wall", choices=["wall", "cpu"], help="cpu: CPU seconds of this process")
     parser.add_argument("--ratio", type=float, default=1.35, help="smallest accepted ratio")
     return parser.parse_args(arguments)
 
@@ -199,7 +200,7 @@ def _print_noise_cost(info: DatasetInfo, sample_s: float, clock: str) -> None:
             best[number] = min(best[number], (spent_s(clock, "cpu") - began) / BLOCK_ROWS)
     gaussian_s, exact_s = best
     print(
-        f"noise by itself: Gaussian {1e6 * gaussian_s:.1f}, exact grid {1e6 * exact_s:.1f} microseconds a sample; "
+        f"noise alone: Gaussian {1e6 * gaussian_s:.1f}, exact grid {1e6 * exact_s:.1f} microseconds a sample; "
         f"the difference is {(exact_s - gaussian_s) / sample_s:+.2%} of a sample"
     )
 
@@ -219,7 +220,7 @@ def _print_device_noise(info: DatasetInfo, sample_s: float, device: torch.device
         began = spent_s("wall", device.type)
         noise(centers_SCHW, slots_B, names_B4)
         best = min(best, (spent_s("wall", device.type) - began) / len(names))
-    print(f"noise on the device: {1e6 * best:.3f} microseconds a sample, {best / sample_s:.2%} of certifying it")
+    print(f"noise on the device: {1e6 * best:.3f} microseconds per sample, {best / sample_s:.2%} of certifying it")
 
 
 if __name__ == "__main__":

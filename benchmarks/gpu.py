@@ -49,7 +49,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of it: exit code (None: ended for its time), seconds, output."""
+    """The result of a part: exit code (None: it reached its time limit), seconds, output."""
 
     part: Part
     exit_code: int | None

@@ -1,10 +1,10 @@
-"""python -m benchmarks.launch: a second launch and a status, as users run them, of a grid in which nothing is to do.
+"""python -m benchmarks.launch: cost of a second launch and of a status, for grids in which nothing is to do.
 
-Makes the files of grids of 640 models x 20 shards and 6,400 models x 20 shards (what a shard holds does not matter
-here: both commands look at its end alone), then runs both commands in processes of their own. The grid is complete; or
-every shard has failed twice, or 20 times, and waits for a person; or SLURM has 5,000 shards in its queue, and the rest
-is done. Prints wall seconds, CPU seconds, their ratio to those of the complete grid, and peak memory; ends with exit
-code 1 above the limits. With --shards 128000 and a state of 20 failures it makes 2.6 million files.
+Makes the files of grids of 640 models x 20 shards and 6,400 models x 20 shards (without real contents, since both
+commands read only the end of a shard), then runs each command in a separate process. The grid is complete; or every
+shard has failed twice, or 20 times, and is not retried; or 5,000 shards are in SLURM's queue and the rest is done.
+Prints wall seconds, CPU seconds, their ratio to those of the complete grid, and peak memory. Exit code 1 above the
+limits. With --shards 128000 and 20 failures per shard, it makes 2.6 million files.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the benchmark; returns the exit code."""
     parser = argparse.ArgumentParser(prog="benchmarks.launch", description=__doc__)
     parser.add_argument("--shards", type=int, nargs="+", default=sorted(LIMITS_S), choices=sorted(LIMITS_S))
-    parser.add_argument("--clock", default="wall", choices=["wall", "cpu"], help="what the limits are for")
+    parser.add_argument("--clock", default="wall", choices=["wall", "cpu"], help="seconds that the limits apply to")
     parser.add_argument("--states", nargs="+", default=list(STATES), choices=STATES)
     options = parser.parse_args(arguments)
     print(machine(), flush=True)

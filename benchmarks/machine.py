@@ -1,4 +1,4 @@
-"""What a measurement was made on, in one line, and the clock it was made with."""
+"""A line about the machine of a measurement, and the clock."""
 
 from __future__ import annotations
 

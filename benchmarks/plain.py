@@ -1,4 +1,4 @@
-"""The settings of plain loops, where those of jobs differ."""
+"""The settings of plain loops that differ from those of jobs."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""python -m benchmarks.runs_per_gpu: trainings at once on one device, and what all of them do together.
+"""python -m benchmarks.runs_per_gpu: throughput of several trainings at once on one device.
 
-Starts K processes that train the same kind of model, each as a worker of ``cluster.runs_per_gpu=K`` does,
+Starts K processes that train the same kind of model, each like a worker of ``cluster.runs_per_gpu=K``,
 and measures from the moment when all are ready to the end of the last. Prints images per second of all
-together for each K of --runs, and the ratio to the first: where it is above 1, a GPU is better shared.
+together for each K of --runs, and the ratio to the first: above 1, sharing the GPU pays.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--runs", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--model", default="cifar_resnet20")
-    parser.add_argument("--dataset", default="cifar10", help="whose image shape is taken; images are random")
+    parser.add_argument("--dataset", default="cifar10", help="data set that gives the image shape; images are random")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--m", type=int, default=2)
     parser.add_argument("--T", type=int, default=2)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--compile", default=False, nargs="?", const=True, metavar="MODE")
-    parser.add_argument("--threads", type=int, default=1, help="of each process")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each process")
     return parser.parse_args(arguments)
 
 

@@ -1,14 +1,14 @@
 """python -m benchmarks.scale: cost of aggregation, tables and imports at 644 models x 10,000 images.
 
-Makes a grid of the paper's size with made-up but plausible votes in a temporary folder, through the project's own
-writers, then measures in processes of their own, several times each (the medians of CPU seconds count, so that other
-work on the machine matters less, and the largest memory)
+Makes a grid of the paper's size with synthetic votes in a temporary folder, with the project's own writers. Then it
+measures the following, several times and in separate processes. It prints the median of CPU seconds, so that other
+work on the machine matters less, and the largest memory.
 
-- aggregation, the envelope (also with ``alpha=``, and of 4 models alone), and the report;
+- aggregation, the envelope (also with ``alpha=``, and of 4 models only), and the report;
 - with ``--logs DIR``, the import of a folder of published logs;
-- DuckDB, where it is installed, computing the same cells from the same file;
-- a plain loop for the same cells, on a few of the models and scaled to all: it reads a model's log and scans it for
-  each radius, once with the log reread for each radius and once, as the published script has it, read once per model.
+- DuckDB, if it is installed, computing the same cells from the same file;
+- a plain loop for the same cells, on a few of the models and scaled to all: it scans a model's log for each radius,
+  once rereading the log for each radius and once, like the published script, reading it once per model.
 
     python -m benchmarks.scale                         the real size; some minutes, 2 GB of disk
     python -m benchmarks.scale --models 27 --images 5000 --classes 1000

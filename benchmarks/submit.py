@@ -1,11 +1,11 @@
-"""python -m benchmarks.submit: cost of submitting 1,000 models x 4 shards to SLURM, beside one job per unit.
+"""python -m benchmarks.submit: cost of submitting 1,000 models x 4 shards to SLURM, compared with one job per unit.
 
-Needs a SLURM where jobs may be held, such as that of tests/slurm (make slurm-up, then source its env).
-Nothing runs: all jobs are submitted held, and cancelled at the end. Measures, as a user runs them,
+Needs a SLURM cluster on which jobs may be held, such as that of tests/slurm (make slurm-up, then source its env).
+No job runs: all are submitted held, and cancelled at the end. Measures the commands as a user runs them:
 
 - the launch, a second launch that finds everything queued, the status, and the cancellation: wall time
   and the number of calls of each of SLURM's commands, and
-- the naive way on a subset: one sbatch for each unit, one squeue for each job, scaled to all units.
+- a naive submission of a subset: one sbatch for each unit, one squeue for each job, scaled to all units.
 
     python -m benchmarks.submit                          the real size; under a minute
     python -m benchmarks.submit --models 100 --naive 10

@@ -1,8 +1,8 @@
-"""python -m benchmarks.sweep: certification on one device in every combination of a few settings.
+"""python -m benchmarks.sweep: speed of certification on one device with all combinations of some settings.
 
-Rows handed to the device at a time, precision, layout of the activations (NHWC is what certification
-uses), and whether or how torch.compile is used. Prints samples per second of each, the fastest first,
-and how long each took to be ready. What does not run says why, and the others go on.
+The settings are rows per batch, precision, layout of the activations (certification uses NHWC), and
+the mode of torch.compile. Prints samples per second of each combination, the fastest first, and the
+time until it was ready. If a combination fails, the reason is printed and the others continue.
 """
 
 from __future__ import annotations
@@ -78,16 +78,16 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.sweep", description=__doc__)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--model", default="cifar_resnet110")
-    parser.add_argument("--dataset", default="cifar10", help="whose image shape and classes are taken")
+    parser.add_argument("--dataset", default="cifar10", help="data set that gives image shape and classes")
     parser.add_argument("--batch", type=int, nargs="+", default=[300, 1000, 2000, 4000], help="multiples of 100")
     parser.add_argument("--precision", nargs="+", default=["bfloat16", "float16", "tf32", "float32"])
     parser.add_argument("--layout", nargs="+", default=["NHWC", "NCHW"], choices=["NHWC", "NCHW"])
     parser.add_argument("--compile", nargs="+", default=["no", "default", "reduce-overhead"], choices=sorted(_COMPILE))
     parser.add_argument("--n", type=int, default=20_000)
-    parser.add_argument("--images", type=int, default=2, help="in each round")
+    parser.add_argument("--images", type=int, default=2, help="images in each round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--clock", default="wall", choices=["wall", "cpu"], help="cpu: this process's seconds alone")
+    parser.add_argument("--clock", default="wall", choices=["wall", "cpu"], help="cpu: CPU seconds of this process")
     return parser.parse_args(arguments)
 
 

@@ -1,10 +1,10 @@
-"""python -m benchmarks.train: SmoothAdv training steps, a plain loop and ours, alternating in one process.
+"""python -m benchmarks.train: compares SmoothAdv training steps with a plain loop, alternating in one process.
 
-Both start from the same weights and take the same images, labels and noise. Prints seconds per step,
+Both start from the same weights and use the same images, labels and noise. Prints seconds per step,
 images per second, the share of the device's compute bound (operations of the step over the
-throughput of a large matrix product, measured here) and the ratio; ends with exit code 1 below
---ratio. With --losses N it compares the losses of N steps instead of the time: ours, and for a
-measure the plain loop's own once its weights are moved by one unit in the last place.
+throughput of a large matrix product, measured here) and the ratio. Exit code 1 below --ratio. With
+--losses N, it compares the losses of N steps instead of the time: ours, and as a reference the plain
+loop's after its weights were moved by one unit in the last place.
 """
 
 from __future__ import annotations
@@ -59,16 +59,23 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.train", description=__doc__)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--model", default="cifar_resnet110")
-    parser.add_argument("--dataset", default="cifar10", help="whose image shape is taken; images are random")
+    parser.add_argument("--dataset", default="cifar10", help="data set that gives the image shape; images are random")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--m", type=int, default=2)
     parser.add_argument("--T", type=int, default=2)
     parser.add_argument("--learning-rate", type=float, default=0.1)
-    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"], help="of ours")
-    parser.add_argument("--compile", default=False, nargs="?", const=True, metavar="MODE", help="the networks of ours")
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"], help="our precision")
+    parser.add_argument(
+        "--compile",
+        default=False,
+        nargs="?",
+        const=True,
+        metavar="MODE",
+        help="compile our networks, in this mode if given",
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--clock", default="wall", choices=["wall", "cpu"], help="cpu: this process's seconds alone")
+    parser.add_argument("--clock", default="wall", choices=["wall", "cpu"], help="cpu: CPU seconds of this process")
     parser.add_argument("--ratio", type=float, default=1.4, help="smallest accepted ratio")
     parser.add_argument("--losses", type=int, metavar="N", help="compare the losses of N steps")
     return parser.parse_args(arguments)

@@ -1,7 +1,7 @@
-"""SmoothAdv training steps, a plain loop's and ours, from the same weights, images, labels and noise.
+"""SmoothAdv training steps of a plain loop and of ours, from the same weights, images, labels and noise.
 
-The plain loop is how published code does it: the attack runs the network as it is, in evaluation
-mode with parameters frozen, channels first, and reads the loss in every step.
+The plain loop works like published code: the attack runs the unfolded network in evaluation mode
+with frozen parameters, channels first, and reads the loss in every step.
 """
 
 from __future__ import annotations
