@@ -18,7 +18,7 @@ _VOTES_STAND = {"full", "wrong_class", "abstain"}
 """Ways in which sampling may end so that a fixed-n bound on its votes holds at any alpha."""
 
 Bounds = dict[tuple[int, float], npt.NDArray[np.float64]]
-"""By n and total variation the lower bounds by number of votes, shape (n + 1,); nan where not yet asked for. A bound is
+"""Lower bounds by number of votes, shape (n + 1,), for each n and total variation; nan if not computed yet. A bound is
 slow, and models share most of their numbers of votes."""
 
 

@@ -39,7 +39,7 @@ class CertifiedModel:
 
     label: str  # short name for tables, unique within the grid: pgd-s0.25-e0.50-m4-t2
     parameters: Parameters  # what is known about it
-    # ROW_COLUMNS and the further columns asked for, one row per image, indices ascending. A column that is null
+    # ROW_COLUMNS and the further columns requested, one row per image, indices ascending. A column that is null
     # in the records is null here.
     rows: pa.Table = field(default_factory=lambda: pa.table({}))
     summary: Summary = field(default_factory=Summary)  # of columns that rows may lack

@@ -85,7 +85,7 @@ def model_frame(models: Sequence[CertifiedModel]) -> Frame:
         Columns model, its parameters, num_images; clean_accuracy and accuracy_under_noise, of the base classifier;
         smoothed_accuracy: share of images that the smoothed classifier classifies correctly without
         abstaining, which is certified accuracy at radius 0; abstention_rate; average_radius; elapsed_s.
-        What the records do not contain is nan, or None in a column where nothing or a text stands.
+        What the records do not contain is nan, or None in columns of text.
     """
     return {
         "model": _column([model.label for model in models]),

@@ -42,7 +42,7 @@ def all_tables(comparison: Comparison, frame: Frame, levels: Levels, table_forma
 def envelope_table(comparison: Comparison, frame: Frame, table_format: TableFormat) -> str:
     """The envelope as text: accuracies in percent, intervals rounded outwards, and the paper's numbers if any.
 
-    On the screen (``simple``) the name of a model stands below its accuracy, so that the table fits 80
+    On the screen (``simple``) the name of a model is below its accuracy, so that the table fits 80
     columns; in files it has a column.
     """
     return _tabulated(*envelope_cells(comparison, frame, is_stacked=table_format == "simple"), table_format)
@@ -51,7 +51,7 @@ def envelope_table(comparison: Comparison, frame: Frame, table_format: TableForm
 def envelope_cells(
     comparison: Comparison, frame: Frame, *, is_stacked: bool = False
 ) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Headers and rows of the envelope's table; stacked, the name of a model stands below its accuracy."""
+    """Headers and rows of the envelope's table; stacked, the name of a model is below its accuracy."""
     headers, columns = ["r"], [[format_radius(radius) for radius in frame["radius"]]]
     sides = [(comparison.candidates.name, "")]
     if comparison.baseline is not None:

@@ -189,7 +189,7 @@ def random_images(info: DatasetInfo, num_images: int) -> Iterator[Tensor]:
 
 
 def _print_noise_cost(info: DatasetInfo, sample_s: float, clock: str) -> None:
-    """Both distributions' noise by itself, the best of some blocks: differences that a busy machine would hide."""
+    """The noise of both distributions alone, the best of some blocks, to see differences that a busy machine hides."""
     stream = NoiseStream(seed=0, index=0, stage="estimation")
     distributions: list[NoiseDistribution] = [GaussianNoise(SIGMA), ExactGridNoise(SIGMA, info.num_levels)]
     center_CHW, best = torch.zeros(info.image_shape), [float("inf")] * len(distributions)
@@ -206,7 +206,7 @@ def _print_noise_cost(info: DatasetInfo, sample_s: float, clock: str) -> None:
 
 
 def _print_device_noise(info: DatasetInfo, sample_s: float, device: torch.device) -> None:
-    """Noisy images drawn by a device by itself, the best of some batches; nothing where the host draws."""
+    """The time to draw noisy images on a device, the best of some batches; nothing if the host draws."""
     noise, stream = (
         device_noise(ExactGridNoise(SIGMA, info.num_levels), device),
         NoiseStream(seed=0, index=0, stage="estimation"),

@@ -28,7 +28,7 @@ from jobs.specs.certify import CertifySpec
 from jobs.specs.train import TrainSpec
 from jobs.validation import unknown_choice
 
-# Hydra 1.3 must be asked for its own defaults; 1.4 has no others, and deprecates the question.
+# Hydra 1.3 needs this to use its own defaults; 1.4 always does and deprecates the argument.
 VERSION_BASE = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 
 

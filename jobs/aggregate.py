@@ -152,13 +152,13 @@ def _moved(path: Path, _: str) -> str:
 def run_tables(
     grid_run: Run, store: Store, reject: Reject = lambda *_: "", *, is_thorough: bool = False
 ) -> Generator[pa.Table, None, dict[str, str]]:
-    """The records of one run by ascending index, from one finished shard after the other; strings as dictionaries.
+    """The records of one run by ascending index, shard by shard; strings as dictionaries.
 
-    Images beyond the run's indices that were certified too are left out. ``reject`` is told of shards that cannot be
-    used. ``is_thorough``: see ``records.read_records``.
+    Images beyond the run's indices that were certified too are left out. ``reject`` is called with unusable
+    shards. ``is_thorough``: see ``records.read_records``.
 
     Returns:
-        In the end, what all shards say of their origin (checkpoint, packages, devices).
+        At the end, the origin stated by all shards (checkpoint, packages, devices).
 
     Raises:
         RecordError: After the last of them: a gap, an index in two files, a damaged or foreign shard, or shards

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
-    """``SmoothedClassifier`` is imported when it is asked for, since it needs torch."""
+    """``SmoothedClassifier`` is imported on access, since it needs torch."""
     if name != "SmoothedClassifier":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from smoothing.certify import SmoothedClassifier

@@ -41,7 +41,7 @@ def fastest_draw(table: DeviceTable, device: torch.device) -> Draw:
 
         if not agree(triton_draw, table, device):
             raise ValueError("its draws differ from the reference")
-    except Exception as error:  # whatever a compiler or a driver may raise: torch_draw remains
+    except Exception as error:  # any error of a compiler or a driver: torch_draw remains
         logging.warning(
             "the kernel that draws noise on the GPU is not used (%s: %s); torch operations draw the same noise more "
             "slowly. Check that triton and a C compiler are installed",

@@ -18,7 +18,7 @@ from jobs.validation import STRICT, collect, unknown_choice
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 EACH = "each"
-"""In a condition of a table that is made once per value: stands for that value."""
+"""In a condition of a table that is made once per value: a placeholder for that value."""
 
 Conditions = dict[str, Any]
 
@@ -119,7 +119,7 @@ class FigureDeclaration(Declaration):
     max_radius: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     # Draw the figure only if the records contain curves of this kind
     needs: Literal["certified", "empirical"] = "certified"
-    # Draw it only if one of the curves with these labels has records; empty: whichever has
+    # Draw it only if one of the curves with these labels has records; empty: if any curve has
     any_of: list[str] = Field(default_factory=list)
     curves: Annotated[list[CurveDeclaration], Field(min_length=1)]  # its curves
 

@@ -2,7 +2,7 @@
 
 A module defines ``INFO``, a ``DatasetInfo``, and ``open_split(split, folder) -> Images``. It must
 import cheaply (no torch; heavy libraries inside functions), since the login node reads ``INFO`` to
-check a grid. A dataset with files of its own (``INFO.from_folder``) also defines
+check a grid. A dataset that is read from files (``INFO.from_folder``) also defines
 ``check(folder, needed)`` (the splits), ``is_prepared(folder, marks)`` and ``prepare(folder, marks)``; see
 ``jobs.prepare``. An image tree with one folder for each class needs no code but its ``INFO`` and
 ``TREE`` (``cifar10_images`` and ``imagenet`` are examples). A module whose name begins with an

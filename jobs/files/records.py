@@ -256,7 +256,7 @@ def check_metadata(path: Path, specs: Mapping[str, str]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _parquet(path: Path, **options: Any) -> Iterator[pq.ParquetFile]:
-    """An open Parquet file; whatever Arrow finds wrong with it inside the block is a RecordError.
+    """An open Parquet file; errors of Arrow inside the block become a RecordError.
 
     Errors of the system (no such file, a disk that does not answer) pass through: they say nothing
     about the content.

@@ -12,7 +12,7 @@ from typing import Any
 class StandIn:
     """What is left of an object of an unknown class: its type's name and its settings.
 
-    Takes whatever it is made from and does nothing with it.
+    Accepts any arguments and ignores them.
     """
 
     def __new__(cls, *arguments: Any, **named: Any) -> StandIn:

@@ -1,4 +1,4 @@
-"""Where the weights of a network stand in a checkpoint that somebody else wrote.
+"""Finds the weights of a network in a checkpoint with an unknown layout.
 
 Nothing rests on how a file names its parts: the weights are wherever the names that the network
 itself has are found in full, whatever stands before them (``1.``, ``module.``, ``_orig_mod.``,

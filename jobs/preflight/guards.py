@@ -72,7 +72,7 @@ def _hook_once() -> None:
 
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     if _is_guarding and event in _NEW_PROCESS and loading.place_here() is not None:
-        raise RuntimeError("a plug-in must not start processes: a training may hold a GPU and locks of its own")
+        raise RuntimeError("a plug-in must not start processes: a training may hold a GPU and locks")
 
 
 def _refusing(function: Callable[..., Any], problem: str) -> Callable[..., Any]:

@@ -52,8 +52,8 @@ def course(network: Callable[[Tensor], Tensor], inputs_RCHW: Tensor) -> list[Ope
 def course_on(device: str, network: nn.Module, inputs_RCHW: Tensor) -> list[Operation]:
     """The operations on a device that may not exist here.
 
-    Tensors without content stand for those of the device: what Python code asks of them (is_cuda, device.type)
-    is answered as there. Raises whatever goes wrong, as where the course depends on values.
+    Tensors without content replace those of the device: properties that Python code reads (is_cuda, device.type)
+    are as on the device. Raises any error, for example if the operations depend on values.
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
         state = {

@@ -76,7 +76,7 @@ def image_seconds(spec: TrainSpec, precision: Precision | None, threads: int) ->
 
 
 def _seconds(act: Callable[[], object], repeats: int) -> float:
-    """Of a call, on all CPUs together and whatever else they do: the best of some, after one that warms up."""
+    """CPU seconds of a call on all CPUs, not counting other work: the best of several, after one to warm up."""
     found = []
     for _ in range(1 + repeats):
         began = time.process_time()

@@ -1,6 +1,6 @@
 """Keys: a readable slug and eight hex digits of a hash over all resolved fields of a spec.
 
-So neither a changed default nor a resource, path or shard layout can alter what a key stands for.
+So neither a changed default nor a resource, path or shard layout can change the meaning of a key.
 """
 
 from __future__ import annotations

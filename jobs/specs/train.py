@@ -57,7 +57,7 @@ class TrainSpec(Fitting):
     weight_decay: NotNegative  # of SGD
     num_processes: AtLeastOne = 1  # processes (GPUs) that share each batch; batch normalisation sees a share
     # Arithmetic of the network, in the attack and in the step. Weights, statistics, perturbations, norms and losses are
-    # in float32 whatever it is.
+    # always in float32.
     precision: TrainPrecision = "float32"
     seed: Seed  # of initial weights, order of images and noise
     objective: Plugin | None = None  # plug-in whose loss is minimised instead of the cross-entropy
@@ -65,7 +65,7 @@ class TrainSpec(Fitting):
     perturbation: Plugin | None = None
     model: Plugin | None = None  # plug-in or library that builds the network; ``architecture`` is its name
     data: Plugin | None = None  # a data set of the user's own; ``dataset`` is its name
-    # Plug-in that builds a network from images plus noise of sigma to images, which stands frozen in front of a
+    # Plug-in that builds a network from images plus noise of sigma to images. It is frozen and placed before a
     # classifier whose weights are taken
     denoiser: Plugin | None = None
     denoiser_sha256: Sha256 | None = None  # hash of the file of its weights

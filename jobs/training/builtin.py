@@ -78,7 +78,7 @@ class Adversarial:
 
 
 def objective_of(spec: TrainSpec) -> Objective:
-    """What a training minimises. Raises ConfigError where its plug-in cannot be imported."""
+    """The objective of a training. Raises ConfigError if its plug-in cannot be imported."""
     if spec.objective is None:
         return CrossEntropy()
     made: Objective = loading.make(spec.objective)
@@ -86,7 +86,7 @@ def objective_of(spec: TrainSpec) -> Objective:
 
 
 def perturbation_of(spec: TrainSpec) -> Perturbation:
-    """How a training perturbs its batches. Raises ConfigError where its plug-in cannot be imported."""
+    """The perturbation of a training. Raises ConfigError if its plug-in cannot be imported."""
     if spec.perturbation is not None:
         made: Perturbation = loading.make(spec.perturbation)
         return made

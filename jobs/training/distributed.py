@@ -1,4 +1,4 @@
-"""Several processes that train one classifier: started, joined, and kept in step.
+"""Starts, connects and synchronises several processes that train one classifier.
 
 On SLURM each task of the job is one of them, and submitit's TorchDistributedEnvironment says which.
 Elsewhere the process that is to train starts them all on its machine and waits for them.
@@ -27,7 +27,7 @@ from jobs.errors import TaskFailedError
 from jobs.processes import interrupt
 from jobs.training.feeding import Share
 
-_REASON = "reason"  # the file in which the first error is passed on
+_REASON = "reason"  # the file that passes on the first error
 _POLL_S = 1.0
 
 
@@ -41,7 +41,7 @@ class Group(Share):
         return self.rank == 0
 
     def wait_for_all(self) -> None:
-        """Return when every process has come here."""
+        """Wait for all processes."""
         if self.num_processes > 1:
             torch.distributed.barrier()
 
@@ -52,13 +52,13 @@ class Group(Share):
         return values
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether a flag is up in any process; all of them get the same answer."""
+        """Whether a flag is set in any process; all processes get the same answer."""
         if self.num_processes == 1:
             return flag
         return bool(self.summed(torch.tensor(float(flag), device=device)).item())
 
     def replicated(self, module: nn.Module, device: torch.device) -> nn.Module:
-        """The module, its gradients averaged over all processes from now on."""
+        """The module, whose gradients are averaged over all processes from now on."""
         if self.num_processes == 1:
             return module
         device_ids = [torch.cuda.current_device()] if device.type == "cuda" else None
@@ -89,7 +89,7 @@ def scheduled_group(num_processes: int, device: torch.device) -> Iterator[Group]
 
     Raises:
         TaskFailedError: Whatever was raised inside, with that as its cause.
-        RuntimeError: The job has another number of tasks than the training asks for.
+        RuntimeError: The number of tasks in the job is not the training's number of processes.
     """
     from submitit.helpers import TorchDistributedEnvironment
 
@@ -133,9 +133,9 @@ def run_in_processes(act: Callable[..., None], num_processes: int, device_type: 
         try:
             while not members.join(timeout=_POLL_S):
                 interrupt.stop_if_asked()
-                _raise_reason(folder)  # not all may end by themselves: with NCCL they wait for the one that failed
+                _raise_reason(folder)  # not all end on their own: with NCCL they wait for the one that failed
         except ProcessException:
-            interrupt.stop_if_asked()  # the process that asked us may have ended them
+            interrupt.stop_if_asked()  # the process that sent the request may have ended them
             _raise_reason(folder)
             raise
         finally:
@@ -145,7 +145,7 @@ def run_in_processes(act: Callable[..., None], num_processes: int, device_type: 
 
 
 def _raise_reason(folder: Path) -> None:
-    """Raise what one of the processes raised before any other did, if one has."""
+    """Raise the first error of any of the processes, if there is one."""
     if (folder / _REASON).exists():
         raise pickle.loads((folder / _REASON).read_bytes()) from None
 
@@ -160,7 +160,7 @@ def _member(
 ) -> None:
     for number in (signal.SIGUSR2, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # the parent decides, and ends us
-    interrupt.end_with_parent()  # who would wait for its peers for ever
+    interrupt.end_with_parent()  # it would wait for its peers for ever
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s rank {rank} %(levelname)s %(message)s", force=True)
     device = torch.device(device_type, rank) if device_type == "cuda" else torch.device(device_type)
     store = FileStore(str(folder / "rendezvous"), num_processes)
@@ -168,11 +168,11 @@ def _member(
         try:
             with interrupt.exits_raised():
                 act(group, *arguments)
-        except Exception as error:  # written down before the others notice
+        except Exception as error:  # recorded before the others notice
             own = folder / f"{_REASON}-{rank}"
             own.write_bytes(_pickled(error, rank))
             with contextlib.suppress(FileExistsError):
-                (folder / _REASON).hardlink_to(own)  # whole, and never in the place of another's
+                (folder / _REASON).hardlink_to(own)  # complete, and never replacing another's error
             raise
 
 
@@ -185,7 +185,7 @@ def _joined(store: Store, rank: int, num_processes: int, device: torch.device) -
         store=store,
         rank=rank,
         world_size=num_processes,
-        device_id=device if device.type == "cuda" else None,  # else NCCL has to guess it at a barrier
+        device_id=device if device.type == "cuda" else None,  # otherwise NCCL has to guess it at a barrier
     )
     yield Group(rank=rank, num_processes=num_processes)
     # Not after an error: NCCL would first wait for work that the others may never join.
@@ -193,7 +193,7 @@ def _joined(store: Store, rank: int, num_processes: int, device: torch.device) -
 
 
 def _is_first_to_fail(store: Store) -> bool:
-    """Whether no other process has failed before: whatever ends one ends the others with a broken connection."""
+    """Whether no other process failed before; if one ends, the others fail with a broken connection."""
     try:
         return bool(store.add("num_failed", 1) == 1)
     except RuntimeError:  # the first process, which keeps the store, is gone

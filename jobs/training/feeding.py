@@ -34,7 +34,7 @@ _BATCHES_AHEAD = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """Which part of each batch is this process's."""
+    """The part of each batch that belongs to this process."""
 
     rank: int = 0  # of this process, 0 <= rank < num_processes
     num_processes: int = 1  # how many share a batch
@@ -83,7 +83,7 @@ def epoch_batches(loader: Loader, batch_size: int, generator: torch.Generator, s
 
 
 def make_loader(images: Images, augmentation: Augmentation, device: torch.device) -> Loader:
-    """The loader that a dataset's augmentation needs: what varies files while it decodes them keeps none in memory.
+    """The loader for a dataset's augmentation: images that are varied while decoding are not kept in memory.
 
     Raises:
         DataError: Images are broken; names them.
@@ -94,7 +94,7 @@ def make_loader(images: Images, augmentation: Augmentation, device: torch.device
 
 
 class MemoryLoader:
-    """Keeps a dataset on the device as uint8 and varies each image there."""
+    """Keeps a dataset on the device as uint8 and augments it there."""
 
     def __init__(self, images: Images, augmentation: Augmentation, device: torch.device) -> None:
         self._levels_NCHW = torch.from_numpy(images.pixels()).to(device)
@@ -110,7 +110,7 @@ class MemoryLoader:
             indices_B = share.of(indices_N)
             levels_BCHW = self._levels_NCHW[indices_B]
             if self._augmentation == "crop_flip":
-                # Drawn for the global batch, so that they do not depend on who gets which share.
+                # Drawn for the global batch, so that they do not depend on how it is shared.
                 shape, device = (len(indices_N),), generator.device
                 tops = torch.randint(2 * PADDING + 1, shape, generator=generator, device=device)
                 lefts = torch.randint(2 * PADDING + 1, shape, generator=generator, device=device)
@@ -120,7 +120,7 @@ class MemoryLoader:
 
 
 def crop_and_flip(images_BCHW: Tensor, tops_B: Tensor, lefts_B: Tensor, flips_B: Tensor) -> Tensor:
-    """Each image cut from its padded self at its own place, and mirrored where asked for.
+    """Each image padded, cut at its own position, and mirrored if its flip is true.
 
     Args:
         images_BCHW: Any type; padded with zeros by PADDING on all sides.
@@ -142,7 +142,7 @@ def crop_and_flip(images_BCHW: Tensor, tops_B: Tensor, lefts_B: Tensor, flips_B:
 
 
 class DiskLoader:
-    """Decodes images in threads, some batches ahead of their use."""
+    """Decodes images in threads, several batches ahead of their use."""
 
     def __init__(self, images: TreeImages, device: torch.device, num_threads: int | None = None) -> None:
         self._images, self._device = images, device
@@ -170,7 +170,7 @@ class DiskLoader:
 
 
 Loader = MemoryLoader | DiskLoader
-"""Gives out the images of an epoch."""
+"""Yields the images of an epoch."""
 
 
 def random_resized(images: TreeImages, index: int, seed: int) -> npt.NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""What a training method is made of: a perturbation of the batch, and the objective that is descended.
+"""The parts of a training method: a perturbation of the batch, and the objective to minimise.
 
 The pipeline draws images and noise, keeps replicas and precision, takes the optimizer's steps, saves,
 resumes and logs; a method says no more than how a batch is perturbed and what its loss is:
@@ -29,23 +29,23 @@ class Batch:
 
     inputs_BCHW: Tensor  # images in [0, 1], float32
     labels_B: Tensor  # their classes, int64
-    noise_MBCHW: Tensor  # M draws for each image, scaled by sigma: the noise that the network is trained with
+    noise_MBCHW: Tensor  # M draws for each image, scaled by sigma: the training noise
     indices_B: Tensor  # which images of the training split they are, int64
-    sigma: float  # standard deviation of the noise in pixels of [0, 1]; 0 where there is none
-    epsilon: float  # the attack's radius in this epoch, after the warm-up; 0 where there is no attack
+    sigma: float  # standard deviation of the noise in pixels of [0, 1]; 0 without noise
+    epsilon: float  # the attack's radius in this epoch, with the warm-up; 0 without an attack
     epoch: int  # counted from 0
     num_epochs: int  # of the whole training
 
 
 class Networks(Protocol):
-    """The network that is trained, in the ways in which a method may ask it. All logits are float32."""
+    """The views of the trained network that a method can use. All logits are float32."""
 
     def noisy_logits(self, batch: Batch) -> Tensor:
         """Logits_MBK of the noisy images, all in one forward pass, in training mode, with gradients."""
         ...
 
     def logits(self, inputs_BCHW: Tensor) -> Tensor:
-        """Logits_BK of any images, in training mode, with gradients: for what the noisy images do not give."""
+        """Logits_BK of any images, in training mode, with gradients."""
         ...
 
     def frozen(self, inputs_BCHW: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ class Perturbation(Protocol):
 
 
 class Objective(Protocol):
-    """What is minimised."""
+    """The loss to minimise."""
 
     def __call__(self, networks: Networks, batch: Batch, generator: torch.Generator) -> Tensor:
         """Losses of each image, shape (B,), or of each of its draws, shape (M, B); their mean is minimised."""
@@ -70,7 +70,7 @@ class Objective(Protocol):
 
 
 def checked_batch(batch: object, before: Batch, perturbation: Perturbation) -> Batch:
-    """What a perturbation returned; raises ConfigError where that is no batch of the same images."""
+    """The batch that a perturbation returned; raises ConfigError if it is not a batch of the same shape."""
     if not isinstance(batch, Batch):
         raise ConfigError(f"{place_of(perturbation)}: must return a Batch, got {type(batch).__name__}")
     found = (*batch.inputs_BCHW.shape, *batch.noise_MBCHW.shape[1:])
@@ -80,7 +80,7 @@ def checked_batch(batch: object, before: Batch, perturbation: Perturbation) -> B
 
 
 def checked_losses(losses: object, batch: Batch, objective: Objective) -> Tensor:
-    """What an objective returned; raises ConfigError where that is no loss of each image or draw to be descended."""
+    """The losses that an objective returned; raises ConfigError if they have a wrong shape or no gradient."""
     num_draws, num_images = batch.noise_MBCHW.shape[:2]
     if not isinstance(losses, Tensor) or tuple(losses.shape) not in ((num_images,), (num_draws, num_images)):
         got = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__

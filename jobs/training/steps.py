@@ -24,12 +24,12 @@ from jobs.training.method import Batch, Objective, Perturbation, checked_batch, 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Epoch:
-    """What holds for one epoch."""
+    """The settings of one epoch."""
 
     number: int  # counted from 0
     epsilon: float  # the attack's radius
     shared: torch.Generator  # generator on the device, in the same state in all processes, which draw the same from it
-    own: torch.Generator  # this process's, for what may differ: the attack's way where the gradient vanishes
+    own: torch.Generator  # this process's own, for the direction of the attack where the gradient vanishes
 
 
 class StepNetworks:
@@ -85,7 +85,7 @@ class Stepper:
     optimizer: torch.optim.Optimizer  # of its parameters
     group: Group  # the processes
     compile: Compile = False  # whether torch.compile fuses the networks' operations, forward and backward
-    networks: StepNetworks = field(init=False)  # the classifier as its method asks it
+    networks: StepNetworks = field(init=False)  # the views of the classifier for its method
     perturbation: Perturbation = field(init=False)  # the method's, from the spec
     objective: Objective = field(init=False)  # likewise
 
@@ -148,7 +148,7 @@ class Stepper:
         return (logits_MBK.argmax(dim=-1) == batch.labels_B).sum()
 
     def _noise(self, num_images: int, inputs_BCHW: Tensor, generator: torch.Generator) -> Tensor:
-        """This process's noise: all processes draw that of all, so that no two of them have the same.
+        """This process's share of the noise: every process draws the global batch's noise and keeps its share.
 
         On a CPU, what torch draws share by share is what it draws at once where each share is a
         multiple of 16 numbers: then the noise is the same for any number of processes.

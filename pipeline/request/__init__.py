@@ -1,1 +1,1 @@
-"""What a launch is asked for: its configuration, and the grid it expands to."""
+"""The request of a launch: its configuration, and the runs that its grid expands to."""

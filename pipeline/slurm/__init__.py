@@ -1,1 +1,1 @@
-"""Runs units on a SLURM cluster: what sbatch is told, and what a job does on its node."""
+"""Runs units on a SLURM cluster: submission with sbatch, and the work of a job on its node."""

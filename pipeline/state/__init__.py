@@ -1,1 +1,1 @@
-"""How a grid stands: its files, the queue, what was submitted, what failed."""
+"""The state of a grid: its files, the queue, submitted units, failures."""

@@ -79,7 +79,7 @@ def read_queue(store: Store, *more: str | None) -> list[QueuedTask]:
 def slurm_activity(
     store: Store, grid: str, tasks_in_queue: Collection[QueuedTask], *, keep: Collection[QueuedTask] = ()
 ) -> Activity:
-    """What of this store SLURM has, whichever grid it was launched for; aggregation of this grid only.
+    """Units of this store that are in SLURM's queue, launched for any grid; but only this grid's aggregation.
 
     Opens one file for each of our arrays in the queue. Stuck tasks to ``keep`` stay in it: their units count as queued.
     """

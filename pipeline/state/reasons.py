@@ -39,7 +39,7 @@ _ADVICE: tuple[tuple[str, str], ...] = (
     (r"reservation", "change cluster.extra.reservation"),
     (r"constraint|feature", "change cluster.constraint or cluster.{}.constraint"),
     (r"unrecognized option|doesn't allow an argument|requires an argument", "change cluster.extra"),
-    (r"partitionconfig|node.?(limit|configuration)|partition|perjob|pernode", "change what cluster.{} asks for"),
+    (r"partitionconfig|node.?(limit|configuration)|partition|perjob|pernode", "change the resources of cluster.{}"),
 )
 
 

@@ -58,7 +58,7 @@ def test_tasks_that_ask_for_too_much_are_replaced_when_less_is_asked(site: Site)
     site.launch(too_much)
     site.await_(lambda: "stuck: SLURM will never run" in site.status(), "SLURM's reason")
     text = site.launch(too_much, expect=1)
-    assert "(PartitionConfig); change what cluster.train asks for" in text
+    assert "(PartitionConfig); change the resources of cluster.train" in text
     num_tasks = len(site.queue())
     text = site.launch("cluster.train.cpus=1", HELD)
     assert f"SLURM will never run {num_tasks} tasks" in text
