@@ -48,8 +48,8 @@ _GPU = torch.device("cuda")
 _NOT_FINITE = "gives values that are not finite"
 _RANDOM = "is random in evaluation mode: two calls differ; pass training=self.training to dropout"
 _DRAWN = (
-    "computes something else in a copy of the network with the same weights: what is drawn when the network is built "
-    "must be a parameter or a buffer, which a checkpoint holds"
+    "gives other values in a copy of the network with the same weights: everything that is drawn when the network is "
+    "built must be a parameter or a buffer, which the checkpoint stores"
 )
 _DEPENDENT = (
     "makes the logits of an image depend on the other images of its batch (batch statistics in evaluation mode, or a "

@@ -39,7 +39,7 @@ _SETTERS: dict[Any, tuple[str, ...]] = {
     signal: ("signal", "setitimer", "alarm"),
 }
 
-PROCESS_WIDE = "for the whole process, whose other code relies on it; leave it as it is"
+PROCESS_WIDE = "for the whole process, which other code relies on; do not change it"
 
 _is_guarding = False
 
@@ -52,7 +52,7 @@ def guarded() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for problem, functions in (
             ("sets the global random state; use the generator given", _SEEDS),
-            (f"sets something {PROCESS_WIDE}", _SETTERS),
+            (f"changes a setting {PROCESS_WIDE}", _SETTERS),
         ):
             for module, name in ((module, name) for module, names in functions.items() for name in names):
                 refusing = _refusing(getattr(module, name), f"{name} {problem}")
@@ -85,7 +85,7 @@ def _refusing(function: Callable[..., Any], problem: str) -> Callable[..., Any]:
 
 
 def _is_called_by_plugin(frame: FrameType | None) -> bool:
-    """Whether a plug-in calls, itself or through a library; not what torch does within, or a library when imported."""
+    """Whether a plug-in makes this call, directly or through a library; not torch itself, or a library on import."""
     while frame is not None:
         if loading.is_own(frame.f_code.co_filename):
             return True
