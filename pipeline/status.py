@@ -19,7 +19,7 @@ from tabulate import tabulate
 
 from jobs.files.manifest import GridOptions
 from jobs.specs.runs import SHARD_STAGES
-from jobs.specs.units import TrainUnit
+from jobs.specs.units import Stage, TrainUnit
 from jobs.validation import STRICT, build
 from jobs.wording import counted, say
 from pipeline import text
@@ -27,7 +27,7 @@ from pipeline.estimate import estimate
 from pipeline.follow import next_wait_s
 from pipeline.state.progress import Pace, pace_of, progress_of
 from pipeline.state.queue import user_name
-from pipeline.state.survey import STATES, RunStates, Status, UnitState, look
+from pipeline.state.survey import STATES, RunStates, State, Status, UnitState, look
 
 _CLEAR = "\033[H\033[2J"
 
@@ -90,7 +90,7 @@ def _lines(current: Status, *, verbose: bool) -> Iterator[str]:
 
 
 def _stage_table(current: Status) -> str:
-    counts = {
+    counts: dict[Stage, Counter[State]] = {
         "train": Counter(item.state for item in current.models),
         **{stage: Counter(item.state for item in current.of(stage)) for stage in SHARD_STAGES},
         "aggregate": Counter([current.aggregate.state]),
