@@ -28,6 +28,14 @@ TINY = [
 ]
 """Three models of three epochs, 21 images each: seconds, and every stage."""
 
+ATTACKED = [
+    "grid.blocks=[{method: gaussian, sigma: 0.25}]",
+    *("train.epochs=2", "certify.n=100", "certify.indices.stop=6", "cluster.num_shards=2", "cluster=debug"),
+    *("attack=digits", "attack.indices.stop=4", "attack.indices.step=1", "attack.epsilon=0.5", "attack.num_steps=1"),
+    *("attack.n=50", "attack.m_test=1"),
+]
+"""One model instead, certified and attacked in two shards each, in this process."""
+
 
 def tiny(results: Path, *more: str) -> list[str]:
     """The command line of the tiny grid."""

@@ -13,22 +13,9 @@ from jobs.files.store import Store
 from pipeline.launch import launch
 from pipeline.status import status
 from pipeline.verify import verify
-from tests.grids import grid_records, tiny
+from tests.grids import ATTACKED, grid_records, tiny
 from tests.pipeline.fake_slurm import FakeSlurm
 
-GRID = [
-    "grid.blocks=[{method: gaussian, sigma: 0.25}]",
-    *("train.epochs=2", "certify.n=100", "certify.indices.stop=6", "cluster.num_shards=2", "cluster=debug"),
-    *(
-        "attack=digits",
-        "attack.indices.stop=4",
-        "attack.indices.step=1",
-        "attack.epsilon=0.5",
-        "attack.num_steps=1",
-        "attack.n=50",
-        "attack.m_test=1",
-    ),
-]
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda _: b"",
     "cut in half": lambda content: content[: len(content) // 2],
@@ -39,7 +26,7 @@ damaged = pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 
 
 def _launch(results: Path, *more: str) -> int:
-    return run_command("launch", launch, tiny(results, *GRID, *more))
+    return run_command("launch", launch, tiny(results, *ATTACKED, *more))
 
 
 def _status(results: Path, capsys: pytest.CaptureFixture[str]) -> str:
@@ -50,13 +37,6 @@ def _status(results: Path, capsys: pytest.CaptureFixture[str]) -> str:
 def _is_harmless(path: Path, damage: Callable[[bytes], bytes]) -> bool:
     """Whether only the last line break of a text is lost."""
     return path.suffix == ".json" and damage is DAMAGES["last byte cut"]
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    results = tmp_path_factory.mktemp("whole") / "results"
-    assert _launch(results) == 0
-    return results
 
 
 @pytest.fixture
@@ -180,13 +160,13 @@ def test_a_published_checkpoint_is_copied_again(
 ) -> None:
     results, (given,) = tmp_path / "results", sound.rglob("checkpoint.pt")
     own = ["grid.blocks=[{method: gaussian, sigma: 0.25}]", f"+train.weights={given}", "+train.init=train"]
-    assert run_command("launch", launch, tiny(results, *GRID, *own, "train.epochs=1")) == 0
+    assert run_command("launch", launch, tiny(results, *ATTACKED, *own, "train.epochs=1")) == 0
     (copy,), (checkpoint,) = results.glob("checkpoints/*"), results.rglob("runs/*/checkpoint.pt")
     whole = copy.read_bytes()
     copy.write_bytes(damage(whole))
     checkpoint.unlink()
     capsys.readouterr()
-    assert run_command("launch", launch, tiny(results, *GRID, *own, "train.epochs=1")) == 0
+    assert run_command("launch", launch, tiny(results, *ATTACKED, *own, "train.epochs=1")) == 0
     assert f"damaged  {copy}\n" in capsys.readouterr().err
     assert copy.read_bytes() == whole
 

@@ -20,27 +20,15 @@ from jobs.files.store import Store
 from pipeline.launch import launch
 from pipeline.status import status
 from pipeline.verify import verify
-from tests.grids import tiny
-
-GRID = [
-    "grid.blocks=[{method: gaussian, sigma: 0.25}]",
-    *("train.epochs=1", "certify.n=100", "certify.indices.stop=9", "cluster.num_shards=3", "cluster=debug"),
-]
+from tests.grids import ATTACKED, tiny
 
 
 def _launch(results: Path, *more: str) -> int:
-    return run_command("launch", launch, tiny(results, *GRID, *more))
+    return run_command("launch", launch, tiny(results, *ATTACKED, *more))
 
 
 def _verify(results: Path, *more: str) -> int:
     return run_command("verify", verify, ["grid=tiny", f"results={results}", *more])
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    results = tmp_path_factory.mktemp("verified") / "results"
-    assert _launch(results) == 0
-    return results
 
 
 @pytest.fixture
@@ -87,7 +75,7 @@ def _other_rows(path: Path) -> None:
 def test_what_is_sound_is_said_to_be_and_nothing_is_touched(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in results.rglob("*")}
     assert _verify(results) == 0
-    assert "read 1 model and 3 shards" in capsys.readouterr().out
+    assert "read 1 model and 4 shards" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in results.rglob("*")} == before
 
 
@@ -147,8 +135,8 @@ def test_an_empty_shard_or_checkpoint_does_not_count_and_is_made_again(sound: Pa
     _empty(shard)
     _empty(checkpoint)
     store = Store(results)
-    (run,) = read_manifest(store.manifest_path("tiny")).runs
-    assert len(store.finished_shards(run.place)) == 2
+    (run,) = read_manifest(store.manifest_path("tiny")).of("certify")
+    assert len(store.finished_shards(run.place)) == 1
     assert not store.is_trained(run.train.key)
     assert _launch(results) == 0
     assert _verify(results) == 0
@@ -156,7 +144,7 @@ def test_an_empty_shard_or_checkpoint_does_not_count_and_is_made_again(sound: Pa
 
 
 def test_damaged_times_are_not_device_hours(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for path in results.rglob("*-*-*.parquet"):
+    for path in results.rglob("certify/*/*-*-*.parquet"):
         metadata, table = pq.read_schema(path).metadata, records.read_records(path)
         times = pa.array([-7e28] * len(table), pa.float32())
         changed = table.set_column(table.schema.get_field_index("elapsed_s"), "elapsed_s", times)
