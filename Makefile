@@ -19,7 +19,7 @@ test: $(VENV)/installed
 	$(BIN)/python -m pytest $(ON_TWO_CORES) $(COVERAGE)
 
 test-slow: $(VENV)/installed
-	$(BIN)/python -m pytest $(ON_TWO_CORES) -m slow
+	$(BIN)/python -m pytest $(ON_TWO_CORES) -m slow tests/test_extending.py tests  # the longest first
 
 check: lint
 	$(MAKE) test COVERAGE='--cov --cov-report=term'

@@ -13,7 +13,7 @@ from configs.composition import compose_config
 from pipeline.launch import launch
 from tests.trees import CLASSES, make_tree
 
-PER_CLASS = {"train": 24, "test": 4}
+PER_CLASS = {"train": 12, "test": 4}
 VARIABLE = "CIFAR10_IMAGES_DIR"
 
 

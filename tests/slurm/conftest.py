@@ -17,14 +17,17 @@ from tests.slurm.site import CLUSTER, Site, compose, start_cluster
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
-    """SLURM_CONF of the test cluster; skips where that is not up, unless its environment says that it should be."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        pytest.skip("these tests share one cluster, so they run one after the other: make test-slurm")
-    env = Path(subprocess.run([CLUSTER, "env"], capture_output=True, text=True, check=True).stdout.strip())
-    conf = env.parent / "etc" / "slurm.conf"
-    if not conf.exists():
-        pytest.skip("the SLURM test cluster is not up: make slurm-up")
+    """SLURM_CONF of the test cluster of this worker; skips where it is not up unless the environment says it is."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    number = worker.removeprefix("gw") or os.environ.get("SLURM_TEST_CLUSTER", "0")
+    if worker and int(number) >= int(os.environ.get("SLURM_TEST_CLUSTERS", "0")):
+        pytest.skip("each worker needs a cluster of its own: make test-slurm")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_TEST_CLUSTER", number)
+        env = Path(subprocess.run([CLUSTER, "env"], capture_output=True, text=True, check=True).stdout.strip())
+        conf = env.parent / "etc" / "slurm.conf"
+        if not conf.exists():
+            pytest.skip("the SLURM test cluster is not up: make slurm-up")
         patch.setenv("SLURM_CONF", str(conf))
         try:
             subprocess.run(["sinfo"], capture_output=True, timeout=60, check=True)

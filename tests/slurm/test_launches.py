@@ -99,7 +99,7 @@ def test_a_second_user_sees_whose_units_are_queued_and_submits_nothing(site: Sit
         for command, said in (
             (site.command(*HELD), "in progress: 0 units running, 7 queued"),
             (cancel, "note: 7 more jobs belong to root"),
-            (site.status_command("verbose=true"), "of user root"),
+            (site.status_command("verbose=true"), "submitted by root"),
         ):
             process = site.start([*AS_NOBODY, *command])
             text = "".join(site.end(process))
