@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
-import io
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, cast
 
 from jobs.errors import ConfigError
 from jobs.plugins import Plugin, settings
@@ -93,7 +92,10 @@ def library(name: str) -> Any:
 def version_of(loaded: Any) -> int:
     """The ``VERSION`` of a class or function, or of its module; 1 if neither has one."""
     module = sys.modules.get(getattr(loaded, "__module__", ""))
-    return int(getattr(loaded, "VERSION", getattr(module, "VERSION", 1)))
+    version = getattr(loaded, "VERSION", getattr(module, "VERSION", 1))
+    if type(version) is not int or version < 1:
+        raise ConfigError(f"{loaded.__module__}: VERSION must be a whole number from 1, got {version!r}")
+    return version
 
 
 def make(plugin: Plugin) -> Any:
@@ -113,7 +115,9 @@ def hashes(plugins: Iterable[Plugin]) -> dict[str, str]:
 def described(error: BaseException) -> str:
     """An error with the last line of a plug-in's code in its traceback: ``mylab/nets.py:12: ValueError: ...``."""
     text = f"{type(error).__name__}: {error}"
-    place = _own_place(traceback.extract_tb(error.__traceback__))
+    place, cause = None, cast(BaseException | None, error)
+    while place is None and cause is not None:
+        place, cause = _own_place(traceback.extract_tb(cause.__traceback__)), cause.__cause__
     if isinstance(error, SyntaxError) and error.filename and is_own(error.filename):
         place = f"{_shown(error.filename)}:{error.lineno}"
     return text if place is None else f"{place}: {text}"
@@ -137,25 +141,6 @@ def place_of(made: object) -> str:
 def is_own(file: str) -> bool:
     """Whether a file is a plug-in's."""
     return _root is not None and Path(file).is_relative_to(_root)
-
-
-class LimitedOutput(io.StringIO):
-    """Forwards lines to a stream, if any. Beyond the limit, printing by a plug-in raises an error."""
-
-    def __init__(self, max_lines: int, during: str, target: TextIO | None = None) -> None:
-        super().__init__()
-        self._left, self._target = max_lines, target
-        self._problem = f"prints more than {max_lines:,} lines in {during}; a grid of trainings would fill the disk"
-
-    def write(self, text: str) -> int:
-        self._left -= text.count("\n")
-        if self._left < 0 and place_here() is not None:
-            raise RuntimeError(self._problem)
-        return len(text) if self._target is None else self._target.write(text)
-
-    def flush(self) -> None:
-        if self._target is not None:
-            self._target.flush()
 
 
 def _own_place(frames: traceback.StackSummary) -> str | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,7 @@ from jobs.networks.classifier import Classifier, classifier_for
 from jobs.networks.folding import FoldedClassifier
 from jobs.networks.inference import DTYPES
 from jobs.plugins import isolated, loading, settings
-from jobs.preflight.guards import PROCESS_WIDE, guarded
+from jobs.plugins.guards import PROCESS_WIDE, guarded
 from jobs.preflight.recorder import Operation, course, course_on, first_apart
 from jobs.specs.certify import Precision
 from jobs.specs.train import TrainSpec, train_fields
@@ -43,6 +44,7 @@ _TOLERANCE_AGAIN = 1e-6  # of the same batch
 _TOLERANCE_ROUNDED = 0.02  # in 16 bits
 _NUM_ROUNDED = 16  # rows to try in 16 bits, which a CPU may be slow in
 _NUM_IMAGES = 4
+_MAX_LINES = 1000  # that plug-ins may print
 _MAX_S = 2.0  # of a forward pass
 _GPU = torch.device("cuda")
 _NOT_FINITE = "gives values that are not finite"
@@ -65,7 +67,7 @@ def main(folder: Path) -> None:
 def _all_problems(trainings: list[tuple[dict[str, Any], Precision, int]]) -> list[str]:
     tried = [(build(TrainSpec, fields, where="train"), how) for fields, *how in trainings]
     steps: list[tuple[TrainSpec, list[Any]]] = [(spec, []) for spec, _ in tried if not spec.is_taken]
-    with guarded():
+    with guarded(_MAX_LINES, "four steps", stderr=sys.stderr):
         # Steps are not tested with a network that cannot be used.
         problems = _problems(tried, network_problem, _network) or _problems(steps, method_problem, _method)
     return list(dict.fromkeys(problems))
@@ -265,8 +267,9 @@ def _problems(
                 problem = loading.described(error)
         if changed:
             problem = "; ".join(filter(None, [f"sets {', '.join(changed)} {PROCESS_WIDE}", problem]))
+        names = ", ".join(plugin.name for plugin in spec.plugins)
         if problem:
-            problems.append(f"{', '.join(plugin.name for plugin in spec.plugins)}: {problem}")
+            problems.append(problem if problem.startswith(names) else f"{names}: {problem}")
     return problems
 
 

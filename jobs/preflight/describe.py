@@ -27,7 +27,8 @@ def main(folder: Path) -> None:
 
 def _answer(kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        plugin = {"model": _model, "denoiser": _denoiser, "data": _data}.get(kind, _part)(name, options)
+        with loading.errors_of(name):
+            plugin = {"model": _model, "denoiser": _denoiser, "data": _data}.get(kind, _part)(name, options)
         try:
             canonical_json(plugin.options)
         except (TypeError, ValueError) as error:
@@ -78,8 +79,7 @@ def _denoiser(name: str, options: Mapping[str, Any]) -> Plugin:
 def _data(name: str, options: Mapping[str, Any]) -> Plugin:
     """A data set: a file, a folder, or a function of the split that returns its images."""
     version = 1 if name.partition(":")[0] in DATA_FILES else loading.version_of(loading.load(name))
-    with loading.errors_of(name):
-        return described(name, version, options)
+    return described(name, version, options)
 
 
 def _signature_problems(name: str, function: Any, options: Mapping[str, Any]) -> Iterator[str]:

@@ -63,7 +63,9 @@ def exits_raised() -> Iterator[None]:
     """In this block, an exit of the process, such as a plug-in's ``sys.exit``, becomes an error."""
     try:
         yield
-    except (SystemExit, KeyboardInterrupt) as error:
+    except (Exception, Interrupted):
+        raise
+    except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             raise  # Ctrl-C, maybe; where that is ignored, it was not
         raise RuntimeError(f"ended by {error!r}").with_traceback(error.__traceback__) from None

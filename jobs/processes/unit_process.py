@@ -27,7 +27,7 @@ WARM = (*worker.STAGE_MODULES.values(), "torch._dynamo")
 """Modules that units import; the first optimizer of a process imports torch._dynamo, which takes seconds."""
 
 _SERVER = "jobs.processes.fork_server"
-_EXIT_INTERRUPTED, _EXIT_FAILED_ELSEWHERE = 76, 77
+_EXIT_INTERRUPTED, _EXIT_FAILED_ELSEWHERE, _EXIT_DONE = 76, 77, 78  # 0 may be anyone's
 
 
 def modules_for(stage: Stage, num_units: int) -> list[str]:
@@ -81,7 +81,7 @@ class UnitProcess:
     def ended(self, store: Store) -> Failure | None:
         """Reap the process; returns its failure, if it failed, and records it unless the process did."""
         self.process.join()
-        if self.process.exitcode == 0:
+        if self.process.exitcode == _EXIT_DONE:
             return None
         recorded = failures_of(store, self.unit)
         if len(recorded) > self.num_failures_before:
@@ -141,6 +141,7 @@ def _run_unit(unit: Unit, store: Store, resources: Resources, log_path: Path, gp
     worker.log_to(sys.stderr)
     try:
         worker.execute(unit, store, resources, log_path)
+        sys.exit(_EXIT_DONE)
     except interrupt.Interrupted:
         sys.exit(_EXIT_INTERRUPTED)
     except FailedElsewhereError:
@@ -153,7 +154,8 @@ def _death(exit_code: int) -> tuple[FailureClass, str]:
     if exit_code == _EXIT_INTERRUPTED:
         return "preempted", "the process received a signal to stop, and saved its work"
     if exit_code >= 0:
-        return "unknown", f"the process exited with code {exit_code}"
+        but = "" if exit_code else ", and its unit is not done"
+        return "unknown", f"the process exited with code {exit_code}{but}"
     try:
         name = signal.Signals(-exit_code).name
     except ValueError:

@@ -19,7 +19,8 @@ from jobs.errors import FailedElsewhereError, TaskFailedError
 from jobs.files import failures
 from jobs.files.store import Store
 from jobs.host import is_first_task, num_tasks, rank
-from jobs.plugins.loading import LimitedOutput, described
+from jobs.plugins.guards import guarded
+from jobs.plugins.loading import described
 from jobs.processes.interrupt import exits_raised
 from jobs.processes.usage import clocks, log_usage
 from jobs.specs.units import Resources, Stage, Unit
@@ -44,9 +45,11 @@ def execute(unit: Unit, store: Store, resources: Resources, log_path: Path) -> N
     gpus, began = os.environ.get("CUDA_VISIBLE_DEVICES", "all"), clocks()
     logging.info("begin %s (host %s, gpus [%s], process %d)", unit.name, socket.gethostname(), gpus, os.getpid())
     try:
-        output = LimitedOutput(_MAX_LINES, "one unit", sys.stdout) if resources.plugins else sys.stdout
-        with contextlib.redirect_stdout(output), exits_raised():
-            importlib.import_module(STAGE_MODULES[unit.stage]).run(unit, store, resources)
+        stage = importlib.import_module(STAGE_MODULES[unit.stage])
+        output = {"stdout": sys.stdout, "stderr": sys.stderr}
+        guard = guarded(_MAX_LINES, "one unit", **output) if resources.plugins else contextlib.nullcontext()
+        with guard, exits_raised():
+            stage.run(unit, store, resources)
     except Exception as error:
         logging.exception("failed %s", unit.name)
         # If there are several tasks, the one that failed first records the reason, with its node and GPU.

@@ -232,6 +232,7 @@ def test_a_failure_names_the_line_and_its_siblings_go_on(mylab: Path) -> None:
             [BLOCKS.replace("[1, 2.0]", "much")],
             "mylab.losses:Weighted.weight: input should be a valid number, got 'much'",
         ),
+        (["plugins=[versions]"], "must be a whole number from 1, got '2'"),
         ([BLOCKS.replace("model.width", "model.with")], "unknown option 'with' (did you mean 'width'?)"),
         (
             [BLOCKS.replace("objective: 'mylab.losses:Weighted', ", "")],
@@ -244,6 +245,8 @@ def test_a_failure_names_the_line_and_its_siblings_go_on(mylab: Path) -> None:
 def test_what_cannot_be_plugged_in_is_said_before_anything_is_written(
     more: list[str], message: str, mylab: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    shutil.copytree(mylab, Path("versions") / "mylab")
+    write(Path("versions") / "mylab" / "nets.py", NETS, 'VERSION = "2"\n')
     assert _launch(Path("results"), *more) == 2
     assert message in capsys.readouterr().err
     assert not Path("results").exists()
@@ -509,14 +512,41 @@ def test_a_plug_in_that_ends_a_job_fails_its_model_alone(
     assert failure.message.startswith(f"mylab/losses.py:12: RuntimeError: ended by {raised.partition('(')[0]}(")
 
 
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("os.fork() or os._exit(0)", "a plug-in must not start processes"),
+        ("torch.manual_seed(0)", "manual_seed sets the global random state"),
+        ("torch.set_num_threads(7)", "set_num_threads changes a setting for the whole process"),
+        ("os.chdir('/')", "chdir changes a setting for the whole process"),
+    ],
+)
+def test_what_a_plug_in_may_not_do_fails_its_model_alone_where_the_preflight_has_not_been(
+    statement: str, message: str, mylab: Path
+) -> None:
+    where = LOSSES.replace("EPOCH", "(1 if self.weight == 2 else -1)").replace('raise ValueError("three")', statement)
+    write(mylab / "losses.py", f"import os\nimport torch\n{textwrap.dedent(where)}")
+    before = torch.get_num_threads()
+    assert _launch(Path("results")) == 1
+    store = Store(Path("results"))
+    runs = read_manifest(store.manifest_path("tiny")).runs
+    assert [store.is_trained(run.train.key) for run in runs] == [True, False, True]
+    (failure,) = failures_of(store, TrainUnit(train=runs[1].train))
+    assert failure.message.startswith("mylab/losses.py:15: RuntimeError: ")
+    assert message in failure.message
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_a_plug_in_that_floods_the_output_of_a_job_fails_its_model_alone(
-    mylab: Path, capfd: pytest.CaptureFixture[str]
+    stream: str, mylab: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     # The preflight takes the first and the last epoch.
-    flood = "for n in range(1_000_000 if self.weight == 2 else 3):\n                    print(n)"
+    printed = f"print(n, file=__import__('sys').{stream})"
+    flood = f"for n in range(1_000_000 if self.weight == 2 else 3):\n                    {printed}"
     write(mylab / "losses.py", LOSSES.replace("EPOCH", "1").replace('raise ValueError("three")', flood))
     assert _launch(Path("results")) == 1
-    assert len(capfd.readouterr().out.splitlines()) < 101_000
+    assert len(getattr(capfd.readouterr(), stream.removeprefix("std")).splitlines()) < 101_000
     store = Store(Path("results"))
     runs = read_manifest(store.manifest_path("tiny")).runs
     assert [store.is_trained(run.train.key) for run in runs] == [True, False, True]

@@ -14,8 +14,8 @@ import torch
 
 from jobs.errors import ConfigError
 from jobs.plugins import Plugin, loading
+from jobs.plugins.guards import guarded
 from jobs.preflight import checks
-from jobs.preflight.guards import guarded
 from jobs.specs.certify import Precision
 from jobs.specs.train import TrainSpec
 from jobs.validation import build
@@ -70,7 +70,7 @@ def _with_plugin(model: Plugin) -> TrainSpec:
 
 
 def network_problem(folder: Path, line: str) -> str | None:
-    with guarded():
+    with guarded(1000, "four steps"):
         return checks.network_problem(with_network(folder, line))
 
 
@@ -116,7 +116,7 @@ def test_a_network_is_tried_as_a_grid_certifies_it(
     tmp_path: Path, line: str, precision: Precision, batch_size: int
 ) -> None:
     spec = with_network(tmp_path / "own", line)
-    with guarded():
+    with guarded(1000, "four steps"):
         assert checks.network_problem(spec) is None
         problem = str(checks.network_problem(spec, precision, batch_size))
     prefix = "" if precision == "float32" else f"in {precision}, "
@@ -126,7 +126,7 @@ def test_a_network_is_tried_as_a_grid_certifies_it(
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16", "tf32"])
 def test_a_sound_network_passes_in_every_precision(tmp_path: Path, precision: Precision) -> None:
-    with guarded():
+    with guarded(1000, "four steps"):
         assert checks.network_problem(with_network(tmp_path / "own", "x = x.relu()"), precision, 10**9) is None
 
 
@@ -163,7 +163,7 @@ def test_a_network_that_computes_something_else_when_certified_is_refused(tmp_pa
 )
 def test_what_a_plug_in_may_not_do_is_refused_with_its_line(tmp_path: Path, line: str, message: str) -> None:
     spec = with_network(tmp_path / "own", line)
-    with guarded(), pytest.raises((RuntimeError, ValueError), match=r"\w") as caught:
+    with guarded(1000, "four steps"), pytest.raises((RuntimeError, ValueError), match=r"\w") as caught:
         checks.network_problem(spec)
     described = loading.described(caught.value)
     assert described.startswith(f"nets.py:{LINE}: ")
@@ -207,7 +207,7 @@ def test_a_network_that_leaves_gradients_off_is_refused(tmp_path: Path) -> None:
 def test_a_network_whose_weights_do_not_determine_it_is_refused(tmp_path: Path, drawn: str, kept: bool) -> None:
     text = HEAD.replace("            self.first =", f"            self.factor = {drawn}\n            self.first =")
     plugins(tmp_path / "own", "nets", text.replace("LINE", "x = x * self.factor"))
-    with guarded():
+    with guarded(1000, "four steps"):
         problem = checks.network_problem(_with_plugin(Plugin(name="nets:build", options={})))
     assert (
         problem is None if kept else "gives other values in a copy of the network with the same weights" in str(problem)
@@ -238,7 +238,7 @@ def method_problem(folder: Path, line: str) -> str | None:
     plugins(folder, "objectives", OBJECTIVE.replace("LINE", line))
     objective = Plugin(name="objectives:Mine", options={"weight": 1.0})
     spec = build(TrainSpec, {**BASE, **GAUSSIAN, "m_train": 2, "objective": objective}, where="train")
-    with guarded():
+    with guarded(1000, "four steps"):
         return checks.method_problem(spec)
 
 

@@ -17,11 +17,24 @@ from jobs.files import records
 from jobs.files.failures import failures_of
 from jobs.files.manifest import read_manifest
 from jobs.files.store import Store
+from jobs.plugins import Plugin
 from jobs.processes import interrupt, unit_process
 from jobs.processes.unit_process import UnitProcess
 from jobs.specs.indices import IndexRange
 from jobs.specs.units import Resources, ShardUnit, TrainUnit, Unit
 
+STOPS = """
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Stops:
+    def __call__(self, networks, batch, generator):
+        losses = networks.noisy_logits(batch).logsumexp(-1)
+        if batch.epoch == 1:
+            STATEMENT
+        return losses
+"""
 SAVE_AT_THE_END_ONLY = Resources(device="cpu", save_every_s=3600.0)
 
 
@@ -47,6 +60,30 @@ def test_training_stops_at_once_and_goes_on_from_its_last_epoch(store: Store) ->
     assert running.was_interrupted
     assert 0 < store.saved_epochs(longer.key)[-1] < 60
     assert not store.is_trained(longer.key)
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("__import__('os')._exit(0)", "the process exited with code 0, and its unit is not done"),
+        ("raise KeyboardInterrupt", "stops.py:10: RuntimeError: ended by KeyboardInterrupt()"),
+        ("raise GeneratorExit", "stops.py:10: RuntimeError: ended by GeneratorExit()"),
+        ("raise StopIteration", "stops.py:10: RuntimeError: generator raised StopIteration"),
+    ],
+)
+def test_a_training_that_its_method_ends_has_failed(store: Store, statement: str, message: str) -> None:
+    plugins = store.root / "plugins"
+    plugins.mkdir()
+    (plugins / "stops.py").write_text(STOPS.replace("STATEMENT", statement))
+    spec = read_manifest(store.manifest_path("tiny")).runs[0].train
+    spec = replace(spec, objective=Plugin(name="stops:Stops", options={}))
+    unit_process.start_fork_server(unit_process.WARM)
+    resources = Resources(device="cpu", plugins=str(plugins))
+    running = unit_process.start(TrainUnit(train=spec), store, resources, store.root / "unit.log")
+    failure = running.ended(store)
+    assert failure is not None
+    assert failure.message == message
+    assert not store.is_trained(spec.key)
 
 
 def test_certification_saves_what_it_has_and_goes_on(store: Store) -> None:
@@ -122,6 +159,7 @@ for _ in range(30_000):
 """
 _TAKE = """
 import os, subprocess, sys
+from jobs.plugins import Plugin
 from jobs.processes import interrupt
 interrupt.listen()
 sender = subprocess.Popen([sys.executable, "-c", sys.argv[1], str(os.getpid())])

@@ -1,0 +1,118 @@
+"""What plug-ins may not do to their process, turned into errors at the line that does it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType, ModuleType
+from typing import Any, TextIO
+from unittest import mock
+
+import numpy as np
+
+from jobs.plugins import loading, settings
+
+PROCESS_WIDE = "for the whole process, which other code relies on; do not change it"
+
+_NEW_PROCESS = ("os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.system", "subprocess.Popen")
+_is_guarding = False
+
+
+@contextlib.contextmanager
+def guarded(
+    max_lines: int, during: str, *, stdout: TextIO | None = None, stderr: TextIO | None = None
+) -> Iterator[None]:
+    """In this block, a plug-in that starts processes, changes global settings or floods the output raises an error.
+
+    Args:
+        max_lines: How many lines may be printed.
+        during: In what, to end the message.
+        stdout: Where printed lines go; None for nowhere.
+        stderr: Likewise.
+    """
+    global _is_guarding
+    _hook_once()
+    with contextlib.ExitStack() as stack:
+        for module, name, problem in _refused():
+            refusing = _refusing(getattr(module, name), f"{name} {problem}")
+            stack.enter_context(mock.patch.object(module, name, refusing))
+        stack.enter_context(contextlib.redirect_stdout(_LimitedOutput(max_lines, during, stdout)))
+        stack.enter_context(contextlib.redirect_stderr(_LimitedOutput(max_lines, during, stderr)))
+        _is_guarding = True
+        try:
+            yield
+        finally:
+            _is_guarding = False
+
+
+def _refused() -> Iterator[tuple[ModuleType, str, str]]:
+    """Functions that no plug-in may call, each with its module and its name, and why."""
+    seeds: dict[ModuleType, tuple[str, ...]] = {random: ("seed", "setstate"), np.random: ("seed", "set_state")}
+    setters: dict[ModuleType, tuple[str, ...]] = {os: ("chdir",), signal: ("signal", "setitimer", "alarm")}
+    if torch := sys.modules.get("torch"):
+        seeds |= {torch: ("manual_seed", "seed", "set_rng_state"), torch.cuda: ("manual_seed", "manual_seed_all")}
+        # set_grad_enabled may be for a block, which restores it.
+        names = [name for name in settings.SETTERS_OF_TORCH.values() if name != "set_grad_enabled"]
+        names += ["set_num_interop_threads", "set_default_device", "set_flush_denormal", "use_deterministic_algorithms"]
+        setters[torch] = tuple(names)
+    for problem, functions in (
+        ("sets the global random state; use the generator given", seeds),
+        (f"changes a setting {PROCESS_WIDE}", setters),
+    ):
+        for module, names_of in functions.items():
+            yield from ((module, name, problem) for name in names_of)
+
+
+@functools.cache
+def _hook_once() -> None:
+    sys.addaudithook(_hook)  # which stays for the life of the process
+
+
+def _hook(event: str, arguments: tuple[Any, ...]) -> None:
+    if _is_guarding and event in _NEW_PROCESS and _is_called_by_plugin(sys._getframe(1)):
+        raise RuntimeError("a plug-in must not start processes: a training may hold a GPU and locks")
+
+
+def _refusing(function: Callable[..., Any], problem: str) -> Callable[..., Any]:
+    def call(*arguments: Any, **options: Any) -> Any:
+        if _is_called_by_plugin(sys._getframe(1)):
+            raise RuntimeError(problem)
+        return function(*arguments, **options)
+
+    return call
+
+
+def _is_called_by_plugin(frame: FrameType | None) -> bool:
+    """Whether a plug-in calls, itself or through a library; not what torch does within, or a library when imported."""
+    while frame is not None:
+        if loading.is_own(frame.f_code.co_filename):
+            return True
+        if frame.f_globals.get("__name__", "").partition(".")[0] in ("importlib", "jobs", "torch"):
+            return False  # they restore what they set
+        frame = frame.f_back
+    return False
+
+
+class _LimitedOutput(io.StringIO):
+    """Forwards lines to a stream, if any. Beyond the limit, printing by a plug-in raises an error."""
+
+    def __init__(self, max_lines: int, during: str, target: TextIO | None = None) -> None:
+        super().__init__()
+        self._left, self._target = max_lines, target
+        self._problem = f"prints more than {max_lines:,} lines in {during}; a grid of trainings would fill the disk"
+
+    def write(self, text: str) -> int:
+        self._left -= text.count("\n")
+        if self._left < 0 and loading.place_here() is not None:
+            raise RuntimeError(self._problem)
+        return len(text) if self._target is None else self._target.write(text)
+
+    def flush(self) -> None:
+        if self._target is not None:
+            self._target.flush()
