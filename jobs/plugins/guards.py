@@ -5,20 +5,29 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import os
-import random
-import signal
 import sys
 from collections.abc import Callable, Iterator
-from types import FrameType, ModuleType
+from types import FrameType
 from typing import Any, TextIO
 from unittest import mock
-
-import numpy as np
 
 from jobs.plugins import loading, settings
 
 PROCESS_WIDE = "for the whole process, which other code relies on; do not change it"
+
+_TORCH_SETTERS = " ".join(f"torch.{name}" for name in settings.SETTERS_OF_TORCH.values() if name != "set_grad_enabled")
+_REFUSED = {
+    "sets the global random state; use the generator given": (
+        "torch.manual_seed torch.seed torch.set_rng_state torch.cuda.manual_seed torch.cuda.manual_seed_all "
+        "random.seed random.setstate numpy.random.seed numpy.random.set_state"
+    ),
+    # Not set_grad_enabled, which may be for a block that restores it.
+    f"changes a setting {PROCESS_WIDE}": (
+        f"{_TORCH_SETTERS} torch.set_num_interop_threads torch.set_default_device torch.set_flush_denormal "
+        "torch.use_deterministic_algorithms os.chdir signal.signal signal.setitimer signal.alarm"
+    ),
+}
+"""Functions that no plug-in may call, by the problem with them."""
 
 _NEW_PROCESS = ("os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.system", "subprocess.Popen")
 _is_guarding = False
@@ -39,9 +48,11 @@ def guarded(
     global _is_guarding
     _hook_once()
     with contextlib.ExitStack() as stack:
-        for module, name, problem in _refused():
-            refusing = _refusing(getattr(module, name), f"{name} {problem}")
-            stack.enter_context(mock.patch.object(module, name, refusing))
+        for problem, names in _REFUSED.items():
+            for module, _, name in (full.rpartition(".") for full in names.split()):
+                if owner := sys.modules.get(module):
+                    refusing = _refusing(getattr(owner, name), f"{name} {problem}")
+                    stack.enter_context(mock.patch.object(owner, name, refusing))
         stack.enter_context(contextlib.redirect_stdout(_LimitedOutput(max_lines, during, stdout)))
         stack.enter_context(contextlib.redirect_stderr(_LimitedOutput(max_lines, during, stderr)))
         _is_guarding = True
@@ -49,24 +60,6 @@ def guarded(
             yield
         finally:
             _is_guarding = False
-
-
-def _refused() -> Iterator[tuple[ModuleType, str, str]]:
-    """Functions that no plug-in may call, each with its module and its name, and why."""
-    seeds: dict[ModuleType, tuple[str, ...]] = {random: ("seed", "setstate"), np.random: ("seed", "set_state")}
-    setters: dict[ModuleType, tuple[str, ...]] = {os: ("chdir",), signal: ("signal", "setitimer", "alarm")}
-    if torch := sys.modules.get("torch"):
-        seeds |= {torch: ("manual_seed", "seed", "set_rng_state"), torch.cuda: ("manual_seed", "manual_seed_all")}
-        # set_grad_enabled may be for a block, which restores it.
-        names = [name for name in settings.SETTERS_OF_TORCH.values() if name != "set_grad_enabled"]
-        names += ["set_num_interop_threads", "set_default_device", "set_flush_denormal", "use_deterministic_algorithms"]
-        setters[torch] = tuple(names)
-    for problem, functions in (
-        ("sets the global random state; use the generator given", seeds),
-        (f"changes a setting {PROCESS_WIDE}", setters),
-    ):
-        for module, names_of in functions.items():
-            yield from ((module, name, problem) for name in names_of)
 
 
 @functools.cache
