@@ -18,8 +18,8 @@ _VOTES_STAND = {"full", "wrong_class", "abstain"}
 """Ways in which sampling may end so that a fixed-n bound on its votes holds at any alpha."""
 
 Bounds = dict[tuple[int, float], npt.NDArray[np.float64]]
-"""Lower bounds by number of votes, shape (n + 1,), for each n and total variation; nan if not computed yet. A bound is
-slow, and models share most of their numbers of votes."""
+"""For each n and total variation, lower bounds and radii at sigma = 2 (a radius is proportional to sigma) by number of
+votes, shape (2, n + 1); nan if not computed yet. Both are slow, and models share most of their numbers of votes."""
 
 
 def at_alpha(model: CertifiedModel, alpha: float, bounds: Bounds | None = None) -> CertifiedModel:
@@ -65,20 +65,22 @@ def _rows_at_alpha(model: CertifiedModel, alpha: float, bounds: Bounds) -> pa.Ta
     which is sound.
     """
     is_full = model.stopped("full")
-    p_lower, n_used, count_top = np.zeros(is_full.size), model.column("n_used"), model.column("count_top")
+    p_lower, radius = np.zeros((2, is_full.size))
+    n_used, count_top = model.column("n_used"), model.column("count_top")
     for n in np.unique(n_used[is_full]).tolist():
         is_of_n, key = is_full & (n_used == n), (n, model.total_variation)
         if key not in bounds:
-            bounds[key] = np.full(n + 1, np.nan)
-        new = np.unique(count_top[is_of_n & np.isnan(bounds[key][np.minimum(count_top, n)])])
-        bounds[key][new] = clopper_pearson_lower(new, n, alpha, total_variation=model.total_variation)
-        p_lower[is_of_n] = bounds[key][count_top[is_of_n]]
+            bounds[key] = np.full((2, n + 1), np.nan)
+        new = np.unique(count_top[is_of_n & np.isnan(bounds[key][0, np.minimum(count_top, n)])])
+        lower = clopper_pearson_lower(new, n, alpha, total_variation=model.total_variation)
+        bounds[key][:, new] = lower, certified_radius(lower, sigma=2.0)
+        p_lower[is_of_n], radius[is_of_n] = bounds[key][:, count_top[is_of_n]]
     prediction = model.column("prediction").copy()
     abstained = is_full & (prediction == ABSTAIN)  # the others have the class that was selected
     prediction[abstained] = votes_of(model.rows, "counts0")[abstained].argmax(axis=1)
     certified = is_full & (p_lower >= 0.5)
     prediction[is_full & ~certified] = ABSTAIN
-    radius = np.where(certified, certified_radius(p_lower, model.parameters.sigma_cert), 0.0)
+    radius = np.where(certified, model.parameters.sigma_cert / 2 * radius, 0.0)
     changed = {
         "prediction": pa.array(prediction, pa.int32()),
         "correct": pa.array(prediction == model.column("label")),
