@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 
 from analysis.candidates import exact_radii, exact_step, largest_of
 from analysis.compare import Comparison, Curve, envelope_curve
-from analysis.models import CertifiedModel
 from analysis.statistics import Frame
 from analysis.tables import partial_note
 from jobs.atomic import write_atomically
@@ -39,10 +38,15 @@ def envelope_figure(comparison: Comparison) -> Figure:
     curves = [envelope_curve(comparison.candidates, label=f"{comparison.candidates.name}, envelope", color_nr=1)]
     if comparison.baseline is not None:
         curves.append(envelope_curve(comparison.baseline, label="Gaussian", color_nr=2, dashed=True))
+    models = comparison.grid.models
+    largest = max(largest_of(model.curve.radii) for model in models)
+    step = exact_step(model.parameters for model in models)
+    radii = np.linspace(0.0, largest, _MODEL_POINTS) if step is None else exact_radii(largest + step, step)
+    lines = [np.column_stack([radii, model.curve(radii)]) for model in models]
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH_INCHES, 2.6), layout="constrained")
         axes = figure.subplots()
-        _draw_models(axes, comparison.grid.models)
+        axes.add_collection(LineCollection(lines, colors=_GREY, linewidths=0.4, alpha=0.7, label="certified models"))
         for curve in curves[::-1]:
             _draw(axes, curve, marker=None if curve.is_step else "o")
         _finish(axes, "certified accuracy", max_radius=None)
@@ -113,11 +117,3 @@ def _finish(axes: Axes, ylabel: str, max_radius: float | None) -> None:
     axes.set_xlim(0, max_radius)
     axes.grid(color="#EEEEEE", linewidth=0.6)
     axes.set_axisbelow(True)
-
-
-def _draw_models(axes: Axes, models: Sequence[CertifiedModel]) -> None:
-    largest = max(largest_of(model.curve.radii) for model in models)
-    step = exact_step(model.parameters for model in models)
-    radii = np.linspace(0.0, largest, _MODEL_POINTS) if step is None else exact_radii(largest + step, step)
-    lines = [np.column_stack([radii, model.curve(radii)]) for model in models]
-    axes.add_collection(LineCollection(lines, colors=_GREY, linewidths=0.4, alpha=0.7, label="certified models"))

@@ -162,9 +162,9 @@ def _with_value(declared: Any, value: Any) -> Any:
         return {name: _with_value(inner, value) for name, inner in declared.items()}
     if isinstance(declared, list):
         return [_with_value(inner, value) for inner in declared]
-    return (
-        value if declared == EACH else declared.replace("{each}", str(value)) if isinstance(declared, str) else declared
-    )
+    if isinstance(declared, str):
+        return value if declared == EACH else declared.replace("{each}", str(value))
+    return declared
 
 
 def _declared(

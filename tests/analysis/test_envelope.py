@@ -58,6 +58,7 @@ def test_the_envelope_is_printed_and_written(store: Store, capsys: pytest.Captur
         *("models.csv", "p_lower.csv", "p_lower.pdf", "p_lower.png", "question.json"),
     ]
     assert (folder / "envelope.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "p_lower.pdf").read_bytes().count(b"/FontFile2") == 1  # a TrueType font, embedded once
     assert (folder / "envelope.pdf").read_bytes().startswith(b"%PDF")
     assert r"\toprule" in (folder / "envelope.tex").read_text()
     assert "|" in (folder / "envelope.md").read_text()

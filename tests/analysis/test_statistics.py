@@ -5,12 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
 from analysis.alpha import at_alpha
 from analysis.compare import compare
-from analysis.statistics import Levels, envelope_frame
+from analysis.statistics import Levels, csv_text, envelope_frame, model_frame
 from analysis.tables import envelope_table, statistics_notes, statistics_table
 from jobs.errors import RecordError
 from smoothing.bounds import clopper_pearson_upper
@@ -187,3 +188,26 @@ def test_nor_to_one_that_n_cannot_reach() -> None:
 def test_no_alpha_is_chosen_below_what_bounds_allow() -> None:
     with pytest.raises(RecordError, match="no bound is sound below 1e-30"):
         at_alpha(GRID.models[1], 1e-31)
+
+
+def test_a_table_is_the_csv_that_pandas_writes() -> None:
+    frame = {
+        "model": np.array(['one, "two"', "", "three"], dtype=object),
+        "count": np.array([1, 20, 300]),
+        "share": np.array([1 / 3, math.nan, 1e-17]),
+        "is_bound": np.array([True, False, True]),
+        "mode": np.array([None, None, None], dtype=object),
+    }
+    assert csv_text(frame) == pd.DataFrame(frame).to_csv(index=False)
+
+
+def test_what_some_models_do_not_tell_is_nan_among_numbers() -> None:
+    models = [model("one", [0.1], m_train=2, method=None), model("two", [0.2], m_train=None)]
+    frame = model_frame(models)
+    assert frame["m_train"][0] == 2.0
+    assert math.isnan(frame["m_train"][1])
+    assert frame["method"].tolist() == [None, "smoothadv"]
+    assert frame["num_images"].tolist() == [1, 1]
+    assert csv_text({name: frame[name] for name in ("model", "method", "m_train")}) == (
+        "model,method,m_train\none,,2.0\ntwo,smoothadv,\n"
+    )
