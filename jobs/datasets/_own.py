@@ -94,6 +94,9 @@ def described(source: str, version: int, options: Mapping[str, Any]) -> Plugin:
             check_content(images, info, split)
             _check_brightness(images)
         fingerprints = {split: images.fingerprint for split, images in found.items()}
+        for split in fingerprints if folder is None else ():
+            if (again := _opened(source, split, folder)) is None or again.fingerprint != fingerprints[split]:
+                raise ConfigError(f"{source}: returned other {split} images when it was called again")
     except DataError as error:
         raise ConfigError([f"{source}: {line}" for line in str(error).splitlines()]) from error
     classes = set(np.concatenate([images.labels for images in found.values()]).tolist())
@@ -137,6 +140,8 @@ def _opened(source: str, split: Split, folder: Path | None) -> Images | None:
     images = loading.load(source)(split)
     if not isinstance(images, ArrayImages):
         raise ConfigError(f"{source}: must return jobs.datasets.ArrayImages, not {type(images).__name__}")
+    if not all(isinstance(array, np.ndarray) for array in (images.levels, images.labels)):
+        raise ConfigError(f"{source}: levels and labels must be arrays of numpy")
     return images
 
 

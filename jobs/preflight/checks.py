@@ -117,6 +117,8 @@ def _forward_problem(
     if not isinstance(logits_RK, Tensor) or tuple(logits_RK.shape) != expected:
         got = tuple(logits_RK.shape) if isinstance(logits_RK, Tensor) else type(logits_RK).__name__
         return f"{operations[-1].name} gives {got}, expected logits of {expected}"
+    if not logits_RK.is_floating_point():
+        return f"{operations[-1].name} gives logits of {logits_RK.dtype}, expected real numbers"
     if not logits_RK.isfinite().all():
         bad = [one.name for one in operations if one.output is not None and not one.output.isfinite().all()]
         return f"{bad[0] if bad else ''} {_NOT_FINITE}"
@@ -133,9 +135,9 @@ def _place_of_difference(
     rows: Tensor | slice,
     other_RCHW: Tensor,
     other: BaseClassifier | None = None,
-) -> str | None:
+) -> str:
     ones, others = course(network, noisy_RCHW), course(other or network, other_RCHW)
-    return first_apart(ones, others, _agreement(rows, len(noisy_RCHW), len(other_RCHW)))
+    return first_apart(ones, others, _agreement(rows, len(noisy_RCHW), len(other_RCHW))) or "something in it"
 
 
 def _rounded_problem(classifier: Classifier, noisy_RCHW: Tensor, info: DatasetInfo, precision: Precision) -> str | None:

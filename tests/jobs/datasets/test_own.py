@@ -244,6 +244,12 @@ def test_a_function_that_returns_its_images_is_a_data_set(tmp_path: Path) -> Non
     [
         ("return None", "must return jobs.datasets.ArrayImages, not NoneType"),
         ("return ArrayImages(levels=np.zeros((0, 1, 2, 2), np.uint8), labels=np.zeros(0, int))", "has no train images"),
+        ("return ArrayImages(levels=[[[0]]], labels=[0])", "levels and labels must be arrays of numpy"),
+        (
+            "levels = np.random.default_rng().integers(0, 256, (2, 1, 9, 9)).astype(np.uint8)\n"
+            "    return ArrayImages(levels=levels, labels=np.arange(2))",
+            "returned other train images when it was called again",
+        ),
     ],
 )
 def test_a_function_that_gives_something_else_is_refused(body: str, message: str, tmp_path: Path) -> None:

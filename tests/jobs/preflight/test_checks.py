@@ -90,6 +90,7 @@ def test_a_sound_network_passes(tmp_path: Path) -> None:
         ("x = F.dropout(x, 0.5)", "is random in evaluation mode: two calls differ"),
         ("return self.last(x)[:, :7]", "gives (64, 7), expected logits of (64, 10)"),
         ("x = x / (x.sum(1, keepdim=True) * 0)", "gives values that are not finite"),
+        ("return torch.complex(self.last(x), self.last(x))", "gives logits of torch.complex64, expected real numbers"),
         ("x = 2 * x if x.is_cuda else x", "does something else on a GPU than on a CPU"),
         ("x = x * (2.0 if x.device.type == 'cuda' else 1.0)", "does something else on a GPU than on a CPU"),
     ],
@@ -101,6 +102,11 @@ def test_what_breaks_a_certificate_is_refused_with_its_line(tmp_path: Path, line
     # A branch shows where the courses part: here, or in the next line.
     assert problem.startswith("nets.py:")
     assert int(problem.removeprefix("nets.py:").partition(":")[0]) in (LINE, LINE + 1)
+
+
+def test_a_change_that_no_operation_shows_is_refused(tmp_path: Path) -> None:
+    line = "self.calls = getattr(self, 'calls', 0) + 1; x = x + (self.calls == 3)"
+    assert str(network_problem(tmp_path / "own", line)).startswith("something in it is random in evaluation mode")
 
 
 @pytest.mark.parametrize(
