@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,16 @@ def command_arguments(grid: object, results: Path) -> str:
     """The arguments of a command for a grid and its results folder, which is left out if it is the default."""
     folder = str(results)
     return f"grid={grid}" if folder == "results" else f"grid={grid} results={shlex.quote(folder)}"
+
+
+def _in_run(name: str) -> Callable[[Store, str], Path]:
+    """What a store calls a file or folder of a run, by the train key."""
+    return lambda store, train_key: store.run_dir(train_key) / name
+
+
+def _in_grid(name: str) -> Callable[[Store, str], Path]:
+    """What a store calls a file or folder of a grid, by its name."""
+    return lambda store, grid: store.grid_dir(grid) / name
 
 
 @dataclass(frozen=True)
@@ -48,30 +58,16 @@ class Store:
     def run_dir(self, train_key: str) -> Path:
         return self.root / "runs" / train_key
 
-    def spec_path(self, train_key: str) -> Path:
-        return self.run_dir(train_key) / "spec.json"
-
-    def checkpoint_path(self, train_key: str) -> Path:
-        return self.run_dir(train_key) / "checkpoint.pt"
-
-    def weights_path(self, train_key: str) -> Path:
-        """The weights in a publication; ``config_path`` has the rest of the checkpoint."""
-        return self.run_dir(train_key) / "model.safetensors"
-
-    def config_path(self, train_key: str) -> Path:
-        return self.run_dir(train_key) / "config.json"
-
-    def epochs_path(self, train_key: str) -> Path:
-        return self.run_dir(train_key) / "epochs.parquet"
-
-    def state_dir(self, train_key: str) -> Path:
-        return self.run_dir(train_key) / "state"
+    spec_path = _in_run("spec.json")
+    checkpoint_path = _in_run("checkpoint.pt")
+    weights_path = _in_run("model.safetensors")  # in a publication; ``config_path`` has the rest of the checkpoint
+    config_path = _in_run("config.json")
+    epochs_path = _in_run("epochs.parquet")
+    state_dir = _in_run("state")
+    failures_dir = _in_run("failures")
 
     def state_path(self, train_key: str, epoch: int) -> Path:
         return self.state_dir(train_key) / f"epoch-{epoch:04d}.pt"
-
-    def failures_dir(self, train_key: str) -> Path:
-        return self.run_dir(train_key) / "failures"
 
     def shards_dir(self, place: Place) -> Path:
         """The folder of the shards of one certification or one attack."""
@@ -88,49 +84,26 @@ class Store:
     def grid_dir(self, grid: str) -> Path:
         return self.root / "grids" / grid
 
-    def manifest_path(self, grid: str) -> Path:
-        return self.grid_dir(grid) / "grid.json"
+    manifest_path = _in_grid("grid.json")
+    import_path = _in_grid("import.json")  # if it exists, the grid was imported from logs and not launched
+    import_report_path = _in_grid("import-report.csv")
+    predictions_path = _in_grid("predictions.parquet")
+    report_path = _in_grid("report.html")
+    tsv_dir = _in_grid("tsv")
+    paper_dir = _in_grid("paper")
+    grid_failures_dir = _in_grid("failures")
+    envelope_dir = _in_grid("envelope")
+    activity_path = _in_grid("activity.json")  # what a running launch reports: its running and waiting units
+    launches_dir = _in_grid("slurm")
 
     def records_path(self, grid: str, stage: ShardStage = "certify") -> Path:
         """The joined records of a stage's runs."""
         return self.grid_dir(grid) / ("records.parquet" if stage == "certify" else f"{stage}_records.parquet")
 
-    def import_path(self, grid: str) -> Path:
-        """If it exists, the grid was imported from logs and not launched."""
-        return self.grid_dir(grid) / "import.json"
-
-    def import_report_path(self, grid: str) -> Path:
-        return self.grid_dir(grid) / "import-report.csv"
-
-    def predictions_path(self, grid: str) -> Path:
-        return self.grid_dir(grid) / "predictions.parquet"
-
-    def report_path(self, grid: str) -> Path:
-        return self.grid_dir(grid) / "report.html"
-
-    def tsv_dir(self, grid: str) -> Path:
-        return self.grid_dir(grid) / "tsv"
-
-    def paper_dir(self, grid: str) -> Path:
-        return self.grid_dir(grid) / "paper"
-
-    def grid_failures_dir(self, grid: str) -> Path:
-        return self.grid_dir(grid) / "failures"
-
-    def envelope_dir(self, grid: str) -> Path:
-        return self.grid_dir(grid) / "envelope"
-
     def log_path(self, grid: str, unit_name: str) -> Path:
         return self.grid_dir(grid) / "logs" / f"{unit_name}.log"
 
-    def activity_path(self, grid: str) -> Path:
-        """What a running launch reports: its running and waiting units."""
-        return self.grid_dir(grid) / "activity.json"
-
     # SLURM: what was submitted, by launch. An array's folder holds its script and its logs.
-
-    def launches_dir(self, grid: str) -> Path:
-        return self.grid_dir(grid) / "slurm"
 
     def launch_dir(self, grid: str, launch: str) -> Path:
         return self.launches_dir(grid) / launch
