@@ -28,11 +28,7 @@ _PATIENCE_S, _POLL_S = 20.0, 0.5
 
 
 def cancel(values: Mapping[str, Any]) -> int:
-    """Cancel the SLURM jobs of a grid; returns the exit code.
-
-    Raises:
-        ConfigError: No such grid was launched into the results folder.
-    """
+    """Cancel the SLURM jobs of a grid; returns the exit code. Raises ConfigError if there is no such grid."""
     store, manifest = build(GridOptions, values, where="").open()
     grid = manifest.grid
     try:

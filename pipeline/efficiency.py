@@ -27,11 +27,7 @@ _MEMORY_MARGIN, _TIME_MARGIN = 1.25, 1.5
 
 
 def efficiency(values: Mapping[str, Any]) -> int:
-    """Print what the units of a grid used and what their jobs requested; returns the exit code.
-
-    Raises:
-        ConfigError: No such grid was launched into the results folder.
-    """
+    """Print what units used and jobs requested; returns the exit code. Raises ConfigError if there is no such grid."""
     store, manifest = build(GridOptions, values, where="").open()
     grid = manifest.grid
     rows, advice = [], list[str]()

@@ -117,11 +117,7 @@ def _compose(specs: Sequence[TrainSpec], config: LaunchConfig, store: Store) -> 
 
 
 def _run_prepare(*arguments: str) -> None:
-    """Prepare a dataset in a separate process, which imports torch; a launch never does.
-
-    Raises:
-        ConfigError: It failed; with the errors that it printed.
-    """
+    """Prepare a dataset in a separate process, which imports torch. Raises ConfigError with the printed errors."""
     command = [sys.executable, "-m", "jobs.prepare", *arguments]
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}  # or it would wrap lines
     said = ""

@@ -42,11 +42,7 @@ class StatusConfig(GridOptions):
 
 
 def status(values: Mapping[str, Any]) -> int:
-    """Print the state of a grid; returns the exit code.
-
-    Raises:
-        ConfigError: No such grid was launched into the results folder.
-    """
+    """Print the state of a grid; returns the exit code. Raises ConfigError if there is no such grid."""
     config = build(StatusConfig, values, where="")
     store, manifest = config.open()
     said, changed_at = "", time.monotonic()

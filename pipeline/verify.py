@@ -44,11 +44,7 @@ class VerifyConfig(GridOptions):
 
 
 def verify(values: Mapping[str, Any]) -> int:
-    """Read all files of a grid; returns the exit code.
-
-    Raises:
-        ConfigError: No such grid was launched into the results folder.
-    """
+    """Read all files of a grid; returns the exit code. Raises ConfigError if there is no such grid."""
     config = build(VerifyConfig, values, where="")
     store, manifest = config.open()
     trained = [spec for key, spec in manifest.models.items() if store.is_trained(key)]

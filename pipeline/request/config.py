@@ -189,11 +189,7 @@ class LaunchConfig:
 
 
 def parse_launch(values: Mapping[str, Any]) -> LaunchConfig:
-    """The launch configuration, from values as configs/launch.yaml composes them.
-
-    Raises:
-        ConfigError: With all problems of all groups.
-    """
+    """The launch configuration, from composed values of configs/launch.yaml. Raises ConfigError with all problems."""
     problems = [
         f"{group}: write keys with values, got {values[group]!r}"
         for group in _GROUPS

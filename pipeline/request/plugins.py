@@ -36,11 +36,7 @@ class Plugins:
     data: Mapping[str, str] = field(default_factory=dict)
 
     def resolved(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Fields of TrainSpec, with the names and options of plug-ins replaced by ``Plugin``.
-
-        Raises:
-            ConfigError: One of them cannot be used, or an option has no plug-in.
-        """
+        """Fields of TrainSpec, with names and options replaced by ``Plugin``. Raises ConfigError with all problems."""
         left = {axis: value for axis, value in values.items() if not is_plugin_axis(axis)}
         if values.get("model") is not None:
             left["architecture"] = values["model"]

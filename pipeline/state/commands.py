@@ -43,11 +43,7 @@ def environment(cluster: str | None, given: Collection[str] = ()) -> dict[str, s
 def run(
     command: Sequence[str], *, cluster: str | None, given: Collection[str] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Run one of SLURM's commands.
-
-    Raises:
-        SchedulerError: It cannot be run, or does not end in time.
-    """
+    """Run one of SLURM's commands. Raises SchedulerError if it cannot be run or does not end in time."""
     settings: Mapping[str, str] = environment(cluster, given)
     try:
         return subprocess.run(

@@ -126,11 +126,7 @@ def cancel(tasks: Iterable[QueuedTask], *, whole_arrays: bool = False) -> None:
 
 
 def cancel_jobs(names: Iterable[str], cluster: str | None) -> None:
-    """Cancel arrays (1234) or tasks (1234_56) of one cluster, by one scancel call.
-
-    Raises:
-        SchedulerError: scancel fails. Jobs that have ended meanwhile are not an error.
-    """
+    """Cancel arrays (1234) or tasks (1234_56) unless they have ended. Raises SchedulerError if scancel fails."""
     jobs = sorted(set(names))
     if jobs:
         _call(["scancel", *jobs], cluster, ignore="already completing|already completed|Invalid job id")
