@@ -1,4 +1,4 @@
-"""What plug-ins may not do to their process, turned into errors at the line that does it."""
+"""Turns actions that are forbidden to plug-ins into errors at the line of the action."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _refusing(function: Callable[..., Any], problem: str) -> Callable[..., Any]:
 
 
 def _is_called_by_plugin(frame: FrameType | None) -> bool:
-    """Whether a plug-in calls, itself or through a library; not what torch does within, or a library when imported."""
+    """Whether a plug-in makes this call, directly or through a library; not torch itself, or a library on import."""
     while frame is not None:
         if loading.is_own(frame.f_code.co_filename):
             return True

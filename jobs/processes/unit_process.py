@@ -154,7 +154,7 @@ def _death(exit_code: int) -> tuple[FailureClass, str]:
     if exit_code == _EXIT_INTERRUPTED:
         return "preempted", "the process received a signal to stop, and saved its work"
     if exit_code >= 0:
-        but = "" if exit_code else ", and its unit is not done"
+        but = "" if exit_code else ", but its unit is not done"
         return "unknown", f"the process exited with code {exit_code}{but}"
     try:
         name = signal.Signals(-exit_code).name

@@ -65,7 +65,7 @@ def test_training_stops_at_once_and_goes_on_from_its_last_epoch(store: Store) ->
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
-        ("__import__('os')._exit(0)", "the process exited with code 0, and its unit is not done"),
+        ("__import__('os')._exit(0)", "the process exited with code 0, but its unit is not done"),
         ("raise KeyboardInterrupt", "stops.py:10: RuntimeError: ended by KeyboardInterrupt()"),
         ("raise GeneratorExit", "stops.py:10: RuntimeError: ended by GeneratorExit()"),
         ("raise StopIteration", "stops.py:10: RuntimeError: generator raised StopIteration"),
