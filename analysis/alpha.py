@@ -74,12 +74,11 @@ def _rows_at_alpha(model: CertifiedModel, alpha: float, bounds: Bounds) -> pa.Ta
         new = np.unique(count_top[is_of_n & np.isnan(bounds[key][0, np.minimum(count_top, n)])])
         lower = clopper_pearson_lower(new, n, alpha, total_variation=model.total_variation)
         bounds[key][:, new] = lower, certified_radius(lower, sigma=2.0)
-        p_lower[is_of_n], radius[is_of_n] = bounds[key][:, count_top[is_of_n]]
-    prediction = model.column("prediction").copy()
-    abstained = is_full & (prediction == ABSTAIN)  # the others have the class that was selected
-    prediction[abstained] = votes_of(model.rows, "counts0")[abstained].argmax(axis=1)
+        p_lower[is_of_n], radius[is_of_n] = bounds[key].take(count_top[is_of_n], axis=1)
     certified = is_full & (p_lower >= 0.5)
-    prediction[is_full & ~certified] = ABSTAIN
+    prediction = np.where(is_full & ~certified, ABSTAIN, model.column("prediction"))
+    is_new = certified & (prediction == ABSTAIN)  # the others have the class that was selected
+    prediction[is_new] = votes_of(model.rows, "counts0")[is_new].argmax(axis=1)
     radius = np.where(certified, model.parameters.sigma_cert / 2 * radius, 0.0)
     changed = {
         "prediction": pa.array(prediction, pa.int32()),
