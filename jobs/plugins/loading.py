@@ -128,14 +128,15 @@ def place_here() -> str | None:
     return _own_place(traceback.extract_stack())
 
 
-def place_of(made: object) -> str:
-    """The location of an objective or a perturbation: ``mylab.nets:Build (mylab/nets.py:12)``."""
-    kind = type(made)
+def place_of(made: Any) -> str:
+    """The location of a class, a function, or an object's ``__call__``: ``mylab.nets:Build (mylab/nets.py:12)``."""
+    kind = made if inspect.isclass(made) or inspect.isroutine(made) else type(made)
+    name, code = f"{kind.__module__}:{kind.__qualname__}", kind if kind is made else kind.__call__
     try:
-        file, line = inspect.getfile(kind), inspect.getsourcelines(kind.__call__)[1]
-    except (OSError, TypeError, AttributeError):
-        return kind.__qualname__
-    return f"{kind.__module__}:{kind.__qualname__} ({_shown(file) if is_own(file) else file}:{line})"
+        file, line = inspect.getfile(code), inspect.getsourcelines(code)[1]
+    except (OSError, TypeError):
+        return name
+    return f"{name} ({_shown(file) if is_own(file) else file}:{line})"
 
 
 def is_own(file: str) -> bool:

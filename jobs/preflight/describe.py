@@ -43,9 +43,10 @@ def _part(name: str, options: Mapping[str, Any]) -> Plugin:
     """An objective or a perturbation: a frozen dataclass that can be called."""
     loaded = loading.load(name)
     if not (inspect.isclass(loaded) and is_dataclass(loaded) and "__call__" in dir(loaded)):
-        raise ConfigError(f"{_place(name, loaded)}must be a frozen dataclass with a method __call__")
+        place = loading.place_of(loaded) if inspect.isclass(loaded) else name
+        raise ConfigError(f"{place} must be a frozen dataclass with a method __call__")
     if not loaded.__dataclass_params__.frozen:  # type: ignore[attr-defined]
-        raise ConfigError(f"{_place(name, loaded)}must be frozen: write @dataclass(frozen=True, kw_only=True)")
+        raise ConfigError(f"{loading.place_of(loaded)} must be frozen: write @dataclass(frozen=True, kw_only=True)")
     checked = pydantic.dataclasses.dataclass(loaded, config=STRICT, frozen=True)
     made: Any = build(checked, options, where=name)
     return Plugin(name=name, version=loading.version_of(loaded), options=asdict(made))
@@ -62,7 +63,7 @@ def _model(name: str, options: Mapping[str, Any]) -> Plugin:
     loaded = loading.load(name)
     if not callable(loaded):
         raise ConfigError(f"{name}: must be a function build(info, **options) that returns a torch.nn.Module")
-    problems = list(_signature_problems(name, loaded, options))
+    problems = list(_signature_problems(loaded, options))
     if problems:
         raise ConfigError(problems)
     parameters = list(inspect.signature(loaded).parameters.values())[1:]
@@ -82,23 +83,15 @@ def _data(name: str, options: Mapping[str, Any]) -> Plugin:
     return described(name, version, options)
 
 
-def _signature_problems(name: str, function: Any, options: Mapping[str, Any]) -> Iterator[str]:
+def _signature_problems(function: Any, options: Mapping[str, Any]) -> Iterator[str]:
     parameters = list(inspect.signature(function).parameters.values())
     if not parameters:
-        yield f"{_place(name, function)}must take the description of the data set: build(info, **options)"
+        yield f"{loading.place_of(function)} must take the description of the data set: build(info, **options)"
     known = [one.name for one in parameters[1:] if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)]
     takes_any = any(one.kind == one.VAR_KEYWORD for one in parameters)
     for option in options if not takes_any else ():
         if option not in known:
-            yield f"{_place(name, function)}{unknown_choice('option', option, known)}"
+            yield f"{loading.place_of(function)} {unknown_choice('option', option, known)}"
     for one in parameters[1:]:
         if one.name in known and one.default is one.empty and one.name not in options:
-            yield f"{_place(name, function)}option {one.name} has no default; write model.{one.name}"
-
-
-def _place(name: str, loaded: Any) -> str:
-    """Its location, as the beginning of a message."""
-    try:
-        return f"{name} ({Path(inspect.getfile(loaded)).name}:{inspect.getsourcelines(loaded)[1]}) "
-    except (OSError, TypeError):
-        return f"{name} "
+            yield f"{loading.place_of(function)} option {one.name} has no default; write model.{one.name}"

@@ -51,6 +51,11 @@ LOSSES = """
                 raise ValueError("three")
             logits_MBK = networks.noisy_logits(batch)
             return self.weight * cross_entropy(logits_MBK[0], batch.labels_B, reduction="none")
+
+
+    @dataclass
+    class Thawed:
+        def __call__(self, networks, batch, generator): ...
 """
 NETS = """
     from torch import nn
@@ -231,6 +236,14 @@ def test_a_failure_names_the_line_and_its_siblings_go_on(mylab: Path) -> None:
         (
             [BLOCKS.replace("[1, 2.0]", "much")],
             "mylab.losses:Weighted.weight: input should be a valid number, got 'much'",
+        ),
+        (
+            [BLOCKS.replace("Weighted", "cross_entropy")],
+            "cross_entropy must be a frozen dataclass with a method __call__",
+        ),
+        (
+            [BLOCKS.replace("Weighted", "Thawed")],
+            "mylab.losses:Thawed (mylab/losses.py:17) must be frozen: write",
         ),
         (["plugins=[versions]"], "must be a whole number from 1, got '2'"),
         ([BLOCKS.replace("model.width", "model.with")], "unknown option 'with' (did you mean 'width'?)"),
