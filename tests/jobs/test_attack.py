@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -232,7 +233,7 @@ def test_attacks_are_a_stage_of_the_launch(tmp_path: Path, capsys: pytest.Captur
     )
     assert launch(compose_config("launch", [*command, "dry_run=true"])) == 0
     out = capsys.readouterr().out
-    assert "attack     images       30       0              18" in out  # 3 models, 2 radii, 3 shards of 5 images
+    assert re.search(r"^attack +images +30 +0 +18$", out, re.MULTILINE)  # 3 models, 2 radii, 3 shards of 5 images
     assert launch(compose_config("launch", command)) == 0
     table = records.read_records(Store(tmp_path).records_path("tiny", "attack"), ATTACK)
     assert len(table) == 3 * 2 * 5
