@@ -16,6 +16,25 @@ from jobs.wording import say
 
 _SHELLS = ("bash", "zsh")
 
+SUMMARIES = {
+    "cancel": "cancel the SLURM jobs of a grid",
+    "efficiency": "compare what SLURM jobs requested and used",
+    "envelope": "tables and figure of certified accuracy per radius",
+    "export-tsv": "write records as tab-separated logs",
+    "import-logs": "convert published logs to records",
+    "import-records": "check and import a published grid",
+    "launch": "train and certify a grid, or what is missing of it",
+    "paired": "compare two models on the same images",
+    "paper": "draw the tables and figures of Salman et al. 2019",
+    "predict": "classify and certify image files",
+    "prepare": "download and check a data set",
+    "publish": "write a grid to a folder for others",
+    "report": "one interactive HTML page about a grid",
+    "status": "what is done, running, queued, failed or missing",
+    "verify": "check every file of a grid",
+}
+"""What each command does, for the list of all."""
+
 
 def commands() -> dict[str, str]:
     """The module of each command: those that the primary configurations name, and ``prepare``."""
@@ -71,7 +90,7 @@ def _words(module: str) -> list[str]:
 
 def _help() -> str:
     lines = ["smoothadv COMMAND [key=value ...]", "", "Commands (for help: smoothadv COMMAND --help):"]
-    lines += [f"  {name:15} python -m {module}" for name, module in commands().items()]
+    lines += [f"  {name:15} {SUMMARIES[name]}" for name in commands()]
     return "\n".join([*lines, "", 'For shell completion: eval "$(smoothadv completion bash)" (or zsh).'])
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.command import commands, completion
+from configs.command import SUMMARIES, commands, completion
 from configs.composition import compose_config
 from configs.files import CONFIG_DIR
 from jobs.errors import ConfigError
@@ -22,6 +22,7 @@ def test_every_command_of_the_package_has_a_name() -> None:
     assert {"launch", "status", "cancel", "envelope", "export-tsv", "import-logs", "paired", "paper", "report"} < set(
         commands()
     )
+    assert list(SUMMARIES) == list(commands())
     for module in commands().values():
         path = ROOT.joinpath(*module.split("."))
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
@@ -33,7 +34,7 @@ def test_every_command_of_the_package_has_a_name() -> None:
         (["launhc"], 2, "unknown command 'launhc' (did you mean 'launch'?)"),
         (["completion", "fish"], 2, "use bash or zsh"),
         (["status"], 2, "grid is required; write grid=NAME"),
-        (["--help"], 0, "python -m pipeline.launch"),
+        (["--help"], 0, "  launch          train and certify a grid"),
     ],
 )
 def test_what_a_command_line_says(arguments: list[str], code: int, message: str, tmp_path: Path) -> None:
