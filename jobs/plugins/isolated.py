@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,13 +90,14 @@ def answer_problems(folder: Path, act: Callable[..., None]) -> None:
 
 def _main(module: str, folder: str, parent: str) -> None:
     """The process that answers, which ends with the one that asks, however that does."""
-    threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(int(parent), folder), daemon=True).start()
     importlib.import_module(module).main(Path(folder))
 
 
-def _end_with(parent: int) -> None:
+def _end_with(parent: int, folder: str) -> None:
     while os.getppid() == parent:
         time.sleep(_POLL_S)
+    shutil.rmtree(folder, ignore_errors=True)  # the parent was killed, maybe
     os._exit(1)
 
 
