@@ -1,7 +1,5 @@
 """Certificates at another alpha, recomputed from the recorded votes; the guarantee is the same."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -4,8 +4,6 @@ Models that differ only in their seed are one candidate. With mode=adaptive and 
 until no further multiple of radius_step can be certified: accuracy is exact there, between them a lower bound.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

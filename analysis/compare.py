@@ -1,7 +1,5 @@
 """A grid's envelope and its Gaussian baseline, each with the certified models it selects from."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

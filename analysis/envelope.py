@@ -1,7 +1,5 @@
 """python -m analysis.envelope grid=NAME: the envelope of certified accuracy as table and figure."""
 
-from __future__ import annotations
-
 if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-C waits for them
     from configs.entry import run_entry
 

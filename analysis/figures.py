@@ -1,7 +1,5 @@
 """Accuracy curves as figures ready for a paper: column width, vector PDF, readable in grey."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path

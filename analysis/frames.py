@@ -1,7 +1,5 @@
 """A grid's certified models as pandas, for notebooks and your own plots."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

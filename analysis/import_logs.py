@@ -1,7 +1,5 @@
 """python -m analysis.import_logs source=DIR grid=NAME: published TSV logs as Parquet records."""
 
-from __future__ import annotations
-
 if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-C waits for them
     from configs.entry import run_entry
 

@@ -1,7 +1,5 @@
 """python -m analysis.import_records source=DIR: import a grid that analysis.publish wrote."""
 
-from __future__ import annotations
-
 if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-C waits for them
     from configs.entry import run_entry
 

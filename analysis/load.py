@@ -1,7 +1,5 @@
 """Loads the models of a grid; refuses incomplete grids and models that cannot be compared."""
 
-from __future__ import annotations
-
 import json
 import math
 import sys

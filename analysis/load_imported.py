@@ -1,7 +1,5 @@
 """The certified models of grids that were imported from published logs."""
 
-from __future__ import annotations
-
 from analysis.models import (
     CertifiedGrid,
     CertifiedModel,

@@ -1,7 +1,5 @@
 """Certified models, their labels, and whether they can be compared."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -47,7 +45,7 @@ class CertifiedModel:
     shared_label: str = ""  # the label that it shares with models of other seeds; empty if there are none
     info: DatasetInfo | None = None  # the entry of its dataset; None is that of the dataset of this name
 
-    def lean(self, columns: Sequence[str] = ("index",)) -> CertifiedModel:
+    def lean(self, columns: Sequence[str] = ("index",)) -> "CertifiedModel":
         """A copy with only these columns, and with the sums over all images that tables and figures show."""
         lean = replace(self, rows=self.rows.select(list(columns)))
         vars(lean).update({name: getattr(self, name) for name in _OF_ALL_IMAGES})

@@ -1,7 +1,5 @@
 """Where a grid's records come from, according to their metadata."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """python -m analysis.paired grid=NAME radius=R: compare two certified models on the same images (McNemar)."""
 
-from __future__ import annotations
-
 if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-C waits for them
     from configs.entry import run_entry
 

@@ -1,7 +1,5 @@
 """The numbers printed in the paper, from printed.csv; its header says where they come from."""
 
-from __future__ import annotations
-
 import csv
 import functools
 import math

@@ -1,7 +1,5 @@
 """Reads runs from a file of records."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace

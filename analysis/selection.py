@@ -1,7 +1,5 @@
 """Selects the certified models of a grid by their parameters."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -44,7 +42,7 @@ class Parameters:
     recipe: str = ""  # the same for models that differ only in their seeds; empty where there is nothing to go by
 
     @classmethod
-    def from_columns(cls, columns: Mapping[str, Any]) -> Parameters:
+    def from_columns(cls, columns: Mapping[str, Any]) -> "Parameters":
         """From the columns that all rows of a run share; columns that are not parameters are ignored."""
         return cls(**{name: columns[name] for name in PARAMETERS if name in columns})
 

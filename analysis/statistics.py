@@ -1,7 +1,5 @@
 """Statistics of each cell of an envelope's table: intervals, bands, bounds."""
 
-from __future__ import annotations
-
 import csv
 import io
 import math

@@ -1,7 +1,5 @@
 """The envelope's tables for the screen, for Markdown and for LaTeX, and the notes that belong to them."""
 
-from __future__ import annotations
-
 import math
 import textwrap
 from collections.abc import Callable, Sequence

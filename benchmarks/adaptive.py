@@ -6,8 +6,6 @@ table. Exit code 1 if adaptive mode saves less than --ratio, or if a cell differ
 standard deviations of its Monte-Carlo error.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import sys

@@ -1,7 +1,5 @@
 """The compute bound: floating-point operations of some work, and how many a device does per second."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

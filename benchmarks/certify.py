@@ -10,8 +10,6 @@ over the throughput of a large matrix product, measured here). With --noise-cost
 time for exact-grid noise, and on a GPU the time for drawing it there. Exit code 1 below --ratio.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import sys

@@ -12,8 +12,6 @@ that a machine with torch may lack.
 To try it without a GPU: --device cpu --small. Exit code 1 if a part failed.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shlex

@@ -7,8 +7,6 @@ Prints wall seconds, CPU seconds, their ratio to those of the complete grid, and
 limits. With --shards 128000 and 20 failures per shard, it makes 2.6 million files.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import json

@@ -1,7 +1,5 @@
 """A line about the machine of a measurement, and the clock."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import platform

@@ -1,7 +1,5 @@
 """The settings of plain loops that differ from those of jobs."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 

@@ -5,8 +5,6 @@ and measures from the moment when all are ready to the end of the last. Prints i
 together for each K of --runs, and the ratio to the first: above 1, sharing the GPU pays.
 """
 
-from __future__ import annotations
-
 import argparse
 import multiprocessing
 import sys

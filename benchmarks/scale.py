@@ -15,8 +15,6 @@ work on the machine matters less, and the largest memory.
     python -m benchmarks.scale --models 64 --images 1000 --rounds 1
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 import os

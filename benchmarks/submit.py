@@ -11,8 +11,6 @@ No job runs: all are submitted held, and cancelled at the end. Measures the comm
     python -m benchmarks.submit --models 100 --naive 10
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

@@ -5,8 +5,6 @@ the mode of torch.compile. Prints samples per second of each combination, the fa
 time until it was ready. If a combination fails, the reason is printed and the others continue.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import statistics

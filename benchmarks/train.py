@@ -7,8 +7,6 @@ throughput of a large matrix product, measured here) and the ratio. Exit code 1 
 loop's after its weights were moved by one unit in the last place.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import sys

@@ -4,8 +4,6 @@ The plain loop works like published code: the attack runs the unfolded network i
 with frozen parameters, channels first, and reads the loss in every step.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -4,8 +4,6 @@
 searched in the current folder first, so a folder ``jobs`` there does not shadow ours.
 """
 
-from __future__ import annotations
-
 import runpy
 import sys
 

@@ -3,8 +3,6 @@
 Only this module and ``overrides`` import Hydra and OmegaConf. The result is plain Python.
 """
 
-from __future__ import annotations
-
 import copy
 import functools
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Ctrl-C: one line on standard error and exit code 130, at any moment."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -3,8 +3,6 @@
 A command imports this first, so everything that is slow to import is imported late.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import os

@@ -3,8 +3,6 @@
 They are read as plain YAML, so that ``--help`` does not import Hydra.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

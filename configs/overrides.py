@@ -1,7 +1,5 @@
 """Command-line arguments as overrides of Hydra."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Checks all records of a grid and joins them in one file."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import logging
@@ -50,7 +48,7 @@ def run(unit: AggregateUnit, store: Store, resources: Resources) -> None:
         store.remove_served_partials(grid_run.place)
 
 
-def _aggregate(stage: ShardStage, manifest: Manifest, store: Store, images: Images) -> None:
+def _aggregate(stage: ShardStage, manifest: Manifest, store: Store, images: "Images") -> None:
     """Write the records of a stage's runs into one file, run by run.
 
     ``images`` are those of the stages before; it is added to.

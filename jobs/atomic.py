@@ -1,7 +1,5 @@
 """Writes files that are either complete or absent, whatever is killed at any moment."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import functools

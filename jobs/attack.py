@@ -1,7 +1,5 @@
 """Empirical accuracy of one shard: attacks each image, then classifies the result with PREDICT."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from dataclasses import replace

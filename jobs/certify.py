@@ -1,7 +1,5 @@
 """Certification of one shard, resumable image by image."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import itertools

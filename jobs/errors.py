@@ -1,7 +1,5 @@
 """Errors with a message for people: what, which value, which path, what to do next."""
 
-from __future__ import annotations
-
 
 class ConfigError(ValueError):
     """The configuration cannot be run. Carries every problem found, not only the first."""

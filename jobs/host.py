@@ -1,7 +1,5 @@
 """Where this process runs: its CPUs, and its task in a SLURM job that submitit started."""
 
-from __future__ import annotations
-
 import os
 
 

@@ -1,7 +1,5 @@
 """The command pipeline.predict: classes and certified radii of image files, by a finished model."""
 
-from __future__ import annotations
-
 import csv
 import glob
 import hashlib

@@ -8,8 +8,6 @@ login node ends long processes, run it as a separate job.
 Exit codes: 0 ready, 2 the data are missing, broken or not available.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Runs one shard and saves it image by image, so that it can be interrupted and resumed at any moment."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping

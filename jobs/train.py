@@ -1,7 +1,5 @@
 """Training of one base classifier; resumes from its last epoch, bit for bit."""
 
-from __future__ import annotations
-
 import logging
 import math
 import shutil

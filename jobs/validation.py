@@ -1,7 +1,5 @@
 """From plain mappings to validated frozen dataclasses, with errors a person can act on."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Counts, lists and paragraphs in the text that people read."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

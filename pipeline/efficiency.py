@@ -1,7 +1,5 @@
 """python -m pipeline.efficiency grid=NAME: what jobs requested, what units used, and what to request."""
 
-from __future__ import annotations
-
 if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-C waits for them
     from configs.entry import run_entry
 

@@ -1,7 +1,5 @@
 """Device hours spent on a grid and left to do, by measured times or at the speed of the published logs."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections import defaultdict
@@ -41,7 +39,7 @@ class Kind(NamedTuple):
     settings: tuple[object, ...]
 
     @classmethod
-    def of(cls, train: TrainSpec, task: Task | None = None) -> Kind:
+    def of(cls, train: TrainSpec, task: Task | None = None) -> "Kind":
         """The kind of a training, or of a task on the trained model."""
         names = (
             "precision",

@@ -1,7 +1,5 @@
 """Follows submitted units until none of them can run any more (``wait=true``)."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections import Counter

@@ -1,7 +1,5 @@
 """python -m pipeline.launch grid=NAME: run the missing parts of a grid, and nothing else."""
 
-from __future__ import annotations
-
 if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-C waits for them
     from configs.entry import run_entry
 
@@ -293,7 +291,7 @@ def _executor(config: LaunchConfig, found: Survey, todo: Plan) -> Executor:
     return _slurm_executor(config, found, todo)
 
 
-def _slurm_executor(config: LaunchConfig, found: Survey, todo: Plan) -> SlurmExecutor:
+def _slurm_executor(config: LaunchConfig, found: Survey, todo: Plan) -> "SlurmExecutor":
     from pipeline.slurm.executor import SlurmExecutor  # submitit is slow to import
 
     assert config.slurm is not None

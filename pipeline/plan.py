@@ -1,7 +1,5 @@
 """What to run, as a pure function of the grid and its files; and the interface of the executors that run it."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet

@@ -3,8 +3,6 @@
 ``jobs.predict`` does the work. It needs torch, so it is only imported when the command runs.
 """
 
-from __future__ import annotations
-
 if __name__ == "__main__":
     from configs.entry import run_entry
 

@@ -1,7 +1,5 @@
 """Which failed units are retried automatically: a pure function."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from typing import Literal

@@ -3,8 +3,6 @@
 The machine that launches prepares them, since there are many workers, which may have no network.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

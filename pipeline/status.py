@@ -1,7 +1,5 @@
 """python -m pipeline.status grid=NAME: what is done, running, queued, failed or missing. Changes nothing."""
 
-from __future__ import annotations
-
 if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-C waits for them
     from configs.entry import run_entry
 

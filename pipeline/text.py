@@ -1,7 +1,5 @@
 """Text that commands print: what a launch will do, and how it ended."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections import defaultdict

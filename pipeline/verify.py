@@ -1,7 +1,5 @@
 """python -m pipeline.verify grid=NAME: read every file of a grid and name the damaged ones."""
 
-from __future__ import annotations
-
 if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-C waits for them
     from configs.entry import run_entry
 

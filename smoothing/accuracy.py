@@ -1,7 +1,5 @@
 """Certified accuracy as an exact step function, and the upper envelope of several."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -27,7 +25,7 @@ class AccuracyCurve:
     num_images: int
 
     @classmethod
-    def from_records(cls, correct: npt.ArrayLike, radii: npt.ArrayLike) -> AccuracyCurve:
+    def from_records(cls, correct: npt.ArrayLike, radii: npt.ArrayLike) -> "AccuracyCurve":
         """The curve of one certified model.
 
         Args:

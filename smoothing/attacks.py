@@ -3,8 +3,6 @@
 Shapes: B images, M noise draws, C H W image.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -5,8 +5,6 @@ accurate to a few units in the last place, and each bound is loosened by ``RELAT
 orders of magnitude more than that and orders of magnitude less than any measurement resolves.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

@@ -1,7 +1,5 @@
 """How far certified accuracy is limited by the finite number of noise draws."""
 
-from __future__ import annotations
-
 import functools
 
 import numpy as np

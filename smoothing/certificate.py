@@ -1,7 +1,5 @@
 """Certificates and predictions computed from vote counts, without sampling."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """CERTIFY and PREDICT of Cohen et al. 2019, and CERTIFY with fewer samples."""
 
-from __future__ import annotations
-
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence

@@ -6,8 +6,6 @@ whole batches, and draws the noise too where its distribution allows.
 Shapes: B rows of a batch, S slots (images in progress), C H W image, K classes.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

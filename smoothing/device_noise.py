@@ -8,8 +8,6 @@ bit, on any device and in any batch.
 Shapes: B rows of a batch, S slots, C H W image.
 """
 
-from __future__ import annotations
-
 import functools
 import logging
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 Shapes: B rows of a batch, C H W image.
 """
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar

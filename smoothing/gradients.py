@@ -3,8 +3,6 @@
 Shapes: B images, M noise draws, C H W image, K classes, R = M * B rows of one batch.
 """
 
-from __future__ import annotations
-
 import abc
 import math
 from dataclasses import dataclass

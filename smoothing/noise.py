@@ -5,8 +5,6 @@ The stream is counter-based (Philox 4x64; Salmon et al. 2011): key = (seed, imag
 number, and any block can be drawn at any time, in any order, by any worker.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """McNemar's exact test: which of two classifiers certifies more of the same images."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

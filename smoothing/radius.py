@@ -3,8 +3,6 @@
 Radii and sigma are l2 lengths in pixels scaled to [0, 1].
 """
 
-from __future__ import annotations
-
 from decimal import ROUND_DOWN, Decimal
 
 import numpy as np

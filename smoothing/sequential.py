@@ -5,8 +5,6 @@ wrong, because its error grows with every look. Here the looks are fixed in adva
 own share of alpha.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math

@@ -1,7 +1,5 @@
 """Statements that hold for many models, images and radii at once."""
 
-from __future__ import annotations
-
 import functools
 import math
 

@@ -3,8 +3,6 @@
 Shapes: B rows of a batch, S slots, N calls of the generator, C H W image, P pixels (C H W) of an image in one row.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Transfers to a device that do not make the host wait."""
 
-from __future__ import annotations
-
 from collections import deque
 
 import torch

@@ -7,8 +7,6 @@ the division is exact, and the division is correctly rounded, so the inputs equa
 Shapes: B rows of a batch, S slots, C H W image.
 """
 
-from __future__ import annotations
-
 import torch
 import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]

@@ -4,8 +4,6 @@ A file is a log because it has the header, whatever its name. What certifiers wr
 columns, repeated lines after a restart, compression) is read, and each difference is noted.
 """
 
-from __future__ import annotations
-
 import codecs
 import csv
 import functools

@@ -1,7 +1,5 @@
 """The user's mapping from patterns of paths to record columns, for what the paths of logs do not say."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath

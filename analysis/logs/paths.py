@@ -5,8 +5,6 @@ A path is read folder by folder; a folder's name either matches one of the rules
 of a name that no rule knows.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence

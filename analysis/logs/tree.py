@@ -1,7 +1,5 @@
 """Reads a tree of published logs as two tables of records, and a list of findings."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import os
@@ -55,7 +53,7 @@ class LogTree:
     # Per certification log the columns that all its rows share, ``images`` (which of several lists of images it
     # is on) and num_rows
     models: tuple[dict[str, Any], ...]
-    logs: tuple[LogEntry, ...]  # the logs of certifications, in the order of ``models``, then those of predictions
+    logs: tuple["LogEntry", ...]  # the logs of certifications, in the order of ``models``, then those of predictions
     findings: tuple[Finding, ...]  # the harmless ones last
     num_files: int  # files looked at
 

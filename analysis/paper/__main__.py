@@ -1,7 +1,5 @@
 """python -m analysis.paper source=DIR: the paper's tables and figures, from its logs or from a grid."""
 
-from __future__ import annotations
-
 if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-C waits for them
     from configs.entry import run_entry
 

@@ -1,7 +1,5 @@
 """Declarations of tables and figures: which models are in them, and how they are grouped."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
@@ -171,10 +169,10 @@ def _declared(
     problems: list[str],
     entry: Mapping[str, Any],
     where: str,
-    cls: type[Declared],
+    cls: type["Declared"],
     parts: Literal["rows", "curves"],
     part_cls: type[RowsDeclaration | CurveDeclaration],
-) -> Declared | None:
+) -> "Declared | None":
     """A table with its rows, or a figure with its curves; None, and problems, if it is something else."""
     listed = entry.get(parts, [])
     if not (isinstance(listed, list) and all(isinstance(part, Mapping) for part in listed)):

@@ -1,7 +1,5 @@
 """Declared figures, drawn from records."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,7 +26,7 @@ class PaperFigure:
 
     name: str  # name of its files
     title: str  # title, with the number of the paper's figure if there is one
-    curves: tuple[Curve, ...]  # at least one
+    curves: tuple["Curve", ...]  # at least one
     max_radius: float | None  # right end of the axis; None: where the curves end
     absent: tuple[str, ...]  # labels of declared curves that the records do not contain
 
@@ -79,7 +77,7 @@ def figure_frame(figure: PaperFigure) -> Frame:
     }
 
 
-def _certified(declared: CurveDeclaration, dataset: str, records: PaperRecords, first_color: int) -> list[Curve]:
+def _certified(declared: CurveDeclaration, dataset: str, records: PaperRecords, first_color: int) -> list["Curve"]:
     where = declared.conditions(are_logs=records.are_logs)
     models = whole_models(records.models_of(dataset, where, declared.not_in_logs))
     groups: dict[Any, list[CertifiedModel]] = {}
@@ -105,7 +103,7 @@ def _single(models: Sequence[CertifiedModel]) -> Candidates:
     return candidates_of(best.replicates, best.name)
 
 
-def _empirical(declared: CurveDeclaration, dataset: str, records: PaperRecords, first_color: int) -> list[Curve]:
+def _empirical(declared: CurveDeclaration, dataset: str, records: PaperRecords, first_color: int) -> list["Curve"]:
     where = declared.conditions(are_logs=records.are_logs)
     rows = select(records.predictions, {"dataset": dataset, **where})
     if rows.empty:
@@ -114,7 +112,7 @@ def _empirical(declared: CurveDeclaration, dataset: str, records: PaperRecords, 
     return [_attacked(declared, group, first_color + number) for number, group in enumerate(groups)]
 
 
-def _attacked(declared: CurveDeclaration, rows: pd.DataFrame, color_nr: int) -> Curve:
+def _attacked(declared: CurveDeclaration, rows: "pd.DataFrame", color_nr: int) -> "Curve":
     attacks = rows.groupby(["attack_epsilon", *CLASSIFIER], sort=True, observed=True, dropna=False)
     per_image = attacks["index"].agg(["count", "nunique"])
     if (per_image["count"] != per_image["nunique"]).any():

@@ -1,7 +1,5 @@
 """Declared tables, filled from records."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from analysis.candidates import are_exact, candidates_of, exact_step, largest_of

@@ -1,7 +1,5 @@
 """Predictions at attacked images, from logs and from our own attacks, in the same columns."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +32,12 @@ _AS_IN_LOGS = {"pgd": "pgd", "ddn": "ddn", "vanilla": "pgd", "stein": "pgd", "st
 _READ = ("dataset", "method", "attack", "epsilon", "m_test", "n", "alpha", "index", "correct", *_OURS_ONLY)
 
 
-def logged_predictions(table: pa.Table) -> pd.DataFrame:
+def logged_predictions(table: pa.Table) -> "pd.DataFrame":
     """A table of kind PREDICTIONS as a frame with the columns of SCHEMA."""
     return _completed(table.to_pandas())
 
 
-def attacked_predictions(store: Store, manifest: Manifest) -> pd.DataFrame:
+def attacked_predictions(store: Store, manifest: Manifest) -> "pd.DataFrame":
     """The complete attacks of a launched grid in the columns of SCHEMA.
 
     As in logs, ``attack`` is pgd for every kind of PGD, and ``estimator`` says whose gradient it follows.
@@ -61,7 +59,7 @@ def attacked_predictions(store: Store, manifest: Manifest) -> pd.DataFrame:
     )
 
 
-def select(predictions: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
+def select(predictions: "pd.DataFrame", where: Mapping[str, Any]) -> "pd.DataFrame":
     """The rows that match every condition: a column and its value, a list of values, or LARGEST."""
     rows = predictions
     for name, wanted in where.items():
@@ -87,5 +85,5 @@ def _attack_table(store: Store, manifest: Manifest) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def _completed(frame: pd.DataFrame) -> pd.DataFrame:
+def _completed(frame: "pd.DataFrame") -> "pd.DataFrame":
     return frame.reindex(columns=SCHEMA.names)

@@ -1,7 +1,5 @@
 """The records that tables and figures are drawn from: a tree of logs, or a grid."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +30,7 @@ class PaperRecords:
     """The records to draw from."""
 
     models: tuple[CertifiedModel, ...]  # certified models, including those with short logs
-    predictions: pd.DataFrame  # predictions at attacked images, in the columns of ``predictions.SCHEMA``
+    predictions: "pd.DataFrame"  # predictions at attacked images, in the columns of ``predictions.SCHEMA``
     are_logs: bool  # whether they are published logs
 
     @property

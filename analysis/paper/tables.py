@@ -1,7 +1,5 @@
 """Tables of certified accuracy compared with the paper's, as CSV, Markdown and LaTeX."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """python -m analysis.publish grid=NAME output=DIR: a grid with its records, weights, cards and checksums."""
 
-from __future__ import annotations
-
 if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-C waits for them
     from configs.entry import run_entry
 

@@ -1,7 +1,5 @@
 """The data card and the model cards of a published grid: Markdown, from the templates in this folder."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template

@@ -1,7 +1,5 @@
 """The files of a published grid, which is a separate results folder, and their checksums."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """python -m analysis.report grid=NAME: one HTML page about a grid that needs no network."""
 
-from __future__ import annotations
-
 if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-C waits for them
     from configs.entry import run_entry
 

@@ -1,7 +1,5 @@
 """The report's HTML: a template, the data as JSON, and Plotly's JavaScript, in one file."""
 
-from __future__ import annotations
-
 import base64
 import html
 import json

@@ -6,8 +6,6 @@ logits_BK for a dataset's image shape and number of classes. Normalisation is no
 import of torch. A module whose name begins with an underscore is shared code, not an architecture.
 """
 
-from __future__ import annotations
-
 import functools
 import pkgutil
 

@@ -6,8 +6,6 @@ Source: He et al. 2016, section 4.2, with projection shortcuts (option B), as Co
 Salman et al. 2019 use them.
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from jobs.datasets import DatasetInfo

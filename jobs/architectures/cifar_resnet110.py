@@ -3,8 +3,6 @@
 The network of the paper's CIFAR-10 results.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 from jobs.architectures._cifar_resnet import CifarResNet

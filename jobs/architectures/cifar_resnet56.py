@@ -1,7 +1,5 @@
 """ResNet-56 for 32 x 32 images: 856,000 parameters and 0.13 G multiply-adds an image."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from jobs.architectures._cifar_resnet import CifarResNet

@@ -4,8 +4,6 @@ About 22,000 parameters and 0.18 MFLOP an image: one CPU core classifies some 20
 a second, which is what lets a laptop certify a whole grid in minutes.
 """
 
-from __future__ import annotations
-
 from torch import nn
 
 from jobs.datasets import DatasetInfo

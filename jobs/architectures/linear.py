@@ -1,7 +1,5 @@
 """A linear classifier: the one whose smoothed classifier, and certificates, are known in closed form."""
 
-from __future__ import annotations
-
 import math
 
 from torch import nn

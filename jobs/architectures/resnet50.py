@@ -3,8 +3,6 @@
 The network of the paper's ImageNet results.
 """
 
-from __future__ import annotations
-
 from torch import nn
 
 from jobs.datasets import DatasetInfo

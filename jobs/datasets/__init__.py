@@ -11,8 +11,6 @@ underscore is shared code, not a dataset.
 A data set of the user's own is a ``Plugin``, which says what the module of another one would.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import pkgutil

@@ -1,7 +1,5 @@
 """The description of a dataset, and the images of one of its splits."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 from collections.abc import Iterator, Mapping

@@ -4,8 +4,6 @@ Keys hold what they give, with a fingerprint of it, and not where it lies: a cop
 and a changed file is another one.
 """
 
-from __future__ import annotations
-
 import re
 import zipfile
 import zlib

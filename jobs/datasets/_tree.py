@@ -4,8 +4,6 @@ Classes are numbered in the order of their folders' names, images in the order o
 name, as torchvision's ImageFolder does.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Mapping, Sequence

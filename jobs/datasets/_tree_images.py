@@ -1,7 +1,5 @@
 """One split of a tree of image files: decoding, and the fingerprint of what comes out."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import logging
@@ -88,7 +86,7 @@ class TreeImages(Images):
         pixels = np.asarray(image).reshape(height, width, -1).transpose(2, 0, 1)
         return pixels if self.num_levels == 255 else np.rint(pixels * (self.num_levels / 255)).astype(np.uint8)
 
-    def decoded(self, index: int) -> Image:
+    def decoded(self, index: int) -> "Image":
         """The file as an 8-bit image, RGB or grey like the dataset. Raises DataError naming it."""
         from PIL import Image, UnidentifiedImageError
 
@@ -176,7 +174,7 @@ class TreeImages(Images):
         return [result for result in done if not isinstance(result, DataError)]
 
 
-def _centre(image: Image, height: int, width: int) -> Image:
+def _centre(image: "Image", height: int, width: int) -> "Image":
     from PIL.Image import Resampling
 
     # The paper's transform: Resize(256), then CenterCrop(224), here for any size in that ratio.

@@ -8,8 +8,6 @@ images as in the papers.
 Source: Krizhevsky 2009. Normalisation and augmentation: Cohen et al. 2019.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import queue

@@ -6,8 +6,6 @@ numbers come close to those of ``cifar10`` and are not the same. The tree may be
 dataset, as long as all ten classes are there.
 """
 
-from __future__ import annotations
-
 from jobs.datasets import DatasetInfo, cifar10
 from jobs.datasets._tree import Tree
 

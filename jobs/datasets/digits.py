@@ -7,8 +7,6 @@ not hang on any library's random numbers. Within each split images keep scikit-l
 Source: Alpaydin and Kaynak 1998, Optical Recognition of Handwritten Digits (test part), UCI.
 """
 
-from __future__ import annotations
-
 from importlib.metadata import distribution
 from pathlib import Path
 

@@ -6,8 +6,6 @@ side and cut to the centre 224 x 224.
 Source: Russakovsky et al. 2015. Transforms and normalisation: Cohen et al. 2019.
 """
 
-from __future__ import annotations
-
 from jobs.datasets import DatasetInfo
 from jobs.datasets._tree import Tree
 

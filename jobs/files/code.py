@@ -1,7 +1,5 @@
 """The code that produces results: jobs run a copy of it, and results name its version."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import importlib.metadata

@@ -1,7 +1,5 @@
 """Failures of units, recorded where the next launch and the status command find them."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import itertools
@@ -49,7 +47,7 @@ class Place:
     job: str = ""  # the SLURM job and array task, as 1234_56; empty elsewhere
 
     @classmethod
-    def here(cls) -> Place:
+    def here(cls) -> "Place":
         """Where this process runs."""
         array_id, index = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
         return Place(

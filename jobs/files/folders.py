@@ -1,7 +1,5 @@
 """Checks and permissions of folders that commands write to."""
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

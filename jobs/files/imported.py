@@ -4,8 +4,6 @@ An imported grid is a folder of the results like any other, so that everything i
 it by name. It has no grid.json: there is nothing in it to launch. ``import.json`` lists its models.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The kinds of records and their columns, and the columns that a run determines."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass

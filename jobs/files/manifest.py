@@ -1,7 +1,5 @@
 """grid.json: which runs a grid consists of, written by the launch and read by everyone after it."""
 
-from __future__ import annotations
-
 import shlex
 from pathlib import Path
 from typing import Annotated, Any

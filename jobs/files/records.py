@@ -1,7 +1,5 @@
 """Records: one row per (run, image), in Parquet, checked when written and when read."""
 
-from __future__ import annotations
-
 import bisect
 import contextlib
 import functools

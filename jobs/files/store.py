@@ -3,8 +3,6 @@
 No other module composes a path. ``results/README.md`` shows the tree.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Callable, Iterable
@@ -25,12 +23,12 @@ def command_arguments(grid: object, results: Path) -> str:
     return f"grid={grid}" if folder == "results" else f"grid={grid} results={shlex.quote(folder)}"
 
 
-def _in_run(name: str) -> Callable[[Store, str], Path]:
+def _in_run(name: str) -> Callable[["Store", str], Path]:
     """What a store calls a file or folder of a run, by the train key."""
     return lambda store, train_key: store.run_dir(train_key) / name
 
 
-def _in_grid(name: str) -> Callable[[Store, str], Path]:
+def _in_grid(name: str) -> Callable[["Store", str], Path]:
     """What a store calls a file or folder of a grid, by its name."""
     return lambda store, grid: store.grid_dir(grid) / name
 

@@ -1,7 +1,5 @@
 """Sums over the widest columns of a run, computed when its records are joined, for tables."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Self-describing checkpoints: trained classifiers, and the state from which training resumes."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 from collections.abc import Mapping

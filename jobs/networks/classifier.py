@@ -4,8 +4,6 @@ Noise is added before the normalisation (Cohen et al. 2019), so that sigma and r
 pixel space whatever the dataset's statistics.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Iterable, Mapping

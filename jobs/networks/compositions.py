@@ -5,8 +5,6 @@ Asked (``jobs.plugins.isolated``): make the checkpoints of ensembles, of which n
 Shapes: B images, C H W, K classes, N members.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

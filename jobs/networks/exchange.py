@@ -3,8 +3,6 @@
 Asked (``jobs.plugins.isolated``): models from one results folder to another, for processes without torch.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Describes a file that is not a checkpoint, from its first bytes, for messages."""
 
-from __future__ import annotations
-
 import io
 import re
 import tarfile

@@ -4,8 +4,6 @@ In evaluation mode a batch normalisation is an affine map of each channel, which
 before it can do along with its own work.
 """
 
-from __future__ import annotations
-
 import copy
 import logging
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Prepares a trained classifier for inference: folded, compiled, with the chosen layout and precision."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable

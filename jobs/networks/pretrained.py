@@ -8,8 +8,6 @@ their trainers wrote. Where the weights are is found out by content (``state_dic
 Source: the code published with Salman et al. 2019 and Cohen et al. 2019.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from pathlib import Path

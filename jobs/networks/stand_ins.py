@@ -1,7 +1,5 @@
 """Stand-ins for the classes that a pickled file names, so that the rest of it can be read without running them."""
 
-from __future__ import annotations
-
 import io
 import pickletools
 import zipfile
@@ -15,7 +13,7 @@ class StandIn:
     Accepts any arguments and ignores them.
     """
 
-    def __new__(cls, *arguments: Any, **named: Any) -> StandIn:
+    def __new__(cls, *arguments: Any, **named: Any) -> "StandIn":
         del arguments, named
         return super().__new__(cls)
 

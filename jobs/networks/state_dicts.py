@@ -5,8 +5,6 @@ itself has are found in full, whatever stands before them (``1.``, ``module.``, 
 ``model.``), and everything else in there must be known for what it is.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

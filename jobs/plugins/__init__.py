@@ -5,8 +5,6 @@ its source: a corrected comment would train a whole grid again. Whoever changes 
 its version.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import Field

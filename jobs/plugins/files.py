@@ -1,7 +1,5 @@
 """Finds the files of plug-ins and copies them, so that jobs run what was launched."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.machinery
 import os

@@ -1,7 +1,5 @@
 """Turns actions that are forbidden to plug-ins into errors at the line of the action."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import io

@@ -1,7 +1,5 @@
 """Runs modules that import torch or plug-ins in a separate process, and returns their answers."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import os

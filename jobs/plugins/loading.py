@@ -1,7 +1,5 @@
 """Imports plug-ins from the copy made at the launch, locates their errors, and limits what they print."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import inspect

@@ -1,7 +1,5 @@
 """Settings that all code of a process shares: a plug-in's changes to them are undone."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import logging

@@ -7,8 +7,6 @@ run here on made-up images, and the method takes two steps, twice, on the CPU.
 Shapes: R rows of a batch, C H W image, K classes.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 import sys

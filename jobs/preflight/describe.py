@@ -3,8 +3,6 @@
 Run by the launch, which imports no plug-in itself: they import torch.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, is_dataclass, replace

@@ -1,7 +1,5 @@
 """Measures the speed of networks without finished units, to estimate costs."""
 
-from __future__ import annotations
-
 import functools
 import time
 from collections.abc import Callable

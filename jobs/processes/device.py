@@ -1,7 +1,5 @@
 """The device of a process, set up for bit-identical results."""
 
-from __future__ import annotations
-
 import logging
 import os
 

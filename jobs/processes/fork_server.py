@@ -4,8 +4,6 @@ Otherwise a server whose parent was ended by Ctrl-C would keep importing torch f
 than Linux it still does), and would print a traceback when it finds its parent gone.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import pickle

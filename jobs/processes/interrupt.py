@@ -3,8 +3,6 @@
 Work calls ``stop_if_asked`` at points where its state is consistent.
 """
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os

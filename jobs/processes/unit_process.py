@@ -4,8 +4,6 @@ Processes come from a fork server that has imported torch once, so that starting
 milliseconds. Each ends when its parent does, however that ends.
 """
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """The resources that a unit used: writes them to its log when it ends, and reads them."""
 
-from __future__ import annotations
-
 import json
 import logging
 import re

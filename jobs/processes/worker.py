@@ -4,8 +4,6 @@ Imports the stage's module by name, only when it runs: code that schedules units
 no torch, never import torch.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import logging

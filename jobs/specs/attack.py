@@ -1,7 +1,5 @@
 """The spec of an attack: one point of an empirical accuracy curve."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterator
 from typing import ClassVar, Literal

@@ -1,7 +1,5 @@
 """The spec of a certification: exactly the fields that change a record."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import cached_property
 from typing import ClassVar, Literal

@@ -1,7 +1,5 @@
 """Sets of image indices, mostly arithmetic progressions, and how they are cut into shards."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Annotated

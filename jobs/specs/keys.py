@@ -3,8 +3,6 @@
 So neither a changed default nor a resource, path or shard layout can change the meaning of a key.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import fields

@@ -1,7 +1,5 @@
 """Runs: a task on a model and images; and grids of runs."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The spec of a training: exactly the fields that change weights."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property
@@ -166,7 +164,7 @@ class TrainSpec(Fitting):
         return bool(self.members) or (self.checkpoint_sha256 is not None and self.init == "take")
 
     @cached_property
-    def members(self) -> tuple[TrainSpec, ...]:
+    def members(self) -> tuple["TrainSpec", ...]:
         """The trainings of the members of an ensemble; empty for other models."""
         return tuple(build(TrainSpec, member["train"], where="member") for member in self._member_options)
 

@@ -1,7 +1,5 @@
 """Units of work: the smallest parts that are scheduled, fail and are repeated separately."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal

@@ -3,8 +3,6 @@
 Shapes: B images, M noise draws, C H W image, K classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal

@@ -4,8 +4,6 @@ On SLURM each task of the job is one of them, and submitit's TorchDistributedEnv
 Elsewhere the process that is to train starts them all on its machine and waits for them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import pickle

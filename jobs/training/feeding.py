@@ -6,8 +6,6 @@ that the global batch is the same for any number of processes.
 Shapes: N images of the dataset, B images of this process's share, C H W image.
 """
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -58,7 +56,7 @@ class ImageBatch:
     labels_B: Tensor  # their classes
     indices_B: Tensor  # which images of the split they are
 
-    def part(self, start: int, size: int, *, num_processes: int) -> ImageBatch:
+    def part(self, start: int, size: int, *, num_processes: int) -> "ImageBatch":
         """Some of its images; each process has ``size`` of the global part."""
         rows = slice(start, start + size)
         return ImageBatch(
@@ -69,7 +67,7 @@ class ImageBatch:
         )
 
 
-def epoch_batches(loader: Loader, batch_size: int, generator: torch.Generator, share: Share) -> Iterator[ImageBatch]:
+def epoch_batches(loader: "Loader", batch_size: int, generator: torch.Generator, share: Share) -> Iterator[ImageBatch]:
     """All images once, in random order, in global batches of ``batch_size`` of which this process has its share.
 
     The last batch may be smaller, and is left out if it has fewer images than there are processes. The
@@ -82,7 +80,7 @@ def epoch_batches(loader: Loader, batch_size: int, generator: torch.Generator, s
         yield ImageBatch(num_images=len(batch_N), inputs_BCHW=inputs_BCHW, labels_B=labels_B, indices_B=indices_B)
 
 
-def make_loader(images: Images, augmentation: Augmentation, device: torch.device) -> Loader:
+def make_loader(images: Images, augmentation: Augmentation, device: torch.device) -> "Loader":
     """The loader for a dataset's augmentation: images that are varied while decoding are not kept in memory.
 
     Raises:

@@ -11,8 +11,6 @@ have a class attribute ``VERSION`` (an integer, 1 by default) to be raised when 
 Shapes: B images, M noise draws, C H W image, K classes.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Protocol
 

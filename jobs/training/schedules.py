@@ -1,7 +1,5 @@
 """What changes from epoch to epoch: the attack's radius and the learning rate."""
 
-from __future__ import annotations
-
 import math
 
 from jobs.specs.train import TrainSpec

@@ -3,8 +3,6 @@
 Shapes: B images, M noise draws, C H W image, R = M * B rows, K classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 

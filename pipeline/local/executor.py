@@ -1,7 +1,5 @@
 """Runs units on this machine: in a bounded pool of processes, or one after another in this process."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Which GPUs this machine has, and which of them a unit gets."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The order of units: training before its certification, aggregation after everything else."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from jobs.specs.units import Unit

@@ -1,7 +1,5 @@
 """Progress of a launch: a bar on a terminal, otherwise a line every few seconds."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time

@@ -1,7 +1,5 @@
 """The attacks of a grid: the attack group applied to every model. And the images that a list, range or file names."""
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

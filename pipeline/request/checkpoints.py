@@ -1,7 +1,5 @@
 """The weight files that a grid names, and their hashes."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The launch configuration as frozen dataclasses, every value checked, all errors at once."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import fields

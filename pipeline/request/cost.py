@@ -1,7 +1,5 @@
 """The cost of units in forward passes of one image, and how many a GPU runs, or a CPU draws noise for, per second."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 

@@ -1,7 +1,5 @@
 """Ensembles of finished runs: ``model: "ensemble:KEY+KEY"``. They are not trained."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any

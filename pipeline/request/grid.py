@@ -1,7 +1,5 @@
 """Expands the blocks of a grid file into runs."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields

@@ -1,7 +1,5 @@
 """Networks, lengths and schedules that a launch refuses or notes. Specs allow them: stored results have them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

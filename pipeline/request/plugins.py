@@ -1,7 +1,5 @@
 """The plug-ins that a grid names, and what keys contain about them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -5,8 +5,6 @@ arrays of shards of the same models in the same order: their task i holds one sh
 train task i, and starts as soon as that task is done.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -54,7 +52,7 @@ class Block:
         columns = (sum(len(array) > index for array in self.arrays) for index in range(self.width))
         return sum(total <= num_tasks for total in accumulate(columns))
 
-    def split(self, width: int) -> tuple[Block, Block]:
+    def split(self, width: int) -> tuple["Block", "Block"]:
         """The first ``width`` tasks of each array, and the rest."""
         first, rest = (
             Block(

@@ -1,7 +1,5 @@
 """Submits the units of a plan to SLURM, as arrays that depend on each other, and returns."""
 
-from __future__ import annotations
-
 import math
 import shutil
 from collections.abc import Mapping, Sequence

@@ -3,8 +3,6 @@
 Contains no other code, because the processes of the units import the main module of their parent again.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The sbatch options of an array, by submitit's names, and the copy of the code that its jobs run."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterator
 from pathlib import Path

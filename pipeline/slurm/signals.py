@@ -1,7 +1,5 @@
 """How a task handles SLURM's warning: it saves, and its job is requeued."""
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

@@ -4,8 +4,6 @@ A task finds its units in the array's folder by its index, so nothing has to be 
 answered. submitit writes the script.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 import subprocess

@@ -3,8 +3,6 @@
 So if a unit's process is killed, the task records it with node, GPU and attempt, and the other units continue.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

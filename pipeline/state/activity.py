@@ -1,7 +1,5 @@
 """Which units are in progress: in the queue of a scheduler, or in a launch on this machine."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import time

@@ -1,7 +1,5 @@
 """Runs SLURM's commands: with a common environment, without input, and for a limited time."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Collection, Mapping, Sequence

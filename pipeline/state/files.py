@@ -1,7 +1,5 @@
 """What is done and what failed, as far as the files show. Changes nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 

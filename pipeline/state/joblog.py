@@ -1,7 +1,5 @@
 """The lines that a job writes into SLURM's log: how they are written, and how they are parsed."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

@@ -8,8 +8,6 @@ submitting an array and before learning its number.
     results/grids/GRID/slurm/LAUNCH/ARRAY/tasks.json units of each task; beside it script and logs
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 import uuid
@@ -50,7 +48,7 @@ class ArrayName:
         return cast(Stage, self.array.partition("-")[0])
 
     @classmethod
-    def parse(cls, job_name: str) -> ArrayName | None:
+    def parse(cls, job_name: str) -> "ArrayName | None":
         """Parse what ``str`` gave, in this or an earlier version; None for any other name."""
         match = _NAME.fullmatch(job_name) or _EARLIER_NAME.fullmatch(job_name)
         return cls(grid=match["grid"], launch=match["launch"], array=match["array"]) if match else None

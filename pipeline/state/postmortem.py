@@ -4,8 +4,6 @@ The supervisor of a job records failures. If it was killed too (memory of the wh
 without a warning) or never started (setup), the log still says which unit was running, where, and often why it ended.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path

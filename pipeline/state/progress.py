@@ -1,7 +1,5 @@
 """The progress of a unit: how much is saved, when it last made progress, and its usual pace."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import statistics

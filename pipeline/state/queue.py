@@ -3,8 +3,6 @@
 A job that is not in the queue does not count as failed, and a missing answer does not count as an empty queue.
 """
 
-from __future__ import annotations
-
 import os
 import pwd
 import re

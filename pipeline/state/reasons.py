@@ -1,7 +1,5 @@
 """SLURM's reasons why a job waits or is refused: what they mean, and which option to change."""
 
-from __future__ import annotations
-
 import functools
 import re
 from typing import Literal

@@ -1,7 +1,5 @@
 """The present state of a grid and of each of its units, from files, queue and failures. Changes nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
