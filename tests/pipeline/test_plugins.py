@@ -507,8 +507,9 @@ def test_a_dependency_that_the_node_does_not_have_fails_its_model_alone(mylab: P
 def test_a_plug_in_that_ends_a_job_fails_its_model_alone(
     raised: str, exit_code: int, mylab: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # A worker of the pool ignores Ctrl-C, so that it was not pressed; here, it may have been.
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if exit_code == 1 else signal.getsignal(signal.SIGINT)
+    # A worker of the pool ignores Ctrl-C, so that it was not pressed; here, it may have been. What a shell starts in
+    # the background ignores it, too.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN if exit_code == 1 else signal.default_int_handler)
     where = LOSSES.replace("EPOCH", "(1 if self.weight == 2 else -1)")
     write(mylab / "losses.py", where.replace('ValueError("three")', raised))
     try:
