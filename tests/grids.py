@@ -1,7 +1,5 @@
 """Small grids of real digits, and what the tests ask of a results folder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

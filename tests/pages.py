@@ -1,7 +1,5 @@
 """Pages and notebooks whose code is run by the tests."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

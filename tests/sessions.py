@@ -1,7 +1,5 @@
 """Commands as a user starts them, in a session of their own so that their processes can be counted."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """python -m tests.structure [--suite]: how large and how entangled the packages are, and what the tests cost."""
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import ctypes

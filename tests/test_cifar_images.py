@@ -1,7 +1,5 @@
 """The quick CIFAR-10 grid, cut down, from image files to the envelope."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Dockerfile and apptainer.def, read and not built: their base is pinned, and their steps and commands exist."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

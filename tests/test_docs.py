@@ -1,7 +1,5 @@
 """The documents against the tree: links resolve, and what they name exists."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields

@@ -4,8 +4,6 @@
 numbers that its envelope and its report showed.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """docs/extending.md does what it says: its files are written down, and its commands are run."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """docs/library.md and examples/library.ipynb do what they say: every code block and cell is run."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

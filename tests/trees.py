@@ -1,7 +1,5 @@
 """Small trees of image files, made from nothing."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Tensors on META have shapes but no values. Asking for one (``item``, ``bool``, a
 shape that depends on data) raises by itself; ``NoBlockingCopies`` watches copies in the other direction.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

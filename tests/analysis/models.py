@@ -1,7 +1,5 @@
 """Models with given radii, and small trees of logs in the published format."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A grid as pandas, for notebooks."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """No line that analysis prints is wider than the terminal."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

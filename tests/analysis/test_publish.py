@@ -1,7 +1,5 @@
 """A published grid: what is in it, and that it comes back bit for bit or not at all."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The command smoothadv, and what is a user's own on a command line."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Every grid file composes and expands to what its header says."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Values are set in a configuration as Hydra sets them when it composes from the whole command line."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The example methods against their papers' formulas, written out number by number."""
 
-from __future__ import annotations
-
 import importlib.util
 import math
 from pathlib import Path

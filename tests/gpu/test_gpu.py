@@ -1,7 +1,5 @@
 """What only a GPU can show: its noise is the host's, its votes are the CPU's, its errors have their class."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

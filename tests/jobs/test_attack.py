@@ -1,7 +1,5 @@
 """The empirical-accuracy stage on real digits."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from pathlib import Path

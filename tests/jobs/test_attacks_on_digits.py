@@ -1,7 +1,5 @@
 """Attacks on classifiers trained on real digits: none helps the classifier, more draws harm it more."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """pipeline.predict: image files, classified and certified by a finished model."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

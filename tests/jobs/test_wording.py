@@ -1,7 +1,5 @@
 """Counts agree with their nouns, and paragraphs fit the terminal."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 

@@ -1,7 +1,5 @@
 """The tiny grid's units, and how to run one here and now."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """SLURM's commands at the process boundary: scripts on PATH that keep a queue in a folder and count their calls."""
 
-from __future__ import annotations
-
 import re
 import stat
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Ctrl-C at any moment of any command: one line, exit code 130, no process left running, sound results."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

@@ -1,7 +1,5 @@
 """Status and launch find every file that is not whole; a launch sets it aside and makes again what is missing then."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

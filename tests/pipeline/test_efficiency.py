@@ -1,7 +1,5 @@
 """What units used, by their logs."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

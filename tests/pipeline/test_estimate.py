@@ -1,7 +1,5 @@
 """What a launch will take: by what finished work took, on the device that will run it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """How often wait=true and watch=true ask."""
 
-from __future__ import annotations
-
 from pipeline.follow import next_wait_s
 
 

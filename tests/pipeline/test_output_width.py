@@ -1,7 +1,5 @@
 """No line that a launch and its companions print is wider than the terminal."""
 
-from __future__ import annotations
-
 import ast
 import shlex
 import shutil

@@ -1,7 +1,5 @@
 """Objectives and networks of a user's own, from a folder of theirs to records, and what can be wrong with them."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import shutil

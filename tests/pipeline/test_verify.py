@@ -1,7 +1,5 @@
 """Every damaged file is named, and the next launch makes it again."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The tests of this folder run on the cluster of tests/slurm/cluster, and on no other."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A small grid on the test cluster, and what a test does to it."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

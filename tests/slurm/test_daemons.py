@@ -1,7 +1,5 @@
 """Daemons of the cluster that are killed, and answers that do not come, on the real cluster."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import stat

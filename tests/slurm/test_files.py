@@ -1,7 +1,5 @@
 """Results that are damaged or have no room, on the real cluster."""
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 import subprocess

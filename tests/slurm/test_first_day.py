@@ -1,7 +1,5 @@
 """What a user meets first on a new cluster, on the real one."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Launches that are killed, meet each other, are refused or limited: what SLURM then has, on the real cluster."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import stat

@@ -1,7 +1,5 @@
 """A user's own code on the real cluster: jobs run what was launched, whatever becomes of it afterwards."""
 
-from __future__ import annotations
-
 import shutil
 
 from tests.slurm.site import Site, release

@@ -3,8 +3,6 @@
 One model is in training while the other is certified, so that each fault befalls both.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

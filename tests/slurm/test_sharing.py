@@ -1,7 +1,5 @@
 """Several units on the one GPU of a job, on the real cluster."""
 
-from __future__ import annotations
-
 import re
 
 import pyarrow as pa

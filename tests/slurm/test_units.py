@@ -1,7 +1,5 @@
 """Units that end in every way, on the real cluster."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

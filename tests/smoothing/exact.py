@@ -1,7 +1,5 @@
 """Second algorithms in 50 digits: slow, plain, and independent of scipy."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import mpmath  # type: ignore[import-untyped]

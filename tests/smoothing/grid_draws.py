@@ -3,8 +3,6 @@
 TRITON_INTERPRET=1 python -m tests.smoothing.grid_draws
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

@@ -1,7 +1,5 @@
 """Accuracy curves and their envelope against naive loops over dense sets of radii."""
 
-from __future__ import annotations
-
 from itertools import chain, pairwise
 
 import numpy as np

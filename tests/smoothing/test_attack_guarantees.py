@@ -1,7 +1,5 @@
 """What every attack promises of every output: inside the ball, inside [0, 1], nothing left behind."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """SmoothAdv against optima in closed form, and its promises on random small models."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Binomial bounds: exact values, inverses, a second algorithm, one-sidedness and coverage."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from fractions import Fraction

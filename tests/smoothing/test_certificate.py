@@ -1,7 +1,5 @@
 """Certificates and predictions from votes: rules, ties and the promised error rates."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 import pytest

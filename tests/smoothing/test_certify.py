@@ -3,8 +3,6 @@
 f(x) = sign(w . x + b) smoothed by N(0, sigma^2 I) is the same sign, with radius |w . x + b| / ||w||.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Votes: the same for every batch size and order, and equal to a plain loop's."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """DDN against the closed form on linear models, where the nearest adversarial point is known."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

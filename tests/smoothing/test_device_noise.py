@@ -1,7 +1,5 @@
 """Noise drawn on a device: the host's bits, by torch's operations and by the kernel; the votes that follow from it."""
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 import os

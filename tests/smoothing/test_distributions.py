@@ -1,7 +1,5 @@
 """Exact-grid noise: its thresholds, its distribution, its sums without rounding, and what it refuses."""
 
-from __future__ import annotations
-
 import hashlib
 from itertools import pairwise
 

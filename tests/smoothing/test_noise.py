@@ -1,7 +1,5 @@
 """Noise streams: a function of their key, disjoint, normal, and fixed for ever."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import product
 

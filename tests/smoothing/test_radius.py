@@ -1,7 +1,5 @@
 """Radii: published values, never above the exact number, and text that is never rounded up."""
 
-from __future__ import annotations
-
 import math
 from decimal import Decimal
 

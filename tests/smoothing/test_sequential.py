@@ -1,7 +1,5 @@
 """Fewer votes, the same guarantee: exact error of the looks, and early stops that change no cell."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """The host stays near the device, whichever is the faster."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Our own attacks, drawn by the declarations of the paper's figures."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

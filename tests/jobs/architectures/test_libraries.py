@@ -1,7 +1,5 @@
 """Models of timm, an optional dependency: run where it is installed, and an error that says so where it is not."""
 
-from __future__ import annotations
-
 import sys
 
 import pytest

@@ -1,7 +1,5 @@
 """CIFAR-10's way from its archive into memory, with a small archive of the same form."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import pickle

@@ -1,7 +1,5 @@
 """Data sets of a user's own: an .npz file, a folder of images, a function."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

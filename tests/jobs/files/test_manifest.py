@@ -1,7 +1,5 @@
 """grid.json: read as it was written, and refused when it was edited."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

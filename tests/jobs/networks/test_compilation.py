@@ -1,7 +1,5 @@
 """Compiled networks: the same losses, compiled once, whatever the optimizer does to the weights."""
 
-from __future__ import annotations
-
 import shutil
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Ensembles and denoisers of linear parts: the smoothed classifier's radius is known in closed form."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

@@ -1,7 +1,5 @@
 """What a file is that should hold a checkpoint: named, without a word of torch's and without its advice."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import tarfile

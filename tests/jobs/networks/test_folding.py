@@ -1,7 +1,5 @@
 """Folding: the same function as the classifier in evaluation mode, kept up to date, nothing else touched."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

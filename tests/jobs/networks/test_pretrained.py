@@ -1,7 +1,5 @@
 """Published checkpoints, made here in the form of the real ones."""
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Questions that a process of its own answers, which leaves nothing behind however it ends."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys

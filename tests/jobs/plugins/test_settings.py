@@ -1,7 +1,5 @@
 """Settings of the process are put back after the code of a plug-in."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

@@ -1,7 +1,5 @@
 """Plug-ins that would break a certificate or a training are refused, with the line that does it."""
 
-from __future__ import annotations
-
 import json
 import os
 import textwrap

@@ -1,7 +1,5 @@
 """Networks of which nothing was measured: their multiply-adds are counted, a try on the CPU is timed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

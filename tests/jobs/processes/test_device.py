@@ -1,7 +1,5 @@
 """The device of a process, and that nothing asks for one too early."""
 
-from __future__ import annotations
-
 import logging
 import subprocess
 import sys

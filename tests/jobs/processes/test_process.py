@@ -1,7 +1,5 @@
 """Being asked to stop: work is saved, and goes on to the same records."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

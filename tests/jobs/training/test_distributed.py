@@ -1,7 +1,5 @@
 """Several processes train one classifier as one process does."""
 
-from __future__ import annotations
-
 import copy
 import os
 import signal

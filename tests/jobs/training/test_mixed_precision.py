@@ -1,7 +1,5 @@
 """Training in bfloat16: the network alone is in it, and nothing that is guaranteed gets looser."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path

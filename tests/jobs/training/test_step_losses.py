@@ -1,7 +1,5 @@
 """Steps are the plain algorithm's, whatever is done to make them fast."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterator
 

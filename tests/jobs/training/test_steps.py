@@ -1,7 +1,5 @@
 """What one optimizer step does, for every method and attack."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Nothing inside a training step or a batch of certification makes the host wait for the device."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Units on GPUs of their own and on shared ones: who gets which, and what a job with several of them does."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """The real pool of processes, and what survives when any of them is killed at any moment."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

@@ -1,7 +1,5 @@
 """Progress counts what running units have saved, and only what this launch did tells how much time is left."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from dataclasses import replace

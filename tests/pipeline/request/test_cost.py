@@ -1,7 +1,5 @@
 """CPUs for noise that a GPU does not draw: by the size of the image, and in the estimate of a launch."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

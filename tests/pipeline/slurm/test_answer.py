@@ -1,7 +1,5 @@
 """What is made of sbatch's answers."""
 
-from __future__ import annotations
-
 import subprocess
 
 import pytest

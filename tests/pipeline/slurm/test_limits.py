@@ -1,7 +1,5 @@
 """Limits of what is in the queue, and of what runs, against fake commands of SLURM."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections import Counter

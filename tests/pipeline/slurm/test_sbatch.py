@@ -1,7 +1,5 @@
 """What sbatch is asked for, as the script says."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Submission, resume and status against fake commands of SLURM; tests/slurm has the real one."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import shutil

@@ -1,7 +1,5 @@
 """One task of an array: what it does when SLURM warns it."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """Who may change what a job runs."""
 
-from __future__ import annotations
-
 import os
 import stat
 import subprocess

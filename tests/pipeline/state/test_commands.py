@@ -1,7 +1,5 @@
 """The environment and the limits of SLURM's commands."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

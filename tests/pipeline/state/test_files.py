@@ -1,7 +1,5 @@
 """What failed, according to the files: also when much failed, often."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

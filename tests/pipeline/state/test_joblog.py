@@ -1,7 +1,5 @@
 """The shell lines of a batch script, run by bash, and what is read from the log that they write."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from pathlib import Path

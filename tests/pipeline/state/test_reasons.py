@@ -1,7 +1,5 @@
 """What SLURM's reasons mean, by its documentation."""
 
-from __future__ import annotations
-
 import pytest
 
 from pipeline.state.reasons import Kind, advice, explained, kind_of
