@@ -21,6 +21,8 @@ from smoothing.counts import class_counts
 from smoothing.noise import NoiseStream
 
 _TIMES = 8  # as many noisy images to count votes on as in a step
+_PATIENCE_S = 2.0  # for a step on a batch as large as those of the training
+_REPEATS, _ENOUGH_S = 5, 1.0
 
 
 def main(folder: Path) -> None:
@@ -67,17 +69,28 @@ def image_seconds(spec: TrainSpec, precision: Precision | None, threads: int) ->
             stream=NoiseStream(seed=0, index=0, stage="prediction"),
             batch_size=num_samples,
         )
-        return _seconds(lambda: count(torch.full(spec.info.image_shape, 0.5)), repeats=3) / threads / num_samples
-    stepper, images, generator = made_up(spec, max(1, num_rows(spec.info) // spec.m_train))
+        return _seconds(lambda: count(torch.full(spec.info.image_shape, 0.5))) / threads / num_samples
+    seconds, batch_size = (
+        _step_seconds(spec, num_rows(spec.info) // spec.m_train),
+        spec.batch_size // spec.num_processes,
+    )
+    # A small network takes up to twice as long for an image of a small batch, and is quickly tried on a large one.
+    return (_step_seconds(spec, batch_size) if seconds * batch_size <= _PATIENCE_S else seconds) / threads
+
+
+def _step_seconds(spec: TrainSpec, num_images: int) -> float:
+    """CPU seconds for one image in a step on so many (at least one), in the last epoch."""
+    stepper, images, generator = made_up(spec, max(1, num_images))
     epoch = Epoch(number=spec.epochs - 1, epsilon=spec.epsilon, shared=generator, own=generator)
-    return _seconds(lambda: [*stepper.steps(images, epoch)], repeats=1) / threads / images.num_images
+    return _seconds(lambda: [*stepper.steps(images, epoch)]) / images.num_images
 
 
-def _seconds(act: Callable[[], object], repeats: int) -> float:
+def _seconds(act: Callable[[], object]) -> float:
     """CPU seconds of a call on all CPUs, not counting other work: the best of several, after one to warm up."""
-    found = []
-    for _ in range(1 + repeats):
+    act()
+    found: list[float] = []
+    while not found or (len(found) < _REPEATS and sum(found) < _ENOUGH_S):
         began = time.process_time()
         act()
         found.append(time.process_time() - began)
-    return min(found[1:])
+    return min(found)

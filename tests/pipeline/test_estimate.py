@@ -15,7 +15,7 @@ from jobs.files.manifest import write_manifest
 from jobs.files.store import Store
 from jobs.plugins import Plugin
 from jobs.specs.runs import Manifest
-from jobs.specs.units import STAGES, Stage
+from jobs.specs.units import STAGES, Stage, TrainUnit
 from pipeline import estimate
 from pipeline.estimate import Device, Forecast, forecast
 from pipeline.launch import launch
@@ -104,6 +104,12 @@ def test_networks_of_which_nothing_was_measured_are_tried(
     num_images = train.info.num_images["train"] * train.epochs
     seconds = 0.5 * num_images if device == "CPU" else 2 * train_cost(train)
     assert found["train"].hours == pytest.approx(seconds / 3600)
+
+
+def test_the_unit_tried_is_one_of_those_that_cost_most_together() -> None:
+    one, many = (TrainUnit(train=replace(FIRST.train, epochs=epochs)) for epochs in (1, 8))
+    assert estimate._typical([one, many, one]) is many
+    assert estimate._typical([many, *[one] * 20]) is one
 
 
 def test_a_dry_run_says_hours_of_the_device_that_will_run_it(

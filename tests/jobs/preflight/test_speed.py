@@ -70,3 +70,19 @@ def test_a_step_of_adversarial_training_takes_longer_than_a_forward_pass() -> No
 def test_a_network_that_fails_is_not_answered_for() -> None:
     fields = train_fields(_spec(**_of("nets:broken")))
     assert speed._answer(fields, None, None) is speed._answer(fields, None, 1) is None
+
+
+@pytest.mark.parametrize(("seconds", "num_images"), [(0.001, [16, 64]), (0.1, [16])])
+def test_a_small_network_is_tried_on_batches_of_the_training(
+    seconds: float, num_images: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def step_seconds(spec: TrainSpec, size: int) -> float:
+        tried.append(size)
+        return seconds
+
+    monkeypatch.setattr(speed, "_step_seconds", step_seconds)
+    spec = _spec(method="smoothadv", attack="pgd", epsilon=0.5, num_steps=2, m_train=4, batch_size=64)
+    assert speed.image_seconds(spec, None, 1) == seconds
+    assert tried == num_images
