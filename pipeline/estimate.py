@@ -1,9 +1,11 @@
 """Device hours spent on a grid and left to do, by measured times or at the speed of the published logs."""
 
+import bisect
 import contextlib
+import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -175,7 +177,7 @@ def forecast(
             if not unknown.isdisjoint(_kinds(other)):  # observing a grid takes long
                 speeds = measured(other, observe(other, store), store, devices) | speeds
     new = {
-        kind: own[0]
+        kind: _typical(own)
         for kind, own in units.items()
         if kind not in speeds and (devices[kind.stage] == "CPU" or kind.architecture not in FORWARD_PER_S)
     }
@@ -192,6 +194,13 @@ def forecast(
         if kind not in speeds and kind.architecture in FORWARD_PER_S:
             forward_s = 1 / FORWARD_PER_S[kind.architecture]
             yield Forecast(kind, "published", _gpu_hours(own, forward_s, certify_cpus))
+
+
+def _typical(units: Sequence[TrainUnit | ShardUnit]) -> TrainUnit | ShardUnit:
+    """The unit at half of what all cost together, the cheapest first."""
+    ordered = sorted(units, key=unit_cost)
+    costs = [*itertools.accumulate(map(unit_cost, ordered))]
+    return ordered[bisect.bisect_left(costs, costs[-1] / 2)]
 
 
 def _gpu_hours(units: Iterable[TrainUnit | ShardUnit], forward_s: float, certify_cpus: int | None) -> float:
