@@ -72,9 +72,12 @@ class _Hidden(MetaPathFinder):
 def _hide_pandas() -> None:
     """Keep Arrow from importing pandas, which takes 0.2 s and 30 MB and is not needed here."""
     if "pandas" not in sys.modules:
-        sys.meta_path.insert(0, _Hidden())
-        pa.array([0])
-        del sys.meta_path[0]
+        hidden = _Hidden()
+        sys.meta_path.insert(0, hidden)
+        try:
+            pa.array([0])
+        finally:
+            sys.meta_path.remove(hidden)
 
 
 def load_grid(
