@@ -79,7 +79,7 @@ def image_seconds(spec: TrainSpec, precision: Precision | None, threads: int) ->
 
 
 def _step_seconds(spec: TrainSpec, num_images: int) -> float:
-    """CPU seconds for one image in a step on so many (at least one), in the last epoch."""
+    """CPU seconds per image of a step of the last epoch on ``num_images`` images, at least one."""
     stepper, images, generator = made_up(spec, max(1, num_images))
     epoch = Epoch(number=spec.epochs - 1, epsilon=spec.epsilon, shared=generator, own=generator)
     return _seconds(lambda: [*stepper.steps(images, epoch)]) / images.num_images

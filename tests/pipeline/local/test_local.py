@@ -76,7 +76,7 @@ MORE_OFTEN = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 @pytest.mark.parametrize("seed", [0, MORE_OFTEN(1), MORE_OFTEN(2)])
 def test_kill_9_of_the_launcher_anywhere(tmp_path: Path, undisturbed_records: pa.Table, seed: int) -> None:
-    """Status sees it at work, and no worker outlives it."""
+    """Status shows it as running, and no worker outlives it."""
     choose = random.Random(seed)
     with _launched(tmp_path) as process:
         _await(lambda: _worker_pid(tmp_path, "train"), process)
