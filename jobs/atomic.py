@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobs.errors import DiskFullError
+from jobs.errors import DiskFullError, RecordError
 
-_NO_ROOM = 1 << 20  # bytes
+NO_ROOM = 1 << 20
+"""A disk with fewer bytes free is full."""
 
 STALE_AFTER_S = 3600.0
 """A temporary file this old belongs to a killed writer, since no write takes that long."""
@@ -27,19 +28,11 @@ STALE_AFTER_S = 3600.0
 def write_atomically(
     path: Path, write: Callable[[Path], object], check: Callable[[Path], object] | None = None, *, replace: bool = True
 ) -> None:
-    """Make a file so that it appears complete and checked, or not at all.
+    """Make a file, and its folder, so that it appears complete and checked, or not at all.
 
-    The content goes to a unique temporary name in the same folder, to the disk, through ``check``,
-    and only then takes its place. Two writers at once are harmless: the last one's file stays.
-
-    Args:
-        path: The file; its folder is made if need be.
-        write: Writes the content to the path it is given.
-        check: Reads it back from the path it is given and raises if it is not right.
-        replace: False leaves a file alone that is there already: the first writer's stays.
-
-    Raises:
-        DiskFullError: There is no room; names the folder.
+    ``write`` puts the content under a unique temporary name in the same folder. It goes to the disk, ``check`` reads it
+    back and raises if it is not right, and only then it takes its place. Two writers at once are harmless: the last
+    one's file stays, and with ``replace=False`` the first one's. Raises DiskFullError if there is no room.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
@@ -54,11 +47,10 @@ def write_atomically(
             _link_unless_there(temporary, path)
         _flush_to_disk(path.parent)
     except Exception as error:
-        if _is_for_want_of_room(error, path.parent):
-            raise DiskFullError(
-                errno.ENOSPC, f"the disk or quota is full; {path.name} was not written; free space in", str(path.parent)
-            ) from error
-        raise
+        if not _is_for_want_of_room(error, path.parent):
+            raise
+        problem = f"the disk or quota is full; {path.name} was not written; free space in"
+        raise DiskFullError(errno.ENOSPC, problem, str(path.parent)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -72,7 +64,7 @@ def _is_for_want_of_room(error: Exception, folder: Path) -> bool:
     """Whether an error is due to a full disk; torch's writer raises its own error, which does not say so."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-    return isinstance(error, RuntimeError) and shutil.disk_usage(folder).free < _NO_ROOM
+    return isinstance(error, RuntimeError) and shutil.disk_usage(folder).free < NO_ROOM
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -85,6 +77,20 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+@contextlib.contextmanager
+def reading_json(path: Path, version: int, what: str, step: str) -> Iterator[Any]:
+    """The content of a JSON file of this format; an error in the block, which reads it, becomes a RecordError."""
+    try:
+        content = read_json(path)
+        if (found := content["format"]) != version:
+            raise RecordError(f"{path}: format {found}, but this version reads {version}; {step}")
+        yield content
+    except RecordError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(f"{path}: not {what} ({error}); {step}") from error
+
+
 def listing(folder: Path) -> list[str]:
     """The names in a folder; empty if it does not exist or was removed."""
     try:
@@ -94,11 +100,7 @@ def listing(folder: Path) -> list[str]:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a file that cannot be used, so that it is neither lost nor counted as done.
-
-    Returns:
-        The new path, ending in ``.rejected-N``.
-    """
+    """Rename a file that cannot be used, so that it is neither lost nor counted as done, to NAME.rejected-N."""
     for number in range(1, 10_000):
         target = path.with_name(f"{path.name}.rejected-{number}")
         if not target.exists():
@@ -120,10 +122,9 @@ _TAIL = 22  # bytes: the longest of the ends below
 
 
 def problem_of(path: Path) -> str | None:
-    """What is wrong with a file, by its size and its last bytes; None if it is whole.
+    """What is wrong with a file, by a stat and, the first time, its last bytes; None if it is whole.
 
-    Costs a stat, and the first time a read of a few bytes: Parquet files, zip files (torch's) and our JSON files are
-    written from front to back, and each ends in a way that nothing else does.
+    Parquet files, zip files (torch's) and our JSON files are written from front to back, and each has its own end.
     """
     try:
         status = path.stat()

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import itertools
 import logging
 import os
 import re
@@ -11,12 +10,12 @@ import socket
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from jobs.atomic import listing, read_json, write_json
+from jobs.atomic import NO_ROOM, listing, read_json, write_json
 from jobs.errors import CheckpointError, ConfigError, DataError, RecordError, TrainingDivergedError
 from jobs.files.store import Store
 from jobs.host import is_first_task
@@ -82,34 +81,28 @@ def following(failure: Failure, last: Failure) -> Failure:
     return replace(failure, attempt=last.attempt + 1, earlier=dict(last.counts))
 
 
-_BROKEN_GPU = re.compile(
+_BROKEN_GPU = (
     r"CUDA error: (uncorrectable ECC|no CUDA-capable device|unspecified launch failure|all CUDA-capable devices"
     r"|unknown error|initialization error|CUDA-capable device\(s\) is/are busy|CUDA driver version is insufficient)"
     r"|NVLink|GPU is lost|Found no NVIDIA driver|No CUDA GPUs are available"
 )
-
 # What torch's own allocator does not ask for: contexts, handles, pinned memory, CUDA graphs, NCCL's buffers.
-_FULL_GPU = re.compile(
-    r"CUDA error: out of memory|CU(BLAS|DNN)_STATUS_\w*ALLOC\w*_FAILED|Cuda failure \d+ 'out of memory'"
+_FULL_GPU = r"CUDA error: out of memory|CU(BLAS|DNN)_STATUS_\w*ALLOC\w*_FAILED|Cuda failure \d+ 'out of memory'"
+
+# The first whose types and pattern an exception and its message match.
+_CLASSES: Sequence[tuple[FailureClass, tuple[type[BaseException], ...], str]] = (
+    ("cuda_oom", (RuntimeError,), _FULL_GPU),
+    ("node_fail", (RuntimeError,), _BROKEN_GPU),
+    (
+        "unknown",
+        (RuntimeError,),
+        r"Connection (closed|reset) by (remote )?peer",
+    ),  # another process of one training died
+    ("host_oom", (MemoryError,), ""),
+    ("data", (RecordError, CheckpointError, DataError, TrainingDivergedError, OSError), ""),
+    ("config", (ConfigError,), ""),
+    ("setup", (ImportError,), ""),  # something is missing on this node
 )
-
-_STEM = re.compile(r"(?P<stage>train|aggregate|certify|attack)(?:-(?P<key>.+)-(?P<shard>\d+-\d+-\d+))?")
-_LOST_PEER = re.compile(r"Connection (closed|reset) by (remote )?peer")  # another process of one training died
-
-_BY_MESSAGE: Mapping[FailureClass, re.Pattern[str]] = {  # of a RuntimeError
-    "cuda_oom": _FULL_GPU,
-    "node_fail": _BROKEN_GPU,
-    "unknown": _LOST_PEER,
-}
-_BY_TYPE: Mapping[FailureClass, tuple[type[BaseException], ...]] = {  # the first that it is
-    "host_oom": (MemoryError,),
-    "data": (RecordError, CheckpointError, DataError, TrainingDivergedError, OSError),
-    "config": (ConfigError,),
-    "setup": (ImportError,),  # something is missing on this node
-}
-
-
-_FULL = 2**20  # bytes
 
 
 def classify(error: BaseException) -> FailureClass:
@@ -118,33 +111,26 @@ def classify(error: BaseException) -> FailureClass:
         return "cuda_oom"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "disk_full"
-    text = str(error) if isinstance(error, RuntimeError) else ""
-    by_message = (name for name, pattern in _BY_MESSAGE.items() if pattern.search(text))
-    by_type = (name for name, types in _BY_TYPE.items() if isinstance(error, types))
-    return next(itertools.chain(by_message, by_type), "bug")
+    matching = (name for name, types, text in _CLASSES if isinstance(error, types) and re.search(text, str(error)))
+    return next(matching, "bug")
 
 
 def record_exception(store: Store, unit: Unit, error: BaseException, message: str, log_path: Path) -> Failure:
     """Record that a unit ended with an exception, with the given message."""
     failure_class = classify(error)
-    if failure_class == "cuda_oom":
-        message = f"{message.rstrip()}\n{_smaller(unit)}"
+    if failure_class == "cuda_oom":  # the options that reduce the memory of a unit and do not change a key
+        batch = "" if unit.stage == "train" else "reduce cluster.batch_size; "
+        message = f"{message.rstrip()}\n{batch}reduce cluster.runs_per_gpu if it is above 1"
     failure = failure_now(store, unit, failure_class, message, log_path)
     return _recorded(store, unit, replace(failure, traceback="".join(traceback.format_exception(error))))
-
-
-def _smaller(unit: Unit) -> str:
-    """Options that reduce the GPU memory of a unit and do not change a key."""
-    shared = "reduce cluster.runs_per_gpu if it is above 1"
-    return shared if unit.stage == "train" else f"reduce cluster.batch_size; {shared}"
 
 
 def record_death(
     store: Store, unit: Unit, failure_class: FailureClass, message: str, log_path: Path, *, place: Place | None = None
 ) -> Failure:
     """Record that a unit's process ended silently, here or at the ``place`` given; of several tasks the first does."""
-    free = shutil.disk_usage(store.root).free if store.root.exists() else _FULL
-    if failure_class == "unknown" and free < _FULL:  # the process could not even write why it failed
+    free = shutil.disk_usage(store.root).free if store.root.exists() else NO_ROOM
+    if failure_class == "unknown" and free < NO_ROOM:  # the process could not even write why it failed
         failure_class, message = "disk_full", f"{message}; the disk of {store.root} has {free // 1024} KB free"
     failure = failure_now(store, unit, failure_class, message, log_path, place)
     return _recorded(store, unit, failure) if is_first_task() else failure
@@ -152,7 +138,7 @@ def record_death(
 
 def failures_of(store: Store, unit: Unit) -> list[Failure]:
     """All recorded failures of a unit, the oldest first."""
-    return [_read(path, unit.name) for path in _paths(store, unit)]
+    return [_read(path, unit.name) for path in sorted(_paths(store, unit))]
 
 
 def last_failure(store: Store, unit: Unit) -> Failure | None:
@@ -160,27 +146,30 @@ def last_failure(store: Store, unit: Unit) -> Failure | None:
     return last_failures(_folder(store, unit), lambda name: name == unit.name).get(unit.name)
 
 
-def last_failures(folder: Path, is_wanted: Callable[[str], bool]) -> dict[str, Failure]:
-    """The last failure of each unit of a folder of records, by the unit's name.
+_STEM = re.compile(r"(?P<stage>train|aggregate|certify|attack)(?:-(?P<key>.+)-(?P<shard>\d+-\d+-\d+))?")
 
-    One listing of ``Store.failures_dir`` or ``grid_failures_dir``, and one file for each unit whose name is wanted. The
-    file counts the earlier failures; where it does not, all are read.
+
+def last_failures(folder: Path, is_wanted: Callable[[str], bool]) -> dict[str, Failure]:
+    """The last failure of each unit of ``Store.failures_dir`` or ``grid_failures_dir``, by the unit's name.
+
+    One listing, and one file for each unit whose name is wanted. The file counts the earlier failures; where it does
+    not, all are read.
     """
     attempts: dict[str, list[str]] = {}
     for file_name in listing(folder):
         stem, separator, _ = file_name.rpartition("-attempt-")
         if separator and file_name.endswith(".json"):
             attempts.setdefault(stem, []).append(file_name)
-    found, model = {}, folder.parent.name
+    found = {}
     for match in filter(None, map(_STEM.fullmatch, attempts)):
-        stage, file_names = match["stage"], attempts[match[0]]
-        name = stage if stage == "aggregate" else "/".join(filter(None, [stage, model, match["key"], match["shard"]]))
+        model = "" if match["stage"] == "aggregate" else folder.parent.name
+        name = "/".join(filter(None, [match["stage"], model, match["key"], match["shard"]]))
         if is_wanted(name):
-            newest = max(file_names)
+            *others, newest = sorted(attempts[match[0]])
             failure = _read(folder / newest, name)
             if failure.earlier is None:
-                counts = Counter(_read(folder / other, name).failure_class for other in file_names if other != newest)
-                failure = replace(failure, earlier=dict(counts))
+                earlier = Counter(_read(folder / other, name).failure_class for other in others)
+                failure = replace(failure, earlier=dict(earlier))
             found[name] = failure
     return found
 
@@ -193,8 +182,8 @@ def forget(store: Store, unit: Unit) -> None:
                 path.unlink()
 
 
-def _paths(store: Store, unit: Unit) -> list[Path]:
-    return sorted(_folder(store, unit).glob(f"{_stem(unit)}-attempt-*.json"))
+def _paths(store: Store, unit: Unit) -> Iterator[Path]:
+    return _folder(store, unit).glob(f"{_stem(unit)}-attempt-*.json")
 
 
 def _read(path: Path, unit: str) -> Failure:
@@ -222,18 +211,17 @@ def failure_now(
     store: Store, unit: Unit, failure_class: FailureClass, message: str, log_path: Path, place: Place | None = None
 ) -> Failure:
     """A failure of a unit that is not recorded yet; at this process's place, or at the ``place`` given."""
-    failure = Failure(
+    last = last_failure(store, unit)
+    return Failure(
         **asdict(place or Place.here()),
         unit=unit.name,
         failure_class=failure_class,
         message=message,
         log_path=str(log_path),
-        attempt=1,
+        attempt=1 if last is None else last.attempt + 1,
         time=time.time(),
-        earlier={},
+        earlier={} if last is None else dict(last.counts),
     )
-    last = last_failure(store, unit)
-    return failure if last is None else following(failure, last)
 
 
 def _folder(store: Store, unit: Unit) -> Path:

@@ -1,7 +1,7 @@
 """Records that others wrote: what a published log does not say is null, never guessed.
 
-An imported grid is a folder of the results like any other, so that everything in ``analysis`` opens
-it by name. It has no grid.json: there is nothing in it to launch. ``import.json`` lists its models.
+An imported grid is a folder of the results like any other. Instead of grid.json, ``import.json`` lists its models:
+there is nothing in it to launch.
 """
 
 from collections.abc import Sequence
@@ -9,8 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.atomic import read_json, write_json
-from jobs.errors import RecordError
+from jobs.atomic import reading_json, write_json
 from jobs.files.layouts import CERTIFICATION, FLOAT, INT, STRING, RecordKind, schema_of
 from jobs.files.store import Store
 
@@ -34,8 +33,7 @@ IMPORTED = RecordKind(
     "imported", schema_of({**_TYPES, "variant": STRING, "source": STRING}, nullable=_TYPES.keys() - _ALWAYS_KNOWN)
 )
 """CERTIFICATION with everything nullable that a log may be silent on, and two columns more: ``variant``, the
-parts of the path that the grammar does not know, and ``source``, the path itself and which columns
-are null because it does not give them."""
+parts of the path that the grammar does not know, and ``source``, the path and which columns it does not give."""
 
 PREDICTIONS = RecordKind(
     "predictions",
@@ -73,14 +71,5 @@ def write_listing(store: Store, grid: str, models: Sequence[dict[str, Any]]) -> 
 def read_listing(store: Store, grid: str) -> list[dict[str, Any]]:
     """The models of an imported grid. Raises RecordError if the file is damaged or has another format."""
     path = store.import_path(grid)
-    try:
-        content = read_json(path)
-        if content["format"] != FORMAT:
-            raise RecordError(
-                f"{path}: format {content['format']}, but this version reads {FORMAT}; import the logs again"
-            )
+    with reading_json(path, FORMAT, "a list of imported models", "import the logs again") as content:
         return list(content["models"])
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, RecordError):
-            raise
-        raise RecordError(f"{path}: not a list of imported models ({error}); import the logs again") from error

@@ -1,5 +1,6 @@
 """grid.json: which runs a grid consists of, written by the launch and read by everyone after it."""
 
+import contextlib
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from jobs.atomic import read_json, remove_stale_temporaries, write_json
+from jobs.atomic import read_json, reading_json, remove_stale_temporaries, write_json
 from jobs.errors import ConfigError, RecordError
 from jobs.files.store import Store
 from jobs.specs.indices import IndexRange, as_indices
@@ -19,37 +20,22 @@ from jobs.validation import STRICT, build, unknown_choice
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write grid.json, unless it already has this content."""
-    if not is_written(path, manifest):
-        write_json(path, plain_manifest(manifest))
-
-
-def is_written(path: Path, manifest: Manifest) -> bool:
-    """Whether a grid.json contains exactly this grid."""
-    try:
-        return bool(read_json(path) == plain_manifest(manifest))
-    except (FileNotFoundError, ValueError):
-        return False
+    plain = plain_manifest(manifest)
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        if read_json(path) == plain:
+            return
+    write_json(path, plain)
 
 
 def read_manifest(path: Path) -> Manifest:
     """The grid in a grid.json. Raises RecordError if it is damaged, was edited, or has another format."""
-    try:
-        plain = read_json(path)
-        if plain["format"] != FORMAT:
-            found = plain["format"]
-            raise RecordError(f"{path}: format {found}, but this version reads {FORMAT}; launch the grid again")
-        return Manifest(
-            grid=plain["grid"],
-            runs=tuple(
-                _run(entry, stage, f"{name}[{number}]")
-                for stage, name in LISTS.items()
-                for number, entry in enumerate(plain[name])
-            ),
-        )
-    except (ConfigError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, RecordError):
-            raise
-        raise RecordError(f"{path}: not a grid manifest ({error}); launch the grid again") from error
+    with reading_json(path, FORMAT, "a grid manifest", "launch the grid again") as plain:
+        runs = [
+            _run(entry, stage, f"{name}[{number}]")
+            for stage, name in LISTS.items()
+            for number, entry in enumerate(plain[name])
+        ]
+        return Manifest(grid=plain["grid"], runs=tuple(runs))
 
 
 def write_spec(store: Store, spec: TrainSpec) -> None:
@@ -67,11 +53,7 @@ def check_launchable(store: Store, grid: object) -> None:
 
 
 def open_grid(store: Store, grid: object) -> Manifest:
-    """The manifest of a grid that was launched into a results folder.
-
-    Raises:
-        ConfigError: There is none of that name, or its grid.json cannot be read.
-    """
+    """The manifest of a grid that was launched into a results folder. Raises ConfigError if it cannot be read."""
     known = store.grid_names()
     if grid is None:
         raise ConfigError(f"grid is required; write grid=NAME; in {store.root}: {', '.join(known) or 'none yet'}")
@@ -106,7 +88,7 @@ def _run(entry: dict[str, Any], stage: ShardStage, where: str) -> Run:
     named = entry["indices"]
     indices = as_indices(named) if isinstance(named, list) else build(IndexRange, named, where=f"{where}.indices")
     stored = {"train_key": train.key, f"{stage}_key": task.key, f"{stage}.train_key": train.key}
-    found = {name: entry.get(name) for name in (*stored,)} | {f"{stage}.train_key": task.train_key}
+    found = {**{name: entry.get(name) for name in stored}, f"{stage}.train_key": task.train_key}
     if problem := differences(found, stored):
         raise ValueError(f"{where} was edited: {problem}")
     return Run(train=train, task=task, indices=indices)

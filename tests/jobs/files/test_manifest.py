@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobs.errors import RecordError
-from jobs.files.manifest import is_written, read_manifest, write_manifest
+from jobs.files.manifest import read_manifest, write_manifest
 from jobs.specs.runs import Manifest
 from tests.grids import tiny_manifest
 
@@ -20,7 +20,12 @@ def test_a_manifest_survives_the_disk(manifest: Manifest, tmp_path: Path) -> Non
     path = tmp_path / "grid.json"
     write_manifest(path, manifest)
     assert read_manifest(path) == manifest
-    assert is_written(path, manifest)
+    inode = path.stat().st_ino
+    write_manifest(path, manifest)
+    assert path.stat().st_ino == inode, "the same content was written again"
+    path.write_text("{")
+    write_manifest(path, manifest)
+    assert read_manifest(path) == manifest
 
 
 def _edit(*keys: Any, value: Any) -> Callable[[Any], None]:
