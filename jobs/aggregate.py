@@ -27,7 +27,7 @@ FINGERPRINT_KEY = "grid_fingerprint"
 
 
 def run(unit: AggregateUnit, store: Store, resources: Resources) -> None:
-    """Write the records of all runs of a grid, and those of its attacks, sorted by run and index.
+    """Write the records of all runs of a grid, one file for each stage, sorted by run and index.
 
     Raises:
         RecordError: Something is missing, there twice, damaged or of other parameters; names all
@@ -35,8 +35,7 @@ def run(unit: AggregateUnit, store: Store, resources: Resources) -> None:
     """
     del resources  # reading and writing files needs none
     manifest = read_manifest(store.manifest_path(unit.grid))
-    images: Images = {}
-    problems: list[str] = []
+    images, problems = Images(), list[str]()
     for stage in LISTS:
         try:
             _aggregate(stage, manifest, store, images)
@@ -49,18 +48,11 @@ def run(unit: AggregateUnit, store: Store, resources: Resources) -> None:
 
 
 def _aggregate(stage: ShardStage, manifest: Manifest, store: Store, images: "Images") -> None:
-    """Write the records of a stage's runs into one file, run by run.
-
-    ``images`` are those of the stages before; it is added to.
-
-    Raises:
-        RecordError: With all problems; no file is written then.
-    """
+    """Write the records of a stage's runs into one file, unless there are problems; adds to ``images``."""
     runs, path = manifest.of(stage), store.records_path(manifest.grid, stage)
     if not runs:
         return
-    provenance: dict[str, dict[str, str]] = {}
-    problems: list[str] = []
+    provenance, problems = dict[str, dict[str, str]](), list[str]()
 
     def tables() -> Iterator[pa.Table]:
         for grid_run in runs:
@@ -102,13 +94,11 @@ def other_images(grid_run: Run, origin: Mapping[str, str], images: Images) -> li
     ]
 
 
-def is_aggregated(manifest: Manifest, store: Store) -> bool:
-    """Whether all aggregated files of a grid exist, are readable, and were made for exactly this grid."""
-    return look_at_joined(manifest, store)[0]
-
-
 def look_at_joined(manifest: Manifest, store: Store) -> tuple[bool, list[Damage]]:
-    """``is_aggregated``, and the damaged ones among these files; each process reads them only once."""
+    """Whether all aggregated files of a grid exist and were made for exactly this grid; and the damaged ones.
+
+    Each process reads them only once.
+    """
     is_done, damages = True, list[Damage]()
     for stage in {run.stage: None for run in manifest.runs}:
         path = store.records_path(manifest.grid, stage)
@@ -163,15 +153,13 @@ def run_tables(
             certified with different weights.
     """
     layout, wanted = layout_of(grid_run), grid_run.indices.array
-    parts: list[Part] = []
-    problems: list[str] = []
-    summaries: list[Summary] = []
+    parts, problems, summaries = list[Part](), list[str](), list[Summary]()
     for neighbours in _entangled(store.finished_shards(grid_run.place)):
         tables = []
         for indices in neighbours:
             path = store.shard_path(grid_run.place, indices)
             try:
-                table, metadata = checked_shard(path, indices, layout, is_thorough=is_thorough)
+                table, metadata = _checked_shard(path, indices, layout, is_thorough)
             except RecordError as error:
                 problems.append(f"{error}{reject(path, str(error))}; launch again to certify its images again")
                 continue
@@ -181,7 +169,10 @@ def run_tables(
             summaries.append(summary_of(tables[-1]))
         yield from tables if len(tables) < 2 else [pa.concat_tables(tables).unify_dictionaries().sort_by("index")]
     problems += _origin_problems(parts) + _overlap_problems(parts, reject)
-    problems += [] if problems else _gap_problems(grid_run, parts)
+    if not problems and (missing := missing_from(grid_run.indices, [part.indices for part in parts])):
+        verb = "certified" if grid_run.stage == "certify" else "attacked"
+        count = f"{len(missing)} of {len(grid_run.indices)}"
+        problems = [f"{grid_run.keys}: {count} images are not {verb} (first: {missing[0]}); launch the grid again"]
     if problems:
         raise RecordError("\n".join(problems))
     return {**_common_origin(parts), SUMMARY_KEY: total(summaries).text}
@@ -207,14 +198,10 @@ def _entangled(shards: list[IndexRange]) -> Iterator[list[IndexRange]]:
     yield together
 
 
-def checked_shard(
-    path: Path, indices: IndexRange, layout: Layout, *, is_thorough: bool = False
+def _checked_shard(
+    path: Path, indices: IndexRange, layout: Layout, is_thorough: bool
 ) -> tuple[pa.Table, dict[str, str]]:
-    """The rows, strings as dictionaries, and the metadata of a shard, all of it read.
-
-    Raises:
-        RecordError: It is damaged, or of other specs, images or parameters than its place says.
-    """
+    """The rows and the metadata of a shard. Raises RecordError if it is damaged, or not what its place says."""
     metadata = records.check_metadata(path, layout.specs)
     table = records.read_records(path, layout.kind, layout.kind.schema.names, is_thorough=is_thorough)
     if not np.array_equal(table["index"].to_numpy(), indices.array):
@@ -272,17 +259,6 @@ def _overlap_problems(parts: list[Part], reject: Reject) -> list[str]:
                 problems.append(f"{problem}{reject(path, problem)}; launch again")
                 del images[path]
     return problems
-
-
-def _gap_problems(grid_run: Run, parts: list[Part]) -> list[str]:
-    missing = missing_from(grid_run.indices, [part.indices for part in parts])
-    if not missing:
-        return []
-    verb = "certified" if grid_run.stage == "certify" else "attacked"
-    return [
-        f"{grid_run.keys}: {len(missing)} of {len(grid_run.indices)} images are "
-        f"not {verb} (first: {missing[0]}); launch the grid again"
-    ]
 
 
 def known_images(metadata: Mapping[str, str]) -> str:

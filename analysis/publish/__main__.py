@@ -18,7 +18,7 @@ from analysis.origin import provenance_of
 from analysis.publish.cards import data_card, model_card
 from analysis.publish.files import exchange_weights, record_paths, write_checksums
 from analysis.runs import Reading
-from jobs.aggregate import collect_run, is_aggregated
+from jobs.aggregate import collect_run, look_at_joined
 from jobs.errors import ConfigError, RecordError
 from jobs.files.folders import check_writable
 from jobs.files.manifest import GridOptions
@@ -50,7 +50,7 @@ def publish(values: dict[str, Any]) -> int:
         raise ConfigError([f"output: {target} exists; remove it, or choose a new folder"])
     grid = load_grid(store, manifest.grid, reading=Reading(keep=CertifiedModel.lean))
     comparison = compare(grid)
-    if not is_aggregated(manifest, store):
+    if not look_at_joined(manifest, store)[0]:
         name = command_arguments(manifest.grid, store.root)
         raise RecordError(
             f"grid {manifest.grid} is not aggregated; launch it again (python -m pipeline.launch {name} ...)"

@@ -19,8 +19,6 @@ from jobs.plugins.files import write_files
 COMMIT_FILE = "COMMIT"
 """The file in a copy of the code that names the commit."""
 
-_VERSIONED = ("torch", "numpy", "scipy", "pyarrow")
-
 
 def keep_copy(store: Store, contents: Mapping[str, bytes]) -> Path:
     """The folder with exactly these files, by their paths in it; launches of the same content share it."""
@@ -48,8 +46,8 @@ def keep_copy(store: Store, contents: Mapping[str, bytes]) -> Path:
 @functools.cache
 def provenance() -> dict[str, str]:
     """Metadata for result files: ``packages`` as JSON, ``git_commit`` (or unknown)."""
-    versions = {"python": platform.python_version()}
-    versions |= {name: importlib.metadata.version(name) for name in _VERSIONED}
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "numpy", "scipy", "pyarrow")}
+    versions["python"] = platform.python_version()
     return {"packages": json.dumps(versions, sort_keys=True), "git_commit": git_commit()}
 
 
@@ -61,7 +59,6 @@ def git_commit() -> str:
         return copied_from.read_text(encoding="utf-8").strip()
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return done.stdout.strip()

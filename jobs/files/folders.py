@@ -9,27 +9,25 @@ from pathlib import Path
 
 from jobs.errors import ConfigError
 
-_WRITE_TRIAL = 1 << 16
-
 
 def check_writable(folder: Path, option: str, *, subfolders: Sequence[str] = (), touch: bool = True) -> None:
-    """Make a folder, which the user names by an option (results, output), or say that nothing can be written there.
+    """Make a folder, which the user names by an option (results, output), or raise ConfigError.
 
-    Subfolders that exist are written to as well. ``touch=False`` makes and writes nothing: permissions alone are
-    looked at.
-
-    Raises:
-        ConfigError: It is a file, may not be written to, or its disk is full.
+    Writes to it and to subfolders that exist; ``touch=False`` writes nothing and looks at permissions alone.
     """
     try:
         if not touch:
-            _check_permissions(folder)
+            there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+            if not there.is_dir():
+                raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            if not os.access(there, os.W_OK | os.X_OK):
+                raise OSError(errno.EACCES, os.strerror(errno.EACCES))
             return
         folder.mkdir(parents=True, exist_ok=True)
         for place in (folder, *(folder / name for name in subfolders)):
             if place.exists():
                 with tempfile.TemporaryFile(dir=place, buffering=0) as file:
-                    file.write(bytes(_WRITE_TRIAL))  # on a full disk, files can be created but not filled
+                    file.write(bytes(1 << 16))  # on a full disk, files can be created but not filled
     except OSError as error:
         raise ConfigError(
             f"{option}: cannot write to {folder} ({error.strerror}); choose another folder with {option}=PATH"
@@ -46,11 +44,3 @@ def is_own(path: Path) -> bool:
     """Whether a path belongs to this user and nobody else can write to it."""
     status = path.stat()
     return status.st_uid == os.getuid() and not status.st_mode & 0o022
-
-
-def _check_permissions(folder: Path) -> None:
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not there.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))

@@ -66,16 +66,15 @@ def write_records(
 
     def write(temporary: Path) -> None:
         # Types are those that a reader infers, whether or not strings are written from dictionaries.
-        schema = pa.schema([_encoded(field) for field in kind.schema])
+        schema = _encoded(kind.schema)
         options = {"compression": "zstd", "write_page_checksum": True, "store_schema": False}
         with pq.ParquetWriter(temporary, schema, use_dictionary=_strings(kind.schema), **options) as writer:
             for group in _row_groups([tables] if isinstance(tables, pa.Table) else tables, schema):
                 writer.write_table(group)
                 written.append(_checksum(group))
-            stamp = {_VERSION_KEY: str(SCHEMA_VERSION), _KIND_KEY: kind.name}
-            own = {**(metadata() if callable(metadata) else metadata), **stamp}
+            own = dict(metadata() if callable(metadata) else metadata)
+            own |= {_VERSION_KEY: str(SCHEMA_VERSION), _KIND_KEY: kind.name, _ROWS_KEY: _checksum_of(written)}
             own.pop(_CHECKSUM_KEY, None)
-            own[_ROWS_KEY] = _checksum_of(written)
             writer.add_key_value_metadata({**own, _CHECKSUM_KEY: _checksum_of(own)})
 
     def check(temporary: Path) -> None:
@@ -93,8 +92,9 @@ def _strings(schema: pa.Schema) -> list[str]:
     return [field.name for field in schema if field.type == pa.string()]
 
 
-def _encoded(field: pa.Field) -> pa.Field:
-    return field.with_type(pa.dictionary(pa.int32(), pa.string())) if field.type == pa.string() else field
+def _encoded(fields: Iterable[pa.Field]) -> pa.Schema:
+    encoded = pa.dictionary(pa.int32(), pa.string())
+    return pa.schema([field.with_type(encoded) if field.type == pa.string() else field for field in fields])
 
 
 def _row_groups(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
@@ -106,7 +106,11 @@ def _row_groups(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Ta
         if held and (size + table.nbytes > _LARGE or (size >= _SMALL and run != before)):
             yield pa.concat_tables(held).unify_dictionaries()
             held, size = [], 0
-        held.append(pa.Table.from_arrays([_stored(table[field.name], field.type) for field in schema], schema=schema))
+        stored = [
+            table[name].dictionary_encode() if table[name].type == pa.string() else table[name].cast(type_)
+            for name, type_ in zip(schema.names, schema.types, strict=True)
+        ]
+        held.append(pa.Table.from_arrays(stored, schema=schema))
         size += table.nbytes
     yield pa.concat_tables(held).unify_dictionaries() if held else schema.empty_table()
 
@@ -115,10 +119,6 @@ def _parts(table: pa.Table) -> Iterator[pa.Table]:
     """A table in parts that are at most as large as a row group."""
     num_rows = max(1, _LARGE * len(table) // max(1, table.nbytes))
     return (table.slice(start, num_rows) for start in range(0, len(table), num_rows))
-
-
-def _stored(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
-    return column.dictionary_encode() if column.type == pa.string() else column.cast(wanted)
 
 
 def _checksum(table: pa.Table) -> int:
@@ -167,9 +167,7 @@ def read_row_groups(
     """The row groups of a records file in order, strings dictionary-encoded; one empty table if there are none.
 
     They have the columns named, in this order. With ``runs``, those that hold none of these train keys are left out.
-
-    Raises:
-        RecordError: As for ``read_records``.
+    Raises as ``read_records``.
     """
     with _parquet(path) as file:
         _check_stamp(path, _own_metadata(path, file), kind.name)
@@ -179,7 +177,7 @@ def read_row_groups(
         keys = None if runs is None else sorted(runs)
         groups = [number for number in range(file.num_row_groups) if keys is None or _may_hold(file, number, keys)]
         if not groups:
-            yield pa.schema([_encoded(kind.schema.field(name)) for name in columns]).empty_table()
+            yield _encoded(map(kind.schema.field, columns)).empty_table()
         for number in groups:
             table = file.read_row_group(number, columns=list(columns), use_threads=False)
             table.validate(full=True)  # an index beyond its dictionary ends a process
@@ -239,16 +237,18 @@ def num_rows(path: Path) -> int:
 
 
 def check_metadata(path: Path, specs: Mapping[str, str]) -> dict[str, str]:
-    """The metadata of a records file, which must hold the specs given, canonical JSON by name.
-
-    Raises:
-        RecordError: The file is of other specs; names the fields that differ.
-    """
+    """The metadata of a records file. Raises RecordError if it lacks one of these specs (canonical JSON by name)."""
     metadata = read_metadata(path)
     for name, expected in specs.items():
-        found = metadata.get(name)
-        if found != expected:
-            raise RecordError(f"{path}: records of another run: {name} differs: {_differences(found, expected)}")
+        if metadata.get(name) == expected:
+            continue
+        difference = "everything (it has none)"
+        if name in metadata:
+            try:
+                difference = differences(dict(json.loads(metadata[name])), json.loads(expected))
+            except (TypeError, ValueError):
+                difference = "everything (it is damaged)"
+        raise RecordError(f"{path}: records of another run: {name} differs: {difference}")
     return metadata
 
 
@@ -256,8 +256,7 @@ def check_metadata(path: Path, specs: Mapping[str, str]) -> dict[str, str]:
 def _parquet(path: Path, **options: Any) -> Iterator[pq.ParquetFile]:
     """An open Parquet file; errors of Arrow inside the block become a RecordError.
 
-    Errors of the system (no such file, a disk that does not answer) pass through: they say nothing
-    about the content.
+    Errors of the system (no such file, a disk that does not answer) say nothing about the content, and pass through.
     """
     with path.open("rb") as opened:
         try:
@@ -305,15 +304,3 @@ def _check_columns(path: Path, found: pa.Schema, kind: RecordKind) -> None:
         type_found = found.field(field.name).type
         if not type_found.equals(field.type):
             raise RecordError(f"{path}: column {field.name!r} has type {type_found}, expected {field.type}")
-
-
-def _differences(found: str | None, expected: str) -> str:
-    if found is None:
-        return "everything (it has none)"
-    try:
-        ours, theirs = json.loads(expected), json.loads(found)
-    except ValueError:
-        return "everything (it is damaged)"
-    if not isinstance(theirs, dict):
-        return "everything (it is damaged)"
-    return differences(theirs, ours)
