@@ -5,7 +5,7 @@ until no further multiple of radius_step can be certified: accuracy is exact the
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -44,10 +44,6 @@ class Candidate:
         """The label, with the number of seeds if there are several."""
         count = len(self.replicates)
         return self.label if count == 1 else f"{self.label} ({count} seeds)"
-
-    def mean(self, value_of: Callable[[CertifiedModel], float]) -> float:
-        """The mean of a number over the replicates."""
-        return float(np.mean([value_of(model) for model in self.replicates]))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -106,7 +102,7 @@ class Candidates:
         common = math.lcm(*(len(candidate.replicates) for candidate in self.by_label.values()))
         curves = {}
         for label, candidate in self.by_label.items():
-            parts = [model.curve_among(among) for model in candidate.replicates]
+            parts = [model.among(among).curve for model in candidate.replicates]
             curves[label] = parts[0]
             if common > 1:
                 pooled = np.sort(np.repeat(np.concatenate([part.radii for part in parts]), common // len(parts)))

@@ -51,6 +51,10 @@ class CertifiedModel:
         vars(lean).update({name: getattr(self, name) for name in _OF_ALL_IMAGES})
         return lean
 
+    def among(self, images: npt.NDArray[np.bool_]) -> "CertifiedModel":
+        """The model on some of its images, bool, shape (N,), at least one."""
+        return self if images.all() else replace(self, rows=self.rows.filter(pa.array(images)))
+
     @property
     def recipe_label(self) -> str:
         """The common name of models that differ only in their seed."""
@@ -60,12 +64,6 @@ class CertifiedModel:
     def curve(self) -> AccuracyCurve:
         """Certified accuracy over radius."""
         return AccuracyCurve.from_records(self.column("correct"), self.column("radius"))
-
-    def curve_among(self, among: npt.NDArray[np.bool_]) -> AccuracyCurve:
-        """Its certified accuracy on some of its images, bool, shape (N,), at least one."""
-        if among.all():
-            return self.curve
-        return AccuracyCurve.from_records(self.column("correct")[among], self.column("radius")[among])
 
     @cached_property
     def average_radius(self) -> float:
@@ -95,24 +93,14 @@ class CertifiedModel:
         None if the records contain no votes, or if sampling was stopped by a lower bound. An image that abstains
         may be correct, whatever its class; one that ``stop_wrong`` ended has no votes and may not.
         """
-        return self._votes_against(np.ones(len(self.rows), dtype=bool))
-
-    def votes_against_among(self, among: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32] | None:
-        """``votes_against`` of some of its images, bool, shape (N,)."""
-        return self.votes_against if among.all() else self._votes_against(among)
-
-    def _votes_against(self, among: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32] | None:
         if not all(self.has(name) for name in ("count_top", "n_used", "stop")) or "decided" in self.stops:
             return None
         # If selection chose a wrong class, nothing more is drawn, and no votes to come could make it correct.
         is_open = (self.column("prediction") == ABSTAIN) & ~self.stopped("wrong_class")
-        may_be_correct = among & (self.column("correct") | is_open)
-        return np.sort((self.column("n_used") - self.column("count_top"))[may_be_correct])
+        return np.sort((self.column("n_used") - self.column("count_top"))[self.column("correct") | is_open])
 
     def stopped(self, way: str) -> npt.NDArray[np.bool_]:
         """Whether the sampling of each image ended in this way, shape (N,)."""
-        if len(self.stops) == 1:
-            return np.full(len(self.rows), self.stops == {way})
         return np.asarray(pc.equal(self.rows["stop"], way))
 
     @cached_property
@@ -171,23 +159,20 @@ def check_comparable(models: Sequence[Parameters], images: Sequence[str], remedy
     """
     first, first_images = models[0], images[0]
     for other, other_images in zip(models, images, strict=True):
-        for what, names, ours, theirs in (
-            (
-                "on different images",
-                ("dataset", "split", "images"),
-                _images_of(first, first_images),
-                _images_of(other, other_images),
-            ),
-            ("with different n", ("n",), first.n, other.n),
-            ("with different alpha", ("alpha",), first.alpha, other.alpha),
-        ):
-            if ours != theirs and not (
-                what == "on different images" and _may_be_same(first, other, first_images == other_images)
-            ):
-                raise RecordError(
-                    f"models certified {what} cannot be compared: {first.train_key} has {ours}, "
-                    f"{other.train_key} has {theirs}; {remedy or _selection(first, other, names)}"
-                )
+        same = (first.dataset, first.split, first_images) == (other.dataset, other.split, other_images)
+        if not same or (first.images and other.images and differ(first.images, other.images)):
+            what, names = "on different images", ["dataset", "split", "images"]
+            ours, theirs = _images_of(first, first_images), _images_of(other, other_images)
+        elif (first.n, first.alpha) != (other.n, other.alpha):
+            names = ["n"] if first.n != other.n else ["alpha"]
+            what = f"with different {names[0]}"
+            ours, theirs = getattr(first, names[0]), getattr(other, names[0])
+        else:
+            continue
+        raise RecordError(
+            f"models certified {what} cannot be compared: {first.train_key} has {ours}, "
+            f"{other.train_key} has {theirs}; {remedy or _selection(first, other, names)}"
+        )
 
 
 def _selection(first: Parameters, other: Parameters, names: Sequence[str]) -> str:
@@ -202,12 +187,6 @@ def _selection(first: Parameters, other: Parameters, names: Sequence[str]) -> st
 def _images_of(known: Parameters, indices: str) -> str:
     images = f"({short_fingerprint(known.images)})" if known.images else ""
     return " ".join(text for text in (known.dataset, known.split, indices, images) if text)
-
-
-def _may_be_same(first: Parameters, other: Parameters, have_same_indices: bool) -> bool:
-    """Whether two sets of images differ only in their known contents."""
-    same = (first.dataset, first.split) == (other.dataset, other.split)
-    return same and have_same_indices and not (first.images and other.images and differ(first.images, other.images))
 
 
 def image_set(indices: npt.NDArray[np.int32]) -> str:
@@ -233,32 +212,27 @@ def label_models(parameters: Sequence[Parameters]) -> list[CertifiedModel]:
     recipes: dict[object, list[int]] = {}
     for number, known in enumerate(parameters):
         recipes.setdefault(known.recipe or number, []).append(number)
-    labels: dict[int, tuple[str, str]] = {}
-    for label, group in zip(
-        _labels([parameters[group[0]] for group in recipes.values()]), recipes.values(), strict=True
-    ):
+    models: dict[int, CertifiedModel] = {}
+    firsts = [parameters[group[0]] for group in recipes.values()]
+    for label, group in zip(_labels(firsts), recipes.values(), strict=True):
         seeds = Counter(parameters[number].seed for number in group)
         for number in group:
             known = parameters[number]
-            more = f" {known.certify_key.rpartition('-')[2]}" if seeds[known.seed] > 1 else ""
-            labels[number] = (f"{label} seed {known.seed}{more}", label) if len(group) > 1 else (label, "")
-    return [
-        CertifiedModel(label=labels[number][0], shared_label=labels[number][1], parameters=known)
-        for number, known in enumerate(parameters)
-    ]
+            models[number] = CertifiedModel(label=label, parameters=known)
+            if len(group) > 1:
+                more = f" {known.certify_key.rpartition('-')[2]}" if seeds[known.seed] > 1 else ""
+                own = f"{label} seed {known.seed}{more}"
+                models[number] = CertifiedModel(label=own, shared_label=label, parameters=known)
+    return [models[number] for number in sorted(models)]
 
 
 def incomplete_message(grid: str, num_models: int, gaps: list[str], remedy: str) -> str:
     """The message for an incomplete grid: the first few missing models by name, and what to do."""
-    named = [f"  {gap}" for gap in gaps[:_NAMED]]
-    if len(gaps) > _NAMED:
-        named.append(f"  and {len(gaps) - _NAMED} more")
-    return "\n".join(
-        [
-            f"grid {grid} is incomplete: missing {len(gaps)} of {counted(num_models, 'certified model')}",
-            *named,
-            f"{remedy}, or use only the complete ones with allow_partial=true",
-        ]
+    more = [f"and {len(gaps) - _NAMED} more"] if len(gaps) > _NAMED else []
+    named = "".join(f"  {gap}\n" for gap in [*gaps[:_NAMED], *more])
+    return (
+        f"grid {grid} is incomplete: missing {len(gaps)} of {counted(num_models, 'certified model')}\n"
+        f"{named}{remedy}, or use only the complete ones with allow_partial=true"
     )
 
 

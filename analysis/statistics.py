@@ -3,9 +3,8 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -52,17 +51,19 @@ def envelope_frame(comparison: Comparison, radii: Sequence[float], levels: Level
     """
     at = np.asarray(radii, dtype=np.float64)
     frame = {"radius": at, "num_images": np.full(at.size, comparison.candidates.num_images)}
-    frame |= _columns_of(comparison, comparison.candidates, at, levels, "")
-    if comparison.baseline is not None:
-        frame |= _columns_of(comparison, comparison.baseline, at, levels, "baseline_")
+    frame |= _columns_of(comparison, comparison.candidates, radii, levels)
     best = best_single(comparison.candidates, radii)
-    frame["single_model"] = np.full(at.size, best.name, dtype=object)
     single = comparison.candidates.curves[best.label](at)
-    frame["single_accuracy"] = np.where(frame["is_lower_bound"], np.nan, single)
+    last = {
+        "single_model": np.full(at.size, best.name, dtype=object),
+        "single_accuracy": np.where(frame["is_lower_bound"], np.nan, single),
+    }
     if comparison.baseline is not None:
-        is_bound = frame["is_lower_bound"] | frame["baseline_is_lower_bound"]
-        frame["gain"] = np.where(is_bound, np.nan, frame["accuracy"] - frame["baseline_accuracy"])
-    return frame
+        baseline = _columns_of(comparison, comparison.baseline, radii, levels)
+        frame |= {f"baseline_{name}": column for name, column in baseline.items()}
+        is_bound = frame["is_lower_bound"] | baseline["is_lower_bound"]
+        last["gain"] = np.where(is_bound, np.nan, frame["accuracy"] - baseline["accuracy"])
+    return frame | last
 
 
 def best_single(candidates: Candidates, radii: Sequence[float]) -> Candidate:
@@ -85,31 +86,28 @@ def model_frame(models: Sequence[CertifiedModel]) -> Frame:
         abstaining, which is certified accuracy at radius 0; abstention_rate; average_radius; elapsed_s.
         What the records do not contain is nan, or None in columns of text.
     """
-    return {
-        "model": _column([model.label for model in models]),
-        **{name: _column([getattr(model.parameters, name) for model in models]) for name in _SHOWN},
-        "num_images": _column([len(model.rows) for model in models]),
-        "clean_accuracy": _column([model.clean_accuracy for model in models]),
-        "accuracy_under_noise": _column([model.summary.accuracy_under_noise for model in models]),
-        "smoothed_accuracy": _column([float(model.curve(0.0)) for model in models]),
-        "abstention_rate": _column([model.abstention_rate for model in models]),
-        "average_radius": _column([model.average_radius for model in models]),
-        "elapsed_s": _column([model.summary.elapsed_s for model in models]),
-    }
+    return _frame(
+        [
+            {
+                "model": model.label,
+                **{name: getattr(model.parameters, name) for name in _SHOWN},
+                "num_images": len(model.rows),
+                "clean_accuracy": model.clean_accuracy,
+                "accuracy_under_noise": model.summary.accuracy_under_noise,
+                "smoothed_accuracy": float(model.curve(0.0)),
+                "abstention_rate": model.abstention_rate,
+                "average_radius": model.average_radius,
+                "elapsed_s": model.summary.elapsed_s,
+            }
+            for model in models
+        ]
+    )
 
 
 _SHOWN = (
     *("method", "attack", "sigma_train", "sigma_cert", "epsilon", "m_train", "num_steps"),
     *("seed", "n", "alpha", "mode", "variant"),
 )
-
-
-def _column(values: Sequence[Any]) -> npt.NDArray[Any]:
-    """Values of one type; among numbers None is nan."""
-    known = [value for value in values if value is not None]
-    if not known or isinstance(known[0], str):
-        return np.array(values, dtype=object)
-    return np.array(values, dtype=None if len(known) == len(values) else np.float64)
 
 
 def probability_frame(models: Sequence[CertifiedModel]) -> Frame:
@@ -136,8 +134,11 @@ def probability_frame(models: Sequence[CertifiedModel]) -> Frame:
 
 def csv_text(frame: Frame) -> str:
     """A table as CSV; nan and None are empty."""
-    file, rows = io.StringIO(), [["" if is_missing(value) else value for value in row] for row in rows_of(frame)]
-    csv.writer(file, lineterminator="\n").writerows([frame, *rows])
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(frame), lineterminator="\n")
+    writer.writeheader()
+    for row in rows_of(frame):
+        writer.writerow({name: "" if is_missing(value) else value for name, value in row.items()})
     return file.getvalue()
 
 
@@ -146,114 +147,94 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def rows_of(frame: Frame) -> list[tuple[Any, ...]]:
-    """The rows of a table, as values of Python."""
-    return list(zip(*(column.tolist() for column in frame.values()), strict=True))
+def rows_of(frame: Frame) -> list[dict[str, Any]]:
+    """The rows of a table, as values of Python by column."""
+    columns = (column.tolist() for column in frame.values())
+    return [dict(zip(frame, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def monte_carlo_upper(
-    model: CertifiedModel, radii: npt.NDArray[np.float64], among: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.float64]:
-    """The share of images whose votes do not rule out that they are correct at each radius.
-
-    Args:
-        radii: r, shape (R,).
-        among: Whether an image counts, bool, shape (N,).
-
-    Returns:
-        In [0, 1], shape (R,); nan if the records contain no votes, or if sampling was stopped by a lower
-        bound. An image that abstains counts if its votes allow r, whatever its class, because this is an
-        upper end. An image that ``stop_wrong`` ended has no votes and never counts.
-    """
-    known = model.parameters
-    against = model.votes_against_among(among)
-    if known.n is None or known.alpha is None or against is None:
-        return np.full(radii.shape, np.nan)
-    needed = min_possible_count(
-        radii, n=known.n, sigma=known.sigma_cert, alpha=known.alpha, total_variation=model.total_variation
-    )
-    # Draws that were left out are counted as votes for the class.
-    num_possible = np.searchsorted(against, known.n - needed, side="right")
-    return np.asarray(num_possible / np.count_nonzero(among), dtype=np.float64)
+def _frame(rows: Sequence[Mapping[str, Any]]) -> Frame:
+    """A table from its rows, at least one; among numbers None is nan."""
+    frame = {}
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        known = [value for value in values if value is not None]
+        if not known or isinstance(known[0], str):
+            frame[name] = np.array(values, dtype=object)
+        else:
+            frame[name] = np.array(values, dtype=None if len(known) == len(values) else np.float64)
+    return frame
 
 
-def _columns_of(
-    comparison: Comparison, candidates: Candidates, radii: npt.NDArray[np.float64], levels: Levels, prefix: str
-) -> Frame:
-    num_images = candidates.num_images
-    winners = [candidates.winner_at(float(radius)) for radius in radii]
-    accuracy = candidates.accuracy_at(radii)
-    num_models = len(candidates.models)
+def _columns_of(comparison: Comparison, candidates: Candidates, radii: Sequence[float], levels: Levels) -> Frame:
+    winners = [candidates.winner_at(radius) for radius in radii]
     # If models are selected on other images, only the winners count as searched on the images reported.
-    chosen = {id(model): model for winner in winners if winner for model in winner.replicates}
-    among = num_models if comparison.selection == "same" else max(1, len(chosen))
-    half_width = simultaneous_half_width(num_images, among, 1 - levels.confidence)
-    cells = [
-        _cell_of(candidates, winner, float(radius), levels, among)
-        for winner, radius in zip(winners, radii, strict=True)
-    ]
-    is_bound = ~are_exact(radii, candidates.exact_step)
-    columns: dict[str, Any] = {
-        "num_models": [num_models] * radii.size,
-        "num_certified": [cell["num_certified"] for cell in cells],
-        "accuracy": accuracy,
-        "is_lower_bound": is_bound,
-        "num_seeds": [0 if winner is None else len(winner.replicates) for winner in winners],
-        **{name: [cell[name] for cell in cells] for name in ("seed_sd", "lower", "upper", "monte_carlo_upper")},
-        "band_lower": np.maximum(accuracy - half_width, 0.0),
-        "band_upper": np.minimum(accuracy + half_width, 1.0),
-        "high_probability": [cell["high_probability"] for cell in cells],
-        "n_limited": _n_limited(candidates, winners, radii),
-        **{
-            name: [winner.mean(attrgetter(name)) if winner else math.nan for winner in winners]
-            for name in ("average_radius", "abstention_rate")
-        },
-        "printed": _printed(candidates, radii),
-        "model": ["" if winner is None else winner.name for winner in winners],
-    }
-    for name in ("seed_sd", "lower", "upper", "monte_carlo_upper", "band_lower", "band_upper"):
-        columns[name] = np.where(is_bound, np.nan, columns[name])
-    return {f"{prefix}{name}": _column(values) for name, values in columns.items()}
+    chosen = {id(model) for winner in winners if winner for model in winner.replicates}
+    among = len(candidates.models) if comparison.selection == "same" else max(1, len(chosen))
+    cells = [_cell_of(candidates, winner, radius, levels, among) for winner, radius in zip(winners, radii, strict=True)]
+    return _frame(cells)
 
 
 def _cell_of(
     candidates: Candidates, winner: Candidate | None, radius: float, levels: Levels, among: int
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """The statistics of a cell; for several seeds, the mean of their numbers and the sum of their errors."""
-    num_images, models = candidates.num_images, winner.replicates if winner else ()
-    counts = np.array([int(model.curve_among(candidates.is_reported).num_certified(radius)) for model in models] or [0])
+    num_images, replicates = candidates.num_images, winner.replicates if winner else ()
+    models = [model.among(candidates.is_reported) for model in replicates]
+    counts = np.array([int(model.curve.num_certified(radius)) for model in models] or [0])
+    accuracy = float(candidates.accuracy_at(radius)[0])
+    is_bound = not are_exact(radius, candidates.exact_step)
     lower, upper = two_sided_interval(counts, num_images, (1 - levels.confidence) / counts.size)
-    possible = [monte_carlo_upper(model, np.array([radius]), candidates.is_reported)[0] for model in models]
+    half_width = simultaneous_half_width(num_images, among, 1 - levels.confidence)
+    if_exact = {
+        "seed_sd": float(np.std(counts / num_images, ddof=1)) if counts.size > 1 else math.nan,
+        "lower": _mean(lower),
+        "upper": _mean(upper),
+        "monte_carlo_upper": _mean([_monte_carlo_upper(model, radius) for model in models]),
+        "band_lower": max(accuracy - half_width, 0.0),
+        "band_upper": min(accuracy + half_width, 1.0),
+    }
     alpha = candidates.models[0].parameters.alpha
     num_false = math.nan if alpha is None else max_false_certificates(num_images, alpha, levels.rho / among)
+    # Where no model certifies anything, the limit that is farthest applies.
+    known = [one.parameters for one in ([winner] if winner else candidates.by_label.values())]
     return {
+        "num_models": len(candidates.models),
         "num_certified": int(counts[0]) if counts.size == 1 else float(counts.mean()),
-        "seed_sd": float(np.std(counts / num_images, ddof=1)) if counts.size > 1 else math.nan,
-        "lower": float(np.mean(lower)),
-        "upper": float(np.mean(upper)),
-        "monte_carlo_upper": float(np.mean(possible)) if possible else math.nan,
-        "high_probability": float(np.mean(np.maximum(counts - num_false, 0))) / num_images,
+        "accuracy": accuracy,
+        "is_lower_bound": is_bound,
+        "num_seeds": len(models),
+        **(dict.fromkeys(if_exact, math.nan) if is_bound else if_exact),
+        "high_probability": _mean(np.maximum(counts - num_false, 0)) / num_images,
+        "n_limited": radius > max(n_limited_radius(one.sigma_cert, one.n, one.alpha) for one in known),
+        "average_radius": _mean([model.average_radius for model in replicates]),
+        "abstention_rate": _mean([model.abstention_rate for model in replicates]),
+        "printed": _printed(candidates, radius),
+        "model": winner.name if winner else "",
     }
 
 
-def _printed(candidates: Candidates, radii: npt.NDArray[np.float64]) -> list[float]:
+def _mean(values: Sequence[float] | npt.NDArray[Any]) -> float:
+    return float(np.mean(values)) if len(values) else math.nan
+
+
+def _monte_carlo_upper(model: CertifiedModel, radius: float) -> float:
+    """The share of images whose votes do not rule out that they are correct at a radius; nan if there are no votes."""
+    known, against = model.parameters, model.votes_against
+    if known.n is None or known.alpha is None or against is None:
+        return math.nan
+    needed = min_possible_count(
+        radius, n=known.n, sigma=known.sigma_cert, alpha=known.alpha, total_variation=model.total_variation
+    )
+    # Draws that were left out are counted as votes for the class.
+    return int(np.searchsorted(against, known.n - needed, side="right")) / len(model.rows)
+
+
+def _printed(candidates: Candidates, radius: float) -> float:
     """The paper's envelope for the same method and dataset; nan where the paper prints none."""
-    known = [model.parameters for model in candidates.models]
-    methods = {parameters.method for parameters in known}
-    row = printed_envelope(known[0].dataset, methods.pop() or "") if len(methods) == 1 else None
-    if row is None:
-        return [math.nan] * radii.size
+    methods = {model.parameters.method for model in candidates.models}
+    dataset = candidates.models[0].parameters.dataset
+    row = printed_envelope(dataset, methods.pop() or "") if len(methods) == 1 else None
     # Unlike a model's row, an envelope is not 0 beyond the last radius that the paper prints.
-    percents = [row.percent_at(float(radius)) if radius <= row.last_radius + 1e-9 else None for radius in radii]
-    return [math.nan if percent is None else percent / 100 for percent in percents]
-
-
-def _n_limited(
-    candidates: Candidates, winners: Sequence[Candidate | None], radii: npt.NDArray[np.float64]
-) -> list[bool]:
-    def limit(one: Candidate) -> float:
-        return n_limited_radius(one.parameters.sigma_cert, one.parameters.n, one.parameters.alpha)
-
-    farthest = max(map(limit, candidates.by_label.values()))  # applies where no model certifies anything
-    limits = [limit(winner) if winner else farthest for winner in winners]
-    return [bool(radius > limit_at) for radius, limit_at in zip(radii, limits, strict=True)]
+    percent = row.percent_at(radius) if row and radius <= row.last_radius + 1e-9 else None
+    return math.nan if percent is None else percent / 100

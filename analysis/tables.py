@@ -2,8 +2,8 @@
 
 import math
 import textwrap
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from tabulate import tabulate
@@ -50,25 +50,24 @@ def envelope_cells(
     comparison: Comparison, frame: Frame, *, is_stacked: bool = False
 ) -> tuple[list[str], list[tuple[str, ...]]]:
     """Headers and rows of the envelope's table; stacked, the name of a model is below its accuracy."""
-    headers, columns = ["r"], [[format_radius(radius) for radius in frame["radius"]]]
+    rows = rows_of(frame)
+    columns = [("r", [format_radius(row["radius"]) for row in rows])]
     sides = [(comparison.candidates.name, "")]
     if comparison.baseline is not None:
         sides.append((comparison.baseline.name, "baseline_"))
     for name, prefix in sides:
-        accuracies, labels = _accuracies(frame, prefix), list(frame[f"{prefix}model"])
+        accuracies, labels = [_accuracy(row, prefix) for row in rows], [row[f"{prefix}model"] for row in rows]
         if is_stacked:
-            headers.append(f"{name}\nmodel")
-            columns.append([f"{accuracy}\n{_label(label)}" for accuracy, label in zip(accuracies, labels, strict=True)])
+            cut = [textwrap.fill(label, _LABEL_WIDTH) for label in labels]
+            columns.append((f"{name}\nmodel", ["\n".join(pair) for pair in zip(accuracies, cut, strict=True)]))
         else:
-            headers += [name, "model"]
-            columns += [accuracies, labels]
+            columns += [(name, accuracies), ("model", labels)]
     if comparison.baseline is not None:
-        headers.append("gain")
-        columns.append(["" if math.isnan(gain) else f"{100 * gain:+.1f}" for gain in frame["gain"]])
+        columns.append(("gain", ["" if math.isnan(row["gain"]) else f"{100 * row['gain']:+.1f}" for row in rows]))
     if not np.isnan(frame["printed"]).all():
-        headers.append("paper")
-        columns.append(_printed_cells(frame))
-    return headers, list(zip(*columns, strict=True))
+        names = [name for name in ("printed", "baseline_printed") if name in frame]
+        columns.append(("paper", [" / ".join(_percent(row[name], ".0f") for name in names) for row in rows]))
+    return [header for header, _ in columns], list(zip(*(cells for _, cells in columns), strict=True))
 
 
 def statistics_table(comparison: Comparison, frame: Frame, table_format: TableFormat) -> str:
@@ -84,20 +83,21 @@ def statistics_table(comparison: Comparison, frame: Frame, table_format: TableFo
         "abstains",
     ]
     if table_format == "simple":  # headers of several lines: the table fits 80 columns
-        wrapper = textwrap.TextWrapper(_HEADER_WIDTH, break_long_words=False, break_on_hyphens=False)
-        headers = ["\n".join(wrapper.wrap(header)) for header in headers]
+        headers = [
+            textwrap.fill(header, _HEADER_WIDTH, break_long_words=False, break_on_hyphens=False) for header in headers
+        ]
     rows = [
         [
             format_radius(row["radius"]),
-            f"{LOWER_BOUND if row['is_lower_bound'] else ''}{100 * row['accuracy']:.1f}",
-            _percent(row["monte_carlo_upper"], _up),
-            "-" if row["is_lower_bound"] else f"[{_down(row['band_lower']):.1f}, {_up(row['band_upper']):.1f}]",
-            _percent(row["high_probability"], _down),
-            "-" if math.isnan(row["single_accuracy"]) else f"{100 * row['single_accuracy']:.1f}",
+            f"{LOWER_BOUND if row['is_lower_bound'] else ''}{_percent(row['accuracy'])}",
+            _up(row["monte_carlo_upper"]),
+            "-" if row["is_lower_bound"] else f"[{_down(row['band_lower'])}, {_up(row['band_upper'])}]",
+            _down(row["high_probability"]),
+            _percent(row["single_accuracy"]),
             "-" if math.isnan(row["average_radius"]) else format_radius(row["average_radius"], 3),
-            "-" if math.isnan(row["abstention_rate"]) else f"{100 * row['abstention_rate']:.1f}",
+            _percent(row["abstention_rate"]),
         ]
-        for row in (dict(zip(frame, row, strict=True)) for row in rows_of(frame))
+        for row in rows_of(frame)
     ]
     return _tabulated(headers, rows, table_format)
 
@@ -182,35 +182,23 @@ def _tabulated(headers: Sequence[str], rows: Sequence[Sequence[str]], table_form
     return tabulate([headers, ["-" * width for width in widths], *rows], tablefmt="plain", disable_numparse=True)
 
 
-def _label(text: str) -> str:
-    return "\n".join(textwrap.wrap(text, _LABEL_WIDTH))
-
-
-def _accuracies(frame: Frame, prefix: str) -> list[str]:
-    names = ("accuracy", "seed_sd", "n_limited", "is_lower_bound", "lower", "upper")
-    return [_accuracy_cell(*values) for values in zip(*(frame[f"{prefix}{name}"] for name in names), strict=True)]
-
-
-def _accuracy_cell(value: float, seed_sd: float, is_limited: bool, is_bound: bool, lower: float, upper: float) -> str:
+def _accuracy(row: Mapping[str, Any], prefix: str) -> str:
+    names = ("accuracy", "lower", "upper", "seed_sd", "n_limited", "is_lower_bound")
+    value, lower, upper, seed_sd, is_limited, is_bound = (row[f"{prefix}{name}"] for name in names)
     if is_bound:
-        return f"{LOWER_BOUND}{_down(value):.1f}"
-    spread = "" if math.isnan(seed_sd) else f" ± {100 * seed_sd:.1f}"
-    return f"{100 * value:.1f}{spread}{N_LIMITED if is_limited else ''} [{_down(lower):.1f}, {_up(upper):.1f}]"
+        return f"{LOWER_BOUND}{_down(value)}"
+    spread = "" if math.isnan(seed_sd) else f" ± {_percent(seed_sd)}"
+    return f"{_percent(value)}{spread}{N_LIMITED if is_limited else ''} [{_down(lower)}, {_up(upper)}]"
 
 
-def _printed_cells(frame: Frame) -> list[str]:
-    names = [name for name in ("printed", "baseline_printed") if name in frame]
-    cells = zip(*(frame[name] for name in names), strict=True)
-    return [" / ".join("-" if math.isnan(share) else f"{100 * share:.0f}" for share in row) for row in cells]
+def _percent(share: float, form: str = ".1f") -> str:
+    """A share in percent, rounded to nearest; ``_down`` and ``_up`` round to one side. A dash if it is unknown."""
+    return "-" if math.isnan(share) else f"{100 * share:{form}}"
 
 
-def _percent(share: float, rounded: Callable[[float], float]) -> str:
-    return "-" if math.isnan(share) else f"{rounded(share):.1f}"
+def _down(share: float) -> str:
+    return "-" if math.isnan(share) else f"{math.floor(1000 * share + 1e-9) / 10:.1f}"
 
 
-def _down(share: float) -> float:
-    return math.floor(1000 * share + 1e-9) / 10
-
-
-def _up(share: float) -> float:
-    return math.ceil(1000 * share - 1e-9) / 10
+def _up(share: float) -> str:
+    return "-" if math.isnan(share) else f"{math.ceil(1000 * share - 1e-9) / 10:.1f}"

@@ -131,7 +131,7 @@ def _warning(comparison: Comparison) -> str:
 
 
 def _frame(frame: Frame, *, num_text: int) -> str:
-    rows = [[_statistic(name, value) for name, value in zip(frame, row, strict=True)] for row in rows_of(frame)]
+    rows = [[_statistic(name, value) for name, value in row.items()] for row in rows_of(frame)]
     headers = [_READABLE.get(name, name.replace("_", " ")) for name in frame]
     return _table(headers, rows, num_text=num_text)
 
