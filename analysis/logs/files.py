@@ -12,8 +12,8 @@ import math
 import operator
 import re
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +32,6 @@ HEADERS: dict[LogKind, list[str]] = {
     "prediction": ["idx", "label", "predict", "basePredict", "correct", "time"],
 }
 _EVERY_LOG = {"idx", "label", "predict"}  # a line with these words is a log's header
-_OPTIONAL = "time"
 
 MAX_INT32 = 2**31 - 1
 """The largest integer that a column of the records holds."""
@@ -48,16 +47,12 @@ _HEAD_LINES = 20
 class Log:
     """The lines of one log."""
 
-    kind: LogKind  # which of the two formats
-    # Record columns by name, all of one shape (N,), N >= 1, indices ascending. Without ``elapsed_s`` where the
-    # log has no times.
-    columns: Columns
-    largest_radius: str  # the largest radius as printed, for certification logs; empty for predictions
-    # Values of its columns that hold for the whole log: sigma_cert, if a column sigma has one value
-    fields: dict[str, Any] = field(default_factory=dict)
-    # Messages on differences from the published format, none of which changes the values
-    notes: list[str] = field(default_factory=list)
-    is_cut: bool = False  # whether its last line was incomplete and left out
+    kind: LogKind
+    columns: Columns  # of the records, all of one shape (N,), N >= 1, indices ascending; elapsed_s may be missing
+    largest_radius: str  # as printed; empty for predictions
+    fields: dict[str, Any]  # what holds for the whole log: sigma_cert, if a column sigma has one value
+    notes: list[str]  # on differences from the published format, none of which changes the values
+    is_cut: bool  # whether its last line was incomplete and left out
 
 
 def read_file(path: Path) -> tuple[str, list[str]] | None:
@@ -74,12 +69,12 @@ def read_file(path: Path) -> tuple[str, list[str]] | None:
             head = file.read(_HEAD_BYTES)
             if _header_line(_decoded(head, errors="replace")[0].splitlines()) is None:
                 return None
-            text, mark = _decoded(head + file.read())
+            text, marks = _decoded(head + file.read())
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise RecordError(f"malformed: cannot be decompressed ({error})") from error
     except UnicodeDecodeError as error:
         raise RecordError(f"malformed: {error}") from error
-    return text, [note for note, is_so in (("compressed with gzip", is_gzip), (mark, bool(mark))) if is_so]
+    return text, (["compressed with gzip"] if is_gzip else []) + marks
 
 
 def read_log(text: str) -> Log:
@@ -94,26 +89,25 @@ def read_log(text: str) -> Log:
     notes = [f"{start} lines before the header"] if start else []
     notes += _header_notes(lines[start], header, kind)
     head = lines[start].strip().lower()
-    filled = [number for number in range(start + 1, len(lines)) if lines[number].strip()]
-    numbers = filled
-    if text.lower().count(head) > 1:
-        numbers = [number for number in filled if lines[number].strip().lower() != head]
-    if repeats := len(filled) - len(numbers):
+    filled = [(number, line) for number, line in enumerate(lines[start + 1 :], start + 2) if line.strip()]
+    rows = {number: split(line) for number, line in filled if line.strip().lower() != head}
+    if repeats := len(filled) - len(rows):
         notes.append(f"{repeats} more {'header' if repeats == 1 else 'headers'}, as after a restart")
-    if not numbers:
+    if not rows:
         raise RecordError("empty: a header and no rows")
     is_open_ended = lines[-1] != ""
-    is_cut = is_open_ended and _is_incomplete(split(lines[numbers[-1]]), header, kind)
-    if is_open_ended and not is_cut:
+    is_cut = is_open_ended and _is_incomplete(rows[max(rows)], header, kind)
+    if is_cut:
+        del rows[max(rows)]
+    elif is_open_ended:
         notes.append("no newline at the end, so its last line may be cut off")
-    rows = [split(lines[number]) for number in (numbers[:-1] if is_cut else numbers)]
     if not rows:
         raise RecordError("empty: a header and a line that is cut off")
-    for number, row in zip(numbers, rows, strict=False):
+    for number, row in rows.items():
         if len(row) != len(header):
-            raise RecordError(f"malformed: line {number + 1} has {len(row)} fields instead of {len(header)}")
-    texts = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
-    columns = _converted(texts, kind, numbers)
+            raise RecordError(f"malformed: line {number} has {len(row)} fields instead of {len(header)}")
+    texts = dict(zip(header, zip(*rows.values(), strict=True), strict=True))
+    columns = _converted(texts, kind, list(rows))
     notes += [] if all(text.lstrip("-").isdigit() for text in set(texts["label"])) else ["integers written as 3.0"]
     radius = columns.get("radius", np.zeros(columns["index"].size))
     is_blank = (columns["prediction"] == ABSTAIN) & ((radius == -1) | np.isnan(radius))
@@ -147,26 +141,8 @@ def join_ranks(logs: Sequence[Log]) -> Log:
     )
 
 
-_TIME = re.compile(r"(?:(\d+) days?, )?(?:(\d+):(\d+):)?(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)")
-
-
-def seconds(text: str) -> float:
-    """Wall time as the logs print it: ``15.4``, ``9.5e-05``, ``0:00:25.419551`` or ``1 day, 0:00:01``."""
-    match = _TIME.fullmatch(text)
-    if match is None:
-        raise ValueError(f"not a time: {text!r}")
-    days, hours, minutes, rest = match.groups(default=0)
-    total = 86400.0 * float(days) + 3600.0 * float(hours) + 60.0 * float(minutes) + float(rest)
-    if not math.isfinite(total):
-        raise ValueError(f"not a time: {text!r}")
-    return total
-
-
 def over_reach(log: Log, sigma: float, n: int = PUBLISHED_N, alpha: float = PUBLISHED_ALPHA) -> str | None:
-    """What is wrong with the radii of a certification log if nobody can have certified them with n draws and alpha.
-
-    None where all are within reach; else a sentence: only rounded up, or another alpha.
-    """
+    """What is wrong with radii that n draws cannot have certified at alpha: rounded up, or another alpha; else None."""
     limit, largest = max_radius(n, alpha, sigma), log.largest_radius
     num_beyond = int(np.count_nonzero(log.columns["radius"] > limit))
     if not num_beyond:
@@ -179,12 +155,12 @@ def over_reach(log: Log, sigma: float, n: int = PUBLISHED_N, alpha: float = PUBL
     return f"other alpha or n: {claim}; this n needs alpha >= {probability**n:.2g}"
 
 
-def _decoded(data: bytes, errors: str = "strict") -> tuple[str, str]:
-    """Text, and a note on its byte order mark; UTF-16 is what PowerShell writes."""
+def _decoded(data: bytes, errors: str = "strict") -> tuple[str, list[str]]:
+    """Text, and a note on its byte order mark if it has one; UTF-16 is what PowerShell writes."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode("utf-16", errors), "in UTF-16"
+        return data.decode("utf-16", errors), ["in UTF-16"]
     has_mark = data.startswith(codecs.BOM_UTF8)
-    return data.decode("utf-8-sig", errors), "with a byte order mark" if has_mark else ""
+    return data.decode("utf-8-sig", errors), ["with a byte order mark"] if has_mark else []
 
 
 def _header_line(lines: Sequence[str]) -> int | None:
@@ -206,7 +182,7 @@ def _splitter(header: str) -> Callable[[str], list[str]]:
 
 def _header_notes(line: str, header: Sequence[str], kind: LogKind) -> list[str]:
     wanted = [name.lower() for name in HEADERS[kind]]
-    missing = [name for name in wanted if name not in header and name != _OPTIONAL]
+    missing = [name for name in wanted if name not in header and name != "time"]
     if missing or len(set(header)) < len(header):
         raise RecordError(f"malformed: the header {' '.join(line.split())!r} is not {' '.join(HEADERS[kind])}")
     extra = [name or "an unnamed one" for name in header if name not in wanted]
@@ -214,7 +190,7 @@ def _header_notes(line: str, header: Sequence[str], kind: LogKind) -> list[str]:
     return [
         *([separator] if separator else []),
         *([f"more columns: {', '.join(extra)}"] if extra else []),
-        *(["no times"] if _OPTIONAL not in header else []),
+        *(["no times"] if "time" not in header else []),
     ]
 
 
@@ -228,7 +204,7 @@ def _is_incomplete(row: Sequence[str], header: Sequence[str], kind: LogKind) -> 
     return any(name in by_name and not _converts(convert, by_name[name]) for name, _, convert, _ in _CONVERSIONS[kind])
 
 
-def _converted(texts: dict[str, list[str]], kind: LogKind, numbers: Sequence[int]) -> Columns:
+def _converted(texts: Mapping[str, Sequence[str]], kind: LogKind, numbers: Sequence[int]) -> Columns:
     columns: Columns = {}
     for name, column, convert, dtype in _CONVERSIONS[kind]:
         if name not in texts:
@@ -237,21 +213,20 @@ def _converted(texts: dict[str, list[str]], kind: LogKind, numbers: Sequence[int
             columns[column] = np.array(convert(texts[name]), dtype)
         except ValueError:
             row = next(row for row, text in enumerate(texts[name]) if not _converts(convert, text))
-            raise RecordError(f"malformed: line {numbers[row] + 1}, {name}: {texts[name][row]!r}") from None
+            raise RecordError(f"malformed: line {numbers[row]}, {name}: {texts[name][row]!r}") from None
     return columns
 
 
-def _told(texts: dict[str, list[str]]) -> dict[str, Any]:
+def _told(texts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """The one value of a column, for the whole log."""
     if "sigma" not in texts:
         return {}
-    found = set(texts["sigma"])
+    found = sorted(set(texts["sigma"]))
     if len(found) > 1:
-        raise RecordError(f"contradictory: the column sigma holds {', '.join(sorted(found)[:3])}")
-    text = found.pop()
-    if not (_converts(_reals, text) and math.isfinite(float(text)) and float(text) > 0):
-        raise RecordError(f"malformed: the column sigma holds {text!r}")
-    return {"sigma_cert": float(text)}
+        raise RecordError(f"contradictory: the column sigma holds {', '.join(found[:3])}")
+    if not (_converts(_reals, found[0]) and 0 < float(found[0]) < math.inf):
+        raise RecordError(f"malformed: the column sigma holds {found[0]!r}")
+    return {"sigma_cert": float(found[0])}
 
 
 def _converts(convert: Any, text: str) -> bool:
@@ -265,7 +240,7 @@ def _converts(convert: Any, text: str) -> bool:
 @functools.lru_cache(maxsize=1 << 16)  # there are few, and millions of cells
 def _integer(text: str) -> int:
     """A value as in the records; int() would also accept blanks, underscores and other scripts' digits."""
-    if not re.fullmatch(r"-?[0-9]{1,10}(\.0*)?", text) or int(float(text)) > MAX_INT32:
+    if not re.fullmatch(r"-?[0-9]{1,10}(\.0*)?", text) or abs(int(float(text))) > MAX_INT32:
         raise ValueError(text)
     return int(text.partition(".")[0])
 
@@ -286,6 +261,19 @@ def _booleans(texts: Sequence[str]) -> list[bool]:
     return [_BOOLEANS[text] for text in texts]
 
 
+_TIME = re.compile(r"(?:(\d+) days?, )?(?:(\d+):(\d+):)?(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)")
+
+
+def seconds(text: str) -> float:
+    """Wall time as the logs print it: ``15.4``, ``9.5e-05``, ``0:00:25.419551`` or ``1 day, 0:00:01``."""
+    if match := _TIME.fullmatch(text):
+        days, hours, minutes, rest = map(float, match.groups(default="0"))
+        total = 86400.0 * days + 3600.0 * hours + 60.0 * minutes + rest
+        if math.isfinite(total):
+            return total
+    raise ValueError(f"not a time: {text!r}")
+
+
 _CLOCKS = re.compile(r"(?:[0-9]++:[0-9]++:[0-9]++(?:\.[0-9]*+)?\n)++")
 
 
@@ -298,9 +286,10 @@ def _times(texts: Sequence[str]) -> npt.ArrayLike:
 
 _BOOLEANS = {"0": False, "1": True, "0.0": False, "1.0": True, "False": False, "True": True}
 
-_SHARED = tuple(
-    (name, column, _integers, np.int32)
-    for name, column in zip(("idx", "label", "predict"), ("index", "label", "prediction"), strict=True)
+_SHARED = (
+    ("idx", "index", _integers, np.int32),
+    ("label", "label", _integers, np.int32),
+    ("predict", "prediction", _integers, np.int32),
 )
 _MORE = (("correct", "correct", _booleans, np.bool_), ("time", "elapsed_s", _times, np.float32))
 _CONVERSIONS: dict[LogKind, tuple[tuple[str, str, Callable[[Sequence[str]], npt.ArrayLike], Any], ...]] = {
@@ -323,12 +312,11 @@ def _check(columns: Columns, radius: npt.NDArray[np.float64]) -> None:
         "malformed: image {index} has radius {radius}": ~(np.isfinite(radius) & (radius >= 0)),
         "contradictory: image {index} abstains with a radius of {radius}": (prediction == ABSTAIN) & (radius > 0),
     }
-    first = min((int(np.argmax(is_wrong)) for is_wrong in wrong.values() if is_wrong.any()), default=None)
-    if first is not None:
-        text = next(text for text, is_wrong in wrong.items() if is_wrong[first])
-        raise RecordError(
-            text.format(**{name: values[first] for name, values in {**columns, "radius": radius}.items()})
-        )
+    firsts = {text: int(np.argmax(is_wrong)) for text, is_wrong in wrong.items() if is_wrong.any()}
+    if firsts:
+        text = min(firsts, key=lambda text: firsts[text])
+        row = {name: values[firsts[text]] for name, values in {**columns, "radius": radius}.items()}
+        raise RecordError(text.format(**row))
 
 
 def _in_order(columns: Columns) -> tuple[Columns, list[str]]:

@@ -32,13 +32,11 @@ they give; those called kept go to ``variant``."""
 class LogPath:
     """The parameters in a log's path."""
 
-    kind: LogKind  # which of the two formats
     fields: Mapping[str, Any]  # record columns by name; unknown ones are absent
     variant: str  # the folders, and parts of the file's name, that no rule knows, joined by a slash
-    rank: int | None = None  # the process that wrote this part of the log; None if it is complete
-    # What every record needs, the path does not say, and published code makes likely; in words
-    assumed: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()  # messages where the mapping wins over the path
+    rank: int | None  # the process that wrote this part of the log; None if it is complete
+    assumed: list[str]  # what records need, the path does not say, and published code makes likely; in words
+    notes: list[str]  # messages where the mapping wins over the path
 
 
 def parse_log_path(
@@ -61,30 +59,28 @@ def parse_log_path(
         RecordError: The path contradicts itself or the columns, or does not give what every record needs.
     """
     rules = _CERTIFICATION_RULES if kind == "certification" else _PREDICTION_RULES
-    stem = stem_of(path.name)
-    told, notes = dict(given or {}), []
+    stem, told = stem_of(path.name), dict(given or {})
     fields, unknown = _read_parts([*path.parts[:-1], *_pieces(stem, rules)], rules, told)
     for name, value in (columns or {}).items():
         if fields.setdefault(name, value) != value and name not in told:
             raise RecordError(f"contradictory: {name} is {fields[name]!r} in the path and {value!r} in the log")
-    base_method = fields.pop("base_method", None)
-    if base_method:
+    if base_method := fields.pop("base_method", None):
         fields.setdefault("method", base_method)
-    for name, value in told.items():
-        if fields.get(name, value) != value:
-            notes.append(f"{name} is {value!r}, not {fields[name]!r} as its path says")
+    notes = [
+        f"{name} is {value!r}, not {fields[name]!r} as its path says"
+        for name, value in told.items()
+        if fields.get(name, value) != value
+    ]
     variant, rank = str(told.pop("variant", "/".join(unknown))), fields.pop("rank", None)
-    assumed: list[str] = []
+    fields |= told
+    assumed = []
     if kind == "certification":
-        says_m_train = "m_train" in fields or not re.search("multi", str(path), re.IGNORECASE)
-        fields = _completed({**fields, **told}, one_draw=says_m_train)
+        _complete(fields, path)
         assumed = _assume(fields, stem)
-    else:
-        fields |= told
-        if "m_test" in fields:
-            fields.setdefault("estimator", "smoothed")
+    elif "m_test" in fields:
+        fields.setdefault("estimator", "smoothed")
     _check(kind, fields)
-    return LogPath(kind=kind, fields=fields, variant=variant, rank=rank, assumed=tuple(assumed), notes=tuple(notes))
+    return LogPath(fields=fields, variant=variant, rank=rank, assumed=assumed, notes=notes)
 
 
 def stem_of(name: str) -> str:
@@ -103,6 +99,17 @@ _REQUIRED: dict[LogKind, tuple[str, ...]] = {
 }
 
 
+def _complete(fields: Fields, path: PurePosixPath) -> None:
+    """Add the parameters that follow from those in a path."""
+    if fields.get("method") == "gaussian" and "attack" not in fields:
+        fields |= {"attack": "none", "epsilon": 0.0, "m_train": 1, "num_steps": 0}
+    elif "attack" in fields:
+        if not re.search("multi", str(path), re.IGNORECASE):
+            fields.setdefault("m_train", 1)
+        if fields.setdefault("method", "smoothadv") == "vanilla" and fields.get("sigma_train", 0.0) > 0:
+            fields["method"] = "vanilla_noise"
+
+
 def _assume(fields: Fields, stem: str) -> list[str]:
     """Fill in the likely values of published code; returns them as messages."""
     assumed = []
@@ -119,15 +126,15 @@ def _check(kind: LogKind, fields: Fields) -> None:
     missing = [name for name in _REQUIRED[kind] if name not in fields]
     if missing:
         raise RecordError(f"path: does not say {', '.join(missing)}; set it with mapping=FILE")
-    unfit = [f"{name} is {value}" for name, value in fields.items() if not _fits(name, value)]
+    unfit = [
+        f"{name} is {value}"
+        for name, value in fields.items()
+        if (isinstance(value, int) and value > MAX_INT32)
+        or (isinstance(value, float) and not math.isfinite(value))
+        or (name == "sigma_cert" and value <= 0)
+    ]
     if unfit:
         raise RecordError(f"path: {', '.join(unfit)}, which no record can hold")
-
-
-def _fits(name: str, value: Any) -> bool:
-    if isinstance(value, int):
-        return value <= MAX_INT32
-    return not isinstance(value, float) or (math.isfinite(value) and (name != "sigma_cert" or value > 0))
 
 
 def _pieces(stem: str, rules: tuple[Rule, ...]) -> list[str]:
@@ -223,15 +230,3 @@ _PREDICTION_RULES: tuple[Rule, ...] = (
     (r"base", {"estimator": "base"}),
     (r"predictions", {}),
 )
-
-
-def _completed(fields: Fields, *, one_draw: bool) -> Fields:
-    """Parameters that follow from those in a path; see the description of the published data's layout."""
-    if fields.get("method") == "gaussian" and "attack" not in fields:
-        return {**fields, "attack": "none", "epsilon": 0.0, "m_train": 1, "num_steps": 0}
-    if "attack" not in fields:
-        return fields
-    completed = {"method": "smoothadv", **({"m_train": 1} if one_draw else {}), **fields}
-    if completed["method"] == "vanilla" and fields.get("sigma_train", 0.0) > 0:
-        completed["method"] = "vanilla_noise"
-    return completed

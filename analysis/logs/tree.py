@@ -30,42 +30,18 @@ class Finding:
 
     path: str  # below the root
     num_rows: int  # rows that were read from it
-    verdict: Verdict  # left out; kept; ignored, because the file is not a log
+    verdict: Verdict  # ignored: the file is not a log
     reason: str  # a message that begins with the kind of finding and a colon
 
     @property
     def kind(self) -> str:
-        """empty, malformed, unreadable, contradictory, path, short, assumed, other images, other alpha or n, cut off,
-        form, duplicate, rounded up in print, not a log.
-        """
+        """Such as malformed, contradictory, short, form."""
         return self.reason.partition(":")[0]
 
     @property
     def is_harmless(self) -> bool:
         """Whether the log can be used without reservations."""
         return self.kind in ("not a log", "rounded up in print", "form", "duplicate")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LogTree:
-    """All valid logs of a tree."""
-
-    # Per certification log the columns that all its rows share, ``images`` (which of several lists of images it
-    # is on) and num_rows
-    models: tuple[dict[str, Any], ...]
-    logs: tuple["LogEntry", ...]  # the logs of certifications, in the order of ``models``, then those of predictions
-    findings: tuple[Finding, ...]  # the harmless ones last
-    num_files: int  # files looked at
-
-    def tables(self, kind: LogKind) -> Iterator[pa.Table]:
-        """Log by log the rows of one kind, with the columns of IMPORTED or of PREDICTIONS; strings as dictionaries."""
-        for entry in self.logs:
-            if entry.parsed.kind == kind:
-                yield _table(entry)
-
-    def num_rows(self, kind: LogKind) -> int:
-        """The number of rows of one kind."""
-        return sum(entry.num_rows for entry in self.logs if entry.parsed.kind == kind)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -75,7 +51,7 @@ class LogEntry:
     path: str
     parsed: LogPath
     log: Log
-    images: str = ""
+    images: str = ""  # which of several lists of images it is on
 
     @property
     def indices(self) -> npt.NDArray[np.int32]:
@@ -88,8 +64,13 @@ class LogEntry:
     @property
     def identity(self) -> str:
         """All its parameters; two logs with the same identity are the same log twice."""
-        told = {"kind": self.parsed.kind, "variant": self.parsed.variant, **self.parsed.fields}
+        told = {"kind": self.log.kind, "variant": self.parsed.variant, **self.parsed.fields}
         return canonical_json(told | ({"images": self.images} if self.is_on_others else {}))
+
+    @property
+    def data(self) -> str:
+        """Its data set and split."""
+        return f"{self.parsed.fields['dataset']} {self.parsed.fields.get('split', 'test')}"
 
     @property
     def is_on_others(self) -> bool:
@@ -97,36 +78,52 @@ class LogEntry:
         return self.images not in ("", "list 1")
 
     def finding(self, verdict: Verdict, reason: str) -> Finding:
-        return Finding(
-            path=self.path, num_rows=0 if verdict == "left out" else self.num_rows, verdict=verdict, reason=reason
-        )
+        num_rows = 0 if verdict == "left out" else self.num_rows
+        return Finding(path=self.path, num_rows=num_rows, verdict=verdict, reason=reason)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LogTree:
+    """All valid logs of a tree."""
+
+    logs: list[LogEntry]  # those of certifications, then those of predictions
+    findings: list[Finding]  # the harmless ones last
+    num_files: int  # files looked at
+
+    def of(self, kind: LogKind) -> list[LogEntry]:
+        """The logs of one kind."""
+        return [entry for entry in self.logs if entry.log.kind == kind]
+
+    @property
+    def models(self) -> list[dict[str, Any]]:
+        """Per certification log the columns that all its rows share, ``images``, ``recipe`` and ``num_rows``."""
+        return [
+            {**_run_columns(entry), "images": entry.images, "recipe": _recipe(entry), "num_rows": entry.num_rows}
+            for entry in self.of("certification")
+        ]
+
+    def tables(self, kind: LogKind) -> Iterator[pa.Table]:
+        """Log by log the rows of one kind, with the columns of IMPORTED or of PREDICTIONS; strings as dictionaries."""
+        return map(_table, self.of(kind))
+
+    def num_rows(self, kind: LogKind) -> int:
+        """The number of rows of one kind."""
+        return sum(entry.num_rows for entry in self.of(kind))
 
 
 def read_tree(root: Path, mapping: LogMapping | None = None) -> LogTree:
     """Read every log below a folder, links included. Raises ConfigError if a pattern of the mapping matches none."""
     findings: list[Finding] = []
     told = mapping or LogMapping({})
-    parts: list[LogEntry] = []
-    num_files = 0
-    for path in _files(root, findings):
-        num_files += 1
-        entry = _read(root, path, told, findings)
-        parts += [entry] if entry else []
+    paths = list(_files(root, findings))
+    parts = [entry for path in paths if (entry := _read(root, path, told, findings))]
     told.check_used()
     entries = _without_twins(_on_their_images(_joined(parts, findings), findings), findings)
-    for entry in entries:
-        findings += _kept_in_spite_of(entry)
-    findings += _short_logs(entries)
-    entries = sorted(entries, key=lambda entry: entry.parsed.kind)  # certifications first
+    findings += itertools.chain(*map(_kept_in_spite_of, entries), _short_logs(entries))
     return LogTree(
-        models=tuple(
-            {**_run_columns(entry), "images": entry.images, "recipe": _recipe(entry), "num_rows": entry.num_rows}
-            for entry in entries
-            if entry.parsed.kind == "certification"
-        ),
-        logs=tuple(entries),
-        findings=tuple(sorted(findings, key=lambda finding: (finding.is_harmless, finding.path))),
-        num_files=num_files,
+        logs=sorted(entries, key=lambda entry: entry.log.kind),
+        findings=sorted(findings, key=lambda finding: (finding.is_harmless, finding.path)),
+        num_files=len(paths),
     )
 
 
@@ -168,12 +165,12 @@ def _read(root: Path, path: str, mapping: LogMapping, findings: list[Finding]) -
 
 def _joined(parts: Sequence[LogEntry], findings: list[Finding]) -> list[LogEntry]:
     """The logs of several processes as one, each named by its first part."""
-    groups: dict[tuple[str, str, bool], list[LogEntry]] = {}
+    groups: dict[tuple[bool, str], list[LogEntry]] = {}
     for entry in parts:
         is_part = entry.parsed.rank is not None
-        groups.setdefault((entry.identity if is_part else entry.path, entry.identity, is_part), []).append(entry)
+        groups.setdefault((is_part, entry.identity if is_part else entry.path), []).append(entry)
     entries = []
-    for (*_, is_part), group in groups.items():
+    for (is_part, _), group in groups.items():
         if not is_part:
             entries += group
             continue
@@ -203,12 +200,12 @@ def _on_their_images(entries: Sequence[LogEntry], findings: list[Finding]) -> li
     """
     groups: dict[tuple[str, bytes, bytes], list[LogEntry]] = {}  # most logs have the same images with the same labels
     for entry in entries:
-        shared = (_data_of(entry), entry.indices.tobytes(), entry.log.columns["label"].tobytes())
+        shared = (entry.data, entry.indices.tobytes(), entry.log.columns["label"].tobytes())
         groups.setdefault(shared, []).append(entry)
     lists: dict[str, list[tuple[dict[int, int], list[list[LogEntry]]]]] = {}
     for (data, *_), group in groups.items():
         found, pairs = lists.setdefault(data, []), _labels_of(group[0])
-        known, fitting = next((one for one in found if _agreement(pairs, one[0]) == len(pairs)), ({}, []))
+        known, fitting = next((one for one in found if not _conflicts(pairs, one[0])), ({}, []))
         if not fitting:
             found.append((known, fitting))
         known.update(pairs)
@@ -220,17 +217,20 @@ def _on_their_images(entries: Sequence[LogEntry], findings: list[Finding]) -> li
         for _, fitting in others:
             for group in fitting:
                 pairs = _labels_of(group[0])
-                if (num_same := _agreement(pairs, labels)) == len(pairs):
+                conflicts = _conflicts(pairs, labels)
+                if not conflicts:
                     continue  # it fits both lists, whose labels agree on its images
-                is_slip = num_same > len(pairs) / 2
-                reason = f"{'contradictory' if is_slip else 'other images'}: {_disagreement(pairs, labels, usual)}"
+                is_slip = len(conflicts) < len(pairs) / 2
+                where = next(ours[0].path for ours in usual if conflicts[0] in ours[0].indices)
+                reason = f"image {conflicts[0]} has label {pairs[conflicts[0]]}, but {labels[conflicts[0]]} in {where}"
                 for entry in group:
-                    if is_slip or entry.parsed.kind == "prediction":  # curves of predictions use all records
-                        findings.append(entry.finding("left out", reason))
+                    if is_slip or entry.log.kind == "prediction":  # curves of predictions use all records
+                        kind = "contradictory" if is_slip else "other images"
+                        findings.append(entry.finding("left out", f"{kind}: {reason}"))
                         left_out.add(id(entry))
                         continue
                     entry.images = f"list {number}"
-                    apart = f"{reason}; {entry.images} of {name}, not compared with others"
+                    apart = f"other images: {reason}; {entry.images} of {name}, not compared with others"
                     findings.append(entry.finding("kept", apart))
             number += any(entry.is_on_others for group in fitting for entry in group)
         if number > 2:
@@ -243,16 +243,9 @@ def _labels_of(entry: LogEntry) -> dict[int, int]:
     return dict(zip(entry.indices.tolist(), entry.log.columns["label"].tolist(), strict=True))
 
 
-def _agreement(pairs: Mapping[int, int], labels: Mapping[int, int]) -> int:
-    """The number of images with the same label in both, or in only one of them."""
-    return sum(labels.get(index, label) == label for index, label in pairs.items())
-
-
-def _disagreement(pairs: Mapping[int, int], labels: Mapping[int, int], groups: Sequence[Sequence[LogEntry]]) -> str:
-    """A message with the first label that differs from those of a list; there is one."""
-    index, label = next((index, label) for index, label in pairs.items() if labels.get(index, label) != label)
-    where = next(group[0].path for group in groups if index in group[0].indices)
-    return f"image {index} has label {label}, but {labels[index]} in {where}"
+def _conflicts(pairs: Mapping[int, int], labels: Mapping[int, int]) -> list[int]:
+    """The images with different labels in the two."""
+    return [index for index, label in pairs.items() if labels.get(index, label) != label]
 
 
 def _without_twins(entries: Sequence[LogEntry], findings: list[Finding]) -> list[LogEntry]:
@@ -266,10 +259,8 @@ def _without_twins(entries: Sequence[LogEntry], findings: list[Finding]) -> list
             {name: values.tobytes() for name, values in one.log.columns.items() if name != "elapsed_s"}
             for one in (entry, other)
         )
-        what = (
-            "duplicate: the same rows as" if ours == theirs else "contradictory: other rows, but the same parameters as"
-        )
-        findings.append(entry.finding("left out", f"{what} {other.path}, which comes first and is used"))
+        what = "duplicate: the same rows" if ours == theirs else "contradictory: other rows, but the same parameters"
+        findings.append(entry.finding("left out", f"{what} as {other.path}, which comes first and is used"))
     return list(first.values())
 
 
@@ -282,10 +273,9 @@ def _kept_in_spite_of(entry: LogEntry) -> Iterator[Finding]:
         yield entry.finding("kept", "cut off: the last line is incomplete and left out")
     if log.notes:
         yield entry.finding("kept", f"form: {'; '.join(log.notes)}")
-    if entry.parsed.kind == "certification":
+    if entry.log.kind == "certification":
         settings = {name: fields[name] for name in ("n", "alpha") if name in fields}
-        reason = over_reach(log, fields["sigma_cert"], **settings)
-        if reason is not None:
+        if reason := over_reach(log, fields["sigma_cert"], **settings):
             yield entry.finding("kept", reason)
 
 
@@ -293,7 +283,7 @@ def _short_logs(entries: Sequence[LogEntry]) -> Iterator[Finding]:
     """Logs with only part of the images of most logs of their data set."""
     groups: dict[tuple[str, str], list[LogEntry]] = {}
     for entry in entries:
-        groups.setdefault((f"{_data_of(entry)} {entry.parsed.kind}", entry.images), []).append(entry)
+        groups.setdefault((f"{entry.data} {entry.log.kind}", entry.images), []).append(entry)
     for (name, _), group in groups.items():
         whole = usual_indices([entry.indices for entry in group])
         for entry in group:
@@ -301,15 +291,10 @@ def _short_logs(entries: Sequence[LogEntry]) -> Iterator[Finding]:
                 yield entry.finding("kept", f"short: {entry.num_rows} of the {whole.size} images of most {name} logs")
 
 
-def _data_of(entry: LogEntry) -> str:
-    return f"{entry.parsed.fields['dataset']} {entry.parsed.fields.get('split', 'test')}"
-
-
 def _run_columns(entry: LogEntry) -> dict[str, Any]:
     """The columns that all rows of a certification log share: keys like those of our runs, and its parameters."""
     fields = entry.parsed.fields
     trained = {name: value for name, value in fields.items() if name not in _OF_CERTIFICATION}
-    digest = hashlib.sha256(canonical_json({"variant": entry.parsed.variant, **trained}).encode()).hexdigest()[:8]
     name = fields.get("attack") or "unknown"
     method = fields.get("method") or "unknown"
     slug = f"{fields['dataset']}-{name if name not in ('none', 'unknown') and method in _OF_THE_PAPER else method}"
@@ -319,15 +304,17 @@ def _run_columns(entry: LogEntry) -> dict[str, Any]:
             slug += f"-{letter}{value:.2f}" if isinstance(value, float) else f"-{letter}{value}"
     images = f"-{entry.images.replace(' ', '')}" if entry.is_on_others else ""
     certify_key = f"s{decimal(fields['sigma_cert'])}-{fields['split']}-log{images}"
-    keys = {"train_key": f"{slug}-{digest}", "certify_key": certify_key}
+    keys = {"train_key": f"{slug}-{_digest(entry, trained)}", "certify_key": certify_key}
     return {**keys, **fields, **_origin(entry, IMPORTED)}
 
 
 def _recipe(entry: LogEntry) -> str:
     """A text that is the same for logs that differ only in their seed; empty if none has a seed."""
     fields = dict(entry.parsed.fields)
-    if fields.pop("seed", None) is None:
-        return ""
+    return "" if fields.pop("seed", None) is None else _digest(entry, fields)
+
+
+def _digest(entry: LogEntry, fields: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical_json({"variant": entry.parsed.variant, **fields}).encode()).hexdigest()[:8]
 
 
@@ -343,10 +330,9 @@ def _origin(entry: LogEntry, kind: RecordKind) -> dict[str, Any]:
 
 def _table(entry: LogEntry) -> pa.Table:
     """The rows of a log, with shared columns repeated and unknown columns null."""
-    if entry.parsed.kind == "certification":
-        kind, shared = IMPORTED, _run_columns(entry)
-    else:
-        kind, shared = PREDICTIONS, {**entry.parsed.fields, **_origin(entry, PREDICTIONS)}
+    is_certification = entry.log.kind == "certification"
+    kind = IMPORTED if is_certification else PREDICTIONS
+    shared = _run_columns(entry) if is_certification else {**entry.parsed.fields, **_origin(entry, kind)}
     arrays = []
     for field in kind.schema:
         if field.name in entry.log.columns:

@@ -77,6 +77,7 @@ def test_predictions() -> None:
         (GOOD + "40\t1\t1\t1_0.5\t1\t1\n", "malformed: line 4, radius: '1_0.5'"),
         (GOOD + "40\t1\t 1\t0.5\t1\t1\n", "malformed: line 4, predict: ' 1'"),
         (GOOD + "2147483648\t1\t1\t0.5\t1\t1\n", "malformed: line 4, idx: '2147483648'"),
+        (GOOD + "-9999999999\t1\t1\t0.5\t1\t1\n", "malformed: line 4, idx: '-9999999999'"),
         (GOOD + f"40\t1\t1\t0.5\t1\t{400 * '9'}\n", "malformed: line 4, time: '999"),
         (GOOD + f"40\t1\t1\t0.5\t1\t{400 * '9'} days, 0:00:01\n", "malformed: line 4, time: '999"),
         (GOOD + "40\t-1\t-1\t0\t1\t1\n", "malformed: image 40 has label -1"),

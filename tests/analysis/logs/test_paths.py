@@ -169,7 +169,7 @@ def test_what_is_given_goes_before_the_path_and_the_columns_must_agree_with_it()
     given = {"dataset": "cifar10", "split": "train", "sigma_train": 0.25, "variant": "mine"}
     parsed = parse_log_path(path, "certification", columns={"sigma_cert": 0.5}, given=given)
     assert given.items() <= {**parsed.fields, "variant": parsed.variant}.items()
-    assert parsed.assumed == ()
+    assert parsed.assumed == []
     assert "sigma_train is 0.25, not 0.5 as its path says" in parsed.notes
     with pytest.raises(RecordError, match=r"contradictory: sigma_cert is 0\.5 in the path and 0\.25 in the log"):
         parse_log_path(path, "certification", columns={"sigma_cert": 0.25}, given=given)
