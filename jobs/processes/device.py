@@ -12,8 +12,7 @@ from jobs.specs.units import Resources
 def set_up_device(resources: Resources) -> torch.device:
     """The torch device to work on; sets threads, deterministic kernels and plug-ins for this process.
 
-    Raises:
-        ConfigError: The plug-ins' folder is not there.
+    Raises ConfigError if the plug-ins' folder is not there.
     """
     loading.use(resources.plugins)
     torch.set_num_threads(resources.threads)

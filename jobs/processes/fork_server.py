@@ -1,7 +1,6 @@
 """The first import of a fork server: makes it end with its parent, immediately and silently.
 
-Otherwise a server whose parent was ended by Ctrl-C would keep importing torch for seconds (on systems other
-than Linux it still does), and would print a traceback when it finds its parent gone.
+Otherwise, after Ctrl-C, it would import torch for seconds (outside Linux it still does), then print a traceback.
 """
 
 import ctypes
@@ -12,12 +11,11 @@ import sys
 from types import TracebackType
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_INCOMPLETE_REQUEST = (EOFError, BrokenPipeError, pickle.UnpicklingError)
 
 
 def _print_unless_parent_ended(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if not isinstance(
-        error, EOFError | BrokenPipeError | pickle.UnpicklingError
-    ):  # raised when the request is incomplete
+    if not isinstance(error, _INCOMPLETE_REQUEST):
         sys.__excepthook__(kind, error, trace)
 
 

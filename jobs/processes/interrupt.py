@@ -17,8 +17,6 @@ from jobs.atomic import remove_temporary_folders
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 """USR2 comes before preemption and before a time limit, TERM with a cancellation."""
 
-_EXIT_ORPHANED = 75
-
 # No threading.Event: a second signal inside its set() would wait for the lock that the first one holds.
 _asked = False
 
@@ -46,7 +44,6 @@ def blocked_in_children(signals: Collection[signal.Signals]) -> Iterator[None]:
 
 
 def was_asked() -> bool:
-    """Whether this process was asked to stop."""
     return _asked
 
 
@@ -71,15 +68,15 @@ def exits_raised() -> Iterator[None]:
 
 def end_with_parent() -> None:
     """From now on, end this process when its parent ends, for any reason."""
-    threading.Thread(target=_await_parent_s_end, daemon=True).start()
 
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            wait([parent.sentinel])
+            remove_temporary_folders()
+            os._exit(75)
 
-def _await_parent_s_end() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        remove_temporary_folders()
-        os._exit(_EXIT_ORPHANED)
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _ask(*_: object) -> None:

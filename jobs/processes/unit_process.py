@@ -1,7 +1,6 @@
-"""Runs one unit in one process, and records its end whatever the cause.
+"""Runs one unit in one process, which ends when its parent does, and records its end whatever the cause.
 
-Processes come from a fork server that has imported torch once, so that starting one takes
-milliseconds. Each ends when its parent does, however that ends.
+Processes come from a fork server that has imported torch once, so that starting one takes milliseconds.
 """
 
 import contextlib
@@ -24,12 +23,11 @@ from jobs.specs.units import Resources, Stage, Unit
 WARM = (*worker.STAGE_MODULES.values(), "torch._dynamo")
 """Modules that units import; the first optimizer of a process imports torch._dynamo, which takes seconds."""
 
-_SERVER = "jobs.processes.fork_server"
 _EXIT_INTERRUPTED, _EXIT_FAILED_ELSEWHERE, _EXIT_DONE = 76, 77, 78  # 0 may be anyone's
 
 
 def modules_for(stage: Stage, num_units: int) -> list[str]:
-    """The modules to import for units of one stage: its module, and for several units also ``WARM``."""
+    """The modules to import for units of one stage: only several trainings are worth the import of torch._dynamo."""
     return [worker.STAGE_MODULES[stage], *(["torch._dynamo"] if stage == "train" and num_units > 1 else [])]
 
 
@@ -39,7 +37,7 @@ def start_fork_server(preload: Sequence[str]) -> None:
     The server is born with the signals of ``jobs.processes.interrupt`` blocked, and so are its children until
     they listen: a cluster that signals all processes of a job ends none of them by it.
     """
-    multiprocessing.get_context("forkserver").set_forkserver_preload([_SERVER, *preload])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["jobs.processes.fork_server", *preload])
     os.environ["FORK_SERVER_PARENT"] = str(os.getpid())
     with interrupt.blocked_in_children({*interrupt.SIGNALS, signal.SIGINT}):
         forkserver.ensure_running()
@@ -65,14 +63,7 @@ class UnitProcess:
         """Whether it has stopped on request, after saving its work."""
         return self.process.exitcode == _EXIT_INTERRUPTED
 
-    def ask_to_stop(self) -> None:
-        """Ask it to save and stop."""
-        if self.process.pid is not None and self.process.is_alive():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.process.pid, signal.SIGUSR2)
-
     def kill(self) -> None:
-        """End it at once."""
         self.process.kill()
         self.process.join()
 
@@ -88,16 +79,17 @@ class UnitProcess:
             message = "another task of this training failed first"
             return failure_now(store, self.unit, "unknown", message, self.log_path)
         failure_class, message = _death(self.process.exitcode or 0)
-        place = Place.here()
-        if self.gpus is not None:
-            place = replace(place, gpus=",".join(self.gpus))
+        gpus = {} if self.gpus is None else {"gpus": ",".join(self.gpus)}
+        place = replace(Place.here(), **gpus)
         return record_death(store, self.unit, failure_class, message, self.log_path, place=place)
 
 
 def interrupt_all(items: Sequence[UnitProcess], patience_s: float) -> None:
     """Ask all of them to save and stop; kill those that have not after ``patience_s`` seconds."""
     for item in items:
-        item.ask_to_stop()
+        if item.process.pid is not None and item.process.is_alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(item.process.pid, signal.SIGUSR2)
     deadline = time.monotonic() + patience_s
     for item in items:
         item.process.join(max(0.0, deadline - time.monotonic()))
@@ -106,7 +98,7 @@ def interrupt_all(items: Sequence[UnitProcess], patience_s: float) -> None:
 
 
 def start(
-    unit: Unit, store: Store, resources: Resources, log_path: Path, gpus: Sequence[str] | None = None
+    unit: Unit, store: Store, resources: Resources, log_path: Path, gpus: tuple[str, ...] | None = None
 ) -> UnitProcess:
     """Start a unit; its output is added to ``log_path``. ``start_fork_server`` comes before it.
 
@@ -116,17 +108,10 @@ def start(
     process = context.Process(target=_run_unit, args=(unit, store, resources, log_path, gpus), name=unit.name)
     num_failures = len(failures_of(store, unit))
     process.start()
-    return UnitProcess(
-        unit=unit,
-        process=process,
-        log_path=log_path,
-        num_failures_before=num_failures,
-        gpus=None if gpus is None else tuple(gpus),
-    )
+    return UnitProcess(unit=unit, process=process, log_path=log_path, num_failures_before=num_failures, gpus=gpus)
 
 
-def _run_unit(unit: Unit, store: Store, resources: Resources, log_path: Path, gpus: Sequence[str] | None) -> None:
-    """The main function of the process."""
+def _run_unit(unit: Unit, store: Store, resources: Resources, log_path: Path, gpus: tuple[str, ...] | None) -> None:
     if gpus is not None:  # torch may be imported already, but reads this only when it first uses a GPU
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides whether to end us
@@ -160,6 +145,5 @@ def _death(exit_code: int) -> tuple[FailureClass, str]:
         name = f"signal {-exit_code}"
     if name == "SIGKILL":
         return "unknown", "the process was killed (SIGKILL): out of memory, or killed by hand"
-    return ("bug" if name in ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE") else "unknown"), (
-        f"the process died of {name}"
-    )
+    is_bug = name in ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE")
+    return "bug" if is_bug else "unknown", f"the process died of {name}"

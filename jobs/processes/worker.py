@@ -1,7 +1,6 @@
 """Runs one unit in this process: the boundary at which failures are recorded.
 
-Imports the stage's module by name, only when it runs: code that schedules units, and stages that need
-no torch, never import torch.
+Imports the stage's module by name when it runs, so that code that schedules units never imports torch.
 """
 
 import contextlib
@@ -36,9 +35,7 @@ _MAX_LINES = 100_000  # lines that a plug-in may print in one unit
 def execute(unit: Unit, store: Store, resources: Resources, log_path: Path) -> None:
     """Run a unit to its end; ``log_path`` is where this process logs, for the failure record.
 
-    Raises:
-        FailedElsewhereError: The unit failed, and another task of this job records why.
-        Exception: Whatever ended the unit, after it was recorded.
+    Raises whatever ended the unit, after recording it; or FailedElsewhereError if another task of this job records it.
     """
     gpus, began = os.environ.get("CUDA_VISIBLE_DEVICES", "all"), clocks()
     logging.info("begin %s (host %s, gpus [%s], process %d)", unit.name, socket.gethostname(), gpus, os.getpid())
