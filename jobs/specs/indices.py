@@ -1,6 +1,7 @@
 """Sets of image indices, mostly arithmetic progressions, and how they are cut into shards."""
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Annotated
 
@@ -92,27 +93,19 @@ def missing_from(wanted: Indices, finished: Iterable[IndexRange]) -> list[int]:
 
 
 def partition(missing: Iterable[int], max_size: int) -> list[IndexRange]:
-    """Cut a set of indices into progressions of at most ``max_size`` each.
+    """Cut distinct indices >= 0 into disjoint progressions of at most ``max_size`` >= 1 each, in order of their starts.
 
     Greedy: from the smallest index left, follow the step that reaches furthest. The images between
     every 20th, for example, become a few long progressions and not 500 short runs.
-
-    Args:
-        missing: Distinct indices >= 0.
-        max_size: Largest number of indices in a shard, >= 1.
-
-    Returns:
-        Disjoint ranges that hold exactly the indices given, in order of their starts.
     """
     left = np.unique(np.fromiter(missing, dtype=np.int64))
     shards: list[IndexRange] = []
     while left.size:
         chain = _longest_progression(left)
-        step = int(chain[1] - chain[0]) if chain.size > 1 else 1
         for first in range(0, chain.size, max_size):
-            part = chain[first : first + max_size]
-            part_step = step if part.size > 1 else 1
-            shards.append(IndexRange(start=int(part[0]), stop=int(part[-1]) + 1, step=part_step))
+            part = chain[first : first + max_size].tolist()
+            step = part[1] - part[0] if len(part) > 1 else 1
+            shards.append(IndexRange(start=part[0], stop=part[-1] + 1, step=step))
         left = np.setdiff1d(left, chain, assume_unique=True) if chain.size < left.size else left[:0]
     return sorted(shards)
 
@@ -132,15 +125,11 @@ def _longest_progression(indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64
     steps = np.diff(indices)
     if (steps == steps[:1]).all():  # most sets are a progression
         return indices
-    present = set(indices.tolist())
-    first = int(indices[0])
-    best = 1, 1
+    values: list[int] = indices.tolist()
+    first, present, best = values[0], set(values), (0, 0)
     # Steps beyond the first few gaps cannot beat them by much, and every step costs a walk.
-    for candidate in indices[1:33].tolist():
-        step = candidate - first
-        length = 2
-        while first + length * step in present:
-            length += 1
+    for step in (index - first for index in values[1:33]):
+        length = next(length for length in itertools.count(2) if first + length * step not in present)
         best = max(best, (length, -step))
-    length, step = best[0], abs(best[1])
+    length, step = best[0], -best[1]
     return first + step * np.arange(length, dtype=np.int64)

@@ -48,11 +48,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One task on one model: how the model is trained, what is then done to it, on which images.
-
-    Raises:
-        ValueError: The task is one on another model.
-    """
+    """One task on one model, for some images. Raises ValueError if the task is one on another model."""
 
     train: TrainSpec
     task: Task
@@ -64,7 +60,6 @@ class Run:
 
     @property
     def stage(self) -> ShardStage:
-        """The stage of the task."""
         return self.task.stage
 
     @property
@@ -80,7 +75,6 @@ class Run:
 
     @cached_property
     def place(self) -> Place:
-        """The place of its shards."""
         return Place(self.train.key, self.stage, self.key)
 
     @property
@@ -102,7 +96,6 @@ class Manifest:
     runs: tuple[Run, ...]  # distinct runs: certifications in the order of the grid file, then attacks
 
     def of(self, stage: ShardStage) -> tuple[Run, ...]:
-        """The runs of one stage."""
         return tuple(run for run in self.runs if run.stage == stage)
 
     @cached_property

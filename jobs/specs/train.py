@@ -14,8 +14,6 @@ from jobs.plugins import ENSEMBLE, LIBRARIES, Plugin
 from jobs.specs.keys import AtLeastOne, Length, NotNegative, Positive, Seed, decimal, digest, plain
 from jobs.validation import STRICT, Fitting, build, unknown_choice
 
-Method = Literal["gaussian", "smoothadv", "vanilla", "vanilla_noise"]
-Attack = Literal["none", "pgd", "ddn", "stein", "stein_hard"]
 TrainPrecision = Literal["float32", "bfloat16"]
 InputLayer = Literal["normalize", "center", "none"]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -30,10 +28,10 @@ class TrainSpec(Fitting):
     # gaussian is noise augmentation (Cohen et al. 2019), smoothadv adversarial training of the smoothed classifier
     # (Salman et al. 2019), vanilla adversarial training of the base classifier without noise, and vanilla_noise the
     # same with noise added to the adversarial examples (Appendix C.1).
-    method: Method
+    method: Literal["gaussian", "smoothadv", "vanilla", "vanilla_noise"]
     # How adversarial examples are found: pgd, ddn, or pgd along the gradient-free estimate of soft (stein) or hard
     # (stein_hard) outputs; none with gaussian
-    attack: Attack = "none"
+    attack: Literal["none", "pgd", "ddn", "stein", "stein_hard"] = "none"
     sigma: Length  # standard deviation of the training noise; 0 with vanilla, else > 0
     epsilon: Length = 0.0  # radius of the attack; 0 with gaussian, else > 0
     m_train: AtLeastOne = 1  # noise draws per image, for attack and training step alike; 1 with vanilla
@@ -134,17 +132,16 @@ class TrainSpec(Fitting):
     def _option_problems(self) -> Iterator[str]:
         """Options without effect are problems, since they would make two keys for one classifier."""
         idle = [
-            ("inverse_temperature", 1.0, self.attack in ("none", "stein_hard"), f"attack={self.attack}"),
-            ("ddn_initial_norm", 1.0, self.attack != "ddn", f"attack={self.attack}"),
-            ("multi_noise", "paper", self.m_train == 1, "m_train=1"),
-            ("warmup", "paper", self.warmup_epochs == 0, "warmup_epochs=0"),
-            ("precision", "float32", self.is_taken, "train.checkpoint=PATH"),
+            ("inverse_temperature", 1.0, self.attack in ("none", "stein_hard"), f"with attack={self.attack}"),
+            ("ddn_initial_norm", 1.0, self.attack != "ddn", f"with attack={self.attack}"),
+            ("multi_noise", "paper", self.m_train == 1, "with m_train=1"),
+            ("warmup", "paper", self.warmup_epochs == 0, "with warmup_epochs=0"),
+            ("precision", "float32", self.is_taken, "with train.checkpoint=PATH"),
+            ("input_layer", "normalize", self.checkpoint_sha256 is None, "without train.checkpoint=PATH"),
         ]
         for name, default, has_no_effect, setting in idle:
             if has_no_effect and (value := getattr(self, name)) != default:
-                yield f"{name}={value} has no effect with {setting}; leave it out"
-        if self.checkpoint_sha256 is None and self.input_layer != "normalize":
-            yield f"input_layer={self.input_layer} has no effect without train.checkpoint=PATH; leave it out"
+                yield f"{name}={value} has no effect {setting}; leave it out"
         if self.checkpoint_sha256 is None and self.init != "take":
             yield f"init={self.init} needs initial weights; write train.weights=PATH"
         if self.denoiser is not None and not self.is_taken:
@@ -170,7 +167,6 @@ class TrainSpec(Fitting):
 
     @property
     def member_hashes(self) -> tuple[str, ...]:
-        """The hashes of the members' checkpoints."""
         return tuple(member["sha256"] for member in self._member_options)
 
     @property
@@ -190,7 +186,6 @@ class TrainSpec(Fitting):
 
     @property
     def plugins(self) -> tuple[Plugin, ...]:
-        """All its plug-ins."""
         return (*filter(None, (self.objective, self.perturbation)), *self.network_plugins)
 
     @property
@@ -216,23 +211,16 @@ class TrainSpec(Fitting):
     @cached_property
     def key(self) -> str:
         """For example ``digits-pgd-s0.25-e0.50-m4-t2-1a2b3c4d``."""
-        # The key does not name the method smoothadv.
-        parts = [] if self.method_name == "smoothadv" else [self.method_name]
-        slug = "-".join([self.dataset, *parts, *([] if self.attack == "none" else [self.attack])])
-        slug += f"-s{decimal(self.sigma)}"
+        method = "" if self.method_name == "smoothadv" else f"-{self.method_name}"  # smoothadv is not named
+        attack, sigma = "" if self.attack == "none" else f"-{self.attack}", decimal(self.sigma)
+        rest = "" if self.method_name == "gaussian" else f"-m{self.m_train}"
         if self.attack != "none":
-            slug += f"-e{decimal(self.epsilon)}-m{self.m_train}-t{self.num_steps}"
-        elif self.method_name != "gaussian":
-            slug += f"-m{self.m_train}"
-        return f"{slug}-{digest('train', train_fields(self))}"
+            rest = f"-e{decimal(self.epsilon)}-m{self.m_train}-t{self.num_steps}"
+        return f"{self.dataset}{method}{attack}-s{sigma}{rest}-{digest('train', train_fields(self))}"
 
 
 def train_fields(spec: TrainSpec) -> dict[str, Any]:
-    """All fields of a training, as keys and files have them.
-
-    A field added later is left out at the value that describes what was done before it existed, so that
-    earlier keys and files keep their meaning.
-    """
+    """All fields of a training, as keys and files have them: those added later only at other values than before."""
     return {
         name: asdict(value) if isinstance(value, Plugin) else value
         for name, value in plain(spec).items()
@@ -240,6 +228,7 @@ def train_fields(spec: TrainSpec) -> dict[str, Any]:
     }
 
 
+# Fields that did not always exist, at the values that describe what was done before: keys and files keep their meaning.
 _ADDED_LATER = {
     "precision": "float32",
     "objective": None,

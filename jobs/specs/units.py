@@ -125,6 +125,5 @@ class Resources:
     # Certification fails where a precision other than float32 changes more of the votes on the first noisy rows than
     # this leaves, in [0, 1]
     min_equal_votes: float = 0.9
-    # Folders of the datasets that are read from disk, by dataset
-    data: Mapping[str, str | None] = field(default_factory=dict)
+    data: Mapping[str, str | None] = field(default_factory=dict)  # folders of datasets that are read from disk, by name
     plugins: str | None = None  # the folder from which plug-ins are imported; None where there are none
