@@ -26,11 +26,7 @@ _NEEDED: tuple[Split, ...] = ("test",)
 
 
 def is_prepared(name: str, data: Mapping[str, str | None], store: Store) -> bool:
-    """Whether workers can read a dataset. Lists the folders of a tree but decodes nothing.
-
-    Raises:
-        ConfigError: Its folder is not known, not there or not right.
-    """
+    """Whether workers can read a dataset. Decodes nothing. Raises ConfigError if its folder is not there or right."""
     folder = data_folder(name, data)
     if folder is None:
         return True
@@ -42,14 +38,11 @@ def is_prepared(name: str, data: Mapping[str, str | None], store: Store) -> bool
 def prepare(name: str, data: Mapping[str, str | None], store: Store) -> None:
     """Prepare a dataset, one process at a time; does nothing if it is ready.
 
-    Raises:
-        ConfigError: As ``is_prepared``.
-        DataError: It cannot be downloaded, or images are broken; names them.
+    Raises as ``is_prepared``, and DataError if it cannot be downloaded, or images are broken; names them.
     """
     folder = data_folder(name, data)
-    if folder is None:
+    if folder is None or is_prepared(name, data, store):
         return
-    dataset_module(name).check(folder, _NEEDED)
     store.data_dir().mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(store.data_dir() / f".{name}.lock"):
         if not is_prepared(name, data, store):

@@ -22,12 +22,10 @@ MAX_MB = 16
 def read_plugins(entries: Sequence[str]) -> dict[str, bytes]:
     """The content of all files of some plug-ins, by their path in a folder from which they are imported.
 
-    Args:
-        entries: Each a package or module by its name, as Python finds it from the current folder on; or
-            the path of a package's folder, of a module's file, or of a folder of packages and modules.
+    Each of the entries is a package or module by its name, as Python finds it from the current folder on; or the path
+    of a package's folder, of a module's file, or of a folder of packages and modules.
 
-    Raises:
-        ConfigError: With all problems: nothing found, a name that is in use, too large.
+    Raises ConfigError with all problems: nothing found, a name that is in use, too large.
     """
     problems, found = list[str](), dict[str, Path]()
     for entry in entries:
@@ -44,9 +42,8 @@ def read_plugins(entries: Sequence[str]) -> dict[str, bytes]:
         for file in [path] if path.is_file() else _files(path):
             contents[str(file.relative_to(path.parent))] = file.read_bytes()
             if sum(map(len, contents.values())) > MAX_MB * 2**20:
-                raise ConfigError(
-                    f"plugins: {path} holds more than {MAX_MB} MB; name a package that contains only code"
-                )
+                problem = f"plugins: {path} holds more than {MAX_MB} MB"
+                raise ConfigError(f"{problem}; name a package that contains only code")
     return contents
 
 
@@ -87,24 +84,24 @@ def _members(entry: str) -> Iterator[tuple[str, Path]]:
     else:
         spec = importlib.machinery.PathFinder.find_spec(entry, ["", *sys.path]) if entry.isidentifier() else None
         if spec is None or spec.origin is None:
-            raise ConfigError(
-                f"plugins: {unknown_choice('package or folder', entry, [], also_near=_acceptable())}; "
-                "write the path of a folder, or the name of a package that Python finds from here"
-            )
+            problem = unknown_choice("package or folder", entry, [], also_near=_acceptable())
+            hint = "write the path of a folder, or the name of a package that Python finds from here"
+            raise ConfigError(f"plugins: {problem}; {hint}")
         origin = Path(spec.origin)
         yield entry, origin.parent if origin.name == "__init__.py" else origin
 
 
 def _acceptable() -> list[str]:
     """Possible names: packages and modules here or on PYTHONPATH, and folders of them here."""
+
+    def usable(folder: Path) -> list[str]:
+        if not (os.access(folder, os.R_OK | os.X_OK) and folder.is_dir()):
+            return []
+        return [name for name, path in _children(folder) if not [*_name_problems(name, path, {})]]
+
     places = [Path(), *map(Path, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))]
-    named = [name for place in places for name in _usable(place)]
-    return [*named, *(path.name for path in Path().iterdir() if not _is_package(path) and [*_usable(path)])]
-
-
-def _usable(folder: Path) -> Iterator[str]:
-    if os.access(folder, os.R_OK | os.X_OK) and folder.is_dir():
-        yield from (name for name, path in _children(folder) if not [*_name_problems(name, path, {})])
+    named = [name for place in places for name in usable(place)]
+    return [*named, *(path.name for path in Path().iterdir() if not _is_package(path) and usable(path))]
 
 
 def _children(folder: Path) -> Iterator[tuple[str, Path]]:

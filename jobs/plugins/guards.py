@@ -37,11 +37,7 @@ def guarded(
 ) -> Iterator[None]:
     """In this block, a plug-in that starts processes, changes global settings or floods the output raises an error.
 
-    Args:
-        max_lines: How many lines may be printed.
-        during: In what, to end the message.
-        stdout: Where printed lines go; None for nowhere.
-        stderr: Likewise.
+    It may print ``max_lines`` ``during`` something, which ends the message. They go to the streams; None is nowhere.
     """
     global _is_guarding
     _hook_once()

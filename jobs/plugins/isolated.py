@@ -18,22 +18,14 @@ from jobs.errors import CheckpointError, ConfigError
 from jobs.plugins import loading
 from jobs.plugins.files import write_files
 
-_LIMIT_S = 600
-_TAIL = 500
-_POLL_S = 0.5
-
 
 def ask(
-    module: str, contents: Mapping[str, bytes], question: Sequence[Any], *, limit_s: float | None = _LIMIT_S
+    module: str, contents: Mapping[str, bytes], question: Sequence[Any], *, limit_s: float | None = 600
 ) -> list[Any]:
-    """The answers of a module to the parts of a question.
+    """The answers of a module to the parts of a question, which are plain values, within ``limit_s`` if it is given.
 
-    Args:
-        module: Has ``main(FOLDER)``, which reads FOLDER/question.json, writes FOLDER/answer.json, and finds the
-            plug-ins' files in FOLDER/plugins.
-        contents: Their files.
-        question: Plain values.
-        limit_s: How long it may take; None is for ever.
+    The module has ``main(FOLDER)``, which reads FOLDER/question.json and writes FOLDER/answer.json (see ``answer``),
+    and finds ``contents``, the plug-ins' files, in FOLDER/plugins.
 
     Raises:
         ConfigError: The process died, or did not end.
@@ -59,7 +51,7 @@ def ask(
         if done.returncode == -signal.SIGINT:
             raise KeyboardInterrupt
         if done.returncode or not (folder / "answer.json").exists():
-            tail = (folder / "output").read_bytes()[-_TAIL:].decode(errors="replace").strip()
+            tail = (folder / "output").read_bytes()[-500:].decode(errors="replace").strip()
             reason = tail or "it printed nothing; does a plug-in end the process?"
             raise ConfigError(f"{module} ended with exit code {done.returncode} and without a result: {reason}")
         answer: list[Any] = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
@@ -94,7 +86,7 @@ def _main(module: str, folder: str, parent: str) -> None:
 
 def _end_with(parent: int, folder: str) -> None:
     while os.getppid() == parent:
-        time.sleep(_POLL_S)
+        time.sleep(0.5)
     shutil.rmtree(folder, ignore_errors=True)  # the parent was killed, maybe
     os._exit(1)
 

@@ -27,9 +27,9 @@ def use(root: str | Path | None) -> None:
         raise ConfigError(f"plugins: {new} is missing or not visible from this machine; launch again")
     if _root is not None:
         sys.path.remove(str(_root))
-        for name in packages_in(_root) if _root.is_dir() else ():
-            for module in [module for module in sys.modules if module == name or module.startswith(f"{name}.")]:
-                del sys.modules[module]
+        packages = packages_in(_root) if _root.is_dir() else []
+        for module in [module for module in sys.modules if module.partition(".")[0] in packages]:
+            del sys.modules[module]
     if new is not None:
         sys.path.insert(0, str(new))
         importlib.invalidate_caches()
@@ -49,15 +49,11 @@ def errors_of(name: str) -> Iterator[None]:
 
 
 def load(name: str) -> Any:
-    """The class or function that a plug-in's name refers to.
-
-    Raises:
-        ConfigError: There is no such plug-in, or importing it fails; with file and line.
-    """
+    """The class or function that a plug-in's name refers to. Raises ConfigError, on import with file and line."""
     module_name, _, attribute = name.partition(":")
-    known = [] if _root is None else packages_in(_root)
-    if module_name.partition(".")[0] not in known:
-        problem = unknown_choice("plug-in", module_name.partition(".")[0], known)
+    package, known = module_name.partition(".")[0], _packages()
+    if package not in known:
+        problem = unknown_choice("plug-in", package, known)
         raise ConfigError(f"{name}: {problem}; list its package or folder in plugins=[PATH]")
     with errors_of(name):
         try:
@@ -81,10 +77,8 @@ def library(name: str) -> Any:
     try:
         return importlib.import_module({"torchvision": "torchvision.models"}.get(module, module))
     except ImportError as error:
-        raise ConfigError(
-            f"{name}: {module} is not installed in this environment; install it (pip install {module}), or choose "
-            "another model"
-        ) from error
+        hint = f"install it (pip install {module}), or choose another model"
+        raise ConfigError(f"{name}: {module} is not installed in this environment; {hint}") from error
 
 
 def version_of(loaded: Any) -> int:
@@ -105,9 +99,8 @@ def make(plugin: Plugin) -> Any:
 
 def hashes(plugins: Iterable[Plugin]) -> dict[str, str]:
     """The present hashes of the imported files of plug-ins, by package."""
-    packages = sorted({plugin.package for plugin in plugins if plugin.is_own})
-    there = packages_in(_root) if _root is not None else []
-    return {package: sha256_of(_root, package) for package in packages if _root is not None and package in there}
+    packages = sorted({plugin.package for plugin in plugins if plugin.is_own}.intersection(_packages()))
+    return {package: sha256_of(_root, package) for package in packages if _root is not None}
 
 
 def described(error: BaseException) -> str:
@@ -140,6 +133,10 @@ def place_of(made: Any) -> str:
 def is_own(file: str) -> bool:
     """Whether a file is a plug-in's."""
     return _root is not None and Path(file).is_relative_to(_root)
+
+
+def _packages() -> list[str]:
+    return [] if _root is None else packages_in(_root)
 
 
 def _own_place(frames: traceback.StackSummary) -> str | None:

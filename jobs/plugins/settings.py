@@ -25,11 +25,7 @@ SETTERS_OF_TORCH = {
 
 @contextlib.contextmanager
 def kept() -> Iterator[list[str]]:
-    """Undo, after this block, the changes of its code to the process's settings.
-
-    Yields:
-        A list, which names the settings of torch that were changed once the block has ended.
-    """
+    """Undo this block's changes to the process's settings; afterwards, the list names those of torch that changed."""
     before = [(name, read, write, _value(read)) for name, read, write in _settings()]
     changed: list[str] = []
     try:
@@ -45,17 +41,18 @@ def kept() -> Iterator[list[str]]:
 def with_fixed_randomness() -> Iterator[None]:
     """The global random generators begin this block in the same state every time; their own states are restored."""
     torch = sys.modules.get("torch")
-    generators = [(random.getstate, random.setstate, random.seed)]
-    generators.append((np.random.get_state, np.random.set_state, np.random.seed))  # type: ignore[arg-type]
-    generators += [(torch.get_rng_state, torch.set_rng_state, torch.default_generator.manual_seed)] if torch else []
-    states = [(restore, read()) for read, restore, _ in generators]
-    for _, _, seed in generators:
-        seed(0)
+    own, numpys, torchs = random.getstate(), np.random.get_state(), torch.get_rng_state() if torch else None
+    random.seed(0)
+    np.random.seed(0)
+    if torch:
+        torch.default_generator.manual_seed(0)
     try:
         yield
     finally:
-        for restore, state in states:
-            restore(state)
+        random.setstate(own)
+        np.random.set_state(numpys)
+        if torch:
+            torch.set_rng_state(torchs)
 
 
 def _settings() -> Iterator[tuple[str, Callable[[], Any], Callable[[Any], object]]]:

@@ -41,16 +41,10 @@ _TOLERANCE = 1e-4  # of the largest logit: the CPU adds up batches of other size
 _TOLERANCE_AGAIN = 1e-6  # of the same batch
 _TOLERANCE_ROUNDED = 0.02  # in 16 bits
 _NUM_ROUNDED = 16  # rows to try in 16 bits, which a CPU may be slow in
-_NUM_IMAGES = 4
 _MAX_LINES = 1000  # that plug-ins may print
 _MAX_S = 2.0  # of a forward pass
-_GPU = torch.device("cuda")
 _NOT_FINITE = "gives values that are not finite"
 _RANDOM = "is random in evaluation mode: two calls differ; pass training=self.training to dropout"
-_DRAWN = (
-    "gives other values in a copy of the network with the same weights: everything that is drawn when the network is "
-    "built must be a parameter or a buffer, which the checkpoint stores"
-)
 _DEPENDENT = (
     "makes the logits of an image depend on the other images of its batch (batch statistics in evaluation mode, or a "
     "mean over the batch): such a network cannot be certified"
@@ -74,10 +68,8 @@ def _all_problems(trainings: list[tuple[dict[str, Any], Precision, int]]) -> lis
 def network_problem(spec: TrainSpec, precision: Precision = "float32", batch_size: int = 1) -> str | None:
     """What is wrong with the network of a training as a base classifier; None if nothing is.
 
-    Args:
-        spec: The training.
-        precision: That of certification, in which it is tried too.
-        batch_size: That of certification on a GPU, which is tried if it takes no longer than seconds.
+    It is also tried in the ``precision`` of certification, and, unless that takes more than seconds, in batches of its
+    ``batch_size`` on a GPU.
     """
     torch.manual_seed(0)
     classifier, info = classifier_for(spec).eval().requires_grad_(False), spec.info
@@ -86,16 +78,22 @@ def network_problem(spec: TrainSpec, precision: Precision = "float32", batch_siz
     noisy_RCHW += 0.5 * torch.randn(noisy_RCHW.shape, generator=generator)
     began, logits_RK = time.perf_counter(), classifier(noisy_RCHW)
     is_fast = (time.perf_counter() - began) * batch_size <= _MAX_S * len(noisy_RCHW)
-    sizes = [2 * len(noisy_RCHW) + 1, *([call_shape(info.image_shape, batch_size, _GPU)[0]] if is_fast else [])]
+    sizes = [2 * len(noisy_RCHW) + 1]
+    sizes += [call_shape(info.image_shape, batch_size, torch.device("cuda"))[0]] if is_fast else []
     if problem := _forward_problem(classifier, noisy_RCHW, info, sizes):
         return problem
     torch.manual_seed(1)
     copied = classifier_for(spec).eval().requires_grad_(False)
     copied.load_state_dict(classifier.state_dict())
     if not _are_close(copied(noisy_RCHW), logits_RK, _TOLERANCE_AGAIN):
-        return f"{_place_of_difference(classifier, noisy_RCHW, slice(None), noisy_RCHW, copied)} {_DRAWN}"
+        return (
+            f"{_place_of_difference(classifier, noisy_RCHW, slice(None), noisy_RCHW, copied)} gives other values in a "
+            "copy of the network with the same weights: everything that is drawn when the network is built must be a "
+            "parameter or a buffer, which the checkpoint stores"
+        )
+    as_certified = torch.inference_mode()(lambda: FoldedClassifier(classifier)(noisy_RCHW))
     with ThreadPoolExecutor(1) as pool:
-        as_certified_RK = pool.submit(_as_certified, classifier, noisy_RCHW).result()
+        as_certified_RK = pool.submit(as_certified).result()
     if not _are_close(as_certified_RK, logits_RK):
         return (
             "gives other logits when it is traced, or runs in inference mode on another thread: forward must depend on "
@@ -134,8 +132,14 @@ def _place_of_difference(
     other_RCHW: Tensor,
     other: BaseClassifier | None = None,
 ) -> str:
-    ones, others = course(network, noisy_RCHW), course(other or network, other_RCHW)
-    return first_apart(ones, others, _agreement(rows, len(noisy_RCHW), len(other_RCHW))) or "something in it"
+    def agree(one: Operation, another: Operation) -> bool:
+        ours, theirs = one.output, another.output
+        if ours is None or theirs is None or (ours.shape[:1], theirs.shape[:1]) != sizes:
+            return True  # weights, say
+        return _are_close(theirs, ours[rows])
+
+    sizes = noisy_RCHW.shape[:1], other_RCHW.shape[:1]
+    return first_apart(course(network, noisy_RCHW), course(other or network, other_RCHW), agree) or "something in it"
 
 
 def _rounded_problem(classifier: Classifier, noisy_RCHW: Tensor, info: DatasetInfo, precision: Precision) -> str | None:
@@ -159,12 +163,6 @@ def _rounded_problem(classifier: Classifier, noisy_RCHW: Tensor, info: DatasetIn
     return None if problem is None or problem.endswith(_NOT_FINITE) else f"in {precision}, {problem}"
 
 
-@torch.inference_mode()
-def _as_certified(classifier: Classifier, noisy_RCHW: Tensor) -> Tensor:
-    logits_RK: Tensor = FoldedClassifier(classifier)(noisy_RCHW)
-    return logits_RK
-
-
 def num_rows(info: DatasetInfo) -> int:
     """The number of noisy images for testing a network: fewer if they are large."""
     return _NUM_ROWS if torch.Size(info.image_shape).numel() <= _LARGE else _NUM_ROWS_LARGE
@@ -186,16 +184,6 @@ def _other_batches(noisy_RCHW: Tensor, sizes: Sequence[int]) -> Iterator[tuple[T
         yield noisy_RCHW[rows_R], rows_R, _DEPENDENT
 
 
-def _agreement(rows: Tensor | slice, size: int, num_others: int) -> Callable[[Operation, Operation], bool]:
-    def agree(one: Operation, other: Operation) -> bool:
-        ours, theirs = one.output, other.output
-        if ours is None or theirs is None or ours.shape[:1] != (size,) or theirs.shape[:1] != (num_others,):
-            return True  # weights, say
-        return _are_close(theirs, ours[rows])
-
-    return agree
-
-
 def _are_close(others: Tensor, ones: Tensor, tolerance: float = _TOLERANCE) -> bool:
     """Whether the first of ``others`` are ``ones``."""
     difference = (others[: len(ones)].double() - ones.double()).abs()
@@ -212,7 +200,7 @@ def _device_branch(classifier: Classifier, noisy_RCHW: Tensor) -> str | None:
 
 def method_problem(spec: TrainSpec) -> str | None:
     """What is wrong with two steps of a training; None if nothing is."""
-    first, second = (_two_steps(spec) for _ in range(2))
+    first, second = _two_steps(spec), _two_steps(spec)
     if any(not torch.isfinite(value).all() for value in first):
         return "loss or weights are not finite after two steps on synthetic images"
     if any(not torch.equal(one, other) for one, other in zip(first, second, strict=True)):
@@ -225,7 +213,7 @@ def method_problem(spec: TrainSpec) -> str | None:
 
 def _two_steps(spec: TrainSpec) -> list[Tensor]:
     """The losses of two steps, in the first and the last epoch, and the weights after them."""
-    stepper, images, generator = made_up(spec, _NUM_IMAGES)
+    stepper, images, generator = made_up(spec, num_images=4)
     found: list[Tensor] = []
     for number in (0, spec.epochs - 1):
         epoch = Epoch(number=number, epsilon=spec.epsilon, shared=generator, own=generator)

@@ -48,17 +48,14 @@ def course(network: Callable[[Tensor], Tensor], inputs_RCHW: Tensor) -> list[Ope
 
 
 def course_on(device: str, network: nn.Module, inputs_RCHW: Tensor) -> list[Operation]:
-    """The operations on a device that may not exist here.
+    """The operations on a device that may not exist here, on tensors without content.
 
-    Tensors without content replace those of the device: properties that Python code reads (is_cuda, device.type)
-    are as on the device. Raises any error, for example if the operations depend on values.
+    What Python code reads (is_cuda, device.type) is as on the device. Raises any error, for example if the operations
+    depend on values.
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
-        state = {
-            name: torch.empty(value.shape, dtype=value.dtype, device=device)
-            for name, value in network.state_dict().items()
-        }
-        inputs_RCHW = torch.empty(inputs_RCHW.shape, device=device)
+        state = {name: torch.empty_like(value, device=device) for name, value in network.state_dict().items()}
+        inputs_RCHW = torch.empty_like(inputs_RCHW, device=device)
         return course(lambda inputs: torch.func.functional_call(network, state, (inputs,)), inputs_RCHW)
 
 

@@ -1,6 +1,5 @@
 """Measures the speed of networks without finished units, to estimate costs."""
 
-import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,16 +19,12 @@ from jobs.validation import build
 from smoothing.counts import class_counts
 from smoothing.noise import NoiseStream
 
-_TIMES = 8  # as many noisy images to count votes on as in a step
 _PATIENCE_S = 2.0  # for a step on a batch as large as those of the training
 _REPEATS, _ENOUGH_S = 5, 1.0
 
 
 def main(folder: Path) -> None:
-    """Answer trainings, each [fields, precision, threads], with ``image_seconds``; without threads, ``multiply_adds``.
-
-    Nothing is answered for a network that fails: why it does, the checks before a launch say.
-    """
+    """Answer each [fields, precision, threads] with ``image_seconds``; without threads, with ``multiply_adds``."""
     isolated.answer(folder, lambda asked: [_answer(*one) for one in asked])
 
 
@@ -37,7 +32,7 @@ def _answer(fields: dict[str, Any], precision: Precision | None, threads: int | 
     spec = build(TrainSpec, fields, where="train")
     try:
         return multiply_adds(spec) if threads is None else image_seconds(spec, precision, threads)
-    except Exception:  # a plug-in's code may raise anything
+    except Exception:  # the checks before a launch say why a network fails
         return None
 
 
@@ -50,30 +45,29 @@ def multiply_adds(spec: TrainSpec) -> int:
 
 
 def image_seconds(spec: TrainSpec, precision: Precision | None, threads: int) -> float:
-    """Seconds for one image on this machine's CPUs if they are idle.
+    """Seconds for one image on this machine's CPUs if they are idle, with this number of ``threads``.
 
-    Args:
-        spec: The network, and how it is trained.
-        precision: That of votes on noisy images; None is a step of the training.
-        threads: Of the process.
+    ``precision`` is that of votes on noisy images; None is a step of the training.
     """
     torch.set_num_threads(threads)
     if precision is not None:
-        num_samples = _TIMES * num_rows(spec.info)
-        count = functools.partial(
-            class_counts,
-            for_inference(classifier_for(spec).eval(), precision, torch.device("cpu")),
-            sigma=1.0,
-            num_samples=num_samples,
-            num_classes=spec.info.num_classes,
-            stream=NoiseStream(seed=0, index=0, stage="prediction"),
-            batch_size=num_samples,
-        )
-        return _seconds(lambda: count(torch.full(spec.info.image_shape, 0.5))) / threads / num_samples
-    seconds, batch_size = (
-        _step_seconds(spec, num_rows(spec.info) // spec.m_train),
-        spec.batch_size // spec.num_processes,
-    )
+        num_samples = 8 * num_rows(spec.info)  # as many noisy images to count votes on as in a step
+        network = for_inference(classifier_for(spec).eval(), precision, torch.device("cpu"))
+
+        def count() -> None:
+            class_counts(
+                network,
+                torch.full(spec.info.image_shape, 0.5),
+                sigma=1.0,
+                num_samples=num_samples,
+                num_classes=spec.info.num_classes,
+                stream=NoiseStream(seed=0, index=0, stage="prediction"),
+                batch_size=num_samples,
+            )
+
+        return _seconds(count) / threads / num_samples
+    seconds = _step_seconds(spec, num_rows(spec.info) // spec.m_train)
+    batch_size = spec.batch_size // spec.num_processes
     # A small network takes up to twice as long for an image of a small batch, and is quickly tried on a large one.
     return (_step_seconds(spec, batch_size) if seconds * batch_size <= _PATIENCE_S else seconds) / threads
 
