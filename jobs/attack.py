@@ -1,18 +1,15 @@
 """Empirical accuracy of one shard: attacks each image, then classifies the result with PREDICT."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from jobs.datasets import Images
 from jobs.files.store import Store
-from jobs.networks.checkpoint import TrainedClassifier
-from jobs.shards import Work, run_shard
+from jobs.shards import Done, Work, run_shard
 from jobs.specs.attack import AttackSpec
 from jobs.specs.units import Resources, ShardUnit
 from smoothing.attacks import smoothadv_pgd
@@ -25,12 +22,9 @@ from smoothing.noise import BLOCK_ROWS, NoiseStream
 
 
 def run(unit: ShardUnit, store: Store, resources: Resources) -> None:
-    """Attack the images of a shard, or the rest of them, until its file exists.
+    """Attack the images of a shard, or the rest of them, until its file exists; raises as ``run_shard``.
 
-    All randomness is each image's own, by (seed, index), so that no record depends on shard
-    layout or interruption.
-
-    Raises as ``run_shard``.
+    All randomness is each image's own, by (seed, index), so that no record depends on shard layout or interruption.
 
     Source:
         Salman et al. 2019, section 4.2 and Figures 3, 7 and 8.
@@ -38,31 +32,29 @@ def run(unit: ShardUnit, store: Store, resources: Resources) -> None:
     spec, num_classes = unit.run.task, unit.train.info.num_classes
     assert isinstance(spec, AttackSpec)
 
-    def attack_image(classifier: torch.nn.Module, labelled: LabelledImage) -> dict[str, Any]:
+    def attack_all(classifier: torch.nn.Module, images: Iterator[LabelledImage]) -> Iterator[Done]:
         device = next(classifier.buffers()).device
-        labelled = replace(labelled, image_CHW=labelled.image_CHW.to(device))
-        found_CHW = attacked(classifier, labelled, spec)
-        counts = class_counts(
-            classifier,
-            found_CHW,
-            sigma=spec.sigma,
-            num_samples=spec.n,
-            num_classes=num_classes,
-            stream=NoiseStream(seed=spec.seed, index=labelled.index, stage="prediction"),
-            batch_size=resources.batch_size,
-        )
-        prediction = prediction_from_counts(counts, alpha=spec.alpha)
-        return {
-            "prediction": prediction,
-            "counts": counts.tolist(),
-            "distance": float((found_CHW.double() - labelled.image_CHW.double()).norm()),
-            "correct": prediction == labelled.label,
-        }
+        for labelled in (replace(image, image_CHW=image.image_CHW.to(device)) for image in images):
+            found_CHW = attacked(classifier, labelled, spec)
+            counts = class_counts(
+                classifier,
+                found_CHW,
+                sigma=spec.sigma,
+                num_samples=spec.n,
+                num_classes=num_classes,
+                stream=NoiseStream(seed=spec.seed, index=labelled.index, stage="prediction"),
+                batch_size=resources.batch_size,
+            )
+            prediction = prediction_from_counts(counts, alpha=spec.alpha)
+            columns = {
+                "prediction": prediction,
+                "counts": counts.tolist(),
+                "distance": float((found_CHW.double() - labelled.image_CHW.double()).norm()),
+                "correct": prediction == labelled.label,
+            }
+            yield labelled, columns
 
-    def prepare(trained: TrainedClassifier, _: Images) -> Work:
-        return Work(do=lambda images: ((image, attack_image(trained.classifier, image)) for image in images))
-
-    run_shard(unit, store, resources, prepare)
+    run_shard(unit, store, resources, lambda trained, _: Work(do=functools.partial(attack_all, trained.classifier)))
 
 
 def attacked(classifier: torch.nn.Module, labelled: LabelledImage, spec: AttackSpec) -> Tensor:
@@ -71,7 +63,13 @@ def attacked(classifier: torch.nn.Module, labelled: LabelledImage, spec: AttackS
     Raises:
         LogitsError: Logits are not finite: an attack that follows them finds nothing, and says nothing.
     """
-    finite = functools.partial(_finite_logits, classifier)
+
+    def finite(attacked_BCHW: Tensor) -> Tensor:
+        logits_BK: Tensor = classifier(attacked_BCHW)
+        if not logits_BK.isfinite().all():
+            raise LogitsError("the classifier's logits are not finite during the attack")
+        return logits_BK
+
     inputs_BCHW = labelled.image_CHW.unsqueeze(0)
     labels_B = torch.tensor([labelled.label], device=inputs_BCHW.device)
     entropy = np.random.SeedSequence((spec.seed, labelled.index)).generate_state(1, np.uint32)[0]
@@ -86,13 +84,6 @@ def attacked(classifier: torch.nn.Module, labelled: LabelledImage, spec: AttackS
         generator=torch.Generator(inputs_BCHW.device).manual_seed(int(entropy)),
         estimator=gradient_estimator(spec.attack, sigma=spec.sigma, inverse_temperature=spec.inverse_temperature),
     )[0]
-
-
-def _finite_logits(classifier: torch.nn.Module, inputs_BCHW: Tensor) -> Tensor:
-    logits_BK: Tensor = classifier(inputs_BCHW)
-    if not logits_BK.isfinite().all():
-        raise LogitsError("the classifier's logits are not finite during the attack")
-    return logits_BK
 
 
 def _noise(labelled: LabelledImage, spec: AttackSpec) -> Tensor:

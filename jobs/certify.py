@@ -26,11 +26,6 @@ from smoothing.distributions import NoiseDistribution, OffGridError, noise_distr
 from smoothing.noise import BLOCK_ROWS, NoiseStream
 
 _NUM_ROWS = 1000  # noisy images on which a precision is compared with float32: some kernels have been wrong
-_WARN_BELOW = 0.99
-_CHANGED = (
-    f"the same {_NUM_ROWS} noisy images got different votes before and after the shard: the network keeps state "
-    "between calls, or depends on time or chance, and cannot be certified. Correct it and raise its VERSION"
-)
 
 
 class Settings(TypedDict):
@@ -45,8 +40,7 @@ class Settings(TypedDict):
 def run(unit: ShardUnit, store: Store, resources: Resources) -> None:
     """Certify the images of a shard, or the rest of them, until its file exists.
 
-    Raises:
-        CheckpointError: As ``run_shard``.
+    Raises, besides what ``run_shard`` does:
         DataError: An image does not suit the noise; names it.
         ConfigError: The device does not have the precision, or it changes too many votes; or a network of the user's
             own changed meanwhile.
@@ -66,9 +60,8 @@ def _prepared(unit: ShardUnit, store: Store, resources: Resources, trained: Trai
     }
 
     votes = functools.partial(_votes, unit=unit, images=images, settings=settings)
-    in_float32 = None
-    if spec.precision != "float32":
-        in_float32 = votes(for_inference(trained.classifier, "float32", device))
+    is_rounded = spec.precision != "float32"
+    in_float32 = votes(for_inference(trained.classifier, "float32", device)) if is_rounded else None
     compile = False if resources.compile == "auto" else resources.compile
     network = for_inference(trained.classifier, spec.precision, device, compile=compile)
     if resources.compile == "auto":
@@ -96,7 +89,11 @@ def _prepared(unit: ShardUnit, store: Store, resources: Resources, trained: Trai
                 yield image, records.image_columns(image.label, certificate)
         if before is not None and not torch.equal(before, votes(network)):
             store.partial_path(unit.run.place, unit.indices).unlink(missing_ok=True)
-            raise ConfigError(f"{unit.train.architecture}: {_CHANGED}")
+            raise ConfigError(
+                f"{unit.train.architecture}: the same {_NUM_ROWS} noisy images got different votes before and after "
+                "the shard: the network keeps state between calls, or depends on time or chance, and cannot be "
+                "certified. Correct it and raise its VERSION"
+            )
 
     return Work(do=certified, notes=notes, about=clean)
 
@@ -130,7 +127,7 @@ def _check_equal_votes(share: float, precision: str, least: float) -> None:
             "valid, but for another and probably worse model. Use certify.precision=float32 or another version "
             "of torch; cluster.min_equal_votes=0 certifies the model as it is"
         )
-    if share < _WARN_BELOW:
+    if share < 0.99:
         logging.warning("%s: certificates are valid, but for a slightly different model", found)
     else:
         logging.info("%s", found)

@@ -39,7 +39,6 @@ from smoothing.distributions import noise_distribution
 from smoothing.radius import ABSTAIN, format_radius
 
 _DECIMALS = 4
-_FILE_WIDTH = 26  # leaves room for the other columns within 80
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -61,9 +60,7 @@ class PredictConfig:
 def predict(values: Mapping[str, Any]) -> int:
     """Print class and radius of image files; returns the exit code.
 
-    Raises:
-        ConfigError: The configuration is wrong, or files are no images of the model's data set; names all.
-        CheckpointError: The model cannot be used.
+    Raises ConfigError, with all files that are no images of the model's data set, or CheckpointError.
     """
     config = build(PredictConfig, values, where="predict")
     store = Store(Path(config.results))
@@ -177,7 +174,7 @@ def _row(path: Path, certificate: Certificate, spec: CertifySpec, info: DatasetI
 def _table(rows: Sequence[Mapping[str, Any]], spec: CertifySpec) -> str:
     cells = [
         [
-            shortened(row["file"], _FILE_WIDTH),
+            shortened(row["file"], 26),  # leaves room for the other columns within 80
             "abstains" if row["abstains"] else row["class"],
             "-" if row["abstains"] else format_radius(row["radius"], _DECIMALS),
             format_radius(row["p_lower"], _DECIMALS),

@@ -43,14 +43,13 @@ class Work:
     about: Callable[[IndexRange], Mapping[str, str]] = lambda _: {}
 
 
-Prepare = Callable[[TrainedClassifier, Images], Work]
-"""Prepares the work, for a model and all images of its split."""
-
-
-def run_shard(unit: ShardUnit, store: Store, resources: Resources, prepare: Prepare) -> None:
+def run_shard(
+    unit: ShardUnit, store: Store, resources: Resources, prepare: Callable[[TrainedClassifier, Images], Work]
+) -> None:
     """Do the images of a shard, or the rest of them, until finished files hold them all.
 
-    Images that other processes finish meanwhile are left to them, however their shards are cut.
+    Images that other processes finish meanwhile are left to them, however their shards are cut. ``prepare`` gets the
+    model and all images of its split.
 
     Raises:
         CheckpointError: There is no sound checkpoint of the run. A damaged or foreign one is set
@@ -91,11 +90,11 @@ def run_shard(unit: ShardUnit, store: Store, resources: Resources, prepare: Prep
             saved_at = time.monotonic()
             logging.info("did %d of %d images", len(rows), len(unit.indices))
             interrupt.stop_if_asked()
-    for part in _unclaimed(unit, rows, store):
-        own_rows = {index: rows[index] for index in part}
-        _write(
-            store.shard_path(unit.run.place, part), layout, own_rows, {**metadata, **work.about(part)}, replace=False
-        )
+    # What no finished file contains yet: an image in two files would stop the aggregation.
+    ours = [index for index in _missing(unit, store) if index in rows]
+    for part in [unit.indices] if len(ours) == len(unit.indices) else partition(ours, len(unit.indices)):
+        path, own_rows = store.shard_path(unit.run.place, part), {index: rows[index] for index in part}
+        _write(path, layout, own_rows, {**metadata, **work.about(part)}, replace=False)
     logging.info("did all %d images: %s", len(unit.indices), unit.name)
     store.remove_served_partials(unit.run.place)
 
@@ -125,12 +124,6 @@ def _missing(unit: ShardUnit, store: Store) -> list[int]:
     return store.unfinished(unit.run.place, unit.indices)
 
 
-def _unclaimed(unit: ShardUnit, rows: Mapping[int, Row], store: Store) -> list[IndexRange]:
-    """Shards of our images that no finished file contains yet: an image in two files would stop the aggregation."""
-    ours = [index for index in _missing(unit, store) if index in rows]
-    return [unit.indices] if len(ours) == len(unit.indices) else partition(ours, len(unit.indices))
-
-
 def labelled_image(images: Images, index: int) -> LabelledImage:
     """An image of a split with its label, on the host."""
     image_CHW = torch.from_numpy(images.image(index))
@@ -152,7 +145,7 @@ def _saved_rows(unit: ShardUnit, store: Store, layout: Layout, metadata: Mapping
     """Rows of this shard's images in any unfinished file of the run, by index; shards may have been cut differently."""
     rows: dict[int, Row] = {}
     for indices in store.partial_shards(unit.run.place):
-        if not set(indices).intersection(unit.indices):
+        if set(indices).isdisjoint(unit.indices):
             continue
         path = store.partial_path(unit.run.place, indices)
         try:

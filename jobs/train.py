@@ -31,14 +31,11 @@ from jobs.training.steps import Epoch, Stepper
 
 _Row = dict[str, Any]  # of epochs.parquet
 
-_STATES_KEPT = 2  # if the newest cannot be read, the previous one is used
-
 
 def run(unit: TrainUnit, store: Store, resources: Resources) -> None:
     """Train a classifier, or resume its training, until its checkpoint exists.
 
-    With ``num_processes`` above 1 the tasks of a SLURM job train it together; elsewhere, processes
-    started here do.
+    With ``num_processes`` above 1, the tasks of a SLURM job train it together, or processes started here.
 
     Raises:
         TrainingDivergedError: The loss became nan or infinite. The states before that epoch stay.
@@ -103,11 +100,9 @@ def _begin_or_resume(
 ) -> tuple[Stepper, list[_Row]]:
     """The stepper, and the statistics of finished epochs."""
     torch.manual_seed(spec.seed)
-    classifier = (classifier_for(spec) if spec.checkpoint_sha256 is None else pretrained.load_source(spec, store)).to(
-        device
-    )
+    classifier = classifier_for(spec) if spec.checkpoint_sha256 is None else pretrained.load_source(spec, store)
     # Before replication, which fixes the layout in which gradients are averaged.
-    classifier.to(memory_format=torch.channels_last)
+    classifier.to(device).to(memory_format=torch.channels_last)
     optimizer = _optimizer(classifier, spec)
     history: list[_Row] = []
     for epoch in reversed(store.saved_epochs(spec.key)):
@@ -125,15 +120,10 @@ def _begin_or_resume(
         logging.info("resuming after epoch %d", epoch)
         break
     group.wait_for_all()  # no process writes a state before all have read the same one
-    stepper = Stepper(
-        spec=spec,
-        classifier=classifier,
-        replica=group.replicated(classifier, device),
-        optimizer=optimizer,
-        group=group,
-        compile=compile,
-    )
-    return stepper, history
+    replica = group.replicated(classifier, device)
+    return Stepper(
+        spec=spec, classifier=classifier, replica=replica, optimizer=optimizer, group=group, compile=compile
+    ), history
 
 
 def _optimizer(classifier: Classifier, spec: TrainSpec) -> torch.optim.Optimizer:
@@ -191,7 +181,7 @@ def _save_state(stepper: Stepper, history: list[_Row], store: Store) -> None:
     }
     key = stepper.spec.key
     checkpoint.save(store.state_path(key, len(history)), content)
-    for epoch in store.saved_epochs(key)[:-_STATES_KEPT]:
+    for epoch in store.saved_epochs(key)[:-2]:  # if the newest cannot be read, the previous one is used
         store.state_path(key, epoch).unlink(missing_ok=True)
 
 
@@ -210,10 +200,9 @@ def _finish(stepper: Stepper, history: list[_Row], store: Store) -> None:
 
 
 def _divergence_message(spec: TrainSpec, store: Store, epoch: int) -> str:
-    saved = store.saved_epochs(spec.key)
-    kept = (
-        f"the state after {saved[-1]} epochs is kept in {store.state_dir(spec.key)}" if saved else "nothing was saved"
-    )
+    saved, kept = store.saved_epochs(spec.key), "nothing was saved"
+    if saved:
+        kept = f"the state after {saved[-1]} epochs is kept in {store.state_dir(spec.key)}"
     return (
         f"training diverged in epoch {epoch} (counted from 0): loss or logits are not finite; {kept}. "
         f"A smaller train.learning_rate than {spec.learning_rate} usually helps; it makes another model"

@@ -42,16 +42,10 @@ class Fitting:
 
 
 def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
-    """An instance of a dataclass made with ``STRICT``, from a mapping.
+    """An instance of a dataclass made with ``STRICT``, from its fields' values; nested dataclasses are instances.
 
-    Args:
-        cls: The dataclass.
-        values: Field values; nested dataclasses as instances.
-        where: What the mapping is, as the user knows it ("train", "cluster"), to begin messages; empty for a command's
-            own options.
-
-    Raises:
-        ConfigError: With every problem, each naming key, value and what is valid.
+    Raises ConfigError with every problem, each naming key, value and what is valid. Messages begin with ``where``: what
+    the mapping is, as the user knows it ("train", "cluster"); empty for a command's own options.
     """
     unnamed = [key for key in values if not isinstance(key, str)]  # YAML's keys may be numbers
     if unnamed:
@@ -73,10 +67,7 @@ def collect(problems: list[str], cls: type[T], values: Mapping[str, Any], *, whe
 
 
 def unknown_choice(what: str, value: object, valid: Sequence[str], also_near: Sequence[str] = ()) -> str:
-    """A message for a name of a ``what`` that is not valid, with the nearest one suggested.
-
-    Names of ``also_near`` are worth suggesting too, but too many to list.
-    """
+    """A message for a name that is not valid; suggests the nearest one, also of ``also_near``, too many to list."""
     near = difflib.get_close_matches(str(value), [*valid, *also_near], n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return f"unknown {what} {value!r}{hint}" + (f"; valid: {', '.join(valid)}" if valid else "")
@@ -105,10 +96,10 @@ def _described(cls: type[Any], error: pydantic.ValidationError, where: str) -> l
         kind, value, message = problem["type"], problem["input"], problem["msg"]
         path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
         at, got = f"{where}{path}".removeprefix("."), ""
-        if kind in ("unexpected_keyword_argument", "extra_forbidden") and len(parts) == 1:
-            at, message = where, unknown_choice("key", str(parts[0]), [field.name for field in fields(cls)])
-        elif kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        if kind in ("unexpected_keyword_argument", "extra_forbidden"):
             message = "unknown key"
+            if len(parts) == 1:
+                at, message = where, unknown_choice("key", str(parts[0]), [field.name for field in fields(cls)])
         elif kind in ("missing", "missing_argument"):
             message = "a value is required"
         elif kind == "literal_error":

@@ -10,7 +10,6 @@ from itertools import chain
 from typing import TextIO
 
 _COMMAND = re.compile(r"(?<!\S)python -m .*")
-_MAX_COLUMNS = 100  # longer lines are hard to read
 
 
 def counted(number: int, singular: str, plural: str | None = None) -> str:
@@ -27,7 +26,7 @@ def some(names: Iterable[str], most: int = 3) -> str:
 
 def columns() -> int:
     """Width of the text printed: that of the terminal (or of COLUMNS), at most 100; 80 if unknown."""
-    return min(shutil.get_terminal_size((80, 24)).columns, _MAX_COLUMNS)
+    return min(shutil.get_terminal_size((80, 24)).columns, 100)  # longer lines are hard to read
 
 
 def say(text: str, to: TextIO | None = None) -> None:
@@ -36,9 +35,8 @@ def say(text: str, to: TextIO | None = None) -> None:
 
 
 def fitted(text: str, to: TextIO) -> str:
-    """Text with no line wider than the terminal that it goes to, or than COLUMNS says.
+    """Text with no line wider than the terminal that it goes to, or than COLUMNS says; for a log, lines stay whole.
 
-    Elsewhere lines stay whole, so that a log can be searched. Words are never cut: a longer path has a line of its own.
     What is cut off a line is indented more than the line. A command ends its line; broken up, it can still be copied.
     """
     if "COLUMNS" not in os.environ and not to.isatty():
