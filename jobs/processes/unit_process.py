@@ -63,6 +63,12 @@ class UnitProcess:
         """Whether it has stopped on request, after saving its work."""
         return self.process.exitcode == _EXIT_INTERRUPTED
 
+    def ask_to_stop(self) -> None:
+        """Ask it to save and stop."""
+        if self.process.pid is not None and self.process.is_alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGUSR2)
+
     def kill(self) -> None:
         self.process.kill()
         self.process.join()
@@ -87,9 +93,7 @@ class UnitProcess:
 def interrupt_all(items: Sequence[UnitProcess], patience_s: float) -> None:
     """Ask all of them to save and stop; kill those that have not after ``patience_s`` seconds."""
     for item in items:
-        if item.process.pid is not None and item.process.is_alive():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(item.process.pid, signal.SIGUSR2)
+        item.ask_to_stop()
     deadline = time.monotonic() + patience_s
     for item in items:
         item.process.join(max(0.0, deadline - time.monotonic()))
