@@ -5,16 +5,17 @@ Shapes: B rows of a batch, C H W image.
 
 import functools
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from smoothing.noise import BLOCK_ROWS, NoiseStream
 
-Noise = Literal["gaussian", "exact_grid"]
+if TYPE_CHECKING:
+    from torch import Tensor
 
-T = TypeVar("T")
+Noise = Literal["gaussian", "exact_grid"]
 
 UNIFORM_BITS = 62
 _GUIDE_BITS = 16  # a table over the uniform's leading bits decides all but a few percent of draws
@@ -23,37 +24,6 @@ _PART = 1 << 15  # draws at a time: their intermediate values stay in a core's c
 
 class OffGridError(ValueError):
     """An image whose pixels are not on the grid of exact noise."""
-
-
-class NoiseDistribution(Protocol):
-    """How noise is drawn and added to an image.
-
-    Attributes:
-        sigma: Standard deviation, > 0, in pixels of [0, 1].
-    """
-
-    @property
-    def sigma(self) -> float: ...
-
-    def total_variation(self, num_pixels: int) -> float:
-        """Upper bound of the total variation distance between a drawn noise vector and the ideal one."""
-        ...
-
-    def center(self, image_CHW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The image in the units of the noise; noise is added to it.
-
-        Raises:
-            OffGridError: The image is not on the grid of the noise.
-        """
-        ...
-
-    def block(self, stream: NoiseStream, block_nr: int, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        """Noise, shape (smoothing.noise.BLOCK_ROWS, *shape); depends only on the arguments."""
-        ...
-
-    def inputs(self, center: T, noise: T) -> T:
-        """The classifier's inputs in pixels of [0, 1], from float32 tensors or arrays."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -65,19 +35,23 @@ class GaussianNoise:
         and an adversary might exploit it (Voracek and Hein 2023). ``ExactGridNoise`` has no such gap.
     """
 
-    sigma: float
+    sigma: float  # standard deviation, > 0, in pixels of [0, 1]
 
     def total_variation(self, num_pixels: int) -> float:
+        """Upper bound of the total variation distance between a drawn noise vector and the ideal one."""
         del num_pixels  # rounding is not accounted for: see the guarantee
         return 0.0
 
     def center(self, image_CHW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """The image in the units of the noise, which is added to it. Raises OffGridError if it is not on its grid."""
         return image_CHW
 
     def block(self, stream: NoiseStream, block_nr: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """Noise, shape (smoothing.noise.BLOCK_ROWS, *shape); depends only on the arguments."""
         return stream.block(block_nr, shape)
 
-    def inputs(self, center: Any, noise: Any) -> Any:
+    def inputs(self, center: "Tensor", noise: "Tensor") -> "Tensor":
+        """The classifier's inputs in pixels of [0, 1], float32."""
         return center + self.sigma * noise
 
 
@@ -89,18 +63,14 @@ class ExactGridNoise:
     num_levels)^2), and the classifier is given (X + N) / num_levels, which is a function of the
     integer X + N = round(X + Z) alone. This is ordinary Gaussian smoothing of the classifier that
     rounds its input first, and certificates hold exactly, despite floating point, for every image on
-    the same grid.
-
-    Attributes:
-        sigma: Standard deviation of Z / num_levels.
-        num_levels: L, where pixels are the integers 0 to L divided by L; 255 for 8-bit images.
+    the same grid. Methods are those of ``GaussianNoise``.
 
     Source:
         Voracek and Hein 2023, for the gap and its remedy.
     """
 
-    sigma: float
-    num_levels: int
+    sigma: float  # standard deviation of Z / num_levels, > 0
+    num_levels: int  # L, where pixels are the integers 0 to L divided by L; 255 for 8-bit images
 
     def total_variation(self, num_pixels: int) -> float:
         """At most num_pixels * 2 m * 2^-62, where the noise is between -m and m.
@@ -131,7 +101,7 @@ class ExactGridNoise:
             flat[start:end] = _bucketed(uniform, self.sigma * self.num_levels)
         return noise
 
-    def inputs(self, center: Any, noise: Any) -> Any:
+    def inputs(self, center: "Tensor", noise: "Tensor") -> "Tensor":
         # Integers below 2^24 are exact in float32, and so is their sum.
         return (center + noise) / self.num_levels
 
@@ -145,14 +115,12 @@ class ExactGridNoise:
         return _thresholds(self.sigma * self.num_levels).astype(np.int64)
 
 
-def noise_distribution(noise: Noise, sigma: float, num_levels: int) -> NoiseDistribution:
-    """The distribution with a given name.
+NoiseDistribution = GaussianNoise | ExactGridNoise
+"""How noise is drawn and added to an image."""
 
-    Args:
-        noise: Its name.
-        sigma: Standard deviation, > 0, in pixels of [0, 1].
-        num_levels: L, where pixels are the integers 0 to L divided by L.
-    """
+
+def noise_distribution(noise: Noise, sigma: float, num_levels: int) -> NoiseDistribution:
+    """The distribution with a given name, for images on the grid of ``num_levels``."""
     return ExactGridNoise(sigma, num_levels) if noise == "exact_grid" else GaussianNoise(sigma)
 
 
