@@ -6,6 +6,7 @@ orders of magnitude more than that and orders of magnitude less than any measure
 """
 
 import functools
+import itertools
 from typing import Any
 
 import numpy as np
@@ -72,12 +73,7 @@ def clopper_pearson_upper(counts: Counts, num_samples: Counts, alpha: float) -> 
 
 
 def min_count_for(probability: float, num_samples: int, alpha: float) -> int | None:
-    """Inverse of the lower bound: the fewest successes that prove ``probability``.
-
-    Args:
-        probability: The bound to reach, in (0, 1).
-        num_samples: Trials n >= 1.
-        alpha: Error probability in (0, 1).
+    """Inverse of the lower bound: the fewest successes that prove ``probability``, which lies in (0, 1).
 
     Returns:
         The smallest k with ``clopper_pearson_lower(k, n, alpha) >= probability``, or None if
@@ -111,12 +107,7 @@ def can_certify(num_samples: int, alpha: float) -> bool:
 
 def min_samples_to_certify(alpha: float) -> int:
     """The smallest n with ``can_certify(n, alpha)``: the first with alpha ** (1 / n) > 1/2."""
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha must lie in (0, 1), got {alpha!r}")
-    num_samples = max(1, int(np.ceil(-np.log2(alpha))))
-    while not can_certify(num_samples, alpha):
-        num_samples += 1
-    return num_samples
+    return next(num_samples for num_samples in itertools.count(1) if can_certify(num_samples, alpha))
 
 
 def two_sided_interval(counts: Counts, num_samples: Counts, alpha: float) -> tuple[FloatArray, FloatArray]:
@@ -133,14 +124,7 @@ def two_sided_interval(counts: Counts, num_samples: Counts, alpha: float) -> tup
 
 
 def top_class_p_value(count_top: int, count_second: int) -> float:
-    """Two-sided binomial p-value for "the two leading classes are equally likely".
-
-    Args:
-        count_top: Votes of the leading class, >= 0.
-        count_second: Votes of the runner-up, >= 0.
-
-    Returns:
-        The p-value in [0, 1]; 1 when there are no votes.
+    """Two-sided binomial p-value, in [0, 1], for "the two leading classes are equally likely"; 1 without votes.
 
     Source:
         Cohen et al. 2019, PREDICT (Hung and Fithian 2019 for the ranking guarantee).

@@ -23,17 +23,11 @@ _NAMED = 5  # images that a message names
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabelledImage:
-    """An image to certify or to attack.
+    """An image to certify or to attack."""
 
-    Attributes:
-        index: Index in its dataset; together with the seed it determines the noise.
-        label: True class; certification reads it only with ``Procedure.stop_wrong``.
-        image_CHW: Pixels in [0, 1], float32.
-    """
-
-    index: int
-    label: int
-    image_CHW: Tensor
+    index: int  # in its dataset; together with the seed it determines the noise
+    label: int  # true class; certification reads it only with ``Procedure.stop_wrong``
+    image_CHW: Tensor  # pixels in [0, 1], float32
 
 
 def certify_images(
@@ -131,11 +125,7 @@ class SmoothedClassifier:
             ValueError: An argument is outside its range, or n draws can never certify anything.
 
         Guarantee:
-            For each image, with probability at least 1 - alpha over its noise: either it abstains, or the
-            smoothed classifier is constant, and equal to the prediction, within the radius.
-
-        Source:
-            Cohen et al. 2019, CERTIFY.
+            That of ``certify_images``.
         """
         if n0 < 1 or n < min_samples_to_certify(alpha):
             raise ValueError(
@@ -153,8 +143,7 @@ class SmoothedClassifier:
             seed=self.seed,
             batch_size=self.batch_size,
         )
-        by_index = {image.index: certificate for image, certificate in done}
-        return [by_index[index] for index in sorted(by_index)]
+        return [certificate for _, certificate in sorted(done, key=lambda pair: pair[0].index)]
 
     def predict(self, images: Tensor, *, n: int, alpha: float = 0.001, first_index: int = 0) -> list[int]:
         """The smoothed classifier's class at each image, or ABSTAIN; arguments and errors as for ``certify``.

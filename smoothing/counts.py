@@ -35,19 +35,12 @@ _MAX_AHEAD = 3  # batches submitted to a GPU: it works while the host draws the 
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
-    """Rows of one noise block of one image to count.
+    """Rows of one noise block of one image to count."""
 
-    Attributes:
-        slot: Slot that holds the image's center and votes.
-        stream: Stream of the noise.
-        block_nr: Block of the stream.
-        num_rows: Number of the block's first rows to count.
-    """
-
-    slot: int
-    stream: NoiseStream
-    block_nr: int
-    num_rows: int
+    slot: int  # holds the image's center and votes
+    stream: NoiseStream  # of the noise
+    block_nr: int  # block of the stream
+    num_rows: int  # how many of the block's first rows to count
 
 
 class LogitsError(ValueError):
@@ -79,7 +72,7 @@ class VoteCounter:
 
         Args:
             base_classifier: In evaluation mode; a row's logits may not depend on the other rows.
-            distribution: Distribution of the noise.
+            distribution: Of the noise.
             num_classes: K; logits must have as many columns.
             image_shape: (C, H, W).
             batch_size: Rows per batch on the device, rounded down to a multiple of BLOCK_ROWS (but not
@@ -199,16 +192,13 @@ class VoteCounter:
         return list(map(function, items) if self._num_threads == 1 else self._pool.map(function, items))
 
     def _votes_at_once(self, batch: Sequence[Draws]) -> Tensor:
-        return self._votes_of(self._inputs_at_once(batch))
-
-    def _inputs_at_once(self, batch: Sequence[Draws]) -> Tensor:
         slots_B = self._slots(batch)
         if self._device_noise is not None:
             names = np.zeros((self.blocks_per_batch, BLOCK_ROWS, 4), dtype=np.int64)
             for place, draws in enumerate(batch):
                 names[place] = draws.stream.row_names(draws.block_nr)
             names_B4 = self._sent(torch.from_numpy(names).flatten(0, 1))
-            return self._device_noise(self._centers_SCHW, slots_B, names_B4)
+            return self._votes_of(self._device_noise(self._centers_SCHW, slots_B, names_B4))
         noise_BCHW = self._blocks(batch)
         if self._pace.starves():
             logging.warning(
@@ -216,7 +206,7 @@ class VoteCounter:
                 "GPU draws itself, or more CPUs per process (cluster.certify.cpus)"
             )
         inputs_BCHW = self._distribution.inputs(self._centers_SCHW[slots_B], self._sent(noise_BCHW))
-        return inputs_BCHW.contiguous(memory_format=torch.channels_last)
+        return self._votes_of(inputs_BCHW.contiguous(memory_format=torch.channels_last))
 
     def _blocks(self, batch: Sequence[Draws]) -> Tensor:
         """The noise of a whole batch on the host; zeros where there are no draws."""
@@ -267,14 +257,11 @@ def class_counts(
 ) -> npt.NDArray[np.int64]:
     """Votes of the base classifier on ``num_samples`` copies of an image with Gaussian noise.
 
-    Args:
-        base_classifier: In evaluation mode; a row's logits may not depend on the other rows.
+    Args as of ``VoteCounter``, and:
         image_CHW: Pixels in [0, 1], float32, on the classifier's device.
         sigma: Standard deviation of the noise, > 0, in pixels of [0, 1].
         num_samples: Draws n >= 1.
-        num_classes: K; logits must have as many columns.
         stream: Stream of the noise; its first n vectors are used.
-        batch_size: Rows per batch on the device; see ``VoteCounter``.
 
     Returns:
         Votes per class, int64, shape (K,), summing to ``num_samples``.

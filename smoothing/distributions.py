@@ -94,11 +94,12 @@ class ExactGridNoise:
 
     def block(self, stream: NoiseStream, block_nr: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         noise = np.empty((BLOCK_ROWS, *shape), dtype=np.float32)
-        flat, end = noise.reshape(-1), 0
-        for uniform in stream.bits(block_nr, noise.size, _PART):
+        philox, flat = stream.philox(block_nr), noise.reshape(-1)
+        for start in range(0, noise.size, _PART):
+            part = flat[start : start + _PART]
+            uniform = philox.random_raw(len(part))
             uniform >>= np.uint64(64 - UNIFORM_BITS)
-            start, end = end, end + len(uniform)
-            flat[start:end] = _bucketed(uniform, self.sigma * self.num_levels)
+            part[:] = _bucketed(uniform, self.sigma * self.num_levels)
         return noise
 
     def inputs(self, center: "Tensor", noise: "Tensor") -> "Tensor":

@@ -36,13 +36,10 @@ def smoothed_cross_entropy(logits_MBK: Tensor, labels_B: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class GradientEstimator(abc.ABC):
-    """Gives an attack its direction, and the smoothed classifier's prediction.
+    """Gives an attack its direction, and the smoothed classifier's prediction."""
 
-    Attributes:
-        inverse_temperature: Factor beta > 0 of the logits inside the softmax; 1 is the paper's
-            choice, and a large factor brings the softmax close to the vote.
-    """
-
+    # Factor beta > 0 of the logits inside the softmax; 1 is the paper's choice, and a large factor brings the softmax
+    # close to the vote.
     inverse_temperature: float = 1.0
 
     @abc.abstractmethod
@@ -100,19 +97,12 @@ class SteinEstimator(GradientEstimator):
     sigma ** 2, is an unbiased estimate whose variance grows with the number of pixels. The gradient of
     the loss has the same direction: the logarithm only scales it.
 
-    Attributes:
-        sigma: Standard deviation of the noise, > 0.
-        hard: Whether F is the vote (1 for the class of the largest logit, 0 for others) or the softmax.
-
-    Raises:
-        ValueError: ``sigma`` is not positive.
-
     Source:
         Salman et al. 2019, equation (7) and Figure 8.
     """
 
-    sigma: float
-    hard: bool = False
+    sigma: float  # standard deviation of the noise; ValueError unless > 0
+    hard: bool = False  # whether F is the vote (1 for the class of the largest logit, 0 for others) or the softmax
 
     def __post_init__(self) -> None:
         if not self.sigma > 0:
@@ -134,14 +124,7 @@ class SteinEstimator(GradientEstimator):
 
 
 def gradient_estimator(attack: str, *, sigma: float, inverse_temperature: float) -> GradientEstimator:
-    """The estimator of a named attack.
-
-    Args:
-        attack: stein and stein_hard use the gradient-free estimator with soft or hard outputs; every other
-            attack uses the plug-in estimator.
-        sigma: Standard deviation of the noise, >= 0; only Stein's estimator needs it, and needs it > 0.
-        inverse_temperature: Factor of the logits inside the softmax, > 0.
-    """
+    """The estimator of a named attack: for stein and stein_hard the gradient-free one, for others the plug-in one."""
     if attack in ("stein", "stein_hard"):
         return SteinEstimator(sigma=sigma, hard=attack == "stein_hard", inverse_temperature=inverse_temperature)
     return PlugInEstimator(inverse_temperature=inverse_temperature)

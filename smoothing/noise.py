@@ -5,7 +5,6 @@ The stream is counter-based (Philox 4x64; Salmon et al. 2011): key = (seed, imag
 number, and any block can be drawn at any time, in any order, by any worker.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,28 +21,16 @@ give other counts for the same seed."""
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseStream:
-    """The noise of one image in one stage.
+    """The noise of one image in one stage."""
 
-    Attributes:
-        seed: Seed of the run, 0 <= seed < 2**64.
-        index: Dataset index of the image, 0 <= index < 2**64.
-        stage: Use of the noise; stages are independent of each other.
-    """
-
-    seed: int
-    index: int
-    stage: Stage
+    seed: int  # of the run, 0 <= seed < 2**64
+    index: int  # of the image in its dataset, 0 <= index < 2**64
+    stage: Stage  # use of the noise; stages are independent of each other
 
     def block(self, block_nr: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         """Standard normal noise, float32, shape (BLOCK_ROWS, *shape); depends only on the arguments."""
-        generator = np.random.Generator(self._philox(block_nr))
+        generator = np.random.Generator(self.philox(block_nr))
         return generator.standard_normal((BLOCK_ROWS, *shape), dtype=np.float32)
-
-    def bits(self, block_nr: int, num_values: int, num_at_once: int) -> Iterator[npt.NDArray[np.uint64]]:
-        """Uniform 64-bit integers, in arrays of at most ``num_at_once``; the numbers do not depend on it."""
-        philox = self._philox(block_nr)
-        for start in range(0, num_values, num_at_once):
-            yield philox.random_raw(min(num_at_once, num_values - start))
 
     def row_names(self, block_nr: int) -> npt.NDArray[np.int64]:
         """The names of a block's vectors for a device that draws them, int64, shape (BLOCK_ROWS, 4).
@@ -56,7 +43,8 @@ class NoiseStream:
         names[:, 3] = np.arange(block_nr * BLOCK_ROWS, (block_nr + 1) * BLOCK_ROWS)
         return names.view(np.int64)
 
-    def _philox(self, block_nr: int) -> np.random.Philox:
+    def philox(self, block_nr: int) -> np.random.Philox:
+        """The generator of a block's numbers, from the first."""
         counter = (0, 0, block_nr, _STAGE_COUNTER[self.stage])
         # numpy would convert a pair with a value >= 2**63 to floats, which loses the low bits.
         key = np.array((self.seed, self.index), dtype=np.uint64)

@@ -10,14 +10,7 @@ from smoothing.bounds import top_class_p_value
 
 @dataclass(frozen=True, kw_only=True)
 class PairedComparison:
-    """Successes of two classifiers on the same images.
-
-    Attributes:
-        both: Images on which both succeed.
-        only_first: Images on which only the first succeeds.
-        only_second: Images on which only the second succeeds.
-        neither: Images on which neither succeeds.
-    """
+    """Numbers of images on which both, one or neither of two classifiers succeed."""
 
     both: int
     only_first: int
@@ -49,11 +42,7 @@ class PairedComparison:
 
 
 def compare_paired(first: npt.ArrayLike, second: npt.ArrayLike) -> PairedComparison:
-    """Count agreements and differences.
-
-    Args:
-        first: Whether the first succeeds, bool, shape (N,).
-        second: Whether the second succeeds on the same images in the same order, bool, shape (N,).
+    """Count agreements and differences, from whether each succeeds: bool, shape (N,), images in the same order.
 
     Raises:
         ValueError: Shapes differ, or there are no images.

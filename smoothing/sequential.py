@@ -35,15 +35,10 @@ _CHECKS = 32  # curtailment is checked about this often in n votes; more checks 
 
 @dataclass(frozen=True)
 class Look:
-    """One bound, computed if sampling gets this far.
+    """One bound, computed if sampling gets this far."""
 
-    Attributes:
-        num_samples: Number of votes that it is computed from, fixed in advance.
-        alpha: Its error probability.
-    """
-
-    num_samples: int
-    alpha: float
+    num_samples: int  # votes that it is computed from, fixed in advance
+    alpha: float  # its error probability
 
 
 def looks(n: int, alpha: float, mode: Mode) -> tuple[Look, ...]:
@@ -68,28 +63,18 @@ def can_ever_certify(n: int, alpha: float, mode: Mode) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Procedure:
-    """How an image is certified, except for its noise.
+    """How an image is certified, except for its noise."""
 
-    Attributes:
-        n0: Draws for choosing the class, >= 1.
-        n: Largest number of draws for bounding its probability, >= 1.
-        alpha: Probability that the certificate is wrong, in (0, 1).
-        mode: paper: one bound from all n votes; adaptive: a bound at every look.
-        stop_rule: With adaptive, when to stop. grid: when no further multiple of ``radius_step`` can
-            be certified; curve: when the radius can grow by less than ``radius_step``.
-        radius_step: Step of the stop rule, an l2 length > 0.
-        stop_wrong: Draw nothing more if selection chose another class than the label.
-        curtail: Abstain as soon as even unanimous further votes could not certify anything.
-    """
-
-    n0: int
-    n: int
-    alpha: float
-    mode: Mode = "paper"
+    n0: int  # draws for choosing the class, >= 1
+    n: int  # largest number of draws for bounding its probability, >= 1
+    alpha: float  # probability that the certificate is wrong, in (0, 1)
+    mode: Mode = "paper"  # paper: one bound from all n votes; adaptive: a bound at every look
+    # With adaptive, when to stop. grid: when no further multiple of ``radius_step`` can be certified; curve: when the
+    # radius can grow by less than ``radius_step``.
     stop_rule: StopRule | None = None
-    radius_step: float | None = None
-    stop_wrong: bool = False
-    curtail: bool = False
+    radius_step: float | None = None  # an l2 length > 0
+    stop_wrong: bool = False  # draw nothing more if selection chose another class than the label
+    curtail: bool = False  # abstain as soon as even unanimous further votes could not certify anything
 
     @functools.cached_property
     def looks(self) -> tuple[Look, ...]:
@@ -99,18 +84,11 @@ class Procedure:
 
 @dataclass(frozen=True)
 class DecisionRules:
-    """What a procedure decides from votes under noise of one distribution.
-
-    Attributes:
-        procedure: The procedure.
-        sigma: Standard deviation of the noise, > 0, in pixels of [0, 1].
-        total_variation: Total variation distance between the drawn noise and the ideal noise; subtracted
-            from the bound.
-    """
+    """What a procedure decides from votes under noise of one distribution."""
 
     procedure: Procedure
-    sigma: float
-    total_variation: float = 0.0
+    sigma: float  # standard deviation of the noise, > 0, in pixels of [0, 1]
+    total_variation: float = 0.0  # distance between the drawn noise and the ideal noise; subtracted from the bound
 
     @functools.cached_property
     def checkpoints(self) -> tuple[int, ...]:

@@ -94,7 +94,7 @@ def test_the_table_finds_the_bucket_that_a_search_finds(distribution: ExactGridN
     assert np.array_equal(thresholds, (np.uint64(2**UNIFORM_BITS) - thresholds)[::-1])
     extremes = np.array([0, 2**UNIFORM_BITS - 1], dtype=np.uint64)
     edges = np.concatenate([thresholds, thresholds - np.uint64(1), extremes])
-    uniform = np.concatenate([edges, next(STREAM.bits(0, 100_000, 100_000)) >> np.uint64(2)])
+    uniform = np.concatenate([edges, STREAM.philox(0).random_raw(100_000) >> np.uint64(2)])
     expected = np.searchsorted(thresholds, uniform, side="right") - len(thresholds) // 2
     assert np.array_equal(distributions._bucketed(uniform, scale), expected)
 
