@@ -20,41 +20,20 @@ from typing import Any, cast
 
 import numpy as np
 
-from jobs.datasets._images import (
-    CONTENT,
-    ArrayImages,
-    Augmentation,
-    DatasetInfo,
-    Images,
-    Split,
-    check_content,
-    differ,
-    short_fingerprint,
-)
+from jobs.datasets._images import CONTENT as CONTENT
+from jobs.datasets._images import ArrayImages as ArrayImages
+from jobs.datasets._images import Augmentation as Augmentation
+from jobs.datasets._images import DatasetInfo as DatasetInfo
+from jobs.datasets._images import Images as Images
+from jobs.datasets._images import Split as Split
+from jobs.datasets._images import check_content
+from jobs.datasets._images import differ as differ
+from jobs.datasets._images import short_fingerprint as short_fingerprint
 from jobs.datasets._own import OwnData
 from jobs.datasets._tree_images import TreeImages
 from jobs.errors import ConfigError
 from jobs.plugins import Plugin
 from jobs.validation import unknown_choice
-
-__all__ = [
-    "CONTENT",
-    "ArrayImages",
-    "Augmentation",
-    "DatasetInfo",
-    "Images",
-    "Source",
-    "Split",
-    "count_images",
-    "data_folder",
-    "dataset_info",
-    "dataset_module",
-    "dataset_names",
-    "differ",
-    "load_images",
-    "open_files",
-    "short_fingerprint",
-]
 
 Source = str | Plugin
 """A dataset: the name of a module here, or the user's own."""
@@ -104,7 +83,7 @@ def count_images(source: Source, split: Split, data: Mapping[str, str | None]) -
     info = dataset_info(source)
     if not info.any_size or not data.get(info.name):
         return info.num_images[split]
-    return cast(int, dataset_module(source).TREE.count(split, data_folder(source, data)))
+    return len(dataset_module(source).open_split(split, data_folder(source, data)).labels)
 
 
 def load_images(source: Source, split: Split, data: Mapping[str, str | None] | None = None) -> Images:

@@ -8,7 +8,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ _FOLDERS: Mapping[Split, tuple[str, ...]] = {
     "train": ("train", "training"),
     "test": ("test", "val", "valid", "validation"),
 }
-_IN_KEYS = ("num_classes", "image_shape", "mean", "std", "num_images", "num_levels", "augmentation")
 _AUGMENTATIONS = ("none", "crop_flip")  # of images of one size
 _MAX_BYTES = 2**34
 """Of the arrays of an .npz file, unpacked: they are kept in memory."""
@@ -87,7 +86,8 @@ def described(source: str, version: int, options: Mapping[str, Any]) -> Plugin:
         found = {split: images for split, images in opened.items() if images is not None and len(images.labels)}
         if missing := [split for split in SPLITS if split not in found and (split == "test" or folder is None)]:
             raise ConfigError(f"{source}: has no {missing[0]} images")  # to certify, a file or folder needs no others
-        info = _info(name.partition(":")[2].lower(), found, augmentation)
+        entry = _entry(found, augmentation)
+        info = DatasetInfo(name=name.partition(":")[2].lower(), **entry)
         for split, images in found.items():
             check_content(images, info, split)
             _check_brightness(images)
@@ -101,7 +101,6 @@ def described(source: str, version: int, options: Mapping[str, Any]) -> Plugin:
     if info.num_classes < 2 or (empty := sorted(set(range(info.num_classes)) - classes)):
         problem = f"there is no image of class {empty[0]}" if info.num_classes > 1 else "there is only one class"
         raise ConfigError(f"{source}: {problem}; labels are 0, 1, ... without gaps, and at least two")
-    entry = {key: value for key, value in asdict(info).items() if key in _IN_KEYS}
     return Plugin(name=name, version=version, options={**entry, "fingerprints": fingerprints})
 
 
@@ -111,22 +110,22 @@ def _check_brightness(images: Images) -> None:
         raise DataError(f"the largest pixel is {largest}, but white is {images.num_levels}; scale the images")
 
 
-def _info(name: str, found: Mapping[Split, Images], augmentation: Augmentation) -> DatasetInfo:
+def _entry(found: Mapping[Split, Images], augmentation: Augmentation) -> dict[str, Any]:
+    """The fields of a data set's ``DatasetInfo`` that keys hold."""
     first = found["test"]
     shape = first.levels.shape[1:] if isinstance(first, ArrayImages) else getattr(first, "image_shape", ())
     if len(shape) != 3:
         raise DataError(f"images have shape {shape}, expected (H, W), (H, W, C) or (C, H, W)")
     labels = [images.labels for images in found.values()]
-    return DatasetInfo(
-        name=name,
-        num_classes=1 + max(int(own.max()) for own in labels),
-        image_shape=shape,
-        mean=(0.5,) * shape[0],
-        std=(0.5,) * shape[0],
-        num_images={split: len(found[split].labels) if split in found else 0 for split in SPLITS},
-        num_levels=first.num_levels,
-        augmentation=augmentation,
-    )
+    return {
+        "num_classes": 1 + max(int(own.max()) for own in labels),
+        "image_shape": shape,
+        "mean": (0.5,) * shape[0],
+        "std": (0.5,) * shape[0],
+        "num_images": {split: len(found[split].labels) if split in found else 0 for split in SPLITS},
+        "num_levels": first.num_levels,
+        "augmentation": augmentation,
+    }
 
 
 def _opened(source: str, split: Split, folder: Path | None) -> Images | None:
@@ -156,21 +155,21 @@ def _read_npz(path: Path, split: Split) -> ArrayImages | None:
             if not any(one.format("test") in arrays for one, _ in _ARRAYS):
                 raise ConfigError(f"{path}: contains {', '.join(arrays)}; expected x_train, y_train, x_test and y_test")
             return None
+    except ConfigError:
+        raise
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:  # ValueError: objects, or a wrong header
-        raise (
-            error if isinstance(error, ConfigError) else ConfigError(f"{path}: not a valid .npz file ({error})")
-        ) from error
+        raise ConfigError(f"{path}: not a valid .npz file ({error})") from error
 
 
 def _channels_first(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """(N, H, W), (N, H, W, C) or (N, C, H, W) as (N, C, H, W), C being 1 or 3."""
     if images.ndim == 3:
         return images[:, None]
-    return (
-        np.ascontiguousarray(np.moveaxis(images, -1, 1)) if images.ndim == 4 and images.shape[-1] in (1, 3) else images
-    )
+    if images.ndim == 4 and images.shape[-1] in (1, 3):
+        return np.ascontiguousarray(np.moveaxis(images, -1, 1))
+    return images
 
 
 def _flat(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -4,12 +4,12 @@ Classes are numbered in the order of their folders' names, images in the order o
 name, as torchvision's ImageFolder does.
 """
 
+import hashlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,13 +49,18 @@ class Tree:
                     for split in missing
                 ]
             )
-        classes = {split: self._classes(folder / self.split_folders[split]) for split in there}
-        where, found = f"{self.option}: {folder}", list(classes.values())
-        if found[0] != found[-1]:
-            raise ConfigError(f"{where}: classes differ between the splits: {self._difference(*found)}")
-        if len(found[0]) != self.info.num_classes:
+        where, classes = f"{self.option}: {folder}", [self._classes(folder / self.split_folders[one]) for one in there]
+        only = [{*classes[0]} - {*classes[-1]}, {*classes[-1]} - {*classes[0]}]
+        if any(only):
+            shown = "; ".join(
+                f"only in {self.split_folders[split]}: {some(sorted(names), most=5)}"
+                for split, names in zip(SPLITS, only, strict=True)
+                if names
+            )
+            raise ConfigError(f"{where}: classes differ between the splits: {shown}")
+        if len(classes[0]) != self.info.num_classes:
             raise ConfigError(
-                f"{where}: {len(found[0])} class folders, but {self.info.name} has {self.info.num_classes} classes"
+                f"{where}: {len(classes[0])} class folders, but {self.info.name} has {self.info.num_classes} classes"
             )
 
     def _classes(self, root: Path) -> list[str]:
@@ -111,10 +116,6 @@ class Tree:
             )
         return paths, np.asarray(labels, dtype=np.int64)
 
-    def count(self, split: Split, folder: Path) -> int:
-        """Images of a split."""
-        return len(self.list_files(split, folder)[0])
-
     def open_split(self, split: Split, folder: Path | None) -> TreeImages:
         """A split's images, which are decoded on access."""
         assert folder is not None
@@ -135,31 +136,22 @@ class Tree:
     def prepare(self, folder: Path, marks: Path) -> None:
         """Decode every image once and record this. Raises DataError naming the broken ones."""
         for split in self._there(folder):
-            images = self.open_split(split, folder)
-            images.check_all()
-            logging.info("%s images have fingerprint %s", split, images.fingerprint)
+            logging.info("%s images have fingerprint %s", split, self.open_split(split, folder).check_all())
         write_json(self._mark(marks), self._listing(folder))
 
     def _mark(self, marks: Path) -> Path:
         return marks / f"{self.info.name}.json"
 
-    def _listing(self, folder: Path) -> dict[str, Any]:
-        return {
-            "folder": str(folder.resolve()),
-            **{split: self.open_split(split, folder).names_sha256 for split in self._there(folder)},
-        }
+    def _listing(self, folder: Path) -> dict[str, str]:
+        found = {"folder": str(folder.resolve())}
+        for split in self._there(folder):
+            names = "\n".join(self.list_files(split, folder)[0])
+            found[split] = hashlib.sha256(names.encode()).hexdigest()[:16]
+        return found
 
     def _there(self, folder: Path) -> list[Split]:
         """The splits that the folder has: to certify, one is enough."""
         return [split for split in SPLITS if (folder / self.split_folders[split]).is_dir()]
-
-    def _difference(self, train: Sequence[str], test: Sequence[str]) -> str:
-        only: dict[Split, set[str]] = {"train": {*train} - {*test}, "test": {*test} - {*train}}
-        return "; ".join(
-            f"only in {self.split_folders[split]}: {some(sorted(names), most=5)}"
-            for split, names in only.items()
-            if names
-        )
 
 
 def subfolders(folder: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """One split of a tree of image files: decoding, and the fingerprint of what comes out."""
 
+import contextlib
 import functools
 import hashlib
 import logging
@@ -45,11 +46,6 @@ class TreeImages(Images):
     num_levels: int = 255  # the levels of the files, 0 to 255, are rounded to these
 
     @property
-    def names_sha256(self) -> str:
-        """A hash of the names of these files, not of their contents."""
-        return hashlib.sha256("\n".join(self.paths).encode()).hexdigest()[:16]
-
-    @property
     def has_fingerprint(self) -> bool:
         """Whether ``fingerprint`` is known without reading the images."""
         return self._kept() is not None
@@ -57,11 +53,10 @@ class TreeImages(Images):
     @functools.cached_property
     def fingerprint(self) -> str:
         """A hash of pixels as certified and labels; stored beside the tree until a file's size or time changes."""
-        kept = self._kept()
-        if kept is not None:
+        if (kept := self._kept()) is not None:
             return kept
         logging.info("reading %d images for their fingerprint: %s", len(self.paths), self.root)
-        return self._remember(self._each(self._digest))
+        return self.check_all()
 
     def pixels(self) -> npt.NDArray[np.uint8]:
         found = np.empty((len(self.paths), *self.image_shape), dtype=np.uint8)
@@ -72,9 +67,17 @@ class TreeImages(Images):
         self._each(decode)
         return found
 
-    def check_all(self) -> None:
+    def check_all(self) -> str:
         """Decode every image and store their fingerprint. Raises DataError naming images that cannot be decoded."""
-        self._remember(self._each(self._digest))
+        digests = self._each(lambda index: hashlib.sha256(self.pixels_of(index).tobytes()).digest())
+        digest = hashlib.sha256(b"".join(digests))
+        digest.update(self.labels.tobytes())
+        fingerprint = f"{CONTENT}{digest.hexdigest()[:16]}"
+        for cache in self._caches():
+            with contextlib.suppress(OSError):  # a tree that others own
+                write_json(cache, {"files": self._files, "fingerprint": fingerprint})
+                break
+        return fingerprint
 
     def pixels_of(self, index: int) -> npt.NDArray[np.uint8]:
         image = self.decoded(index)
@@ -116,9 +119,6 @@ class TreeImages(Images):
         """The file of an image."""
         return self.root / self.paths[index]
 
-    def _digest(self, index: int) -> bytes:
-        return hashlib.sha256(self.pixels_of(index).tobytes()).digest()
-
     @functools.cached_property
     def _files(self) -> str:
         """A hash of names, sizes and times of all files, which changes when a file changes."""
@@ -130,25 +130,11 @@ class TreeImages(Images):
 
     def _kept(self) -> str | None:
         for cache in self._caches():
-            try:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 found = read_json(cache)
                 if found["files"] == self._files:
                     return str(found["fingerprint"])
-            except (OSError, ValueError, KeyError, TypeError):
-                continue
         return None
-
-    def _remember(self, digests: list[bytes]) -> str:
-        digest = hashlib.sha256(b"".join(digests))
-        digest.update(self.labels.tobytes())
-        fingerprint = f"{CONTENT}{digest.hexdigest()[:16]}"
-        for cache in self._caches():
-            try:
-                write_json(cache, {"files": self._files, "fingerprint": fingerprint})
-                break
-            except OSError:  # a tree that others own
-                continue
-        return fingerprint
 
     def _caches(self) -> list[Path]:
         """Where the fingerprint is kept: beside the split's folder, else with this user's caches."""

@@ -100,19 +100,18 @@ def _check_answers(url: str) -> None:
     import http.client
     import urllib.request
 
-    said: queue.SimpleQueue[str] = queue.SimpleQueue()
+    problems: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def ask() -> None:
         try:
             urllib.request.urlopen(url, timeout=_PATIENCE_S).close()
+            problems.put("")
         except (OSError, http.client.HTTPException) as error:
-            said.put(str(error))
-        else:
-            said.put("")
+            problems.put(str(error))
 
     threading.Thread(target=ask, daemon=True).start()  # looking up a name has no time limit
     try:
-        problem = said.get(timeout=_PATIENCE_S)
+        problem = problems.get(timeout=_PATIENCE_S)
     except queue.Empty:
         problem = f"no answer within {_PATIENCE_S:g} s"
     if problem:

@@ -171,8 +171,13 @@ def test_grey_images_become_colour(tree: Path) -> None:
 def test_images_are_decoded_once_and_again_when_files_change(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, decoded = Store(tmp_path / "results"), list[int]()
-    monkeypatch.setattr(TreeImages, "check_all", lambda self: decoded.append(len(self.paths)))
+    store, decoded, check_all = Store(tmp_path / "results"), list[int](), TreeImages.check_all
+
+    def counted(images: TreeImages) -> str:
+        decoded.append(len(images.paths))
+        return check_all(images)
+
+    monkeypatch.setattr(TreeImages, "check_all", counted)
     prepare.prepare(NAME, _data(tree), store)
     prepare.prepare(NAME, _data(tree), store)
     assert decoded == [20, 10]
