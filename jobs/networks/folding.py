@@ -6,9 +6,8 @@ before it can do along with its own work.
 
 import copy
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -16,8 +15,7 @@ from torch import Tensor, fx, nn
 from jobs.networks.classifier import Classifier
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Pair:
+class _Pair(NamedTuple):
     """A convolution of the source, the batch normalisation after it, and the convolution that replaces both."""
 
     convolution: nn.Conv2d
@@ -36,7 +34,6 @@ class FoldedClassifier(nn.Module):
     pixels are known to that precision.
     """
 
-    num_folded: int  # batch normalisations that went into a convolution
     _eps: Tensor
 
     def __init__(self, classifier: Classifier, dtype: torch.dtype | None = None) -> None:
@@ -51,18 +48,31 @@ class FoldedClassifier(nn.Module):
         graph = _traced(self.network)
         if graph is not None:
             names = _fold_out(graph, self.network)
-            for name in names:
-                _give_bias(self.network.get_submodule(name))
             self.network = fx.GraphModule(self.network, graph)
             self._first = _first_convolution(self.network)
         self.network.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._dtype = dtype
-        self._pairs = _pairs(names, classifier.network, self.network)
-        self._copied = _same_modules(names, classifier.network, self.network)
-        eps = [pair.norm.eps for pair in self._pairs for _ in range(pair.norm.num_features)]  # of every channel
+        theirs = dict(classifier.network.named_modules())
+        self.pairs = [
+            _Pair(
+                cast(nn.Conv2d, theirs[convolution]),
+                cast(nn.BatchNorm2d, theirs[norm]),
+                cast(nn.Conv2d, self.network.get_submodule(convolution)),
+            )
+            for convolution, norm in names.items()
+        ]
+        # Other parameters and buffers, as (module, its counterpart in the source, name). Constants made by tracing do
+        # not belong to the source and do not change.
+        self._copied = [
+            (module, theirs[name], value)
+            for name, module in self.network.named_modules()
+            if name in theirs and name not in names
+            for value, _ in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+            if hasattr(theirs[name], value)
+        ]
+        eps = [pair.norm.eps for pair in self.pairs for _ in range(pair.norm.num_features)]  # of every channel
         device = classifier.normalize.mean.device
         self.register_buffer("_eps", torch.tensor(eps, dtype=torch.float64, device=device), persistent=False)
-        self.num_folded = len(self._pairs)
         self.requires_grad_(False).eval()
         self.refresh()
 
@@ -71,13 +81,10 @@ class FoldedClassifier(nn.Module):
         """Copy the source's present weights and statistics, in place and without waiting for the device."""
         self.normalize.load_state_dict(self._source[0].normalize.state_dict())
         if self._copied:
-            values = [(_values(folded), _values(source)) for folded, source in self._copied]
-            # Constants made by tracing do not belong to the source and do not change.
-            own = [value for folded, source in values for name, value in folded.items() if name in source]
-            theirs = [source[name] for folded, source in values for name in folded if name in source]
-            torch._foreach_copy_(own, theirs)
-        factors, biases = _affine_maps(self._pairs, self._eps)
-        for pair, factor, bias in zip(self._pairs, factors, biases, strict=True):
+            own = [getattr(module, name) for module, _, name in self._copied]
+            torch._foreach_copy_(own, [getattr(source, name) for _, source, name in self._copied])
+        factors, biases = _affine_maps(self.pairs, self._eps)
+        for pair, factor, bias in zip(self.pairs, factors, biases, strict=True):
             factor_O111 = factor.view(-1, 1, 1, 1)
             if pair.folded is self._first:
                 factor_O111 = factor_O111 / self.normalize.std.double()  # by (C, 1, 1)
@@ -85,7 +92,7 @@ class FoldedClassifier(nn.Module):
             torch.mul(pair.convolution.weight, factor_O111, out=pair.folded.weight)
             assert pair.folded.bias is not None
             pair.folded.bias.copy_(bias)
-        if self._first is not None and all(pair.folded is not self._first for pair in self._pairs):
+        if self._first is not None and all(pair.folded is not self._first for pair in self.pairs):
             self._first.weight.div_(self.normalize.std)
 
     def forward(self, inputs_BCHW: Tensor) -> Tensor:
@@ -109,7 +116,10 @@ def _traced(network: nn.Module) -> fx.Graph | None:
 
 
 def _fold_out(graph: fx.Graph, network: nn.Module) -> dict[str, str]:
-    """Remove batch normalisations right after convolutions from a graph; returns their names by convolution."""
+    """Remove batch normalisations right after convolutions from a graph; returns their names by convolution.
+
+    The convolutions get a bias.
+    """
     modules = dict(network.named_modules())
     pairs: dict[str, str] = {}
     for node in list(graph.nodes):
@@ -117,59 +127,25 @@ def _fold_out(graph: fx.Graph, network: nn.Module) -> dict[str, str]:
             continue
         before = node.args[0]
         uses = [other for other in graph.nodes if other.op == "call_module" and other.target == before.target]
-        is_convolution = before.op == "call_module" and type(modules[str(before.target)]) is nn.Conv2d
+        convolution = modules[str(before.target)] if before.op == "call_module" else None
         has_statistics = modules[str(node.target)].running_mean is not None
-        if is_convolution and has_statistics and len(before.users) == 1 and len(uses) == 1:
+        if type(convolution) is nn.Conv2d and has_statistics and len(before.users) == 1 and len(uses) == 1:
             node.replace_all_uses_with(before)
             graph.erase_node(node)
             pairs[str(before.target)] = str(node.target)
+            if convolution.bias is None:
+                convolution.bias = nn.Parameter(torch.zeros_like(convolution.weight[:, 0, 0, 0]))
     return pairs
-
-
-def _give_bias(convolution: nn.Module) -> None:
-    assert isinstance(convolution, nn.Conv2d)
-    if convolution.bias is None:
-        convolution.bias = nn.Parameter(torch.zeros_like(convolution.weight[:, 0, 0, 0]))
 
 
 def _first_convolution(network: fx.GraphModule) -> nn.Conv2d | None:
     """The convolution that is the only user of the network's input, if there is one."""
-    placeholder = next(node for node in network.graph.nodes if node.op == "placeholder")
-    if len(placeholder.users) != 1:
-        return None
-    (user,) = placeholder.users
-    if user.op != "call_module":
-        return None
-    module = network.get_submodule(str(user.target))
-    is_plain = type(module) is nn.Conv2d and module.groups == 1 and module.padding_mode == "zeros"
-    return cast(nn.Conv2d, module) if is_plain else None
-
-
-def _pairs(names: Mapping[str, str], source: nn.Module, folded: nn.Module) -> list[_Pair]:
-    """The pairs whose convolutions and normalisations have these names."""
-    return [
-        _Pair(
-            convolution=cast(nn.Conv2d, source.get_submodule(convolution)),
-            norm=cast(nn.BatchNorm2d, source.get_submodule(norm)),
-            folded=cast(nn.Conv2d, folded.get_submodule(convolution)),
-        )
-        for convolution, norm in names.items()
-    ]
-
-
-def _same_modules(names: Mapping[str, str], source: nn.Module, folded: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
-    """Modules of the folded network that have parameters or buffers, and their counterparts in the source."""
-    theirs = dict(source.named_modules())
-    return [
-        (module, theirs[name])
-        for name, module in folded.named_modules()
-        if name in theirs and name not in names and _values(module)
-    ]
-
-
-def _values(module: nn.Module) -> dict[str, Tensor]:
-    """The parameters and buffers of a module by name, without those of its submodules."""
-    return {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
+    users = [*next(node for node in network.graph.nodes if node.op == "placeholder").users]
+    if len(users) == 1 and users[0].op == "call_module":
+        module = network.get_submodule(str(users[0].target))
+        if type(module) is nn.Conv2d and module.groups == 1 and module.padding_mode == "zeros":
+            return module
+    return None
 
 
 def _affine_maps(pairs: Sequence[_Pair], eps: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
@@ -179,20 +155,14 @@ def _affine_maps(pairs: Sequence[_Pair], eps: Tensor) -> tuple[Sequence[Tensor],
     """
     if not pairs:
         return [], []
+    convolutions, norms = [pair.convolution for pair in pairs], [pair.norm for pair in pairs]
+    sizes = [norm.num_features for norm in norms]
 
-    sizes = [pair.norm.num_features for pair in pairs]
+    def joined(modules: Iterable[nn.Module], name: str, missing: float) -> Tensor:
+        values = zip((getattr(module, name) for module in modules), sizes, strict=True)
+        return torch.cat([eps.new_full((size,), missing) if one is None else one for one, size in values]).double()
 
-    def joined(values: Iterable[Tensor | None], missing: float) -> Tensor:
-        present = [
-            eps.new_full((size,), missing) if value is None else value
-            for value, size in zip(values, sizes, strict=True)
-        ]
-        return torch.cat(present).double()
-
-    factor = (joined((pair.norm.running_var for pair in pairs), 1.0) + eps).rsqrt()
-    factor = factor * joined((pair.norm.weight for pair in pairs), 1.0)
-    shift = joined((pair.convolution.bias for pair in pairs), 0.0) - joined(
-        (pair.norm.running_mean for pair in pairs), 0.0
-    )
-    bias = shift * factor + joined((pair.norm.bias for pair in pairs), 0.0)
+    factor = (joined(norms, "running_var", 1.0) + eps).rsqrt() * joined(norms, "weight", 1.0)
+    shift = joined(convolutions, "bias", 0.0) - joined(norms, "running_mean", 0.0)
+    bias = shift * factor + joined(norms, "bias", 0.0)
     return torch.split(factor, sizes), torch.split(bias, sizes)

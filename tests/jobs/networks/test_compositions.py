@@ -111,5 +111,5 @@ def test_a_composition_is_folded_to_the_same_function(make: Callable[[list[Class
                 module.running_mean = torch.randn(4)
     classifier = Classifier(Normalize((0.0,), (1.0,)), make(members)).eval()
     folded, inputs_BCHW = FoldedClassifier(classifier), torch.rand(5, 1, 2, 3)
-    assert folded.num_folded == (3 if make is Ensemble else 1)
+    assert len(folded.pairs) == (3 if make is Ensemble else 1)
     torch.testing.assert_close(folded(inputs_BCHW), classifier(inputs_BCHW))

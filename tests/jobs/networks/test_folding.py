@@ -67,7 +67,7 @@ def assert_same_function(found: nn.Module, classifier: Classifier, dataset: str)
 def test_folded_is_the_same_function(architecture: str, dataset: str, num_folded: int) -> None:
     classifier = lived_in(architecture, dataset)
     folded = FoldedClassifier(classifier)
-    assert folded.num_folded == num_folded
+    assert len(folded.pairs) == num_folded
     assert sum(isinstance(module, nn.BatchNorm2d) for module in folded.network.modules()) == 0 or num_folded == 0
     assert_same_function(folded, classifier, dataset)
     assert_same_function(for_inference(classifier, "float32", CPU), classifier, dataset)
@@ -133,7 +133,7 @@ def test_what_cannot_be_folded_runs_as_it_is(network: nn.Module) -> None:
     classifier = Classifier(Normalize((0.4, 0.5, 0.6), (0.2, 0.1, 0.3)), network).eval()
     inputs_BCHW = torch.rand(2, 3, 4, 4)
     folded = FoldedClassifier(classifier)
-    assert folded.num_folded == 0
+    assert len(folded.pairs) == 0
     torch.testing.assert_close(folded(inputs_BCHW), classifier(inputs_BCHW))
 
 
@@ -155,7 +155,7 @@ class Scaled(nn.Module):
 def test_parameters_beside_modules_are_refreshed_too(network: nn.Module) -> None:
     classifier = Classifier(Normalize((0.4, 0.5, 0.6), (0.2, 0.1, 0.3)), network).eval()
     folded = FoldedClassifier(classifier)
-    assert folded.num_folded == 1
+    assert len(folded.pairs) == 1
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(torch.rand_like(parameter))
