@@ -5,17 +5,16 @@ Shapes: B rows of a batch, C H W image.
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from smoothing.noise import BLOCK_ROWS, NoiseStream
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 Noise = Literal["gaussian", "exact_grid"]
+
+T = TypeVar("T")
 
 UNIFORM_BITS = 62
 _GUIDE_BITS = 16  # a table over the uniform's leading bits decides all but a few percent of draws
@@ -50,9 +49,10 @@ class GaussianNoise:
         """Noise, shape (smoothing.noise.BLOCK_ROWS, *shape); depends only on the arguments."""
         return stream.block(block_nr, shape)
 
-    def inputs(self, center: "Tensor", noise: "Tensor") -> "Tensor":
-        """The classifier's inputs in pixels of [0, 1], float32."""
-        return center + self.sigma * noise
+    def inputs(self, center: T, noise: Any) -> T:
+        """The classifier's inputs in pixels of [0, 1], from float32 tensors."""
+        inputs: T = self.sigma * noise + center
+        return inputs
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,10 @@ class ExactGridNoise:
             part[:] = _bucketed(uniform, self.sigma * self.num_levels)
         return noise
 
-    def inputs(self, center: "Tensor", noise: "Tensor") -> "Tensor":
+    def inputs(self, center: T, noise: Any) -> T:
         # Integers below 2^24 are exact in float32, and so is their sum.
-        return (center + noise) / self.num_levels
+        inputs: T = (noise + center) / self.num_levels
+        return inputs
 
     @property
     def thresholds(self) -> npt.NDArray[np.int64]:
