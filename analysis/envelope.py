@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from analysis.alpha import Bounds, at_alpha
 from analysis.candidates import SeedMode, SelectionMode
 from analysis.compare import Comparison, compare, default_radii, even_radii, largest_radius
-from analysis.load import GridOptions
+from analysis.load import ModelOptions
 from analysis.models import ROW_COLUMNS, VOTE_COLUMNS, CertifiedModel
 from analysis.origin import question_of, variant_name
 from analysis.runs import Reading
@@ -29,7 +29,7 @@ from smoothing.bounds import MIN_ALPHA
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class EnvelopeConfig(GridOptions):
+class EnvelopeConfig(ModelOptions):
     """Options of the command; see configs/envelope.yaml."""
 
     radii: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] | None
@@ -54,7 +54,7 @@ def envelope(values: dict[str, Any]) -> int:
         chosen = model if config.alpha is None else at_alpha(model, config.alpha, bounds)
         return chosen.lean(ROW_COLUMNS) if config.selection == "split" else chosen.lean()
 
-    grid = config.load(Reading(more=VOTE_COLUMNS if config.alpha else (), is_summed=True, keep=keep))
+    grid = config.load(Reading(more=VOTE_COLUMNS if config.alpha else (), keep=keep))
     comparison = compare(grid, config.selection, config.seeds)
     levels = Levels(confidence=config.confidence, rho=config.rho)
     frame = envelope_frame(comparison, _radii(comparison, config), levels)

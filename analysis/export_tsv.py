@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from analysis.load import GridOptions
+from analysis.load import ModelOptions
 from analysis.logs.files import HEADERS
 from analysis.models import CertifiedModel
 from analysis.runs import Reading
@@ -26,7 +26,7 @@ DECIMALS = 4
 
 def export_tsv(values: dict[str, Any]) -> int:
     """Write a log per certified model; returns the exit code. Raises ConfigError before anything is written."""
-    config = build(GridOptions, values, where="")
+    config = build(ModelOptions, values, where="")
     grid = config.load(Reading(more=("label", "elapsed_s")))
     logs = by_log_path(grid.models)
     root = config.output_or(config.store.tsv_dir(grid.name))

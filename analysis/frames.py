@@ -46,7 +46,7 @@ def load_grid(
         ConfigError: There is no such grid, or no model of it matches.
         RecordError: The grid is incomplete, its models cannot be compared, or a file is invalid.
     """
-    reading = Reading(more=(*SUMMED, "counts"), is_summed=True)
+    reading = Reading(more=(*SUMMED, "counts"))
     found = load.load_grid(Store(Path(results)), grid, where=where, allow_partial=allow_partial, reading=reading)
     comparison = compare(found)
     at = default_radii(comparison) if radii is None else list(radii)

@@ -22,7 +22,7 @@ from jobs.errors import ConfigError, RecordError
 from jobs.files import records
 from jobs.files.folders import check_writable
 from jobs.files.layouts import CERTIFICATION, shared_columns
-from jobs.files.manifest import open_grid
+from jobs.files.manifest import GridOptions, open_grid
 from jobs.files.store import Store, command_arguments
 from jobs.files.summary import SUMMARY_KEY
 from jobs.specs.keys import digest, plain
@@ -35,19 +35,12 @@ _REMEDY = "launch it again with the same settings (python -m pipeline.launch {na
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class GridOptions:
-    """The options of every command about one grid; its file in configs explains them."""
+class ModelOptions(GridOptions):
+    """The options of every command about the models of one grid; its file in configs explains them."""
 
-    grid: str | None
-    results: Annotated[str, Field(min_length=1)]
     output: Annotated[str, Field(min_length=1)] | None
     where: dict[str, Any] | None
     allow_partial: bool
-
-    @property
-    def store(self) -> Store:
-        """The results folder."""
-        return Store(Path(self.results))
 
     def load(self, reading: Reading = ALL_ROWS) -> CertifiedGrid:
         """The grid, as ``load_grid`` returns it."""
@@ -148,7 +141,7 @@ def _recipe(run: Run) -> str:
 
 
 def _gap(run: Run, store: Store) -> str | None:
-    """A message on the missing parts of a run; None for a complete run. Only lists folders."""
+    """What a run lacks; None for a complete run. Only lists folders."""
     missing = store.unfinished(run.place, run.indices)
     if not missing:
         return None
@@ -186,12 +179,12 @@ def _read(
 def _made(
     run: Run, model: CertifiedModel, rows: pa.Table, origin: Mapping[str, str], reading: Reading
 ) -> CertifiedModel:
-    known = replace(model.parameters, images=known_images(origin))
-    told = replace(model, parameters=known, info=run.train.info, clean_accuracy=clean_accuracy(origin))
-    return reading.made(told, rows, origin.get(SUMMARY_KEY))
-
-
-def clean_accuracy(origin: Mapping[str, str]) -> float:
-    """The base classifier's accuracy without noise, from the metadata of shards; nan if they do not contain it."""
+    """A model with its rows, and with what the metadata of its shards state; what these do not state is unknown."""
     correct, seen = (int(origin.get(name, 0)) for name in (records.CLEAN_CORRECT, records.CLEAN_SEEN))
-    return correct / seen if seen else math.nan
+    told = replace(
+        model,
+        parameters=replace(model.parameters, images=known_images(origin)),
+        info=run.train.info,
+        clean_accuracy=correct / seen if seen else math.nan,
+    )
+    return reading.made(told, rows, origin.get(SUMMARY_KEY))

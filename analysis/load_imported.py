@@ -6,9 +6,8 @@ from analysis.models import (
     check_comparable,
     image_set,
     incomplete_message,
-    is_proper_part,
     label_models,
-    usual_indices,
+    short_ones,
 )
 from analysis.runs import ALL_ROWS, Reading, read_runs
 from analysis.selection import Parameters, Where, matches, no_match
@@ -23,13 +22,9 @@ _REMEDY = "import logs that cover all images (import-report.csv lists the short 
 def load_imported(store: Store, grid: str, where: Where, reading: Reading, *, allow_partial: bool) -> CertifiedGrid:
     """The models of an imported grid that can be compared. Arguments as for ``load_grid``, which calls this."""
     models = load_imported_models(store, grid, where, reading)
-    whole = {  # per list of images the indices that most models on it share
-        images: usual_indices([model.indices for model in models if _list_of(model) == images])
-        for images in {_list_of(model) for model in models}
-    }
-    short = {model.label for model in models if is_proper_part(model.indices, whole[_list_of(model)])}
+    short = {model.label: num_images for model, num_images in short_ones(models, _list_of)}
     missing = [
-        f"{model.label}: {model.indices.size} of {counted(whole[_list_of(model)].size, 'image')}"
+        f"{model.label}: {model.indices.size} of {counted(short[model.label], 'image')}"
         for model in models
         if model.label in short
     ]

@@ -2,10 +2,10 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -196,15 +196,25 @@ def image_set(indices: npt.NDArray[np.int32]) -> str:
     return f"{counted(indices.size, 'image')}, {indices[0]} to {indices[-1]}{by}"
 
 
-def usual_indices(sets: Sequence[npt.NDArray[np.int32]]) -> npt.NDArray[np.int32]:
-    """The most frequent of some sets of indices."""
-    most = Counter(indices.tobytes() for indices in sets).most_common(1)[0][0]
-    return next(indices for indices in sets if indices.tobytes() == most)
+class _OnImages(Protocol):
+    @property
+    def indices(self) -> npt.NDArray[np.int32]: ...
 
 
-def is_proper_part(indices: npt.NDArray[np.int32], whole: npt.NDArray[np.int32]) -> bool:
-    """Whether a set of indices is a proper part of another."""
-    return indices.size < whole.size and bool(np.isin(indices, whole, assume_unique=True).all())
+Some = TypeVar("Some", bound=_OnImages)
+
+
+def short_ones(items: Iterable[Some], list_of: Callable[[Some], object]) -> Iterator[tuple[Some, int]]:
+    """Those with only part of the images that most others on the same list of images have, and the number of these."""
+    groups: dict[object, list[Some]] = {}
+    for item in items:
+        groups.setdefault(list_of(item), []).append(item)
+    for group in groups.values():
+        usual = Counter(item.indices.tobytes() for item in group).most_common(1)[0][0]
+        whole = np.frombuffer(usual, np.int32)
+        for item in group:
+            if item.indices.size < whole.size and np.isin(item.indices, whole, assume_unique=True).all():
+                yield item, whole.size
 
 
 def label_models(parameters: Sequence[Parameters]) -> list[CertifiedModel]:

@@ -6,7 +6,6 @@ if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-
     run_entry("paired", "analysis.paired")
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -18,8 +17,9 @@ from tabulate import tabulate
 from analysis.candidates import are_exact, candidates_of, exact_step
 from analysis.load import load_grid
 from analysis.models import CertifiedModel, check_comparable, image_set
+from analysis.selection import Where
 from jobs.errors import ConfigError, RecordError
-from jobs.files.store import Store
+from jobs.files.manifest import GridOptions
 from jobs.validation import STRICT, build, unknown_choice
 from jobs.wording import counted, wrapped
 from smoothing.paired import PairedComparison, compare_paired
@@ -29,16 +29,14 @@ _BEST_OF = "the best of"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class PairedConfig:
+class PairedConfig(GridOptions):
     """Options of the command; see configs/paired.yaml."""
 
-    grid: str | None
     grid_b: str | None
     model_a: str | None
     model_b: str | None
     where: dict[str, Any] | None
     where_b: dict[str, Any] | None
-    results: Annotated[str, Field(min_length=1)]
     radius: Annotated[float, Field(ge=0)]
     allow_partial: bool
 
@@ -50,16 +48,10 @@ def paired(values: dict[str, Any]) -> int:
         raise ConfigError(
             ["paired: choose what to compare, with model_a and model_b, with where and where_b, or with grid_b"]
         )
-    store = Store(Path(config.results))
-    first = _selected(store, "model_a", config.grid, config.model_a, config.where, config)
-    second = _selected(
-        store,
-        "model_b",
-        config.grid if config.grid_b is None else config.grid_b,
-        config.model_b,
-        config.where if config.where_b is None else config.where_b,
-        config,
-    )
+    first = _selected(config, "model_a", config.grid, config.model_a, config.where)
+    grid_b = config.grid if config.grid_b is None else config.grid_b
+    where_b = config.where if config.where_b is None else config.where_b
+    second = _selected(config, "model_b", grid_b, config.model_b, where_b)
     counts = compare_models(first[0], second[0], config.radius)
     print(_text(first, second, counts, config.radius))
     return 0
@@ -110,10 +102,10 @@ def certified(model: CertifiedModel, radius: float) -> npt.NDArray[np.bool_]:
 
 
 def _selected(
-    store: Store, key: str, grid_name: str | None, label: str | None, where: dict[str, Any] | None, config: PairedConfig
+    config: PairedConfig, key: str, grid_name: str | None, label: str | None, where: Where | None
 ) -> tuple[CertifiedModel, str]:
     """A model and how it was selected."""
-    grid = load_grid(store, grid_name, where=where, allow_partial=config.allow_partial)
+    grid = load_grid(config.store, grid_name, where=where, allow_partial=config.allow_partial)
     if label is not None:
         by_label = {model.label: model for model in grid.models}
         if label not in by_label:
@@ -137,15 +129,9 @@ def _selected(
 def _text(
     first: tuple[CertifiedModel, str], second: tuple[CertifiedModel, str], counts: PairedComparison, radius: float
 ) -> str:
-    table = tabulate(
-        [
-            ["both A and B", counts.both],
-            ["only A", counts.only_first],
-            ["only B", counts.only_second],
-            ["neither", counts.neither],
-        ],
-        headers=["certified correct", "images"],
-    )
+    names = {"both": "both A and B", "only_first": "only A", "only_second": "only B", "neither": "neither"}
+    cells = [[text, getattr(counts, name)] for name, text in names.items()]
+    table = tabulate(cells, headers=["certified correct", "images"])
     difference = (
         f"A - B at radius {format_radius(radius)}: {100 * counts.difference:+.2f} percentage points on "
         f"{counted(counts.num_images, 'image')}"
@@ -157,14 +143,5 @@ def _text(
     if selected:
         verb = "was" if len(selected) == 1 else "were"
         test += f"; {' and '.join(selected)} {verb} selected on these same images, so p is optimistic"
-    return "\n".join(
-        [
-            wrapped(f"A  {first[1]}", "   "),
-            wrapped(f"B  {second[1]}", "   "),
-            "",
-            table,
-            "",
-            wrapped(difference),
-            wrapped(test),
-        ]
-    )
+    selection = [wrapped(f"{letter}  {how}", "   ") for letter, (_, how) in (("A", first), ("B", second))]
+    return "\n".join([*selection, "", table, "", wrapped(difference), wrapped(test)])

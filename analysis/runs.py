@@ -20,17 +20,15 @@ _KEYS = ("train_key", "certify_key")
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """Options for reading: the columns, and what to keep of each model."""
+    """What to read, and what to keep of each model."""
 
     more: tuple[str, ...] = ()  # columns besides ROW_COLUMNS
-    is_summed: bool = False  # whether the models must have their summaries
     # Applied to each model before the next is read, since the rows of all take much memory
     keep: Callable[[CertifiedModel], CertifiedModel] = lambda model: model
 
     def columns(self, *, is_summary_known: bool = False) -> list[str]:
         """The columns to read."""
-        summed = SUMMED if self.is_summed and not is_summary_known else ()
-        return list(dict.fromkeys((*ROW_COLUMNS, *self.more, *summed)))
+        return list(dict.fromkeys((*ROW_COLUMNS, *self.more, *(() if is_summary_known else SUMMED))))
 
     def made(self, model: CertifiedModel, rows: pa.Table, summary: str | None = None) -> CertifiedModel:
         """A model of these rows; ``summary`` is their summary's text, if known."""

@@ -79,16 +79,14 @@ def matches(parameters: Parameters, where: Where) -> bool:
 
     epsilon is compared to two decimals, as tables print it (255/256 is 1.00).
     """
-    return all(_is_one_of(name, getattr(parameters, name), wanted, parameters) for name, wanted in where.items())
+    for name, wanted in where.items():
+        value, allowed = as_printed(name, getattr(parameters, name)), wanted if isinstance(wanted, list) else [wanted]
+        is_met = value in [as_printed(name, choice) for choice in allowed]
+        if not (parameters.is_certified_as_trained if wanted == SAME else is_met):
+            return False
+    return True
 
 
 def as_printed(name: str, value: Any) -> Any:
     """A parameter's value for comparison: epsilon rounded to two decimals, any other value unchanged."""
     return round(value, 2) if name == "epsilon" and isinstance(value, float) else value
-
-
-def _is_one_of(name: str, value: Any, wanted: Any, parameters: Parameters) -> bool:
-    if wanted == SAME:
-        return parameters.is_certified_as_trained
-    allowed = wanted if isinstance(wanted, list) else [wanted]
-    return as_printed(name, value) in [as_printed(name, choice) for choice in allowed]

@@ -15,7 +15,7 @@ import pyarrow as pa
 from analysis.logs.files import Log, LogKind, join_ranks, over_reach, read_file, read_log
 from analysis.logs.mapping import LogMapping
 from analysis.logs.paths import LogPath, is_named_like_a_log, parse_log_path
-from analysis.models import is_proper_part, usual_indices
+from analysis.models import short_ones
 from jobs.errors import ConfigError, RecordError
 from jobs.files.imported import IMPORTED, PREDICTIONS
 from jobs.files.layouts import RecordKind
@@ -119,7 +119,10 @@ def read_tree(root: Path, mapping: LogMapping | None = None) -> LogTree:
     parts = [entry for path in paths if (entry := _read(root, path, told, findings))]
     told.check_used()
     entries = _without_twins(_on_their_images(_joined(parts, findings), findings), findings)
-    findings += itertools.chain(*map(_kept_in_spite_of, entries), _short_logs(entries))
+    findings += itertools.chain(*map(_kept_in_spite_of, entries))
+    for entry, num_images in short_ones(entries, lambda entry: (entry.data, entry.log.kind, entry.images)):
+        others = f"the {num_images} images of most {entry.data} {entry.log.kind} logs"
+        findings.append(entry.finding("kept", f"short: {entry.num_rows} of {others}"))
     return LogTree(
         logs=sorted(entries, key=lambda entry: entry.log.kind),
         findings=sorted(findings, key=lambda finding: (finding.is_harmless, finding.path)),
@@ -277,18 +280,6 @@ def _kept_in_spite_of(entry: LogEntry) -> Iterator[Finding]:
         settings = {name: fields[name] for name in ("n", "alpha") if name in fields}
         if reason := over_reach(log, fields["sigma_cert"], **settings):
             yield entry.finding("kept", reason)
-
-
-def _short_logs(entries: Sequence[LogEntry]) -> Iterator[Finding]:
-    """Logs with only part of the images of most logs of their data set."""
-    groups: dict[tuple[str, str], list[LogEntry]] = {}
-    for entry in entries:
-        groups.setdefault((f"{entry.data} {entry.log.kind}", entry.images), []).append(entry)
-    for (name, _), group in groups.items():
-        whole = usual_indices([entry.indices for entry in group])
-        for entry in group:
-            if is_proper_part(entry.indices, whole):
-                yield entry.finding("kept", f"short: {entry.num_rows} of the {whole.size} images of most {name} logs")
 
 
 def _run_columns(entry: LogEntry) -> dict[str, Any]:

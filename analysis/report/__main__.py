@@ -11,7 +11,7 @@ from typing import Any
 from pydantic.dataclasses import dataclass
 
 from analysis.compare import compare, default_radii
-from analysis.load import GridOptions
+from analysis.load import ModelOptions
 from analysis.models import CertifiedModel
 from analysis.origin import provenance_of, question_of, variant_name
 from analysis.report.page import render
@@ -24,7 +24,7 @@ from jobs.wording import counted
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class ReportConfig(GridOptions):
+class ReportConfig(ModelOptions):
     """Options of the command; see configs/report.yaml."""
 
     confidence: Probability
@@ -34,7 +34,7 @@ class ReportConfig(GridOptions):
 def report(values: dict[str, Any]) -> int:
     """Write the page of a grid; returns the exit code. Raises ConfigError before anything is written."""
     config = build(ReportConfig, values, where="")
-    grid = config.load(Reading(is_summed=True, keep=CertifiedModel.lean))
+    grid = config.load(Reading(keep=CertifiedModel.lean))
     asked = question_of(grid.models, where=config.where, selection="same", confidence=config.confidence, rho=config.rho)
     origin = {**provenance_of(config.store, grid), **{name: str(value) for name, value in asked.items()}}
     comparison = compare(grid)

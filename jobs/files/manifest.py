@@ -71,15 +71,19 @@ def open_grid(store: Store, grid: object) -> Manifest:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class GridOptions:
-    """The options that every command on a launched grid has."""
+    """The options that every command on a grid has."""
 
     grid: str | None
     results: Annotated[str, Field(min_length=1)]
 
+    @property
+    def store(self) -> Store:
+        """The results folder."""
+        return Store(Path(self.results))
+
     def open(self) -> tuple[Store, Manifest]:
         """The results folder, and the grid in it; raises as ``open_grid``."""
-        store = Store(Path(self.results))
-        return store, open_grid(store, self.grid)
+        return self.store, open_grid(self.store, self.grid)
 
 
 def _run(entry: dict[str, Any], stage: ShardStage, where: str) -> Run:
