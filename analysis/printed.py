@@ -21,12 +21,10 @@ class PrintedRow:
     radius_step: float  # step in radius from each number to the next
     percents: tuple[float, ...]  # the numbers as printed; nan where the paper's generated table says nan
 
-    def percent_at(self, radius: float) -> float | None:
-        """The printed number at a radius; 0 beyond the last one listed; None if none is printed."""
+    def percent_at(self, radius: float) -> float:
+        """The printed number at a radius; 0 beyond the last one listed; nan if none is printed."""
         position = (radius - self.first_radius) / self.radius_step
-        if position < -1e-9 or abs(position - round(position)) > 1e-9:
-            return None
-        if math.isnan(self.percents[0]):
+        if position < -1e-9 or abs(position - round(position)) > 1e-9 or math.isnan(self.percents[0]):
             return math.nan
         return self.percents[round(position)] if round(position) < len(self.percents) else 0.0
 

@@ -236,5 +236,4 @@ def _printed(candidates: Candidates, radius: float) -> float:
     dataset = candidates.models[0].parameters.dataset
     row = printed_envelope(dataset, methods.pop() or "") if len(methods) == 1 else None
     # Unlike a model's row, an envelope is not 0 beyond the last radius that the paper prints.
-    percent = row.percent_at(radius) if row and radius <= row.last_radius + 1e-9 else None
-    return math.nan if percent is None else percent / 100
+    return row.percent_at(radius) / 100 if row and radius <= row.last_radius + 1e-9 else math.nan

@@ -1,7 +1,7 @@
 """Declarations of tables and figures: which models are in them, and how they are grouped."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import pyarrow as pa
@@ -122,25 +122,30 @@ class FigureDeclaration(Declaration):
     curves: Annotated[list[CurveDeclaration], Field(min_length=1)]  # its curves
 
 
+Declared = TypeVar("Declared", TableDeclaration, FigureDeclaration)
+
+
 def parse_declarations(
     tables: Sequence[Mapping[str, Any]], figures: Sequence[Mapping[str, Any]]
 ) -> tuple[list[TableDeclaration], list[FigureDeclaration]]:
     """Validated declarations. Raises ConfigError with the problems of all of them."""
     problems: list[str] = []
     made_tables = [
-        _declared(problems, single, f"tables[{number}]", TableDeclaration, "rows", RowsDeclaration)
+        made
         for number, entry in enumerate(tables)
         for single in _singles(problems, entry, f"tables[{number}]")
+        for made in _declared(problems, single, f"tables[{number}]", TableDeclaration, "rows", RowsDeclaration)
     ]
     made_figures = [
-        _declared(problems, entry, f"figures[{number}]", FigureDeclaration, "curves", CurveDeclaration)
+        made
         for number, entry in enumerate(figures)
+        for made in _declared(problems, entry, f"figures[{number}]", FigureDeclaration, "curves", CurveDeclaration)
     ]
-    names = Counter(made.name for made in [*made_tables, *made_figures] if made is not None)
+    names = Counter(made.name for made in [*made_tables, *made_figures])
     problems += [f"{name}: two tables or figures have this name" for name, count in names.items() if count > 1]
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
-    return [made for made in made_tables if made], [made for made in made_figures if made]
+    return made_tables, made_figures
 
 
 def _singles(problems: list[str], entry: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
@@ -169,22 +174,20 @@ def _declared(
     problems: list[str],
     entry: Mapping[str, Any],
     where: str,
-    cls: type["Declared"],
+    cls: type[Declared],
     parts: Literal["rows", "curves"],
     part_cls: type[RowsDeclaration | CurveDeclaration],
-) -> "Declared | None":
-    """A table with its rows, or a figure with its curves; None, and problems, if it is something else."""
+) -> Iterator[Declared]:
+    """A table with its rows, or a figure with its curves; problems if it is something else."""
     listed = entry.get(parts, [])
     if not (isinstance(listed, list) and all(isinstance(part, Mapping) for part in listed)):
         problems.append(f"{where}.{parts}: write a list of mappings, got {listed!r}")
-        return None
+        return
     made = [collect(problems, part_cls, part, where=f"{where}.{parts}[{number}]") for number, part in enumerate(listed)]
     for part in made:
         problems += part.problems(where) if part else []
-    return collect(problems, cls, {**entry, parts: [part for part in made if part]}, where=where)
-
-
-Declared = TypeVar("Declared", TableDeclaration, FigureDeclaration)
+    if whole := collect(problems, cls, {**entry, parts: [part for part in made if part]}, where=where):
+        yield whole
 
 
 def _unknown(conditions: Sequence[Conditions], what: str, known: Sequence[str], where: str) -> list[str]:

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from analysis.candidates import Candidates, candidates_of, largest_of
 from analysis.compare import Curve, envelope_curve, round_radii
@@ -13,11 +15,10 @@ from analysis.paper.declarations import CurveDeclaration, FigureDeclaration
 from analysis.paper.predictions import CLASSIFIER, select
 from analysis.paper.records import PaperRecords, whole_models
 from analysis.selection import as_printed
-from analysis.statistics import Frame, best_single
+from analysis.statistics import best_single, csv_text
+from jobs.atomic import write_text
 from jobs.errors import RecordError
-
-if TYPE_CHECKING:
-    import pandas as pd  # slow to import
+from jobs.wording import counted
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,9 +27,27 @@ class PaperFigure:
 
     name: str  # name of its files
     title: str  # title, with the number of the paper's figure if there is one
-    curves: tuple["Curve", ...]  # at least one
+    curves: tuple[Curve, ...]  # at least one
     max_radius: float | None  # right end of the axis; None: where the curves end
     absent: tuple[str, ...]  # labels of declared curves that the records do not contain
+
+    @property
+    def remark(self) -> str:
+        """How much of it was drawn."""
+        absent = f"; no records for {', '.join(self.absent)}" if self.absent else ""
+        return f": {counted(len(self.curves), 'curve')}{absent}"
+
+    def write(self, folder: Path) -> None:
+        """Write it as figures, and as CSV with a row per point. Certified curves step down just above a point."""
+        from analysis.figures import curves_figure, write_figure  # matplotlib is slow to import
+
+        write_figure(curves_figure(self.curves, max_radius=self.max_radius), folder, self.name)
+        points = {
+            "curve": np.concatenate([np.full(len(curve.radii), curve.label, dtype=object) for curve in self.curves]),
+            "radius": np.concatenate([curve.radii for curve in self.curves]),
+            "accuracy": np.concatenate([curve.accuracies for curve in self.curves]),
+        }
+        write_text(folder / f"{self.name}.csv", csv_text(points))
 
 
 def trace_figure(declaration: FigureDeclaration, dataset: str, records: PaperRecords) -> PaperFigure | None:
@@ -68,20 +87,10 @@ def trace_figure(declaration: FigureDeclaration, dataset: str, records: PaperRec
     )
 
 
-def figure_frame(figure: PaperFigure) -> Frame:
-    """One row per point, for CSV. Certified curves are step functions, continuous from the left."""
-    return {
-        "curve": np.concatenate([np.full(len(curve.radii), curve.label, dtype=object) for curve in figure.curves]),
-        "radius": np.concatenate([curve.radii for curve in figure.curves]),
-        "accuracy": np.concatenate([curve.accuracies for curve in figure.curves]),
-    }
-
-
-def _certified(declared: CurveDeclaration, dataset: str, records: PaperRecords, first_color: int) -> list["Curve"]:
+def _certified(declared: CurveDeclaration, dataset: str, records: PaperRecords, first_color: int) -> list[Curve]:
     where = declared.conditions(are_logs=records.are_logs)
-    models = whole_models(records.models_of(dataset, where, declared.not_in_logs))
     groups: dict[Any, list[CertifiedModel]] = {}
-    for model in models:
+    for model in whole_models(records.models_of(dataset, where, declared.not_in_logs)):
         key = declared.by and as_printed(declared.by, getattr(model.parameters, declared.by))
         groups.setdefault(key, []).append(model)
     return [
@@ -103,7 +112,7 @@ def _single(models: Sequence[CertifiedModel]) -> Candidates:
     return candidates_of(best.replicates, best.name)
 
 
-def _empirical(declared: CurveDeclaration, dataset: str, records: PaperRecords, first_color: int) -> list["Curve"]:
+def _empirical(declared: CurveDeclaration, dataset: str, records: PaperRecords, first_color: int) -> list[Curve]:
     where = declared.conditions(are_logs=records.are_logs)
     rows = select(records.predictions, {"dataset": dataset, **where})
     if rows.empty:
@@ -112,7 +121,7 @@ def _empirical(declared: CurveDeclaration, dataset: str, records: PaperRecords, 
     return [_attacked(declared, group, first_color + number) for number, group in enumerate(groups)]
 
 
-def _attacked(declared: CurveDeclaration, rows: "pd.DataFrame", color_nr: int) -> "Curve":
+def _attacked(declared: CurveDeclaration, rows: pd.DataFrame, color_nr: int) -> Curve:
     attacks = rows.groupby(["attack_epsilon", *CLASSIFIER], sort=True, observed=True, dropna=False)
     per_image = attacks["index"].agg(["count", "nunique"])
     if (per_image["count"] != per_image["nunique"]).any():

@@ -1,8 +1,9 @@
 """Predictions at attacked images, from logs and from our own attacks, in the same columns."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 
 from jobs.aggregate import Images, collect_run, is_current, other_images
@@ -12,9 +13,6 @@ from jobs.files.imported import PREDICTIONS
 from jobs.files.layouts import ATTACK
 from jobs.files.store import Store
 from jobs.specs.runs import Manifest
-
-if TYPE_CHECKING:
-    import pandas as pd  # slow to import
 
 CLASSIFIER = ["train_key", "sigma"]
 """Together they identify the smoothed classifier that was attacked; null in logs, which do not say."""
@@ -32,12 +30,13 @@ _AS_IN_LOGS = {"pgd": "pgd", "ddn": "ddn", "vanilla": "pgd", "stein": "pgd", "st
 _READ = ("dataset", "method", "attack", "epsilon", "m_test", "n", "alpha", "index", "correct", *_OURS_ONLY)
 
 
-def logged_predictions(table: pa.Table) -> "pd.DataFrame":
+def logged_predictions(table: pa.Table) -> pd.DataFrame:
     """A table of kind PREDICTIONS as a frame with the columns of SCHEMA."""
-    return _completed(table.to_pandas())
+    frame: pd.DataFrame = table.to_pandas()
+    return frame.reindex(columns=SCHEMA.names)
 
 
-def attacked_predictions(store: Store, manifest: Manifest) -> "pd.DataFrame":
+def attacked_predictions(store: Store, manifest: Manifest) -> pd.DataFrame:
     """The complete attacks of a launched grid in the columns of SCHEMA.
 
     As in logs, ``attack`` is pgd for every kind of PGD, and ``estimator`` says whose gradient it follows.
@@ -46,20 +45,19 @@ def attacked_predictions(store: Store, manifest: Manifest) -> "pd.DataFrame":
     Raises:
         RecordError: A file is invalid.
     """
-    frame = _attack_table(store, manifest).to_pandas()
+    frame: pd.DataFrame = _attack_table(store, manifest).to_pandas()
     attack = frame["attack"].astype(object)
     estimator = attack.map(_ESTIMATORS).fillna("base")
-    return _completed(
-        frame.rename(columns={"epsilon": "attack_epsilon"}).assign(
-            attack=attack.map(_AS_IN_LOGS),
-            estimator=estimator,
-            m_test=frame["m_test"].where(estimator != "base"),  # the base classifier is attacked without noise
-            variant=attack.eq("stein_hard").map({True: "hard", False: ""}),
-        )
+    named = frame.rename(columns={"epsilon": "attack_epsilon"}).assign(
+        attack=attack.map(_AS_IN_LOGS),
+        estimator=estimator,
+        m_test=frame["m_test"].where(estimator != "base"),  # the base classifier is attacked without noise
+        variant=attack.eq("stein_hard").map({True: "hard", False: ""}),
     )
+    return named.reindex(columns=SCHEMA.names)
 
 
-def select(predictions: "pd.DataFrame", where: Mapping[str, Any]) -> "pd.DataFrame":
+def select(predictions: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
     """The rows that match every condition: a column and its value, a list of values, or LARGEST."""
     rows = predictions
     for name, wanted in where.items():
@@ -83,7 +81,3 @@ def _attack_table(store: Store, manifest: Manifest) -> pa.Table:
     if problems:
         raise RecordError("\n".join(problems))
     return pa.concat_tables(tables)
-
-
-def _completed(frame: "pd.DataFrame") -> "pd.DataFrame":
-    return frame.reindex(columns=SCHEMA.names)

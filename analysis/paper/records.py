@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pandas as pd
 import pyarrow as pa
 
 from analysis.load import load_grid
@@ -21,16 +21,13 @@ from jobs.files.imported import PREDICTIONS
 from jobs.files.manifest import open_grid
 from jobs.files.store import Store
 
-if TYPE_CHECKING:
-    import pandas as pd  # slow to import
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PaperRecords:
     """The records to draw from."""
 
     models: tuple[CertifiedModel, ...]  # certified models, including those with short logs
-    predictions: "pd.DataFrame"  # predictions at attacked images, in the columns of ``predictions.SCHEMA``
+    predictions: pd.DataFrame  # predictions at attacked images, in the columns of ``predictions.SCHEMA``
     are_logs: bool  # whether they are published logs
 
     @property

@@ -3,24 +3,25 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from tabulate import tabulate
 
 from analysis.printed import PrintedRow
-from analysis.statistics import Frame
+from analysis.statistics import Frame, csv_text
+from jobs.atomic import write_text
 from jobs.wording import counted
 from smoothing.radius import format_radius
 
 NOT_RECORDED = "-"
 """In a cell that the paper prints and the records do not contain."""
 
-IN_CSV = [
+_IN_CSV = [
     *("group", "row", "radius", "accuracy", "num_certified", "num_images"),
     *("is_lower_bound", "model", "paper", "differs"),
 ]
-"""The columns of a table's cells that its CSV has."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,9 +40,16 @@ class PaperTable:
         return int(self.cells["is_compared"].sum())
 
     @property
-    def comparison(self) -> str:
-        """How the table compares with the paper's, in words."""
-        return f"{self.cells['differs'].sum()} of {counted(self.num_compared, 'cell')} differ from the paper"
+    def remark(self) -> str:
+        """How it compares with the paper's, if the paper prints any of its numbers."""
+        compared = counted(self.num_compared, "cell")
+        return f": {self.cells['differs'].sum()} of {compared} differ from the paper" if self.num_compared else ""
+
+    def write(self, folder: Path) -> None:
+        """Write it as CSV, Markdown and LaTeX."""
+        csv = csv_text({name: self.cells[name] for name in _IN_CSV})
+        for suffix, text in {"csv": csv, "md": table_markdown(self), "tex": table_latex(self)}.items():
+            write_text(folder / f"{self.name}.{suffix}", text)
 
 
 def table_row(
@@ -70,8 +78,7 @@ def table_row(
         is_exact: Whether a number is more than a lower bound, as between the radii that sampling stopped for.
         is_on_all: Whether it is on all images, so that its numbers may be the best of their columns.
     """
-    percents = [None if printed is None else printed.percent_at(radius) for radius in radii]
-    paper = np.array([math.nan if percent is None else percent / 100 for percent in percents])
+    paper = np.array([printed.percent_at(radius) / 100 if printed else math.nan for radius in radii])
     num_certified, is_bound = np.broadcast_to(counts, paper.size), ~np.broadcast_to(is_exact, paper.size)
     accuracy = num_certified / num_images if num_images else np.full(paper.size, math.nan)
     text = [_text(share, decimals, lower) for share, lower in zip(accuracy, is_bound, strict=True)]
@@ -147,7 +154,7 @@ def _rows(table: PaperTable, bold: str, different: str) -> list[list[str]]:
 def _notes(table: PaperTable) -> list[str]:
     has_bounds = table.cells["is_lower_bound"].any()
     return [
-        *([f"{table.comparison}."] if table.num_compared else []),
+        *([f"{table.remark.removeprefix(': ')}."] if table.num_compared else []),
         *([">= marks a lower bound: sampling stopped early, for other radii."] if has_bounds else []),
         *table.notes,
     ]
