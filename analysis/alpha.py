@@ -21,19 +21,13 @@ votes, shape (2, n + 1); nan if not computed yet. Both are slow, and models shar
 
 
 def at_alpha(model: CertifiedModel, alpha: float, bounds: Bounds | None = None) -> CertifiedModel:
-    """The model as if it had been certified with another alpha.
+    """The model as if it had been certified with another alpha in (0, 1), which must not be chosen after the results.
 
-    Each certificate is then false with probability at most the new alpha, provided that alpha was not
-    chosen after looking at the results.
-
-    Args:
-        model: The model, with its votes.
-        alpha: In (0, 1).
-        bounds: Bounds at this alpha from earlier models; new ones are added.
+    ``bounds`` are those at this alpha from earlier models; new ones are added.
 
     Raises:
-        RecordError: The records contain no votes, or sampling was stopped by a bound at the old alpha:
-            then the number of draws depends on the old alpha.
+        RecordError: The records contain no votes, or a bound at the old alpha stopped sampling, so that the number
+            of draws depends on it.
     """
     known = model.parameters
     if alpha < MIN_ALPHA:
@@ -57,11 +51,7 @@ def at_alpha(model: CertifiedModel, alpha: float, bounds: Bounds | None = None) 
 
 
 def _rows_at_alpha(model: CertifiedModel, alpha: float, bounds: Bounds) -> pa.Table:
-    """The rows at another alpha; those whose sampling stopped early abstain or are wrong, and stay as they are.
-
-    At a larger alpha, a row that was curtailed might have certified something. It still claims nothing,
-    which is sound.
-    """
+    """The rows at another alpha; those whose sampling stopped early still abstain or are wrong, which is sound."""
     is_full = model.stopped("full")
     p_lower, radius = np.zeros((2, is_full.size))
     n_used, count_top = model.column("n_used"), model.column("count_top")

@@ -67,12 +67,12 @@ class Candidates:
 
     @cached_property
     def exact_step(self) -> float | None:
-        """The step at whose multiples accuracy is exact for all candidates; None if it is exact at every radius."""
+        """As the function of this name, for all candidates."""
         return exact_step(model.parameters for model in self.models)
 
     @cached_property
     def envelope(self) -> Envelope:
-        """The envelope of the mean curves over the images used for selection."""
+        """The envelope of the selection curves."""
         return upper_envelope(self.selection_curves)
 
     @cached_property
@@ -93,8 +93,7 @@ class Candidates:
 
     def accuracy_at(self, radii: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Accuracy on the images reported of the candidate selected at each radius, shape (R,)."""
-        at = np.atleast_1d(np.asarray(radii, dtype=np.float64))
-        winners = [(self.envelope.winner_at(radius), radius) for radius in at.tolist()]
+        winners = [(self.envelope.winner_at(radius), radius) for radius in np.atleast_1d(radii).tolist()]
         return np.array([0.0 if label is None else float(self.curves[label](radius)) for label, radius in winners])
 
     def _mean_curves(self, among: npt.NDArray[np.bool_]) -> dict[str, AccuracyCurve]:

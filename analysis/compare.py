@@ -18,9 +18,7 @@ class Comparison:
     """The envelopes of a grid."""
 
     grid: CertifiedGrid  # the certified models
-    # The SmoothAdv models; if there are none, all models except the baseline's; if there are no others, the
-    # baseline's
-    candidates: Candidates
+    candidates: Candidates  # the SmoothAdv models, else all but the baseline's, else the baseline's
     baseline: Candidates | None  # the models trained with Gaussian augmentation; None if there are none, or no others
     # same: selected and reported on all images. split: selected on every 20th image, reported on the others.
     selection: SelectionMode
@@ -69,10 +67,8 @@ def even_radii(largest: float, step: float, *, first: float = 0.0) -> list[float
     """``first``, first + step, ... up to ``largest``. Raises ConfigError if there are too many for a table."""
     if (largest - first) / step >= MAX_RADII:
         raise ConfigError(
-            [
-                f"radii from {first:g} to {largest:g} in steps of {step:g}: a table holds at most {MAX_RADII} radii; "
-                "take a larger step"
-            ]
+            f"radii from {first:g} to {largest:g} in steps of {step:g}: a table holds at most {MAX_RADII} radii; "
+            "take a larger step"
         )
     return [round(first + step * row, 12) for row in range(int((largest - first) / step + 1e-9) + 1)]
 
@@ -98,16 +94,15 @@ class Curve:
 def envelope_curve(candidates: Candidates, *, label: str, color_nr: int, dashed: bool = False) -> Curve:
     """An envelope as a curve that ends at zero; if it is exact only at some radii, as points at these radii."""
     envelope, step = candidates.envelope, candidates.exact_step
-    if step is not None:
+    if step is None:
+        radii = np.concatenate([[0.0], envelope.breakpoints, envelope.breakpoints[-1:]])
+    else:
         radii = exact_radii(largest_of(envelope.breakpoints) + step, step)
         label = f"{label} (at multiples of {step:g})"
-        return Curve(
-            label=label, radii=radii, accuracies=envelope(radii), is_step=False, color_nr=color_nr, dashed=dashed
-        )
-    radii = np.concatenate([[0.0], envelope.breakpoints, envelope.breakpoints[-1:]])
     accuracies = envelope(radii)
-    accuracies[-1:] = 0.0  # drops to zero above the last radius
-    return Curve(label=label, radii=radii, accuracies=accuracies, is_step=True, color_nr=color_nr, dashed=dashed)
+    accuracies[-1:] = 0.0  # beyond the last breakpoint
+    is_step = step is None
+    return Curve(label=label, radii=radii, accuracies=accuracies, is_step=is_step, color_nr=color_nr, dashed=dashed)
 
 
 METHOD_NAMES = {

@@ -10,7 +10,7 @@ from analysis import load
 from analysis.compare import compare, default_radii
 from analysis.runs import Reading
 from analysis.selection import Where
-from analysis.statistics import Frame, Levels, envelope_frame, model_frame
+from analysis.statistics import Levels, envelope_frame, model_frame, rows_of
 from jobs.files.store import Store
 from jobs.files.summary import SUMMED
 
@@ -33,7 +33,7 @@ def load_grid(
     where: Where | None = None,
     allow_partial: bool = False,
 ) -> GridFrames:
-    """A launched or imported grid as pandas.
+    """A launched or imported grid as pandas; see ``analysis.load.load_grid`` for conditions and errors.
 
     Args:
         grid: Its name.
@@ -41,10 +41,6 @@ def load_grid(
         radii: Radii of curves and envelope; None: about ten even steps.
         where: Conditions on models, such as ``{"method": "smoothadv"}``.
         allow_partial: Leave out incomplete models instead of raising an error.
-
-    Raises:
-        ConfigError: There is no such grid, or no model of it matches.
-        RecordError: The grid is incomplete, its models cannot be compared, or a file is invalid.
     """
     reading = Reading(more=(*SUMMED, "counts"))
     found = load.load_grid(Store(Path(results)), grid, where=where, allow_partial=allow_partial, reading=reading)
@@ -52,12 +48,8 @@ def load_grid(
     at = default_radii(comparison) if radii is None else list(radii)
     joined = pd.concat({model.label: model.rows.to_pandas() for model in found.models}, names=["model"])
     return GridFrames(
-        models=_pandas(model_frame(found.models)),
+        models=pd.DataFrame(rows_of(model_frame(found.models))),
         records=joined.reset_index(level="model").reset_index(drop=True),
         curves=pd.DataFrame({model.label: model.curve(at) for model in found.models}, index=pd.Index(at, name="r")),
-        envelope=_pandas(envelope_frame(comparison, at, Levels())),
+        envelope=pd.DataFrame(rows_of(envelope_frame(comparison, at, Levels()))),
     )
-
-
-def _pandas(frame: Frame) -> pd.DataFrame:
-    return pd.DataFrame({name: column.tolist() for name, column in frame.items()})

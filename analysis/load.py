@@ -74,19 +74,11 @@ def _hide_pandas() -> None:
 
 
 def load_grid(
-    store: Store,
-    grid: object,
-    *,
-    where: Where | None = None,
-    allow_partial: bool = False,
-    reading: Reading = ALL_ROWS,
+    store: Store, grid: object, *, where: Where | None = None, allow_partial: bool = False, reading: Reading = ALL_ROWS
 ) -> CertifiedGrid:
-    """The certified models of a launched or imported grid.
+    """The certified models of a launched or imported grid that meet the conditions; no others are read.
 
-    Args:
-        where: Conditions on parameters; models that do not match are not read.
-        allow_partial: Leave out incomplete models instead of raising an error.
-        reading: What to read and to keep of each model.
+    ``allow_partial`` leaves out incomplete models instead of raising an error.
 
     Raises:
         ConfigError: The results folder contains no such grid, or no model of it matches the conditions.

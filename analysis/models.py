@@ -67,21 +67,14 @@ class CertifiedModel:
 
     @cached_property
     def average_radius(self) -> float:
-        """The area under the curve of certified accuracy.
-
-        nan where sampling stopped for a grid of radii: between its multiples the curve is a lower bound only.
-        """
+        """The area under the curve; nan if sampling stopped for a grid of radii, between which it is a lower bound."""
         if self.parameters.stop_rule == "grid":
             return math.nan
         return float(np.where(self.column("correct"), self.column("radius"), 0.0).mean())
 
     @cached_property
     def abstention_rate(self) -> float:
-        """The share of images on which it abstains, in [0, 1].
-
-        nan if the records do not say how sampling ended, or if it ended early: whether that image would have been an
-        abstention is unknown.
-        """
+        """The share of images on which it abstains, in [0, 1]; nan if sampling may have ended before that was known."""
         if not self.has("stop") or self.stops != {"full"}:
             return math.nan
         return float(np.mean(self.column("prediction") == ABSTAIN))

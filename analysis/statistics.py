@@ -24,7 +24,7 @@ from smoothing.simultaneous import max_false_certificates, simultaneous_half_wid
 class Levels:
     """Error levels."""
 
-    confidence: float = 0.95  # confidence of the intervals and of the simultaneous band, in (0, 1)
+    confidence: float = 0.95  # of the intervals and of the simultaneous band, in (0, 1)
     rho: float = 0.001  # error probability of the high-probability accuracy, in (0, 1)
 
 
@@ -33,21 +33,16 @@ Frame = dict[str, npt.NDArray[Any]]
 
 
 def envelope_frame(comparison: Comparison, radii: Sequence[float], levels: Levels) -> Frame:
-    """One row per radius.
+    """One row per radius; docs/envelope-statistics.md defines the numbers. Shares are in [0, 1].
 
     Returns:
         Columns radius, num_images; then, for the candidates and, with the prefix ``baseline_``, for the
         baseline: num_models, the certified models searched; num_certified, a mean if the winner has several
-        seeds; accuracy; is_lower_bound: the accuracy is not exact there (see ``analysis.candidates``); num_seeds
-        of the winner, and seed_sd, the standard deviation of their accuracies; lower, upper: exact interval
-        for this cell alone, over test images (of several seeds, the mean of their intervals, each at a
-        share of the error); monte_carlo_upper: the accuracy if every image were as robust as its votes
-        allow (the lower end of that bracket is the accuracy itself); band_lower, band_upper: simultaneous
-        over models and radii; high_probability: lower bound on the share of these images that is truly
-        certified despite false certificates; n_limited; average_radius, abstention_rate and model: of the
-        candidate that attains the cell; printed: the paper's number for the same dataset. Then
-        single_accuracy: of the best single candidate; gain over the baseline. What the records do not
-        allow, or the paper does not print, is nan, as is whatever a lower bound would enter.
+        seeds; accuracy; is_lower_bound: the accuracy is not exact there (see ``analysis.candidates``); num_seeds of
+        the winner; seed_sd; lower, upper: interval of this cell alone; monte_carlo_upper; band_lower, band_upper;
+        high_probability; n_limited; average_radius, abstention_rate and model of the winner; printed: the paper's
+        number. Then single_model and single_accuracy of the best single candidate, and gain over the baseline.
+        What the records do not allow, or the paper does not print, is nan, as is whatever a lower bound would enter.
     """
     at = np.asarray(radii, dtype=np.float64)
     frame = {"radius": at, "num_images": np.full(at.size, comparison.candidates.num_images)}
@@ -67,10 +62,7 @@ def envelope_frame(comparison: Comparison, radii: Sequence[float], levels: Level
 
 
 def best_single(candidates: Candidates, radii: Sequence[float]) -> Candidate:
-    """The candidate with the largest mean accuracy over the exact radii: the nearest to the envelope.
-
-    Selected on the same images as the envelope; ties go to the earlier one.
-    """
+    """The candidate with the largest mean accuracy over the exact radii on the images of selection; first of equals."""
     exact = np.asarray(radii)[are_exact(radii, candidates.exact_step)]
     at = exact if exact.size else np.zeros(1)
     scores = {label: float(curve(at).mean()) for label, curve in candidates.selection_curves.items()}
@@ -78,13 +70,9 @@ def best_single(candidates: Candidates, radii: Sequence[float]) -> Candidate:
 
 
 def model_frame(models: Sequence[CertifiedModel]) -> Frame:
-    """One row per certified model.
+    """One row per certified model, with its parameters; docs/envelope-statistics.md defines the numbers.
 
-    Returns:
-        Columns model, its parameters, num_images; clean_accuracy and accuracy_under_noise, of the base classifier;
-        smoothed_accuracy: share of images that the smoothed classifier classifies correctly without
-        abstaining, which is certified accuracy at radius 0; abstention_rate; average_radius; elapsed_s.
-        What the records do not contain is nan, or None in columns of text.
+    What the records do not contain is nan, or None in columns of text.
     """
     return _frame(
         [
@@ -111,11 +99,9 @@ _SHOWN = (
 
 
 def probability_frame(models: Sequence[CertifiedModel]) -> Frame:
-    """The distribution of p_A: how many images have a lower bound on the top class's probability in each bin.
+    """How many images have a lower bound on the top class's probability in each bin, per certification sigma.
 
-    Returns:
-        One row per certification sigma and bin of p_lower in [0, 1]: sigma_cert, p_from, p_to, num_images,
-        share. Without rows if the records do not contain p_lower.
+    Columns sigma_cert, p_from, p_to, num_images, share; no rows if the records do not contain p_lower.
     """
     by_sigma: dict[float, list[tuple[int, ...]]] = {}
     for model in models:

@@ -38,18 +38,14 @@ def all_tables(comparison: Comparison, frame: Frame, levels: Levels, table_forma
 
 
 def envelope_table(comparison: Comparison, frame: Frame, table_format: TableFormat) -> str:
-    """The envelope as text: accuracies in percent, intervals rounded outwards, and the paper's numbers if any.
-
-    On the screen (``simple``) the name of a model is below its accuracy, so that the table fits 80
-    columns; in files it has a column.
-    """
+    """The envelope as text: accuracies in percent, intervals rounded outwards, and the paper's numbers if any."""
     return _tabulated(*envelope_cells(comparison, frame, is_stacked=table_format == "simple"), table_format)
 
 
 def envelope_cells(
     comparison: Comparison, frame: Frame, *, is_stacked: bool = False
 ) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Headers and rows of the envelope's table; stacked, the name of a model is below its accuracy."""
+    """Headers and rows of the envelope's table; stacked, a model is below its accuracy, so that it fits 80 columns."""
     rows = rows_of(frame)
     columns = [("r", [format_radius(row["radius"]) for row in rows])]
     sides = [(comparison.candidates.name, "")]
@@ -72,16 +68,8 @@ def envelope_cells(
 
 def statistics_table(comparison: Comparison, frame: Frame, table_format: TableFormat) -> str:
     """How reliable each cell of the envelope is, in percent; a dash if the records do not show it."""
-    headers = [
-        "r",
-        comparison.candidates.name,
-        "MC upper",
-        "simultaneous",
-        "high-prob. lower",
-        "best single",
-        "avg. r",
-        "abstains",
-    ]
+    headers = ["r", comparison.candidates.name, "MC upper", "simultaneous", "high-prob. lower", "best single"]
+    headers += ["avg. r", "abstains"]
     if table_format == "simple":  # headers of several lines: the table fits 80 columns
         headers = [
             textwrap.fill(header, _HEADER_WIDTH, break_long_words=False, break_on_hyphens=False) for header in headers
@@ -104,13 +92,9 @@ def statistics_table(comparison: Comparison, frame: Frame, table_format: TableFo
 
 def caption(comparison: Comparison, frame: Frame, levels: Levels) -> str:
     """A few sentences that explain the table or the figure."""
-    grid, first = comparison.grid, comparison.grid.models[0].parameters
-    candidates = comparison.candidates
-    settings = (
-        "n and alpha are not recorded"
-        if first.n is None or first.alpha is None
-        else f"n={first.n}, alpha={first.alpha}"
-    )
+    grid, first, candidates = comparison.grid, comparison.grid.models[0].parameters, comparison.candidates
+    is_silent = first.n is None or first.alpha is None
+    settings = "n and alpha are not recorded" if is_silent else f"n={first.n}, alpha={first.alpha}"
     sentences = [
         f"Certified accuracy in percent on {counted(candidates.num_images, f'{first.split} image')} of {first.dataset} "
         f"({settings}), with {levels.confidence:.0%} intervals over images.",
