@@ -49,7 +49,7 @@ def envelope_figure(comparison: Comparison) -> Figure:
             _draw(axes, curve, marker=None if curve.is_step else "o")
         _finish(axes, "certified accuracy", max_radius=None)
         axes.legend(frameon=False, loc="upper right")
-        if comparison.grid.num_missing:
+        if comparison.grid.missing:
             axes.text(0.03, 0.05, partial_note(comparison), transform=axes.transAxes, color="#CC0000", weight="bold")
         return figure
 

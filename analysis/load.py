@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from analysis.load_imported import load_imported
 from analysis.models import CertifiedGrid, CertifiedModel, check_comparable, incomplete_message, label_models
 from analysis.runs import ALL_ROWS, Reading, read_runs
-from analysis.selection import Parameters, Where, check_where, matches, no_match
+from analysis.selection import Parameters, Where, select
 from jobs.aggregate import collect_run, is_current, known_images
 from jobs.errors import ConfigError, RecordError
 from jobs.files import records
@@ -86,25 +86,20 @@ def load_grid(
             (names two), or a file is invalid (names it).
     """
     conditions = where or {}
-    check_where(conditions, "where")
     if grid in store.imported_names():
         return load_imported(store, str(grid), conditions, reading, allow_partial=allow_partial)
     manifest = _open_launched(store, grid)
-    known = {run: _parameters(run) for run in manifest.of("certify")}
-    chosen = {run: model for run, model in known.items() if matches(model, conditions)}
-    if not chosen:
-        raise no_match(conditions, manifest.grid, list(known.values()))
+    chosen = select({run: _parameters(run) for run in manifest.of("certify")}, conditions, manifest.grid)
     check_comparable(list(chosen.values()), [str(run.indices) for run in chosen])
     missing = {run: gap for run in chosen if (gap := _gap(run, store))}
     name = command_arguments(manifest.grid, store.root)
     if missing and not allow_partial:
         remedy = _REMEDY.format(name=name)
         raise RecordError(incomplete_message(manifest.grid, len(chosen), list(missing.values()), remedy))
-    complete = [run for run in chosen if run not in missing]
+    complete = {run: known for run, known in chosen.items() if run not in missing}
     if not complete:
         raise RecordError(f"grid {grid}: no certified model is complete yet; see python -m pipeline.status {name}")
-    labelled = label_models([chosen[run] for run in complete])
-    models = _read(manifest, dict(zip(complete, labelled, strict=True)), store, reading)
+    models = _read(manifest, label_models(complete), store, reading)
     check_comparable([model.parameters for model in models], [str(run.indices) for run in complete])
     return CertifiedGrid(name=manifest.grid, models=tuple(models), missing=tuple(missing.values()))
 

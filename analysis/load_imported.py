@@ -10,7 +10,7 @@ from analysis.models import (
     short_ones,
 )
 from analysis.runs import ALL_ROWS, Reading, read_runs
-from analysis.selection import Parameters, Where, matches, no_match
+from analysis.selection import Parameters, Where, select
 from jobs.errors import RecordError
 from jobs.files import imported
 from jobs.files.store import Store
@@ -41,20 +41,16 @@ def load_imported_models(
     """All models of an imported grid that match, short logs too. Raises ConfigError if none does."""
     listing = {(entry["train_key"], entry["certify_key"]): entry for entry in imported.read_listing(store, grid)}
     known = {key: Parameters.from_columns(entry) for key, entry in listing.items()}
-    chosen = {key: parameters for key, parameters in known.items() if matches(parameters, where)}
-    if not chosen:
-        raise no_match(where, grid, list(known.values()))
-    path = store.records_path(grid)
-    named = dict(zip(chosen, label_models(list(chosen.values())), strict=True))
+    named, path = label_models(select(known, where, grid)), store.records_path(grid)
     models = {
         key: reading.made(named[key], rows)
-        for key, rows in read_runs(path, imported.IMPORTED, reading.columns(), chosen)
+        for key, rows in read_runs(path, imported.IMPORTED, reading.columns(), named)
         if len(rows) == listing[key]["num_rows"]
     }
-    for key in chosen:
+    for key in named:
         if key not in models:
             raise RecordError(f"{path}: the rows of {key[0]} do not match import.json; import the logs again")
-    return tuple(models[key] for key in chosen)
+    return tuple(models[key] for key in named)
 
 
 def _list_of(model: CertifiedModel) -> tuple[str, str, str]:

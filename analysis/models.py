@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
@@ -42,7 +42,7 @@ class CertifiedModel:
     rows: pa.Table = field(default_factory=lambda: pa.table({}))
     summary: Summary = field(default_factory=Summary)  # of columns that rows may lack
     clean_accuracy: float = math.nan  # of the base classifier on images without noise, in [0, 1]; nan if unknown
-    shared_label: str = ""  # the label that it shares with models of other seeds; empty if there are none
+    shared_label: str = ""  # the label of its recipe, without the seed; empty: its own
     info: DatasetInfo | None = None  # the entry of its dataset; None is that of the dataset of this name
 
     def lean(self, columns: Sequence[str] = ("index",)) -> "CertifiedModel":
@@ -133,16 +133,10 @@ _OF_ALL_IMAGES = ("curve", "average_radius", "abstention_rate", "votes_against")
 class CertifiedGrid:
     """The certified models of a grid that can be compared."""
 
-    name: str  # the grid's name
-    # In the grid's order, all certified on the same images with the same n and alpha
-    models: tuple[CertifiedModel, ...]
+    name: str
+    models: tuple[CertifiedModel, ...]  # in the grid's order, all certified on the same images, with one n and alpha
     missing: tuple[str, ...]  # one text per certified model left out as incomplete; empty for a complete grid
     is_imported: bool = False  # whether the records were imported from logs
-
-    @property
-    def num_missing(self) -> int:
-        """Number of certified models left out."""
-        return len(self.missing)
 
 
 def check_comparable(models: Sequence[Parameters], images: Sequence[str], remedy: str | None = None) -> None:
@@ -195,6 +189,7 @@ class _OnImages(Protocol):
 
 
 Some = TypeVar("Some", bound=_OnImages)
+Key = TypeVar("Key", bound=Hashable)
 
 
 def short_ones(items: Iterable[Some], list_of: Callable[[Some], object]) -> Iterator[tuple[Some, int]]:
@@ -210,23 +205,22 @@ def short_ones(items: Iterable[Some], list_of: Callable[[Some], object]) -> Iter
                 yield item, whole.size
 
 
-def label_models(parameters: Sequence[Parameters]) -> list[CertifiedModel]:
+def label_models(parameters: Mapping[Key, Parameters]) -> dict[Key, CertifiedModel]:
     """Models without rows, with unique labels; those of one recipe differ only in the seed of their label."""
-    recipes: dict[object, list[int]] = {}
-    for number, known in enumerate(parameters):
-        recipes.setdefault(known.recipe or number, []).append(number)
-    models: dict[int, CertifiedModel] = {}
-    firsts = [parameters[group[0]] for group in recipes.values()]
-    for label, group in zip(_labels(firsts), recipes.values(), strict=True):
-        seeds = Counter(parameters[number].seed for number in group)
-        for number in group:
-            known = parameters[number]
-            models[number] = CertifiedModel(label=label, parameters=known)
-            if len(group) > 1:
-                more = f" {known.certify_key.rpartition('-')[2]}" if seeds[known.seed] > 1 else ""
-                own = f"{label} seed {known.seed}{more}"
-                models[number] = CertifiedModel(label=own, shared_label=label, parameters=known)
-    return [models[number] for number in sorted(models)]
+    recipes: dict[object, list[Key]] = {}
+    for key, known in parameters.items():
+        recipes.setdefault(known.recipe or key, []).append(key)
+    models = {}
+    for label, group in zip(
+        _labels([parameters[group[0]] for group in recipes.values()]), recipes.values(), strict=True
+    ):
+        seeds = Counter(parameters[key].seed for key in group)
+        for key in group:
+            known = parameters[key]
+            more = f" {known.certify_key.rpartition('-')[2]}" if seeds[known.seed] > 1 else ""
+            own = f"{label} seed {known.seed}{more}" if len(group) > 1 else label
+            models[key] = CertifiedModel(label=own, shared_label=label, parameters=known)
+    return {key: models[key] for key in parameters}
 
 
 def incomplete_message(grid: str, num_models: int, gaps: list[str], remedy: str) -> str:
@@ -243,9 +237,9 @@ def _labels(models: Sequence[Parameters]) -> list[str]:
     """The training keys without dataset and hash, with details if two would be equal."""
     labels = [model.train_key.removeprefix(f"{model.dataset}-").rpartition("-")[0] for model in models]
     for detail in _DETAILS:
-        shared = {label for label, count in Counter(labels).items() if count > 1}
+        counts = Counter(labels)
         labels = [
-            label + detail(model) if label in shared else label for label, model in zip(labels, models, strict=True)
+            label + detail(one) if counts[label] > 1 else label for label, one in zip(labels, models, strict=True)
         ]
     return labels
 

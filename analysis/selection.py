@@ -1,8 +1,8 @@
 """Selects the certified models of a grid by their parameters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from jobs.errors import ConfigError
 from jobs.validation import unknown_choice
@@ -29,16 +29,13 @@ class Parameters:
     n: int | None = None
     alpha: float | None = None
     mode: str | None = None
-    # With mode adaptive: what sampling stopped for
-    stop_rule: str | None = None
+    stop_rule: str | None = None  # with mode adaptive: what sampling stopped for
     radius_step: float | None = None
     noise: Noise | None = None
     precision: str | None = None
     seed: int | None = None  # of the training
     variant: str = ""
-    # Tells lists of images apart that have the same indices: a fingerprint of their contents, for logs the name
-    # of the list; empty where neither is known
-    images: str = ""
+    images: str = ""  # fingerprint of the images, for logs the name of their list; empty if neither is known
     recipe: str = ""  # the same for models that differ only in their seeds; empty where there is nothing to go by
 
     @classmethod
@@ -58,20 +55,20 @@ SAME = "as_trained"
 """Used as ``sigma_cert: as_trained`` in a condition: certified at the sigma of training."""
 
 Where = Mapping[str, Any]
+Key = TypeVar("Key")
 
 
-def check_where(where: Where, what: str) -> None:
-    """Raise ConfigError if a condition names an unknown parameter."""
-    problems = [f"{what}: {unknown_choice('parameter', name, PARAMETERS)}" for name in where if name not in PARAMETERS]
+def select(models: Mapping[Key, Parameters], where: Where, grid: str) -> dict[Key, Parameters]:
+    """The models that match. Raises ConfigError if a condition names an unknown parameter, or if none matches."""
+    problems = [f"where: {unknown_choice('parameter', name, PARAMETERS)}" for name in where if name not in PARAMETERS]
     if problems:
         raise ConfigError(problems)
-
-
-def no_match(where: Where, grid: str, models: Sequence[Parameters]) -> ConfigError:
-    """The error for conditions that no model matches; lists the available values."""
-    values = {name: sorted({str(getattr(model, name)) for model in models}) for name in where}
-    available = "; ".join(f"values of {name}: {', '.join(found)}" for name, found in values.items())
-    return ConfigError([f"where: no certified model of grid {grid} matches {dict(where)}; {available}"])
+    chosen = {key: known for key, known in models.items() if matches(known, where)}
+    if not chosen:
+        values = {name: sorted({str(getattr(known, name)) for known in models.values()}) for name in where}
+        available = "; ".join(f"values of {name}: {', '.join(found)}" for name, found in values.items())
+        raise ConfigError(f"where: no certified model of grid {grid} matches {dict(where)}; {available}")
+    return chosen
 
 
 def matches(parameters: Parameters, where: Where) -> bool:

@@ -123,7 +123,7 @@ def caption(comparison: Comparison, frame: Frame, levels: Levels) -> str:
         )
     if grid.is_imported:
         sentences.append("Radii are from published logs, which round them to nearest.")
-    return " ".join([partial_note(comparison), *sentences] if grid.num_missing else sentences)
+    return " ".join([partial_note(comparison), *sentences] if grid.missing else sentences)
 
 
 def statistics_notes(comparison: Comparison, frame: Frame, levels: Levels) -> list[str]:
@@ -143,9 +143,9 @@ def statistics_notes(comparison: Comparison, frame: Frame, levels: Levels) -> li
 
 def partial_note(comparison: Comparison) -> str:
     """The warning in all output about an incomplete grid."""
-    grid = comparison.grid
-    total = counted(grid.num_missing + len(grid.models), "certified model")
-    return f"PARTIAL: missing {grid.num_missing} of {total}."
+    num_missing = len(comparison.grid.missing)
+    total = counted(num_missing + len(comparison.grid.models), "certified model")
+    return f"PARTIAL: missing {num_missing} of {total}."
 
 
 def _selection(comparison: Comparison) -> str:

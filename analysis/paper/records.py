@@ -50,9 +50,9 @@ class PaperRecords:
 def from_logs(root: Path, mapping: LogMapping | None = None) -> PaperRecords:
     """Records of a tree of logs."""
     tree = read_tree(root, mapping)
-    labelled = label_models([Parameters.from_columns(model) for model in tree.models])
+    named = label_models({number: Parameters.from_columns(model) for number, model in enumerate(tree.models)})
     tables = tree.tables("certification")
-    models = [replace(model, rows=rows.select(ROW_COLUMNS)) for model, rows in zip(labelled, tables, strict=True)]
+    models = [replace(named[number], rows=rows.select(ROW_COLUMNS)) for number, rows in enumerate(tables)]
     predictions = pa.concat_tables(
         [PREDICTIONS.schema.empty_table(), *(table.cast(PREDICTIONS.schema) for table in tree.tables("prediction"))]
     )

@@ -63,6 +63,10 @@ def test_choosing_by_the_mean_over_seeds_is_not_optimistic() -> None:
 def test_labels_of_seeds_say_the_seed() -> None:
     known = [parameters("pgd-s0.25", seed=seed, recipe="r", train_key=f"digits-pgd-s0.25-{seed}") for seed in (0, 1)]
     known += [parameters("pgd-s0.50", seed=0, recipe="q", train_key="digits-pgd-s0.50-7")]
-    assert [one.label for one in label_models(known)] == ["pgd-s0.25 seed 0", "pgd-s0.25 seed 1", "pgd-s0.50"]
+    assert [one.label for one in label_models(dict(enumerate(known))).values()] == [
+        "pgd-s0.25 seed 0",
+        "pgd-s0.25 seed 1",
+        "pgd-s0.50",
+    ]
     twice = [parameters("pgd", seed=0, recipe="r", certify_key=f"s0.25-{part}") for part in "ab"]
-    assert [one.label for one in label_models(twice)] == ["pgd seed 0 a", "pgd seed 0 b"]
+    assert [one.label for one in label_models(dict(enumerate(twice))).values()] == ["pgd seed 0 a", "pgd seed 0 b"]
