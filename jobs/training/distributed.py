@@ -23,15 +23,26 @@ from torch.multiprocessing.spawn import ProcessException, spawn
 from jobs.atomic import temporary_folder
 from jobs.errors import TaskFailedError
 from jobs.processes import interrupt
-from jobs.training.feeding import Share
 
 _REASON = "reason"  # the file that passes on the first error
 _POLL_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group(Share):
+class Group:
     """The processes of one training, which share each batch; this one alone by default."""
+
+    rank: int = 0  # of this process, 0 <= rank < num_processes
+    num_processes: int = 1
+
+    def sizes(self, num_images: int) -> list[int]:
+        """Images of a batch for each process; the first get one more where it does not come out even."""
+        small, larger = divmod(num_images, self.num_processes)
+        return [small + (rank < larger) for rank in range(self.num_processes)]
+
+    def share(self, batch: Tensor) -> Tensor:
+        """This process's rows of a batch."""
+        return torch.split(batch, self.sizes(len(batch)))[self.rank]
 
     @property
     def is_first(self) -> bool:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from jobs.datasets import Augmentation, Images
 from jobs.datasets._tree import TreeImages
+from jobs.training.distributed import Group
 from smoothing.transfer import to_device
 
 PADDING = 4
@@ -28,23 +29,6 @@ PADDING = 4
 
 _AREA, _ASPECT, _CROP_TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10  # as torchvision's RandomResizedCrop
 _BATCHES_AHEAD = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """The part of each batch that belongs to this process."""
-
-    rank: int = 0  # of this process, 0 <= rank < num_processes
-    num_processes: int = 1  # how many share a batch
-
-    def sizes(self, num_images: int) -> list[int]:
-        """Images of a batch for each process; the first get one more where it does not come out even."""
-        small, larger = divmod(num_images, self.num_processes)
-        return [small + (rank < larger) for rank in range(self.num_processes)]
-
-    def of(self, batch: Tensor) -> Tensor:
-        """This process's rows of a batch."""
-        return torch.split(batch, self.sizes(len(batch)))[self.rank]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,16 +51,16 @@ class ImageBatch:
         )
 
 
-def epoch_batches(loader: "Loader", batch_size: int, generator: torch.Generator, share: Share) -> Iterator[ImageBatch]:
+def epoch_batches(loader: "Loader", batch_size: int, generator: torch.Generator, group: Group) -> Iterator[ImageBatch]:
     """All images once, in random order, in global batches of ``batch_size`` of which this process has its share.
 
     The last batch may be smaller, and is left out if it has fewer images than there are processes. The
     generator is on the device, in the same state in all processes.
     """
     order_N = torch.randperm(loader.num_images, generator=generator, device=generator.device)
-    batches = [batch for batch in torch.split(order_N, batch_size) if len(batch) >= share.num_processes]
-    for batch_N, (inputs_BCHW, labels_B) in zip(batches, loader.epoch(batches, generator, share), strict=True):
-        indices_B = share.of(batch_N)
+    batches = [batch for batch in torch.split(order_N, batch_size) if len(batch) >= group.num_processes]
+    for batch_N, (inputs_BCHW, labels_B) in zip(batches, loader.epoch(batches, generator, group), strict=True):
+        indices_B = group.share(batch_N)
         yield ImageBatch(num_images=len(batch_N), inputs_BCHW=inputs_BCHW, labels_B=labels_B, indices_B=indices_B)
 
 
@@ -101,11 +85,11 @@ class MemoryLoader:
         self.num_images = len(images.labels)
 
     def epoch(
-        self, batches: Sequence[Tensor], generator: torch.Generator, share: Share
+        self, batches: Sequence[Tensor], generator: torch.Generator, group: Group
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's share of each global batch of indices: inputs_BCHW in [0, 1] and labels_B, on the device."""
         for indices_N in batches:
-            indices_B = share.of(indices_N)
+            indices_B = group.share(indices_N)
             levels_BCHW = self._levels_NCHW[indices_B]
             if self._augmentation == "crop_flip":
                 # Drawn for the global batch, so that they do not depend on how it is shared.
@@ -113,7 +97,7 @@ class MemoryLoader:
                 tops = torch.randint(2 * PADDING + 1, shape, generator=generator, device=device)
                 lefts = torch.randint(2 * PADDING + 1, shape, generator=generator, device=device)
                 flips = torch.rand(shape, generator=generator, device=device) < 0.5
-                levels_BCHW = crop_and_flip(levels_BCHW, share.of(tops), share.of(lefts), share.of(flips))
+                levels_BCHW = crop_and_flip(levels_BCHW, *map(group.share, (tops, lefts, flips)))
             yield levels_BCHW.float() / self._num_levels, self._labels_N[indices_B]
 
 
@@ -149,13 +133,13 @@ class DiskLoader:
         self.num_images = len(images.labels)
 
     def epoch(
-        self, batches: Sequence[Tensor], generator: torch.Generator, share: Share
+        self, batches: Sequence[Tensor], generator: torch.Generator, group: Group
     ) -> Iterator[tuple[Tensor, Tensor]]:
         # Each image has its own randomness, from the epoch's seed and its index.
         seed = generator.initial_seed()
         decode = partial(random_resized, self._images, seed=seed)
         # All indices are read now: to read them from the device later would wait for its work.
-        waiting = deque(share.of(batch).tolist() for batch in batches)
+        waiting = deque(group.share(batch).tolist() for batch in batches)
         decoding: deque[tuple[list[int], list[Future[npt.NDArray[np.uint8]]]]] = deque()
         while waiting or decoding:
             while waiting and len(decoding) < _BATCHES_AHEAD:

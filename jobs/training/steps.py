@@ -111,7 +111,16 @@ class Stepper:
     def _step(self, images: ImageBatch, epoch: Epoch) -> Tensor:
         """One step of Pseudocode 1 (Salman et al. 2019): the perturbation's noise is the step's noise."""
         self.networks.begin_step()
-        batch = self._batch(images, epoch)
+        batch = Batch(
+            inputs_BCHW=images.inputs_BCHW,
+            labels_B=images.labels_B,
+            noise_MBCHW=self._noise(images.num_images, images.inputs_BCHW, epoch.shared),
+            indices_B=images.indices_B,
+            sigma=self.spec.sigma,
+            epsilon=epoch.epsilon,
+            epoch=epoch.number,
+            num_epochs=self.spec.epochs,
+        )
         batch = checked_batch(self.perturbation(self.networks, batch, epoch.own), batch, self.perturbation)
         losses = checked_losses(self.objective(self.networks, batch, epoch.own), batch, self.objective)
         loss_sum, num_losses_each = _summed(losses), losses.numel() // len(batch.labels_B)
@@ -126,18 +135,6 @@ class Stepper:
         num_rows = len(batch.labels_B) * len(batch.noise_MBCHW)
         loss_sum = loss_sum.detach() * (num_rows / losses.numel())
         return torch.stack([loss_sum, self._num_correct(batch, loss_sum), torch.full_like(loss_sum, num_rows)])
-
-    def _batch(self, images: ImageBatch, epoch: Epoch) -> Batch:
-        return Batch(
-            inputs_BCHW=images.inputs_BCHW,
-            labels_B=images.labels_B,
-            noise_MBCHW=self._noise(images.num_images, images.inputs_BCHW, epoch.shared),
-            indices_B=images.indices_B,
-            sigma=self.spec.sigma,
-            epsilon=epoch.epsilon,
-            epoch=epoch.number,
-            num_epochs=self.spec.epochs,
-        )
 
     def _num_correct(self, batch: Batch, like: Tensor) -> Tensor:
         logits_MBK = self.networks.noisy_MBK

@@ -17,7 +17,7 @@ from jobs.networks import checkpoint
 from jobs.networks.classifier import Classifier, build_classifier
 from jobs.training import builtin
 from jobs.training.distributed import Group
-from jobs.training.feeding import Share, epoch_batches, make_loader
+from jobs.training.feeding import epoch_batches, make_loader
 from jobs.training.schedules import learning_rate_at
 from jobs.training.steps import Stepper
 from tests.jobs.units import GAUSSIAN_RUN, PGD_RUN, on_model, retrained, train_here
@@ -170,7 +170,7 @@ def test_training_is_sgd_as_written_on_paper(tmp_path: Path) -> None:
     first_labels = []
     for learning_rate, epoch in zip([0.02, 0.02, 0.002], range(3), strict=True):
         generator = train._epoch(spec, epoch, Group(), torch.device("cpu")).shared
-        for step, images in enumerate(epoch_batches(loader, spec.batch_size, generator, Share())):
+        for step, images in enumerate(epoch_batches(loader, spec.batch_size, generator, Group())):
             inputs, labels = images.inputs_BCHW, images.labels_B
             if step == 0:
                 first_labels.append(labels.tolist())

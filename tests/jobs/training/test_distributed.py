@@ -30,7 +30,7 @@ from jobs.specs.train import TrainSpec
 from jobs.specs.units import Resources, TrainUnit
 from jobs.train import _epoch
 from jobs.training.distributed import Group, _joined, run_in_processes
-from jobs.training.feeding import Share, epoch_batches, make_loader
+from jobs.training.feeding import epoch_batches, make_loader
 from tests.trees import make_tree
 
 pytestmark = pytest.mark.slow  # every test starts processes that import torch
@@ -143,7 +143,7 @@ def test_batch_normalisation_sees_each_process_share(tmp_path: Path, resources: 
     classifier = build_classifier(spec.architecture, info).train()
     random = _epoch(spec, 0, Group(), torch.device("cpu"))
     loader = make_loader(load_images(spec.dataset, "train", resources.data), info.augmentation, torch.device("cpu"))
-    (images,) = epoch_batches(loader, spec.batch_size, random.shared, Share())
+    (images,) = epoch_batches(loader, spec.batch_size, random.shared, Group())
     inputs, labels = images.inputs_BCHW, images.labels_B
     noisy = inputs + spec.sigma * torch.randn(inputs.shape, generator=random.shared)
     replicas = [classifier, copy.deepcopy(classifier)]

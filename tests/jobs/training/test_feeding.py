@@ -12,13 +12,13 @@ from torchvision.transforms import RandomResizedCrop
 from jobs.datasets import ArrayImages, imagenet, load_images
 from jobs.datasets._tree import TreeImages
 from jobs.errors import DataError
+from jobs.training.distributed import Group
 from jobs.training.feeding import (
     PADDING,
     DiskLoader,
     ImageBatch,
     Loader,
     MemoryLoader,
-    Share,
     _random_box,
     crop_and_flip,
     epoch_batches,
@@ -48,7 +48,7 @@ def test_every_offset_of_a_crop_is_drawn_and_half_of_the_images_are_mirrored() -
     num_images, size = 2000, 10
     ramp = np.arange(1, size * size + 1, dtype=np.uint8).reshape(1, 1, size, size)
     images = ArrayImages(levels=np.repeat(ramp, num_images, axis=0), labels=np.arange(num_images))
-    epoch = _epoch(MemoryLoader(images, "crop_flip", CPU), Share())
+    epoch = _epoch(MemoryLoader(images, "crop_flip", CPU), Group())
     found_BHW = (torch.cat([batch.inputs_BCHW for batch in epoch])[:, 0] * 255).round().int()
     row, column = found_BHW[:, size // 2, size // 2], found_BHW[:, size // 2, size // 2 - 1]
     mirrored = row < column
@@ -67,8 +67,8 @@ def _images(num_images: int = 23) -> ArrayImages:
     return ArrayImages(levels=levels, labels=np.arange(num_images))
 
 
-def _epoch(loader: Loader, share: Share, seed: int = 5) -> list[ImageBatch]:
-    return list(epoch_batches(loader, 10, torch.Generator().manual_seed(seed), share))
+def _epoch(loader: Loader, group: Group, seed: int = 5) -> list[ImageBatch]:
+    return list(epoch_batches(loader, 10, torch.Generator().manual_seed(seed), group))
 
 
 def _assert_make_up(batch: ImageBatch, shares: Sequence[ImageBatch]) -> None:
@@ -78,7 +78,7 @@ def _assert_make_up(batch: ImageBatch, shares: Sequence[ImageBatch]) -> None:
 
 def test_an_epoch_has_every_image_once_in_another_order_each_time() -> None:
     loader = MemoryLoader(_images(), "crop_flip", CPU)
-    epochs = [_epoch(loader, Share(), seed) for seed in (1, 2)]
+    epochs = [_epoch(loader, Group(), seed) for seed in (1, 2)]
     orders = [torch.cat([batch.labels_B for batch in epoch]).tolist() for epoch in epochs]
     assert [batch.num_images for batch in epochs[0]] == [10, 10, 3]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(23))
@@ -87,15 +87,15 @@ def test_an_epoch_has_every_image_once_in_another_order_each_time() -> None:
 
 def test_without_augmentation_images_are_themselves() -> None:
     images = _images()
-    for batch in _epoch(MemoryLoader(images, "none", CPU), Share()):
+    for batch in _epoch(MemoryLoader(images, "none", CPU), Group()):
         assert torch.equal(batch.inputs_BCHW, torch.from_numpy(inputs_of(images))[batch.indices_B])
 
 
 @pytest.mark.parametrize("num_processes", [2, 3])
 def test_shares_make_up_the_batch_of_one_process(num_processes: int) -> None:
     loader = MemoryLoader(_images(), "crop_flip", CPU)
-    whole = _epoch(loader, Share())
-    parts = [_epoch(loader, Share(rank=rank, num_processes=num_processes)) for rank in range(num_processes)]
+    whole = _epoch(loader, Group())
+    parts = [_epoch(loader, Group(rank=rank, num_processes=num_processes)) for rank in range(num_processes)]
     for batch, shares in zip(whole, zip(*parts, strict=True), strict=True):
         assert all(share.num_images == batch.num_images for share in shares)
         _assert_make_up(batch, shares)
@@ -103,8 +103,8 @@ def test_shares_make_up_the_batch_of_one_process(num_processes: int) -> None:
 
 def test_a_rest_with_fewer_images_than_processes_is_left_out() -> None:
     loader = MemoryLoader(_images(21), "none", CPU)
-    assert [batch.num_images for batch in _epoch(loader, Share(rank=1, num_processes=2))] == [10, 10]
-    assert Share(rank=0, num_processes=4).sizes(10) == [3, 3, 2, 2]
+    assert [batch.num_images for batch in _epoch(loader, Group(rank=1, num_processes=2))] == [10, 10]
+    assert Group(rank=0, num_processes=4).sizes(10) == [3, 3, 2, 2]
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_images_from_disk_are_each_a_function_of_seed_and_index(photographs: Tre
     epochs = []
     for num_threads in (1, 4):
         loader = DiskLoader(photographs, CPU, num_threads=num_threads)
-        epochs.append(_epoch(loader, Share()))
+        epochs.append(_epoch(loader, Group()))
         seen = torch.cat([batch.labels_B for batch in epochs[-1]])
         assert torch.bincount(seen).tolist() == [4, 4, 4]
     for ours, theirs in zip(*epochs, strict=True):
@@ -141,14 +141,14 @@ def test_images_from_disk_are_mirrored_at_random(tmp_path: Path) -> None:
 
 
 def test_shares_from_disk_make_up_the_batch_of_one_process(photographs: TreeImages) -> None:
-    whole = _epoch(DiskLoader(photographs, CPU), Share())
-    parts = [_epoch(DiskLoader(photographs, CPU), Share(rank=rank, num_processes=2)) for rank in range(2)]
+    whole = _epoch(DiskLoader(photographs, CPU), Group())
+    parts = [_epoch(DiskLoader(photographs, CPU), Group(rank=rank, num_processes=2)) for rank in range(2)]
     for batch, shares in zip(whole, zip(*parts, strict=True), strict=True):
         _assert_make_up(batch, shares)
 
 
 def test_batches_from_disk_never_wait_for_the_device(photographs: TreeImages) -> None:
-    batches = epoch_batches(DiskLoader(photographs, META), 5, torch.Generator().manual_seed(1), Share())
+    batches = epoch_batches(DiskLoader(photographs, META), 5, torch.Generator().manual_seed(1), Group())
     with NoBlockingCopies():  # type: ignore[no-untyped-call]
         devices = [(batch.inputs_BCHW.device, batch.labels_B.device) for batch in batches]
     assert devices == [(META, META)] * 3
@@ -184,7 +184,7 @@ def test_extreme_shapes_give_the_largest_central_part() -> None:
 def test_a_file_that_vanishes_during_training_is_named(photographs: TreeImages, tmp_path: Path) -> None:
     gone = replace(photographs, root=tmp_path)
     with pytest.raises(DataError, match=r"\.jpg: no longer exists"):
-        _epoch(DiskLoader(gone, CPU), Share())
+        _epoch(DiskLoader(gone, CPU), Group())
 
 
 def test_digits_keep_their_seventeen_levels() -> None:

@@ -152,7 +152,7 @@ def test_one_process_and_two_draw_the_same_noise() -> None:
     parts = []
     for rank in range(2):
         group = Group(rank=rank, num_processes=2)
-        parts.append(_stepper(spec, group)._noise(12, group.of(inputs), torch.Generator().manual_seed(1)))
+        parts.append(_stepper(spec, group)._noise(12, group.share(inputs), torch.Generator().manual_seed(1)))
     assert torch.equal(torch.cat(parts, dim=1), whole)
     assert whole.std().item() == pytest.approx(0.25, rel=0.1)
 
