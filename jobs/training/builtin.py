@@ -18,27 +18,21 @@ from smoothing.ddn import smoothadv_ddn
 from smoothing.gradients import GradientEstimator, gradient_estimator
 
 
-@dataclass(frozen=True, kw_only=True)
-class CrossEntropy:
+def cross_entropy(networks: Networks, batch: Batch, generator: torch.Generator) -> Tensor:
     """Cross-entropy of every noisy copy of an image.
 
     Source:
         Cohen et al. 2019, section 3.3; Salman et al. 2019, Pseudocode 1.
     """
-
-    def __call__(self, networks: Networks, batch: Batch, generator: torch.Generator) -> Tensor:
-        logits_MBK = networks.noisy_logits(batch)
-        labels_R = batch.labels_B.repeat(len(logits_MBK))
-        losses_R = nn.functional.cross_entropy(logits_MBK.flatten(0, 1), labels_R, reduction="none")
-        return losses_R.view(logits_MBK.shape[:2])
+    logits_MBK = networks.noisy_logits(batch)
+    labels_R = batch.labels_B.repeat(len(logits_MBK))
+    losses_R = nn.functional.cross_entropy(logits_MBK.flatten(0, 1), labels_R, reduction="none")
+    return losses_R.view(logits_MBK.shape[:2])
 
 
-@dataclass(frozen=True, kw_only=True)
-class Unperturbed:
+def unperturbed(networks: Networks, batch: Batch, generator: torch.Generator) -> Batch:
     """Images as they are."""
-
-    def __call__(self, networks: Networks, batch: Batch, generator: torch.Generator) -> Batch:
-        return batch
+    return batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +72,7 @@ class Adversarial:
 def objective_of(spec: TrainSpec) -> Objective:
     """The objective of a training. Raises ConfigError if its plug-in cannot be imported."""
     if spec.objective is None:
-        return CrossEntropy()
+        return cross_entropy
     made: Objective = loading.make(spec.objective)
     return made
 
@@ -89,7 +83,7 @@ def perturbation_of(spec: TrainSpec) -> Perturbation:
         made: Perturbation = loading.make(spec.perturbation)
         return made
     if spec.attack == "none":
-        return Unperturbed()
+        return unperturbed
     return Adversarial(
         attack="ddn" if spec.attack == "ddn" else "pgd",
         num_steps=spec.num_steps,
