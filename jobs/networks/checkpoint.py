@@ -105,12 +105,7 @@ def weights_sha256(state_dict: dict[str, torch.Tensor]) -> str:
 
 def save(path: Path, content: dict[str, Any], *, replace: bool = True) -> None:
     """Write a dictionary of tensors and plain values atomically; without ``replace``, an existing file stays."""
-    write_atomically(
-        path,
-        lambda temporary: torch.save(content, temporary),
-        load,
-        replace=replace,
-    )
+    write_atomically(path, lambda temporary: torch.save(content, temporary), load, replace=replace)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -155,6 +150,5 @@ def check_spec(path: Path, found: Any, spec: TrainSpec) -> None:
     expected = train_fields(spec)
     if not isinstance(found, dict):
         raise CheckpointError(f"{path}: contains no training spec; not one of our checkpoints")
-    if canonical_json(found) == canonical_json(expected):
-        return
-    raise CheckpointError(f"{path}: a checkpoint of another spec ({differences(found, expected)})")
+    if canonical_json(found) != canonical_json(expected):
+        raise CheckpointError(f"{path}: a checkpoint of another spec ({differences(found, expected)})")

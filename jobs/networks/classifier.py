@@ -6,6 +6,7 @@ pixel space whatever the dataset's statistics.
 
 import importlib
 import sys
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -75,7 +76,7 @@ class Ensemble(nn.Module):
         return logits_NBK.mean(dim=0)
 
 
-class Denoised(nn.Module):
+class Denoised(nn.Sequential):
     """A classifier behind a frozen denoiser: noisy images_BCHW to logits_BK.
 
     Guarantee: The composition h(x) = f(D(x)) is a function of one image, and Theorem 1 of Cohen et al. 2019 holds for
@@ -86,13 +87,7 @@ class Denoised(nn.Module):
     """
 
     def __init__(self, denoiser: nn.Module, classifier: Classifier) -> None:
-        super().__init__()
-        self.denoiser = denoiser
-        self.classifier = classifier
-
-    def forward(self, inputs_BCHW: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.denoiser(inputs_BCHW))
-        return logits
+        super().__init__(OrderedDict(denoiser=denoiser, classifier=classifier))
 
 
 @torch.inference_mode()
@@ -170,10 +165,7 @@ def build_classifier(
 def _of_library(library: str, name: str, info: DatasetInfo, options: dict[str, Any]) -> nn.Module:
     """A model with random weights for the dataset's classes; nothing is downloaded."""
     models = loading.library(f"{library}:{name}")
-    if library == "timm":
-        options = {"pretrained": False, "in_chans": info.image_shape[0], **options}
-    else:
-        options = {"weights": None, **options}
     make = models.create_model if library == "timm" else models.get_model
-    network: nn.Module = make(name, num_classes=info.num_classes, **options)
+    own = {"pretrained": False, "in_chans": info.image_shape[0]} if library == "timm" else {"weights": None}
+    network: nn.Module = make(name, num_classes=info.num_classes, **{**own, **options})
     return network

@@ -24,28 +24,25 @@ from jobs.validation import build
 
 def main(folder: Path) -> None:
     """Answer trainings with the checkpoints of their members, each [fields, paths, results], with all problems."""
-    isolated.answer_problems(folder, _compose)
+    isolated.answer_problems(folder, compose)
 
 
-def _compose(fields: dict[str, Any], paths: Sequence[str], results: str) -> None:
-    compose(build(TrainSpec, fields, where="train"), [Path(path) for path in paths], Store(Path(results)))
-
-
-def compose(spec: TrainSpec, paths: Sequence[Path], store: Store) -> None:
+def compose(fields: dict[str, Any], paths: Sequence[str], results: str) -> None:
     """Write the checkpoint of an ensemble, from those of its members, in their order.
 
     Raises:
         CheckpointError: One is missing, damaged, or not the one that the spec names by its hash.
         ConfigError: A plug-in of a member cannot be used, or is not the one that it was trained with.
     """
+    spec, store = build(TrainSpec, fields, where="train"), Store(Path(results))
     composed = classifier_for(spec)
     ensemble = composed.network
     assert isinstance(ensemble, Ensemble)
     for own, member, sha256, path in zip(ensemble.members, spec.members, spec.member_hashes, paths, strict=True):
-        trained = checkpoint.load_classifier(path, member, torch.device("cpu"))
-        if file_sha256(path) != sha256:
+        trained = checkpoint.load_classifier(Path(path), member, torch.device("cpu"))
+        if file_sha256(Path(path)) != sha256:
             raise CheckpointError(f"{path}: changed while the ensemble was put together; launch again")
-        checkpoint.check_plugins(path, {"plugins": trained.plugins}, member)
+        checkpoint.check_plugins(Path(path), {"plugins": trained.plugins}, member)
         own.load_state_dict(trained.classifier.state_dict())
     write_spec(store, spec)
     checkpoint.save_classifier(store.checkpoint_path(spec.key), composed, spec)

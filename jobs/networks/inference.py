@@ -14,12 +14,7 @@ from jobs.networks.folding import FoldedClassifier
 from jobs.specs.certify import Precision
 from jobs.specs.units import Compile
 
-DTYPES = {
-    "float32": torch.float32,
-    "tf32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _MIN_EAGER_S = 300.0  # compiling ResNet-110 takes a minute, more on a busy machine
 _MIN_GAIN = 1.1  # a smaller gain may be chance

@@ -20,13 +20,7 @@ from jobs.atomic import file_sha256
 from jobs.errors import CheckpointError, ConfigError
 from jobs.files.store import Store
 from jobs.networks import checkpoint
-from jobs.networks.classifier import (
-    Classifier,
-    build_classifier,
-    input_statistics,
-    is_finite_on_grey,
-    with_denoiser,
-)
+from jobs.networks.classifier import Classifier, build_classifier, input_statistics, is_finite_on_grey, with_denoiser
 from jobs.networks.stand_ins import StandIn
 from jobs.networks.state_dicts import Found, find_weights, stated_sigma
 from jobs.plugins import isolated
@@ -129,9 +123,10 @@ def _input_layer_notes(found: Found, spec: TrainSpec) -> list[str]:
     """Raise CheckpointError if a file normalises differently; a note if it does not show its input layer."""
     input_layer, info = spec.input_layer, spec.info
     if found.statistics is not None:
-        mean, std = (torch.tensor(values) for values in input_statistics(input_layer, info))
-        if not (_same(found.statistics[0], mean) and _same(found.statistics[1], std)):
-            shown = ", ".join(str([round(value, 4) for value in part.tolist()]) for part in found.statistics)
+        expected = torch.tensor(input_statistics(input_layer, info))
+        is_same = found.statistics.shape == expected.shape
+        if not (is_same and torch.allclose(found.statistics, expected, rtol=0, atol=5e-5)):
+            shown = ", ".join(str([round(value, 4) for value in part]) for part in found.statistics.tolist())
             raise CheckpointError(
                 f"normalises with means and deviations {shown}, but train.input_layer={input_layer} stands for "
                 f"{list(info.mean)}, {list(info.std)} of {info.name} (center: deviations 1; none: means 0 as well)"
@@ -143,10 +138,6 @@ def _input_layer_notes(found: Found, spec: TrainSpec) -> list[str]:
         f"does not show the input layer before the network; assuming train.input_layer={input_layer} "
         "(normalize, center or none)"
     ]
-
-
-def _same(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    return found.shape == expected.shape and torch.allclose(found, expected, rtol=0, atol=5e-5)
 
 
 def _fitting(content: object, spec: TrainSpec) -> str:

@@ -31,7 +31,7 @@ class Found:
 
     weights: dict[str, Tensor]  # by their names in the network
     has_input_layer: bool  # whether the names show a layer in front of the network
-    statistics: tuple[Tensor, Tensor] | None = None  # channel means and deviations that the file normalises with
+    statistics: Tensor | None = None  # channel means and deviations that the file normalises with, shape (2, C)
     notes: tuple[str, ...] = ()  # for the user
 
 
@@ -147,7 +147,7 @@ def _prefix_of(names: Mapping[str, Tensor], expected: Mapping[str, Tensor], what
     raise CheckpointError(f"its weights are not those of a {what}: it has no {some(missing)}, but has {some(names)}")
 
 
-def _statistics(others: Mapping[str, Tensor], what: str) -> tuple[Tensor, Tensor] | None:
+def _statistics(others: Mapping[str, Tensor], what: str) -> Tensor | None:
     """Means and deviations of a normalisation stored with the weights; other tensors are an error."""
     left = dict(others)
     found = []
@@ -160,7 +160,7 @@ def _statistics(others: Mapping[str, Tensor], what: str) -> tuple[Tensor, Tensor
         return None
     if len(found) != 2 or len(found[0]) != len(found[1]):
         raise CheckpointError(f"its normalisation is not one mean and one deviation for each channel: {some(others)}")
-    return found[0], found[1]
+    return torch.stack(found)
 
 
 def _precision_notes(weights: Mapping[str, Tensor]) -> list[str]:
