@@ -58,7 +58,9 @@ def _aggregate(stage: ShardStage, manifest: Manifest, store: Store, images: "Ima
         for grid_run in runs:
             name = grid_run.keys
             try:
-                provenance[name] = yield from run_tables(grid_run, store, _moved)
+                provenance[name] = yield from run_tables(
+                    grid_run, store, lambda path, _: f"; moved to {set_aside(path).name}"
+                )
             except RecordError as error:
                 problems.append(str(error))
                 continue
@@ -131,10 +133,6 @@ def collect_run(grid_run: Run, store: Store) -> tuple[pa.Table, dict[str, str]]:
 
 Reject = Callable[[Path, str], str]
 """Called with a file that cannot be used and the reason; returns what was done about it, to complete the message."""
-
-
-def _moved(path: Path, _: str) -> str:
-    return f"; moved to {set_aside(path).name}"
 
 
 def run_tables(
@@ -217,11 +215,15 @@ def _origin_problems(parts: list[Part]) -> list[str]:
     """Weights, images and files of plug-ins that differ between shards (or from their checkpoint)."""
     found: dict[str, dict[str, Path]] = {}
     for path, _, metadata, _ in parts:
-        origins = [("weights", metadata.get("checkpoint_sha256", "")), ("images", metadata.get("images", ""))]
-        for package, hashes in _hashes(metadata).items():
-            origins += [(f"files of the plug-in {package}", sha256) for sha256 in hashes]
-        for what, origin in origins:
-            found.setdefault(what, {}).setdefault(origin, path)
+        origins = {"weights": [metadata.get("checkpoint_sha256", "")], "images": [metadata.get("images", "")]}
+        try:
+            plugins = dict(json.loads(metadata.get("plugins", "{}")))
+        except ValueError:  # a flipped bit
+            plugins = {"unreadable": [metadata["plugins"]]}
+        origins |= {f"files of the plug-in {package}": hashes for package, hashes in plugins.items()}
+        for what, hashes in origins.items():
+            for origin in hashes:
+                found.setdefault(what, {}).setdefault(origin, path)
     problems = []
     for what, paths in found.items():
         if any(differ(one, other) for one, other in itertools.combinations(paths, 2)):
@@ -232,14 +234,6 @@ def _origin_problems(parts: list[Part]) -> list[str]:
                 f"with the old {what}"
             )
     return problems
-
-
-def _hashes(metadata: dict[str, str]) -> dict[str, list[str]]:
-    text = metadata.get("plugins", "{}")
-    try:
-        return dict(json.loads(text))
-    except ValueError:  # a flipped bit
-        return {"unreadable": [text]}
 
 
 def _overlap_problems(parts: list[Part], reject: Reject) -> list[str]:

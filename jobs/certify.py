@@ -70,8 +70,8 @@ def _prepared(unit: ShardUnit, store: Store, resources: Resources, trained: Trai
         network, compile = compiled_where_it_pays(network, torch.zeros(shape, device=device), num_rows)
     notes = {"compile": str(compile).lower()}
     if in_float32 is not None:
-        share = _equal_votes(in_float32, votes(network), info.num_classes)
-        _check_equal_votes(share, spec.precision, resources.min_equal_votes)
+        least = resources.min_equal_votes
+        share = _equal_votes(in_float32, votes(network), info.num_classes, spec.precision, least)
         notes["equal_votes_float32"] = f"{share:.4f}"
 
     def clean(part: IndexRange) -> dict[str, str]:
@@ -112,14 +112,10 @@ def _votes(network: nn.Module, unit: ShardUnit, images: Images, settings: Settin
     return torch.cat(found)
 
 
-def _equal_votes(votes_B: Tensor, others_B: Tensor, num_classes: int) -> float:
-    """The share of equal votes among the rows where both are votes."""
+def _equal_votes(votes_B: Tensor, others_B: Tensor, num_classes: int, precision: str, least: float) -> float:
+    """The share of equal votes: warns of a low one, and raises ConfigError where it is below ``least``."""
     is_vote_B = (votes_B < num_classes) & (others_B < num_classes)  # a row without a vote ends the certification anyway
-    return float((votes_B == others_B)[is_vote_B].double().mean()) if is_vote_B.any() else 1.0
-
-
-def _check_equal_votes(share: float, precision: str, least: float) -> None:
-    """Warn of a low share of equal votes; raise ConfigError where it is below ``least``."""
+    share = float((votes_B == others_B)[is_vote_B].double().mean()) if is_vote_B.any() else 1.0
     found = f"{precision} and float32 give the same vote on {share:.1%} of {_NUM_ROWS} noisy images"
     if share < least:
         raise ConfigError(
@@ -131,6 +127,7 @@ def _check_equal_votes(share: float, precision: str, least: float) -> None:
         logging.warning("%s: certificates are valid, but for a slightly different model", found)
     else:
         logging.info("%s", found)
+    return share
 
 
 @torch.inference_mode()

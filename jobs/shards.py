@@ -55,7 +55,7 @@ def run_shard(
         CheckpointError: There is no sound checkpoint of the run. A damaged or foreign one is set
             aside, so that the next launch retrains it. Or its logits are not finite.
     """
-    missing = _missing(unit, store)
+    missing = store.unfinished(unit.run.place, unit.indices)
     if not missing:
         logging.info("already there: %s", unit.name)
         return
@@ -84,14 +84,14 @@ def run_shard(
         own_columns = {"index": labelled.index, "label": labelled.label, **own, "elapsed_s": elapsed_s}
         rows[labelled.index] = {**layout.columns, **own_columns}
         if interrupt.was_asked() or time.monotonic() - saved_at >= resources.save_every_s:
-            if not _missing(unit, store):  # another process finished the shard first
+            if not store.unfinished(unit.run.place, unit.indices):  # another process finished the shard first
                 break
             _write(store.partial_path(unit.run.place, unit.indices), layout, rows, metadata)
             saved_at = time.monotonic()
             logging.info("did %d of %d images", len(rows), len(unit.indices))
             interrupt.stop_if_asked()
     # What no finished file contains yet: an image in two files would stop the aggregation.
-    ours = [index for index in _missing(unit, store) if index in rows]
+    ours = [index for index in store.unfinished(unit.run.place, unit.indices) if index in rows]
     for part in [unit.indices] if len(ours) == len(unit.indices) else partition(ours, len(unit.indices)):
         path, own_rows = store.shard_path(unit.run.place, part), {index: rows[index] for index in part}
         _write(path, layout, own_rows, {**metadata, **work.about(part)}, replace=False)
@@ -118,10 +118,6 @@ def _plugins(trained: TrainedClassifier, unit: ShardUnit) -> dict[str, str]:
     packages = sorted({*trained.plugins, *now})
     found = {name: sorted({own[name] for own in (trained.plugins, now) if name in own}) for name in packages}
     return {"plugins": canonical_json(found)}
-
-
-def _missing(unit: ShardUnit, store: Store) -> list[int]:
-    return store.unfinished(unit.run.place, unit.indices)
 
 
 def labelled_image(images: Images, index: int) -> LabelledImage:

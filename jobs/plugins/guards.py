@@ -58,12 +58,11 @@ def guarded(
 
 @functools.cache
 def _hook_once() -> None:
-    sys.addaudithook(_hook)  # which stays for the life of the process
+    def hook(event: str, _: tuple[Any, ...]) -> None:
+        if _is_guarding and event in _NEW_PROCESS and _is_called_by_plugin(sys._getframe(1)):
+            raise RuntimeError("a plug-in must not start processes: a training may hold a GPU and locks")
 
-
-def _hook(event: str, arguments: tuple[Any, ...]) -> None:
-    if _is_guarding and event in _NEW_PROCESS and _is_called_by_plugin(sys._getframe(1)):
-        raise RuntimeError("a plug-in must not start processes: a training may hold a GPU and locks")
+    sys.addaudithook(hook)  # which stays for the life of the process
 
 
 def _refusing(function: Callable[..., Any], problem: str) -> Callable[..., Any]:

@@ -111,15 +111,14 @@ class Manifest:
 
 def plain_manifest(manifest: Manifest) -> dict[str, Any]:
     """A manifest as grid.json holds it."""
-    lists = {LISTS[stage]: [_plain_run(run) for run in manifest.of(stage)] for stage in LISTS}
+    lists: dict[str, list[dict[str, Any]]] = {name: [] for name in LISTS.values()}
+    for run in manifest.runs:
+        entry = {
+            "train_key": run.train.key,
+            f"{run.stage}_key": run.key,
+            "train": train_fields(run.train),
+            run.stage: plain(run.task),
+            "indices": list(run.indices) if isinstance(run.indices, IndexList) else plain(run.indices),
+        }
+        lists[LISTS[run.stage]].append(entry)
     return {"format": FORMAT, "grid": manifest.grid, **lists}
-
-
-def _plain_run(run: Run) -> dict[str, Any]:
-    return {
-        "train_key": run.train.key,
-        f"{run.stage}_key": run.key,
-        "train": train_fields(run.train),
-        run.stage: plain(run.task),
-        "indices": list(run.indices) if isinstance(run.indices, IndexList) else plain(run.indices),
-    }
