@@ -146,7 +146,7 @@ def _read(
         return [_made(run, model, *collect_run(run, store), reading) for run, model in models.items()]
     told = json.loads(records.read_metadata(path).get("runs", "{}"))
     indices = {run.indices: pa.chunked_array([pa.array(run.indices.array, pa.int32())]) for run in models}
-    by_key = {(run.train.key, run.key): run for run in models}
+    by_key = {(run.train.key, run.task.key): run for run in models}
     columns = reading.columns(is_summary_known=all(SUMMARY_KEY in told.get(run.keys, {}) for run in models))
     found = {}
     for key, rows in read_runs(path, CERTIFICATION, columns, by_key):

@@ -121,7 +121,7 @@ def _make(state: str, manifest: Manifest, folder: Path) -> dict[str, str]:
     if is_queued:
         return _queue(units[:_NUM_QUEUED], store, manifest.grid, folder)
     if state == "complete":
-        provenance = {f"{run.train.key}/{run.key}": {"device": "cpu"} for run in manifest.runs}
+        provenance = {run.keys: {"device": "cpu"} for run in manifest.runs}
         metadata = {FINGERPRINT_KEY: manifest.fingerprint, "runs": json.dumps(provenance)}
         records.write_records(store.records_path(manifest.grid), CERTIFICATION.schema.empty_table(), metadata)
     else:

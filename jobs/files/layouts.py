@@ -59,7 +59,7 @@ def shared_columns(run: Run) -> dict[str, Any]:
 _COLUMNS: Mapping[ShardStage, Mapping[str, tuple[pa.DataType, str]]] = {
     "certify": {
         "train_key": (STRING, "train.key"),
-        "certify_key": (STRING, "key"),
+        "certify_key": (STRING, "task.key"),
         "dataset": (STRING, "train.dataset"),
         "split": (STRING, "task.split"),
         "architecture": (STRING, "train.architecture"),
@@ -91,7 +91,7 @@ _COLUMNS: Mapping[ShardStage, Mapping[str, tuple[pa.DataType, str]]] = {
     },
     "attack": {
         "train_key": (STRING, "train.key"),
-        "attack_key": (STRING, "key"),
+        "attack_key": (STRING, "task.key"),
         "dataset": (STRING, "train.dataset"),
         "split": (STRING, "task.split"),
         "architecture": (STRING, "train.architecture"),

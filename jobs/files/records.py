@@ -216,11 +216,9 @@ def problem_in(path: Path, kind: RecordKind) -> str | None:
 def _problem_in(path: Path, kind: RecordKind, size: int, mtime_ns: int) -> str | None:
     del size, mtime_ns
     try:
-        for _ in read_row_groups(path, kind, kind.schema.names):
-            pass
         with _parquet(path) as file:
-            for number in range(file.num_row_groups):
-                keys = file.read_row_group(number, columns=["train_key"])["train_key"].unique().to_pylist()
+            for number, group in enumerate(read_row_groups(path, kind, kind.schema.names)):
+                keys = group["train_key"].unique().to_pylist()
                 if not all(_may_hold(file, number, [key]) for key in keys):
                     raise RecordError(f"{path}: damaged: the rows of group {number} do not match its statistics")
     except RecordError as error:

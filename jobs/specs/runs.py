@@ -63,11 +63,6 @@ class Run:
         return self.task.stage
 
     @property
-    def key(self) -> str:
-        """The key of the task."""
-        return self.task.key
-
-    @property
     def certify(self) -> CertifySpec:
         """The task of a run that certifies."""
         assert isinstance(self.task, CertifySpec)
@@ -75,7 +70,7 @@ class Run:
 
     @cached_property
     def place(self) -> Place:
-        return Place(self.train.key, self.stage, self.key)
+        return Place(self.train.key, self.stage, self.task.key)
 
     @property
     def name(self) -> str:
@@ -85,7 +80,7 @@ class Run:
     @property
     def keys(self) -> str:
         """Both keys, which identify it among the runs of its stage, also in the metadata of joined records."""
-        return f"{self.train.key}/{self.key}"
+        return f"{self.train.key}/{self.task.key}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +110,7 @@ def plain_manifest(manifest: Manifest) -> dict[str, Any]:
     for run in manifest.runs:
         entry = {
             "train_key": run.train.key,
-            f"{run.stage}_key": run.key,
+            f"{run.stage}_key": run.task.key,
             "train": train_fields(run.train),
             run.stage: plain(run.task),
             "indices": list(run.indices) if isinstance(run.indices, IndexList) else plain(run.indices),

@@ -79,10 +79,7 @@ class AggregateUnit:
     num_processes: ClassVar[int] = 1
     part: ClassVar[str] = "file"
     num_parts: ClassVar[int] = 1
-
-    @property
-    def name(self) -> str:
-        return "aggregate"
+    name: ClassVar[str] = "aggregate"
 
 
 Unit = TrainUnit | ShardUnit | AggregateUnit

@@ -238,7 +238,7 @@ def test_models_on_different_images_are_refused_with_both_fingerprints(
     if is_aggregated:
         metadata = records.read_metadata(path)
         origins = json.loads(metadata["runs"])
-        origins[f"{run.train.key}/{run.key}"]["images"] = "b" * 64
+        origins[run.keys]["images"] = "b" * 64
         records.write_records(path, records.read_records(path), {**metadata, "runs": json.dumps(origins)})
     else:
         path.unlink()
@@ -261,7 +261,7 @@ def test_seeds_of_the_training_are_one_candidate(store: Store) -> None:
         path = store.shard_path(twin.place, indices)
         path.parent.mkdir(parents=True, exist_ok=True)
         table = records.read_records(store.shard_path(first.place, indices))
-        for name, value in (("train_key", twin.train.key), ("certify_key", twin.key)):
+        for name, value in (("train_key", twin.train.key), ("certify_key", twin.task.key)):
             table = table.set_column(
                 table.schema.get_field_index(name), table.schema.field(name), [[value] * len(table)]
             )

@@ -156,7 +156,7 @@ def test_a_list_and_a_file_of_indices_are_a_range_where_they_can_be(tmp_path: Pa
     assert of([60, 40, 0, 20]) == of(str(path)) == expected
     assert of([7]).indices == IndexRange(start=7, stop=8)
     assert list(of([9, 0, 4]).indices) == [0, 4, 9]
-    assert of([9, 0, 4]).key == expected.key
+    assert of([9, 0, 4]).task.key == expected.task.key
     path.write_text("0 one\n")
     with pytest.raises(ConfigError, match=r"chosen\.txt: 'one' is not an image index"):
         of(str(path))
