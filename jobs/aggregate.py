@@ -177,8 +177,6 @@ def run_tables(
 
 
 class Part(NamedTuple):
-    """A shard that was checked."""
-
     path: Path
     indices: IndexRange
     metadata: dict[str, str]

@@ -56,7 +56,6 @@ def write_atomically(
 
 
 def write_text(path: Path, text: str, check: Callable[[Path], object] | None = None) -> None:
-    """Write text atomically, in UTF-8."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), check)
 
 
@@ -73,7 +72,6 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 

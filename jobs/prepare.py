@@ -50,7 +50,6 @@ def prepare(name: str, data: Mapping[str, str | None], store: Store) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m jobs.prepare", description=__doc__.partition("\n")[2])
     parser.add_argument("dataset", help="cifar10, cifar10_images, digits or imagenet")
     parser.add_argument("folder", help="folder of the data set, as in data.NAME")

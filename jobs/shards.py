@@ -34,8 +34,6 @@ Done = tuple[LabelledImage, dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Work:
-    """The work on the images of a shard."""
-
     # Does images, taking them as it can and handing each back as soon as it is done, in any order
     do: Callable[[Iterator[LabelledImage]], Iterator[Done]]
     notes: Mapping[str, str] = field(default_factory=dict)  # added to the metadata of the files

@@ -142,7 +142,6 @@ def failures_of(store: Store, unit: Unit) -> list[Failure]:
 
 
 def last_failure(store: Store, unit: Unit) -> Failure | None:
-    """The last failure of a unit, if it has one."""
     return last_failures(_folder(store, unit), lambda name: name == unit.name).get(unit.name)
 
 
@@ -229,5 +228,4 @@ def _folder(store: Store, unit: Unit) -> Path:
 
 
 def _stem(unit: Unit) -> str:
-    """The unit's name within its folder."""
     return "-".join([unit.stage, *unit.name.split("/")[2:]])

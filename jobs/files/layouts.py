@@ -17,16 +17,12 @@ _COUNTS = pa.list_(pa.field("element", INT, nullable=False))
 
 @dataclass(frozen=True)
 class RecordKind:
-    """A kind of records file."""
-
     name: str  # in the file's metadata; a file of one kind is never read as another
     schema: pa.Schema  # The columns. Those that are not nullable are never null.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The layout of one run's records."""
-
     kind: RecordKind  # their schema
     specs: Mapping[str, str]  # the specs that their files' metadata hold, canonical JSON by name
     columns: Mapping[str, Any]  # the columns that all of them share, with their values

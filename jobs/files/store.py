@@ -118,11 +118,9 @@ class Store:
         return self.root / "code" / digest
 
     def has_slurm_launches(self) -> bool:
-        """Whether any grid was ever submitted to SLURM."""
         return any(self.root.glob("grids/*/slurm"))
 
     def code_copies(self) -> list[Path]:
-        """All copies of the code."""
         return sorted((self.root / "code").glob("[!.]*"))
 
     def activity_paths(self) -> list[Path]:

@@ -62,7 +62,6 @@ def summary_of(rows: pa.Table) -> Summary:
 
 
 def total(parts: Sequence[Summary]) -> Summary:
-    """The sum of several summaries."""
     return Summary(
         num_votes=sum(part.num_votes for part in parts),
         num_right=sum(part.num_right for part in parts),

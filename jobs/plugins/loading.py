@@ -131,7 +131,6 @@ def place_of(made: Any) -> str:
 
 
 def is_own(file: str) -> bool:
-    """Whether a file is a plug-in's."""
     return _root is not None and Path(file).is_relative_to(_root)
 
 

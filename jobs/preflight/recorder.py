@@ -17,8 +17,6 @@ from jobs.plugins import loading
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Operation:
-    """One call of a function of torch."""
-
     name: str  # the function's, with its place: ``mylab/nets.py:12: add``
     output: Tensor | None  # what it returned, if it is a tensor
     settings: str  # its other arguments, as text

@@ -48,7 +48,6 @@ def was_asked() -> bool:
 
 
 def stop_if_asked() -> None:
-    """Raise Interrupted if this process was asked to stop."""
     if _asked:
         raise Interrupted
 

@@ -45,8 +45,6 @@ def start_fork_server(preload: Sequence[str]) -> None:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class UnitProcess:
-    """A unit and the process it runs in."""
-
     unit: Unit
     process: multiprocessing.process.BaseProcess
     log_path: Path
@@ -64,7 +62,6 @@ class UnitProcess:
         return self.process.exitcode == _EXIT_INTERRUPTED
 
     def ask_to_stop(self) -> None:
-        """Ask it to save and stop."""
         if self.process.pid is not None and self.process.is_alive():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, signal.SIGUSR2)

@@ -15,8 +15,6 @@ _LINE = re.compile(r"INFO used (\{.*\})$", re.MULTILINE)
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """The resources that one unit used."""
-
     wall_s: float  # seconds from begin to end
     cpu_s: float  # seconds of all its CPUs together
     memory_gb: float  # the most memory that its process held

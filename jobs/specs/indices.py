@@ -62,7 +62,6 @@ class IndexList(Fitting):
 
     @property
     def array(self) -> npt.NDArray[np.int64]:
-        """The indices, shape (N,)."""
         return np.array(self.indices)
 
     def __str__(self) -> str:

@@ -85,8 +85,6 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """A grid, expanded."""
-
     grid: str  # its name
     runs: tuple[Run, ...]  # distinct runs: certifications in the order of the grid file, then attacks
 

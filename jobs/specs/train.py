@@ -195,7 +195,6 @@ class TrainSpec(Fitting):
 
     @property
     def info(self) -> DatasetInfo:
-        """The description of the dataset."""
         return dataset_info(self.source)
 
     @property

@@ -60,7 +60,6 @@ class ShardUnit:
 
     @property
     def train(self) -> TrainSpec:
-        """The model that it needs."""
         return self.run.train
 
     @property
@@ -70,8 +69,6 @@ class ShardUnit:
 
 @dataclass(frozen=True, kw_only=True)
 class AggregateUnit:
-    """Join the records of all runs of a grid."""
-
     grid: str
     stage: ClassVar[Stage] = "aggregate"
     train: ClassVar[None] = None
