@@ -53,6 +53,7 @@ def _aggregate(stage: ShardStage, manifest: Manifest, store: Store, images: "Ima
     if not runs:
         return
     provenance, problems = dict[str, dict[str, str]](), list[str]()
+    metadata = {"source": "aggregate", FINGERPRINT_KEY: manifest.fingerprint}
 
     def tables() -> Iterator[pa.Table]:
         for grid_run in runs:
@@ -67,9 +68,7 @@ def _aggregate(stage: ShardStage, manifest: Manifest, store: Store, images: "Ima
             problems.extend(other_images(grid_run, provenance[name], images))
         if problems:
             raise RecordError("\n".join(problems))
-
-    def metadata() -> dict[str, str]:
-        return {"source": "aggregate", FINGERPRINT_KEY: manifest.fingerprint, "runs": json.dumps(provenance)}
+        metadata["runs"] = json.dumps(provenance)
 
     remove_stale_temporaries(path.parent)
     records.write_records(path, tables(), metadata, KINDS[stage])

@@ -6,7 +6,7 @@ import functools
 import itertools
 import json
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def image_columns(label: int, certificate: Certificate) -> dict[str, Any]:
 def write_records(
     path: Path,
     tables: pa.Table | Iterable[pa.Table],
-    metadata: Mapping[str, str] | Callable[[], Mapping[str, str]],
+    metadata: Mapping[str, str],
     kind: RecordKind = CERTIFICATION,
     *,
     replace: bool = True,
@@ -58,9 +58,8 @@ def write_records(
     Holds a row group at a time in memory. A row group has whole runs, of at least ``_SMALL`` bytes together, or a part
     of one: whoever reads a few runs skips the others.
 
-    ``tables`` have the kind's columns; strings may be dictionary-encoded. ``metadata`` goes into the file's, beside
-    kind and schema version; a function is asked after the last table. ``replace=False`` leaves a file alone that is
-    there already.
+    ``tables`` have the kind's columns; strings may be dictionary-encoded. ``metadata``, which is read after the last
+    table, goes into the file's, beside kind and schema version. ``replace=False`` leaves a file alone that is there.
     """
     written: list[int] = []
 
@@ -72,8 +71,8 @@ def write_records(
             for group in _row_groups([tables] if isinstance(tables, pa.Table) else tables, schema):
                 writer.write_table(group)
                 written.append(_checksum(group))
-            own = dict(metadata() if callable(metadata) else metadata)
-            own |= {_VERSION_KEY: str(SCHEMA_VERSION), _KIND_KEY: kind.name, _ROWS_KEY: _checksum_of(written)}
+            stamp = {_VERSION_KEY: str(SCHEMA_VERSION), _KIND_KEY: kind.name, _ROWS_KEY: _checksum_of(written)}
+            own = {**metadata, **stamp}
             own.pop(_CHECKSUM_KEY, None)
             writer.add_key_value_metadata({**own, _CHECKSUM_KEY: _checksum_of(own)})
 

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -201,7 +202,13 @@ def test_a_row_group_holds_whole_runs_and_a_few_are_read_alone(
     tables = [of(key) for key in "aabbcddd"]
     monkeypatch.setattr(records, "_SMALL", 3 * tables[0].nbytes // 2)
     monkeypatch.setattr(records, "_LARGE", pa.concat_tables(tables).nbytes * 5 // 16 + 1)
-    records.write_records(path, iter(tables), lambda: {"source": "late"})
+    metadata: dict[str, str] = {}
+
+    def told() -> Iterator[pa.Table]:
+        yield from tables
+        metadata["source"] = "late"
+
+    records.write_records(path, told(), metadata)
     assert [pq.read_metadata(path).row_group(nr).num_rows for nr in range(4)] == [4, 4, 4, 4]
     assert records.read_metadata(path)["source"] == "late"
     assert records.read_records(path).equals(pa.concat_tables(tables))
