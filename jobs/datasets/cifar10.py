@@ -10,9 +10,7 @@ Source: Krizhevsky 2009. Normalisation and augmentation: Cohen et al. 2019.
 
 import contextlib
 import os
-import queue
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,11 +40,7 @@ _FILES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "ba
 
 
 def check(folder: Path, needed: Sequence[Split] = ("train", "test")) -> None:
-    """What is not there is downloaded by ``prepare``, for which there must be room for a folder.
-
-    Raises:
-        ConfigError: A file is in its place.
-    """
+    """Raise ConfigError if a file is in the place of the folder, into which ``prepare`` downloads what is not there."""
     del needed  # all splits exist or none
     nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not nearest.is_dir():
@@ -63,20 +57,20 @@ def is_prepared(folder: Path, marks: Path) -> bool:
 
 
 def prepare(folder: Path, marks: Path) -> None:
-    """Download missing or damaged files, under a lock, verify checksums, and record this.
+    """Download missing or damaged files, under a lock, verify checksums, and record this. Raises DataError."""
+    import http.client
+    import urllib.request
 
-    Raises:
-        DataError: It cannot be downloaded, or what is there is damaged.
-    """
     root, cifar = _opened(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder / ".cifar10.lock") if os.access(folder, os.W_OK) else contextlib.nullcontext():
         try:
             if not _is_there(root, cifar):
                 say(f"note: downloading CIFAR-10 (170 MB) from {cifar.url} to {root}", sys.stderr)
-                _check_answers(cifar.url)
+                # Torchvision would try for minutes, in silence.
+                urllib.request.urlopen(cifar.url, timeout=_PATIENCE_S).close()
             cifar(str(root), download=True)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, http.client.HTTPException) as error:
             raise DataError(
                 f"{folder}: CIFAR-10 cannot be downloaded or is damaged ({error}); on a machine without a network "
                 f"put cifar-10-python.tar.gz into {folder} and launch again"
@@ -93,29 +87,6 @@ def _is_there(root: Path, cifar: Any) -> bool:
     except (OSError, RuntimeError):
         return bool(check_integrity(root / cifar.filename, cifar.tgz_md5))
     return True
-
-
-def _check_answers(url: str) -> None:
-    """Raise OSError unless a server answers soon: torchvision tries for minutes, in silence."""
-    import http.client
-    import urllib.request
-
-    problems: queue.SimpleQueue[str] = queue.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            urllib.request.urlopen(url, timeout=_PATIENCE_S).close()
-            problems.put("")
-        except (OSError, http.client.HTTPException) as error:
-            problems.put(str(error))
-
-    threading.Thread(target=ask, daemon=True).start()  # looking up a name has no time limit
-    try:
-        problem = problems.get(timeout=_PATIENCE_S)
-    except queue.Empty:
-        problem = f"no answer within {_PATIENCE_S:g} s"
-    if problem:
-        raise OSError(problem)
 
 
 def open_split(split: Split, folder: Path | None) -> ArrayImages:
