@@ -10,11 +10,7 @@ from jobs.errors import ConfigError
 
 
 def build(info: DatasetInfo) -> nn.Module:
-    """The network, with random weights.
-
-    Raises:
-        ConfigError: The images are not of three channels.
-    """
+    """The network, with random weights. Raises ConfigError unless the images have three channels."""
     if info.image_shape[0] != 3:
         given = f"those of {info.name} have {info.image_shape[0]}"
         raise ConfigError(f"resnet50 takes images of 3 channels, and {given}; choose another with model=NAME")

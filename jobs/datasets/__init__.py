@@ -62,8 +62,7 @@ def dataset_info(source: Source) -> DatasetInfo:
 def data_folder(source: Source, data: Mapping[str, str | None]) -> Path | None:
     """The folder or file that a dataset is read from, as configured by name; None if it needs none.
 
-    Raises:
-        ConfigError: It needs a folder and none is configured.
+    Raises ConfigError if it needs one and none is configured.
     """
     info = dataset_info(source)
     if not info.from_folder:
@@ -77,8 +76,7 @@ def data_folder(source: Source, data: Mapping[str, str | None]) -> Path | None:
 def count_images(source: Source, split: Split, data: Mapping[str, str | None]) -> int:
     """The number of images of a split: of the folder if that may vary and is known, else of the complete dataset.
 
-    Raises:
-        ConfigError: The folder is not there or not right.
+    Raises ConfigError if the folder is not there or not right.
     """
     info = dataset_info(source)
     if not info.any_size or not data.get(info.name):

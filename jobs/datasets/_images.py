@@ -4,7 +4,7 @@ import functools
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -54,11 +54,7 @@ class Images:
         raise NotImplementedError
 
     def pixels_of(self, index: int) -> npt.NDArray[np.uint8]:
-        """One image, 0 to ``num_levels``, uint8, shape (C, H, W).
-
-        Raises:
-            DataError: The file cannot be decoded or has another size; names it.
-        """
+        """One image, 0 to ``num_levels``, uint8, shape (C, H, W). Raises DataError if its file is not one."""
         raise NotImplementedError
 
     def pixels(self) -> npt.NDArray[np.uint8]:
@@ -67,8 +63,7 @@ class Images:
 
     def image(self, index: int) -> npt.NDArray[np.float32]:
         """One image as it is certified: pixels in [0, 1], float32, shape (C, H, W); raises as ``pixels_of``."""
-        image: npt.NDArray[np.float32] = self.pixels_of(index).astype(np.float32) / np.float32(self.num_levels)
-        return image
+        return self.pixels_of(index).astype(np.float32) / np.float32(self.num_levels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +81,7 @@ class ArrayImages(Images):
         return digest.hexdigest()[:16]
 
     def pixels_of(self, index: int) -> npt.NDArray[np.uint8]:
-        image: npt.NDArray[np.uint8] = self.levels[index]
-        return image
+        return cast(npt.NDArray[np.uint8], self.levels[index])
 
     def pixels(self) -> npt.NDArray[np.uint8]:
         return self.levels

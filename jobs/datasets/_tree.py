@@ -93,11 +93,7 @@ class Tree:
         return ""
 
     def list_files(self, split: Split, folder: Path) -> tuple[list[str], npt.NDArray[np.int64]]:
-        """Paths of a split's images relative to its folder, and their classes.
-
-        Raises:
-            ConfigError: The tree is not right, a class has no image, or there are too many or too few.
-        """
+        """Paths of a split's images relative to its folder, and their classes; raises as ``check``, which it does."""
         self.check(folder, (split,))
         root = folder / self.split_folders[split]
         paths: list[str] = []

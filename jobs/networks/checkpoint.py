@@ -109,11 +109,7 @@ def save(path: Path, content: dict[str, Any], *, replace: bool = True) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a dictionary of tensors (to the CPU) and plain values; nothing in the file is executed.
-
-    Raises:
-        CheckpointError: There is no such file, or it cannot be read.
-    """
+    """The content of a file that ``save`` wrote, tensors on the CPU; raises as ``load_untrusted``."""
     if not path.exists():
         raise CheckpointError(f"{path}: no such checkpoint; launch again to train it")
     content = load_untrusted(path, foreign=False)  # our own files need no stand-ins
@@ -126,10 +122,8 @@ def load_untrusted(path: Path, *, foreign: bool = True) -> object:
     """What a checkpoint file holds, tensors on the CPU; nothing in the file is executed.
 
     ``foreign`` says whether objects that are neither tensors nor plain values (numbers of numpy, settings in classes of
-    another project, whole modules) come as ``StandIn``, or make the file unreadable.
-
-    Raises:
-        CheckpointError: It cannot be read; the message says what it is instead.
+    another project, whole modules) come as ``StandIn``, or make the file unreadable. Raises CheckpointError that says
+    what the file is instead.
     """
     # Read first, so that an error of the disk is not reported as a damaged file.
     data = path.read_bytes()

@@ -106,11 +106,7 @@ def classifier_for(spec: TrainSpec) -> Classifier:
 
 
 def with_denoiser(classifier: Classifier, spec: TrainSpec) -> Classifier:
-    """A classifier with the denoiser of a spec in front of it, if there is one.
-
-    Raises:
-        ConfigError: It cannot be built; with file and line.
-    """
+    """A classifier with the denoiser of a spec in front of it, if it has one; raises as ``build_classifier``."""
     if spec.denoiser is None:
         return classifier
     name = spec.denoiser.name
@@ -137,12 +133,8 @@ def build_classifier(
 ) -> Classifier:
     """A freshly initialised classifier for a dataset; weights come from torch's global generator.
 
-    Args:
-        architecture: A name in ``jobs.architectures``, ``timm:NAME``, ``torchvision:NAME``, or the
-            ``module:function`` of a plug-in, whose module may say ``TAKES_PIXELS = True``.
-        info: The dataset's entry.
-        input_layer: What comes before the network.
-        options: Of a library's model, or of the plug-in.
+    ``architecture`` is a name in ``jobs.architectures``, ``timm:NAME``, ``torchvision:NAME``, or the
+    ``module:function`` of a plug-in, whose module may say ``TAKES_PIXELS = True``. Only these others have ``options``.
 
     Raises:
         ConfigError: No architecture of that name, or it cannot be built so; with file and line.

@@ -29,14 +29,11 @@ def for_inference(
     Args:
         classifier: Trained, in evaluation mode, on the device.
         precision: Arithmetic of the network. tf32 is for GPUs: float32 whose products are rounded.
-        device: Where it runs.
+        device: Where it runs. Raises ConfigError if it does not have that precision.
         compile: Let torch.compile fuse its operations; takes a minute, and a C++ compiler on a CPU.
 
     Returns:
         Maps inputs_BCHW in [0, 1], float32, to logits_BK, float32.
-
-    Raises:
-        ConfigError: The device does not have that precision.
     """
     if precision == "tf32" and device.type != "cuda":
         raise ConfigError(f"certify.precision: tf32 needs a GPU, this is a {device.type}; use float32")

@@ -36,12 +36,7 @@ class Found:
 
 
 def find_weights(content: object, expected: Mapping[str, Tensor], what: str) -> Found:
-    """The network's weights in the content of a file.
-
-    Args:
-        content: As loaded, tensors on the CPU.
-        expected: The state_dict of such a network.
-        what: Names the network in messages.
+    """The network's weights in the content of a file; ``expected`` is such a network's state_dict, ``what`` its name.
 
     Raises:
         CheckpointError: They are missing, or there are several, or other weights too.
@@ -77,16 +72,12 @@ def stated_sigma(content: object) -> float | None:
     """The sigma of the training noise that a file states, if any."""
     if not isinstance(content, Mapping):
         return None
-    for settings in (content, *(_plain(content.get(name)) for name in _SETTINGS)):
-        for name in _SIGMAS:
-            value = settings.get(name)
+    for settings in (content, *(content.get(name) for name in _SETTINGS)):
+        values = settings if isinstance(settings, Mapping) else getattr(settings, "__dict__", {})
+        for value in map(values.get, _SIGMAS):
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 return float(value)
     return None
-
-
-def _plain(settings: object) -> Mapping[str, Any]:
-    return settings if isinstance(settings, Mapping) else getattr(settings, "__dict__", {})
 
 
 def _tensors_of(content: object) -> tuple[dict[str, Tensor], list[str]]:
@@ -102,8 +93,7 @@ def _tensors_of(content: object) -> tuple[dict[str, Tensor], list[str]]:
         raise CheckpointError(f"has no state_dict in it (holds: {keys}), so it is not a checkpoint of a classifier")
     if len(holders) > 1:
         raise CheckpointError(f"holds several networks ({', '.join(holders)}); save only the one to certify")
-    averaged = [name for name in others if _OTHER_WEIGHTS.search(str(name))]
-    notes = [f"{name} in it is not used; {holders[0]} is" for name in averaged]
+    notes = [f"{name} in it is not used; {holders[0]} is" for name in others if _OTHER_WEIGHTS.search(str(name))]
     return _tensors(content[holders[0]]), notes
 
 

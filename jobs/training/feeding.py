@@ -67,8 +67,7 @@ def epoch_batches(loader: "Loader", batch_size: int, generator: torch.Generator,
 def make_loader(images: Images, augmentation: Augmentation, device: torch.device) -> "Loader":
     """The loader for a dataset's augmentation: images that are varied while decoding are not kept in memory.
 
-    Raises:
-        DataError: Images are broken; names them.
+    Raises DataError naming images that are broken.
     """
     if augmentation == "resized_crop_flip":
         return DiskLoader(cast(TreeImages, images), device)
@@ -102,13 +101,9 @@ class MemoryLoader:
 
 
 def crop_and_flip(images_BCHW: Tensor, tops_B: Tensor, lefts_B: Tensor, flips_B: Tensor) -> Tensor:
-    """Each image padded, cut at its own position, and mirrored if its flip is true.
+    """Each image padded with zeros by PADDING on all sides, cut at its own position, and mirrored if its flip is true.
 
-    Args:
-        images_BCHW: Any type; padded with zeros by PADDING on all sides.
-        tops_B: First row of each cut in the padded image, 0 to 2 * PADDING.
-        lefts_B: First column, likewise.
-        flips_B: Whether left and right are exchanged, bool.
+    ``tops_B`` and ``lefts_B`` are the first row and column of each cut in the padded image, 0 to 2 * PADDING.
     """
     num_images, num_channels, height, width = images_BCHW.shape
     padded_BCHW = torch.nn.functional.pad(images_BCHW, (PADDING,) * 4)
@@ -158,11 +153,7 @@ Loader = MemoryLoader | DiskLoader
 def random_resized(images: TreeImages, index: int, seed: int) -> npt.NDArray[np.uint8]:
     """A random part of an image, resized to the dataset's size, mirrored at random; a function of its arguments.
 
-    Returns:
-        uint8, shape (C, H, W).
-
-    Raises:
-        DataError: The file cannot be decoded; names it.
+    uint8, shape (C, H, W). Raises DataError naming a file that cannot be decoded.
     """
     from PIL.Image import Resampling, Transpose
 
