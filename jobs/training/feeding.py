@@ -57,11 +57,16 @@ def epoch_batches(loader: "Loader", batch_size: int, generator: torch.Generator,
     The last batch may be smaller, and is left out if it has fewer images than there are processes. The
     generator is on the device, in the same state in all processes.
     """
-    order_N = torch.randperm(loader.num_images, generator=generator, device=generator.device)
+    order_N = torch.randperm(len(loader.labels_N), generator=generator, device=generator.device)
     batches = [batch for batch in torch.split(order_N, batch_size) if len(batch) >= group.num_processes]
-    for batch_N, (inputs_BCHW, labels_B) in zip(batches, loader.epoch(batches, generator, group), strict=True):
+    for batch_N, levels_BCHW in zip(batches, loader.epoch(batches, generator, group), strict=True):
         indices_B = group.share(batch_N)
-        yield ImageBatch(num_images=len(batch_N), inputs_BCHW=inputs_BCHW, labels_B=labels_B, indices_B=indices_B)
+        yield ImageBatch(
+            num_images=len(batch_N),
+            inputs_BCHW=levels_BCHW.float() / loader.num_levels,
+            labels_B=loader.labels_N[indices_B],
+            indices_B=indices_B,
+        )
 
 
 def make_loader(images: Images, augmentation: Augmentation, device: torch.device) -> "Loader":
@@ -79,17 +84,13 @@ class MemoryLoader:
 
     def __init__(self, images: Images, augmentation: Augmentation, device: torch.device) -> None:
         self._levels_NCHW = torch.from_numpy(images.pixels()).to(device)
-        self._labels_N = torch.from_numpy(images.labels).to(device)
-        self._num_levels, self._augmentation = images.num_levels, augmentation
-        self.num_images = len(images.labels)
+        self.labels_N = torch.from_numpy(images.labels).to(device)
+        self.num_levels, self._augmentation = images.num_levels, augmentation
 
-    def epoch(
-        self, batches: Sequence[Tensor], generator: torch.Generator, group: Group
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """This process's share of each global batch of indices: inputs_BCHW in [0, 1] and labels_B, on the device."""
+    def epoch(self, batches: Sequence[Tensor], generator: torch.Generator, group: Group) -> Iterator[Tensor]:
+        """Levels_BCHW of this process's share of each global batch of indices, uint8, on the device."""
         for indices_N in batches:
-            indices_B = group.share(indices_N)
-            levels_BCHW = self._levels_NCHW[indices_B]
+            levels_BCHW = self._levels_NCHW[group.share(indices_N)]
             if self._augmentation == "crop_flip":
                 # Drawn for the global batch, so that they do not depend on how it is shared.
                 shape, device = (len(indices_N),), generator.device
@@ -97,7 +98,7 @@ class MemoryLoader:
                 lefts = torch.randint(2 * PADDING + 1, shape, generator=generator, device=device)
                 flips = torch.rand(shape, generator=generator, device=device) < 0.5
                 levels_BCHW = crop_and_flip(levels_BCHW, *map(group.share, (tops, lefts, flips)))
-            yield levels_BCHW.float() / self._num_levels, self._labels_N[indices_B]
+            yield levels_BCHW
 
 
 def crop_and_flip(images_BCHW: Tensor, tops_B: Tensor, lefts_B: Tensor, flips_B: Tensor) -> Tensor:
@@ -122,28 +123,21 @@ class DiskLoader:
     """Decodes images in threads, several batches ahead of their use."""
 
     def __init__(self, images: TreeImages, device: torch.device, num_threads: int | None = None) -> None:
-        self._images, self._device = images, device
-        self._labels_N = torch.from_numpy(images.labels)
+        self._images, self._device, self.num_levels = images, device, images.num_levels
+        self.labels_N = torch.from_numpy(images.labels).to(device)
         self._pool = ThreadPoolExecutor(max_workers=num_threads, thread_name_prefix="decode")
-        self.num_images = len(images.labels)
 
-    def epoch(
-        self, batches: Sequence[Tensor], generator: torch.Generator, group: Group
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, batches: Sequence[Tensor], generator: torch.Generator, group: Group) -> Iterator[Tensor]:
         # Each image has its own randomness, from the epoch's seed and its index.
-        seed = generator.initial_seed()
-        decode = partial(random_resized, self._images, seed=seed)
+        decode = partial(random_resized, self._images, seed=generator.initial_seed())
         # All indices are read now: to read them from the device later would wait for its work.
         waiting = deque(group.share(batch).tolist() for batch in batches)
-        decoding: deque[tuple[list[int], list[Future[npt.NDArray[np.uint8]]]]] = deque()
+        decoding: deque[list[Future[npt.NDArray[np.uint8]]]] = deque()
         while waiting or decoding:
             while waiting and len(decoding) < _BATCHES_AHEAD:
-                indices = waiting.popleft()
-                decoding.append((indices, [self._pool.submit(decode, index) for index in indices]))
-            indices, futures = decoding.popleft()
-            levels_BCHW = to_device(torch.from_numpy(np.stack([future.result() for future in futures])), self._device)
-            labels_B = to_device(self._labels_N[indices], self._device)
-            yield levels_BCHW.float() / self._images.num_levels, labels_B
+                decoding.append([self._pool.submit(decode, index) for index in waiting.popleft()])
+            levels_BCHW = np.stack([future.result() for future in decoding.popleft()])
+            yield to_device(torch.from_numpy(levels_BCHW), self._device)
 
 
 Loader = MemoryLoader | DiskLoader
