@@ -41,26 +41,6 @@ class Look:
     alpha: float  # its error probability
 
 
-def looks(n: int, alpha: float, mode: Mode) -> tuple[Look, ...]:
-    """The looks of a procedure: one at n; for ``adaptive``, at 1000, 2000, 4000, ... and n.
-
-    Guarantee:
-        The error probabilities sum to at most ``alpha``. By the union bound the running maximum of
-        the looks' lower bounds exceeds the true probability with at most that probability,
-        whatever rule stops the sampling: the number of votes of every look is a constant.
-    """
-    doubled = (FIRST_LOOK * 2**look_nr for look_nr in itertools.count())
-    early = [] if mode == "paper" else list(itertools.takewhile(lambda count: count < n, doubled))
-    left = 1.0 - EARLY_WEIGHT * len(early)
-    assert left > 0.5, "no int32 n has that many doublings"
-    return (*(Look(count, alpha * EARLY_WEIGHT) for count in early), Look(n, alpha * left))
-
-
-def can_ever_certify(n: int, alpha: float, mode: Mode) -> bool:
-    """Whether unanimous votes would certify anything at some look."""
-    return any(can_certify(look.num_samples, look.alpha) for look in looks(n, alpha, mode))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Procedure:
     """How an image is certified, except for its noise."""
@@ -78,8 +58,22 @@ class Procedure:
 
     @functools.cached_property
     def looks(self) -> tuple[Look, ...]:
-        """The looks, ordered by number of votes."""
-        return looks(self.n, self.alpha, self.mode)
+        """One look at n; for ``adaptive``, looks at 1000, 2000, 4000, ... and n.
+
+        Guarantee:
+            The error probabilities sum to at most ``alpha``. By the union bound the running maximum of
+            the looks' lower bounds exceeds the true probability with at most that probability,
+            whatever rule stops the sampling: the number of votes of every look is a constant.
+        """
+        doubled = (FIRST_LOOK * 2**look_nr for look_nr in itertools.count())
+        early = [] if self.mode == "paper" else list(itertools.takewhile(lambda count: count < self.n, doubled))
+        left = 1.0 - EARLY_WEIGHT * len(early)
+        assert left > 0.5, "no int32 n has that many doublings"
+        return (*(Look(count, self.alpha * EARLY_WEIGHT) for count in early), Look(self.n, self.alpha * left))
+
+    def can_ever_certify(self) -> bool:
+        """Whether unanimous votes would certify anything at some look."""
+        return any(can_certify(look.num_samples, look.alpha) for look in self.looks)
 
 
 @dataclass(frozen=True)
@@ -106,12 +100,10 @@ class DecisionRules:
         lost = num_samples - count_top
         return all(lost > self._votes_to_lose[look] for look in self._looks_from(num_samples))
 
-    def lower_bound(self, count_top: int, num_samples: int) -> float:
-        """The bound of the look at exactly ``num_samples`` votes; 0 if there is no such look."""
-        for look in self.procedure.looks:
-            if look.num_samples == num_samples:
-                return self._bound(count_top, look)
-        return 0.0
+    def lower_bound(self, count_top: int, look: Look) -> float:
+        """The bound of a look."""
+        distance = self.total_variation
+        return float(clopper_pearson_lower(count_top, look.num_samples, look.alpha, total_variation=distance))
 
     def is_enough(self, p_lower: float, count_top: int, num_samples: int) -> bool:
         """Whether the stop rule ends sampling; affects only cost, never soundness."""
@@ -134,14 +126,10 @@ class DecisionRules:
         p_upper = float(clopper_pearson_upper(count_top, num_samples, self.procedure.alpha))
         for look in self._looks_from(num_samples + 1):
             to_come = look.num_samples - num_samples
-            yield self._bound(min(count_top + to_come, math.ceil(p_upper * look.num_samples)), look)
+            yield self.lower_bound(min(count_top + to_come, math.ceil(p_upper * look.num_samples)), look)
 
     def _looks_from(self, num_samples: int) -> list[Look]:
         return [look for look in self.procedure.looks if look.num_samples >= num_samples]
-
-    def _bound(self, count_top: int, look: Look) -> float:
-        distance = self.total_variation
-        return float(clopper_pearson_lower(count_top, look.num_samples, look.alpha, total_variation=distance))
 
     @functools.cached_property
     def _votes_to_lose(self) -> dict[Look, int]:
@@ -152,20 +140,14 @@ class DecisionRules:
 
 
 class Sampling:
-    """The sampling of one image: says how many votes are needed, and decides from them.
-
-    Attributes:
-        stage: Stage of the votes needed.
-        num_wanted: Number of votes of this stage, from its first, needed before the next decision.
-        certificate: The certificate once sampling has ended; before that None.
-    """
+    """The sampling of one image: says how many votes are needed, and decides from them."""
 
     def __init__(self, rules: DecisionRules, label: int | None = None) -> None:
         if rules.procedure.stop_wrong and label is None:
             raise ValueError("stop_wrong needs to know the label")
-        self.stage: Stage = "selection"
-        self.num_wanted = rules.procedure.n0
-        self.certificate: Certificate | None = None
+        self.stage: Stage = "selection"  # of the votes needed
+        self.num_wanted = rules.procedure.n0  # votes of this stage, from its first, needed before the next decision
+        self.certificate: Certificate | None = None  # once sampling has ended
         self._rules, self._label = rules, label
         self._counts0: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self._p_lower = 0.0
@@ -189,18 +171,18 @@ class Sampling:
     def _estimate(self, counts: npt.NDArray[np.int64]) -> None:
         rules, num_samples = self._rules, self.num_wanted
         count_top = int(counts[np.argmax(self._counts0)])
-        is_look = any(look.num_samples == num_samples for look in rules.procedure.looks)
-        self._p_lower = max(self._p_lower, rules.lower_bound(count_top, num_samples))
+        look = next((look for look in rules.procedure.looks if look.num_samples == num_samples), None)
+        if look is not None:
+            self._p_lower = max(self._p_lower, rules.lower_bound(count_top, look))
         if num_samples == rules.procedure.n:
             self._end(counts, "full")
         elif rules.procedure.curtail and self._p_lower < 0.5 and rules.is_hopeless(count_top, num_samples):
             self._end(counts, "abstain")
-        elif is_look and rules.is_enough(self._p_lower, count_top, num_samples):
+        elif look is not None and rules.is_enough(self._p_lower, count_top, num_samples):
             self._end(counts, "decided")
         else:
             self.num_wanted = next(count for count in rules.checkpoints if count > num_samples)
 
     def _end(self, counts: npt.NDArray[np.int64], stop: StopReason) -> None:
-        self.certificate = certificate_from_bound(
-            self._p_lower, self._counts0, counts, sigma=self._rules.sigma, stop=stop
-        )
+        sigma = self._rules.sigma
+        self.certificate = certificate_from_bound(self._p_lower, self._counts0, counts, sigma=sigma, stop=stop)

@@ -11,7 +11,7 @@ from jobs.specs.keys import AtLeastOne, Positive, PositiveLength, Probability, S
 from jobs.validation import STRICT, Fitting
 from smoothing.bounds import MIN_ALPHA, min_samples_to_certify
 from smoothing.distributions import Noise
-from smoothing.sequential import Procedure, can_ever_certify
+from smoothing.sequential import Procedure
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 
@@ -39,7 +39,7 @@ class CertifySpec(Fitting, Procedure):
         if smallest < MIN_ALPHA:
             share = f", and the smallest share of it for one bound is {smallest:.3g}" if smallest < self.alpha else ""
             yield f"alpha={self.alpha} is too small: no bound is sound below {MIN_ALPHA}{share}"
-        if not can_ever_certify(self.n, self.alpha, self.mode):
+        if not self.can_ever_certify():
             yield (
                 f"n={self.n} draws can never certify anything at alpha={self.alpha}: even unanimous votes "
                 f"do not prove a majority; take n >= {min_samples_to_certify(self.alpha)} or a larger alpha"

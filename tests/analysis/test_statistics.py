@@ -16,7 +16,7 @@ from smoothing.bounds import clopper_pearson_upper
 from smoothing.certificate import certificate_from_counts
 from smoothing.distributions import ExactGridNoise
 from smoothing.radius import certified_radius, max_radius
-from smoothing.sequential import DecisionRules, Procedure
+from smoothing.sequential import DecisionRules, Look, Procedure
 from smoothing.simultaneous import max_false_certificates, simultaneous_half_width
 from tests.analysis.models import ALPHA, N, grid, model, voted
 
@@ -148,7 +148,7 @@ def test_exact_noise_takes_its_total_variation_off_the_bound_at_another_alpha_to
     plain = at_alpha(voted("one", counts, noise="gaussian", **known), alpha)
     distance = ExactGridNoise(1.0, 255).total_variation(3 * 224 * 224)
     expected = DecisionRules(Procedure(n0=100, n=n, alpha=alpha), sigma=1.0, total_variation=distance)
-    assert exact.column("p_lower").tolist() == [expected.lower_bound(count, n) for count in counts]
+    assert exact.column("p_lower").tolist() == [expected.lower_bound(count, Look(n, alpha)) for count in counts]
     assert (exact.column("radius") < plain.column("radius")).all()
     assert exact.column("radius").tolist() == certified_radius(exact.column("p_lower"), 1.0).tolist()
 

@@ -11,7 +11,7 @@ from scipy import signal, stats
 from smoothing.bounds import clopper_pearson_lower, min_count_for
 from smoothing.certificate import Certificate, certificate_from_counts
 from smoothing.radius import ABSTAIN, certified_radius
-from smoothing.sequential import EARLY_WEIGHT, DecisionRules, Look, Procedure, Sampling, can_ever_certify, looks
+from smoothing.sequential import EARLY_WEIGHT, DecisionRules, Look, Procedure, Sampling
 
 ALPHA = 0.001
 SIGMA = 0.5
@@ -37,12 +37,16 @@ def exact_error(probability: float, chosen: Sequence[Look]) -> float:
     return error
 
 
+def _looks(n: int) -> tuple[Look, ...]:
+    return Procedure(n0=100, n=n, alpha=ALPHA, mode="adaptive").looks
+
+
 PROBABILITIES = [0.02, 0.3, 0.5, 0.501, 0.6, 0.84, 0.95, 0.99, 0.999, 0.9999, 0.99999]
 
 
 @pytest.mark.parametrize("probability", PROBABILITIES)
 def test_the_looks_err_at_most_at_alpha_exactly(probability: float) -> None:
-    error = exact_error(probability, looks(100_000, ALPHA, "adaptive"))
+    error = exact_error(probability, _looks(100_000))
     assert error <= ALPHA
     if 0.3 <= probability <= 0.99:
         assert error > 0.8 * ALPHA, "far from alpha, the test would not notice a look too many"
@@ -50,28 +54,28 @@ def test_the_looks_err_at_most_at_alpha_exactly(probability: float) -> None:
 
 @pytest.mark.parametrize("probability", [0.5, 0.6, 0.84, 0.95, 0.99])
 def test_the_same_bound_at_every_look_errs_more_often(probability: float) -> None:
-    naive = [Look(look.num_samples, ALPHA) for look in looks(100_000, ALPHA, "adaptive")]
+    naive = [Look(look.num_samples, ALPHA) for look in _looks(100_000)]
     assert exact_error(probability, naive) > 2 * ALPHA
 
 
 @pytest.mark.parametrize("n", [100, 1000, 1001, 2000, 10_000, 100_000, 2**31 - 1])
 def test_shares_of_alpha_sum_to_alpha(n: int) -> None:
-    chosen = looks(n, ALPHA, "adaptive")
+    chosen = _looks(n)
     assert sum(look.alpha for look in chosen) == pytest.approx(ALPHA, rel=1e-12)
     assert [look.num_samples for look in chosen] == sorted({look.num_samples for look in chosen})
     assert chosen[-1].num_samples == n
 
 
 def test_looks_are_those_of_the_method() -> None:
-    chosen = looks(100_000, ALPHA, "adaptive")
+    chosen = _looks(100_000)
     assert [look.num_samples for look in chosen] == [1000, 2000, 4000, 8000, 16_000, 32_000, 64_000, 100_000]
     assert [look.alpha / ALPHA for look in chosen] == pytest.approx([EARLY_WEIGHT] * 7 + [0.9125])
-    assert looks(100_000, ALPHA, "paper") == (Look(100_000, ALPHA),)
+    assert Procedure(n0=100, n=100_000, alpha=ALPHA).looks == (Look(100_000, ALPHA),)
 
 
 @pytest.mark.parametrize(("n", "mode", "possible"), [(10, "paper", True), (9, "paper", False), (10, "adaptive", True)])
 def test_what_can_never_certify_is_known_beforehand(n: int, mode: str, possible: bool) -> None:
-    assert can_ever_certify(n, ALPHA, mode) is possible  # type: ignore[arg-type]
+    assert Procedure(n0=100, n=n, alpha=ALPHA, mode=mode).can_ever_certify() is possible  # type: ignore[arg-type]
 
 
 def driven(procedure: Procedure, votes0: Counts, votes: Counts, label: int) -> Certificate:
@@ -220,5 +224,5 @@ def test_labels_are_needed_where_wrong_classes_stop() -> None:
 def test_total_variation_comes_off_every_bound() -> None:
     ideal, apart = DecisionRules(GRID, SIGMA), DecisionRules(GRID, SIGMA, total_variation=1e-3)
     for look in GRID.looks:
-        plain = ideal.lower_bound(look.num_samples, look.num_samples)
-        assert apart.lower_bound(look.num_samples, look.num_samples) == plain - 1e-3
+        plain = ideal.lower_bound(look.num_samples, look)
+        assert apart.lower_bound(look.num_samples, look) == plain - 1e-3
