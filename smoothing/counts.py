@@ -72,7 +72,6 @@ class VoteCounter:
 
         Args:
             base_classifier: In evaluation mode; a row's logits may not depend on the other rows.
-            distribution: Of the noise.
             num_classes: K; logits must have as many columns.
             image_shape: (C, H, W).
             batch_size: Rows per batch on the device, rounded down to a multiple of BLOCK_ROWS (but not
@@ -95,11 +94,7 @@ class VoteCounter:
         )
 
     def assign(self, slot: int, image_CHW: Tensor) -> None:
-        """Assign a slot to an image, pixels in [0, 1], float32, and set its votes to 0.
-
-        Raises:
-            OffGridError: The image is not on the grid of the noise.
-        """
+        """Assign a slot to an image, pixels in [0, 1], float32, and set its votes to 0; may raise OffGridError."""
         center = self._distribution.center(image_CHW.detach().cpu().numpy())
         self._centers_SCHW[slot] = self._sent(torch.from_numpy(center))
         self.clear([slot])
@@ -112,8 +107,7 @@ class VoteCounter:
     def votes(self, slots: Sequence[int]) -> npt.NDArray[np.int64]:
         """The votes of some slots, int64, shape (len(slots), K): one copy from the device.
 
-        Raises:
-            LogitsError: Some of their logits are not finite.
+        Raises LogitsError if some of their logits are not finite.
         """
         counts = self._counts_SK[self._sent(torch.tensor(slots))].cpu().numpy()
         if num_broken := int(counts[:, -1].sum()):
@@ -259,7 +253,6 @@ def class_counts(
 
     Args as of ``VoteCounter``, and:
         image_CHW: Pixels in [0, 1], float32, on the classifier's device.
-        sigma: Standard deviation of the noise, > 0, in pixels of [0, 1].
         num_samples: Draws n >= 1.
         stream: Stream of the noise; its first n vectors are used.
 

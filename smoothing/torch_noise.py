@@ -21,12 +21,9 @@ _VALUES_AT_ONCE = 1 << 22  # each needs a dozen 64-bit integers
 class DeviceTable:
     """The thresholds of a grid's noise on a device, with a table that narrows the search.
 
-    Attributes:
-        thresholds: int64, ascending, below 2**62.
-        guide: int32, shape (2**GUIDE_BITS + 1,): for each value of the leading bits, the number of thresholds
-            at or below the first integer with these bits. The number for any integer with these bits
-            lies between this entry and the next.
-        num_levels: L, where pixels are the integers 0 to L divided by L.
+    ``guide``, int32 of shape (2**GUIDE_BITS + 1,), has for each value of the leading bits the number of thresholds at
+    or below the first integer with these bits. The number for any integer with these bits lies between this entry and
+    the next.
     """
 
     def __init__(self, noise: ExactGridNoise, device: torch.device) -> None:
