@@ -117,14 +117,12 @@ def _open_launched(store: Store, grid: object) -> Manifest:
 def _parameters(run: Run) -> Parameters:
     task = run.certify
     told = {**shared_columns(run), "mode": task.mode, "stop_rule": task.stop_rule, "radius_step": task.radius_step}
-    return Parameters.from_columns({**told, "seed": run.train.seed, "recipe": _recipe(run)})
-
-
-def _recipe(run: Run) -> str:
-    """All fields of both specs except the seeds, and the key of the training, which contains one."""
-    train = {name: value for name, value in train_fields(run.train).items() if name != "seed"}
-    certify = {name: value for name, value in plain(run.certify).items() if name not in ("seed", "train_key")}
-    return digest("recipe", {"train": train, "certify": certify})
+    specs = {"train": train_fields(run.train), "certify": plain(run.certify)}
+    recipe = {  # the key of the training contains its seed
+        name: {field: value for field, value in fields.items() if field not in ("seed", "train_key")}
+        for name, fields in specs.items()
+    }
+    return Parameters.from_columns({**told, "seed": run.train.seed, "recipe": digest("recipe", recipe)})
 
 
 def _gap(run: Run, store: Store) -> str | None:
@@ -154,12 +152,9 @@ def _read(
         if rows["index"].equals(indices[run.indices]):
             shared = rows.set_column(rows.column_names.index("index"), "index", indices[run.indices])
             found[run] = _made(run, models[run], shared, told.get(run.keys, {}), reading)
-    for run in models:
-        if run not in found:
-            raise RecordError(
-                f"{path}: the rows of {run.train.key} do not match its image indices; "
-                f"remove {path.name} and launch the grid again"
-            )
+    if lost := [run.train.key for run in models if run not in found]:
+        remedy = f"remove {path.name} and launch the grid again"
+        raise RecordError(f"{path}: the rows of {lost[0]} do not match its image indices; {remedy}")
     return [found[run] for run in models]
 
 

@@ -1,5 +1,7 @@
 """The certified models of grids that were imported from published logs."""
 
+from operator import attrgetter
+
 from analysis.models import (
     CertifiedGrid,
     CertifiedModel,
@@ -16,13 +18,15 @@ from jobs.files import imported
 from jobs.files.store import Store
 from jobs.wording import counted
 
+# The list of images that a model's indices are positions in
+_LIST_OF = attrgetter("parameters.dataset", "parameters.split", "parameters.images")
 _REMEDY = "import logs that cover all images (import-report.csv lists the short ones)"
 
 
 def load_imported(store: Store, grid: str, where: Where, reading: Reading, *, allow_partial: bool) -> CertifiedGrid:
     """The models of an imported grid that can be compared. Arguments as for ``load_grid``, which calls this."""
     models = load_imported_models(store, grid, where, reading)
-    short = {model.label: num_images for model, num_images in short_ones(models, _list_of)}
+    short = {model.label: num_images for model, num_images in short_ones(models, _LIST_OF)}
     missing = [
         f"{model.label}: {model.indices.size} of {counted(short[model.label], 'image')}"
         for model in models
@@ -51,8 +55,3 @@ def load_imported_models(
         if key not in models:
             raise RecordError(f"{path}: the rows of {key[0]} do not match import.json; import the logs again")
     return tuple(models[key] for key in named)
-
-
-def _list_of(model: CertifiedModel) -> tuple[str, str, str]:
-    """The list of images that a model's indices are positions in."""
-    return model.parameters.dataset, model.parameters.split, model.parameters.images

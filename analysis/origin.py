@@ -12,8 +12,6 @@ from jobs.files.code import git_commit
 from jobs.files.store import Store
 from jobs.specs.keys import canonical_json
 
-_PER_RUN = ("git_commit", "packages", "device")
-
 
 def provenance_of(store: Store, grid: CertifiedGrid) -> dict[str, str]:
     """The metadata of a grid's records, as names and values to show. Raises RecordError if they cannot be read."""
@@ -26,7 +24,7 @@ def provenance_of(store: Store, grid: CertifiedGrid) -> dict[str, str]:
     if FINGERPRINT_KEY in metadata:
         facts["grid fingerprint"] = metadata[FINGERPRINT_KEY]
     runs: Mapping[str, Mapping[str, str]] = json.loads(metadata.get("runs", "{}"))
-    for name in _PER_RUN:
+    for name in ("git_commit", "packages", "device"):
         values = sorted({run.get(name, "unknown") for run in runs.values()})
         if values:
             facts[name] = "; ".join(values)

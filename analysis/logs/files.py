@@ -31,16 +31,12 @@ HEADERS: dict[LogKind, list[str]] = {
     "certification": ["idx", "label", "predict", "radius", "correct", "time"],
     "prediction": ["idx", "label", "predict", "basePredict", "correct", "time"],
 }
-_EVERY_LOG = {"idx", "label", "predict"}  # a line with these words is a log's header
 
 MAX_INT32 = 2**31 - 1
 """The largest integer that a column of the records holds."""
 
 PUBLISHED_N, PUBLISHED_ALPHA = 100_000, 0.001
 """The settings that Cohen et al. 2019 and Salman et al. 2019 state; logs do not contain them."""
-
-_HEAD_BYTES = 4096  # searched for the header; the rest of a file without one is not read
-_HEAD_LINES = 20
 
 
 @dataclass(kw_only=True)
@@ -66,7 +62,7 @@ def read_file(path: Path) -> tuple[str, list[str]] | None:
         is_gzip = file.read(2) == b"\x1f\x8b"
     try:
         with gzip.open(path) if is_gzip else path.open("rb") as file:
-            head = file.read(_HEAD_BYTES)
+            head = file.read(4096)  # without a header in these, the rest is not read
             if _header_line(_decoded(head, errors="replace")[0].splitlines()) is None:
                 return None
             text, marks = _decoded(head + file.read())
@@ -164,8 +160,8 @@ def _decoded(data: bytes, errors: str = "strict") -> tuple[str, list[str]]:
 
 
 def _header_line(lines: Sequence[str]) -> int | None:
-    for number, line in enumerate(lines[:_HEAD_LINES]):
-        if {word.strip('"').lower() for word in re.split(r"[\s,]+", line)} >= _EVERY_LOG:
+    for number, line in enumerate(lines[:20]):
+        if {"idx", "label", "predict"} <= {word.strip('"').lower() for word in re.split(r"[\s,]+", line)}:
             return number
     return None
 

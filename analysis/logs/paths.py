@@ -16,12 +16,6 @@ from analysis.logs.files import MAX_INT32, LogKind
 from jobs.datasets import dataset_names
 from jobs.errors import RecordError
 
-EPSILON_UNIT = 1 / 256
-"""eps_255 is 255/256: the published code divides by 256 (its README says 255)."""
-
-DATASETS = sorted({"cifar10", "imagenet", *dataset_names()})
-"""The published data sets, and ours, whose exports can be imported."""
-
 Fields = dict[str, Any]
 Rule = tuple[str, Mapping[str, Any]]
 """What a folder may be called, and what it then says besides. Groups of the pattern are named after the fields that
@@ -170,8 +164,7 @@ def _read_parts(parts: Sequence[str], rules: tuple[Rule, ...], told: Mapping[str
 
 def _read_part(part: str, rules: tuple[Rule, ...]) -> tuple[Fields, list[str]]:
     for pattern, says in rules:
-        match = re.fullmatch(pattern, part)
-        if match:
+        if match := re.fullmatch(pattern, part):
             told = {name: text for name, text in match.groupdict().items() if text}
             kept = [told.pop(name).strip("_") for name in ("kept", "kept_too") if name in told]
             return {**says, **{name: _CONVERTED.get(name, str)(text) for name, text in told.items()}}, kept
@@ -183,13 +176,13 @@ _CONVERTED: Mapping[str, Callable[[str], Any]] = {
     **dict.fromkeys(("num_steps", "m_train", "m_test", "n", "rank"), int),
     "attack": str.lower,
     "dataset": lambda text: "cifar10" if text == "cifar" else text,
-    "epsilon": lambda text: float(text) * EPSILON_UNIT,
+    "epsilon": lambda text: float(text) / 256,  # as the published code does (its README says 255)
 }
 _NUMBER = r"\d+(?:\.\d+)?"
 
 _COMMON_RULES: tuple[Rule, ...] = (
     (r"data|certify|predict", {}),
-    (rf"(?P<dataset>{'|'.join(DATASETS)})", {}),
+    (rf"(?P<dataset>{'|'.join(sorted({'cifar10', 'imagenet', *dataset_names()}))})", {}),
     (r"(?P<architecture>(?:cifar_)?resnet\d+)", {}),
     (r"(?P<split>train|test)", {}),
     (r"(?:rank|part|shard)_?(?P<rank>\d+)", {}),

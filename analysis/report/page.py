@@ -25,7 +25,6 @@ from smoothing.radius import format_radius
 _FOLDER = Path(__file__).parent
 _NUM_POINTS = 400  # of each curve: finer than a screen shows
 
-_LEFT_OUT = ["num_images", "num_models", "baseline_num_models"]
 _ROUNDINGS = {
     **dict.fromkeys(("lower", "band_lower", "high_probability", "average_radius"), ROUND_FLOOR),
     **dict.fromkeys(("upper", "band_upper", "monte_carlo_upper"), ROUND_CEILING),
@@ -37,6 +36,7 @@ def render(comparison: Comparison, frame: Frame, levels: Levels, provenance: Map
     grid, models = comparison.grid, model_frame(comparison.grid.models)
     num_images = sum(len(model.rows) for model in grid.models)
     num_trained = len({model.parameters.train_key for model in grid.models})
+    same = ("num_images", "num_models", "baseline_num_models")  # in all rows
     total_s = float(np.nansum([model.summary.elapsed_s for model in grid.models]))
     template = Template((_FOLDER / "page.html").read_text(encoding="utf-8"))
     return template.substitute(
@@ -50,7 +50,7 @@ def render(comparison: Comparison, frame: Frame, levels: Levels, provenance: Map
             " ".join([caption(comparison, frame, levels), *statistics_notes(comparison, frame, levels)])
         ),
         envelope=_table(*envelope_cells(comparison, frame), num_text=0),
-        statistics=_frame({name: frame[name] for name in frame if name not in _LEFT_OUT}, num_text=0),
+        statistics=_frame({name: told for name, told in frame.items() if name not in same}, num_text=0),
         models=_frame({name: told for name, told in models.items() if not all(map(is_missing, told))}, num_text=1),
         provenance=_table(["name", "value"], provenance.items(), num_text=2),
         data=json.dumps(page_data(comparison, levels)).replace("</", "<\\/"),
