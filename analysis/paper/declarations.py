@@ -14,7 +14,6 @@ from analysis.selection import PARAMETERS
 from jobs.errors import ConfigError
 from jobs.validation import STRICT, collect, unknown_choice
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 EACH = "each"
 """In a condition of a table that is made once per value: a placeholder for that value."""
 
@@ -36,7 +35,7 @@ Radii = Annotated[list[float], Field(min_length=3, max_length=3), AfterValidator
 class Declaration:
     """What tables and figures have in common; each is made once for every dataset in the records."""
 
-    name: Name  # name of its files
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]  # name of its files
     title: str  # title above a table, or in the index: a figure has none, as a paper puts it into the caption
     numbers: dict[str, str] = Field(default_factory=dict)  # dataset to the number of the paper's table or figure
 
@@ -55,8 +54,7 @@ class RowsDeclaration:
 
     label: str  # label of the row, or of the group of rows
     where: Conditions  # conditions on models
-    # Conditions on models to leave out if the records are published logs
-    not_in_logs: list[Conditions] = Field(default_factory=list)
+    not_in_logs: list[Conditions] = Field(default_factory=list)  # models to leave out of published logs
 
     def problems(self, where: str) -> list[str]:
         """What is wrong with the names of parameters."""
@@ -67,11 +65,9 @@ class RowsDeclaration:
 class TableDeclaration(Declaration):
     """One table."""
 
-    # envelope: one row per declaration, the best of its models at each radius. models: one row per model, the
-    # best at each radius in bold.
+    # envelope: one row per declaration, the best of its models at each radius. models: one row per model.
     kind: Literal["envelope", "models"]
-    # Dataset to [first, last, step]; about ten even steps for other datasets
-    radii: dict[str, Radii] = Field(default_factory=dict)
+    radii: dict[str, Radii] = Field(default_factory=dict)  # of a dataset; about ten even steps for others
     rows: Annotated[list[RowsDeclaration], Field(min_length=1)]  # its rows, from the top
 
 
@@ -79,15 +75,13 @@ class TableDeclaration(Declaration):
 class CurveDeclaration:
     """One curve of a figure, or one per value of a parameter."""
 
-    # certified: the envelope of the models. empirical: accuracy under attack over the attack's radius; the best
-    # of several models at each radius.
+    # certified: the envelope of the models. empirical: accuracy under attack, the best of the models at each radius.
     kind: Literal["certified", "empirical"]
     label: str  # label in the legend; may contain parameters in braces, {sigma_train:.2f}
     where: Conditions  # conditions on models, or on the columns of ``predictions.SCHEMA``
     by: str | None = None  # draw one curve per value of this column; None: one curve of all
     dashed: bool = False  # dashed curves take the colours of the solid ones in order
-    # If the records are published logs, conditions that replace those of the same name
-    in_logs: Conditions = Field(default_factory=dict)
+    in_logs: Conditions = Field(default_factory=dict)  # for published logs, replace those of the same name
     not_in_logs: list[Conditions] = Field(default_factory=list)  # as for rows
     single: bool = False  # draw the one model with the largest mean accuracy instead of the envelope
 
@@ -113,12 +107,10 @@ class CurveDeclaration:
 class FigureDeclaration(Declaration):
     """One figure."""
 
-    # Dataset to the right end of the axis; for other datasets it ends where the curves end
+    # By dataset, the right end of the axis; for others it is where the curves end
     max_radius: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    # Draw the figure only if the records contain curves of this kind
-    needs: Literal["certified", "empirical"] = "certified"
-    # Draw it only if one of the curves with these labels has records; empty: if any curve has
-    any_of: list[str] = Field(default_factory=list)
+    needs: Literal["certified", "empirical"] = "certified"  # drawn only if a curve of this kind has records
+    any_of: list[str] = Field(default_factory=list)  # and if one of the curves with these labels has; empty: any
     curves: Annotated[list[CurveDeclaration], Field(min_length=1)]  # its curves
 
 

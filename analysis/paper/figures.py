@@ -51,23 +51,17 @@ class PaperFigure:
 
 
 def trace_figure(declaration: FigureDeclaration, dataset: str, records: PaperRecords) -> PaperFigure | None:
-    """The curves of a declared figure for one dataset.
+    """The curves of a declared figure for one dataset; None if the records lack what it needs, or all but one curve.
 
-    Returns:
-        None if there is no curve of the kind that the figure needs, or only one of several curves.
-
-    Raises:
-        RecordError: Several attacks match one point of an empirical curve.
+    Raises RecordError if several attacks match one point of an empirical curve.
     """
     curves: list[Curve] = []
-    absent: list[str] = []
-    found: list[str] = []
+    absent, found = [], []
     colors_taken = {False: 0, True: 0}
     for declared in declaration.curves:
-        # Dashed curves start again with the first colour: a pair to compare has one colour.
-        first_color = colors_taken[declared.dashed]
         trace = _certified if declared.kind == "certified" else _empirical
-        traced = trace(declared, dataset, records, first_color)
+        # Dashed curves start again with the first colour: a pair to compare has one colour.
+        traced = trace(declared, dataset, records, colors_taken[declared.dashed])
         curves += traced
         colors_taken[declared.dashed] += max(1, len(traced))
         if traced:
@@ -113,8 +107,7 @@ def _single(models: Sequence[CertifiedModel]) -> Candidates:
 
 
 def _empirical(declared: CurveDeclaration, dataset: str, records: PaperRecords, first_color: int) -> list[Curve]:
-    where = declared.conditions(are_logs=records.are_logs)
-    rows = select(records.predictions, {"dataset": dataset, **where})
+    rows = select(records.predictions, {"dataset": dataset, **declared.conditions(are_logs=records.are_logs)})
     if rows.empty:
         return []
     groups = [rows] if declared.by is None else [group for _, group in rows.groupby(declared.by, observed=True)]

@@ -37,13 +37,10 @@ def logged_predictions(table: pa.Table) -> pd.DataFrame:
 
 
 def attacked_predictions(store: Store, manifest: Manifest) -> pd.DataFrame:
-    """The complete attacks of a launched grid in the columns of SCHEMA.
+    """The complete attacks of a launched grid in the columns of SCHEMA. Raises RecordError if a file is invalid.
 
     As in logs, ``attack`` is pgd for every kind of PGD, and ``estimator`` says whose gradient it follows.
     ``variant`` is hard if a gradient-free attack used hard outputs, else empty.
-
-    Raises:
-        RecordError: A file is invalid.
     """
     frame: pd.DataFrame = _attack_table(store, manifest).to_pandas()
     attack = frame["attack"].astype(object)

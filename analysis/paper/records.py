@@ -32,7 +32,7 @@ class PaperRecords:
 
     @property
     def datasets(self) -> list[str]:
-        """Names of the datasets, sorted."""
+        """Sorted."""
         return sorted({model.parameters.dataset for model in self.models} | set(self.predictions["dataset"]))
 
     def models_of(self, dataset: str, where: Conditions, not_in_logs: Sequence[Conditions]) -> list[CertifiedModel]:
@@ -62,9 +62,7 @@ def from_logs(root: Path, mapping: LogMapping | None = None) -> PaperRecords:
 def from_grid(store: Store, grid: str) -> PaperRecords:
     """Records of a grid: for a launched one, its complete models and attacks.
 
-    Raises:
-        ConfigError: No such grid.
-        RecordError: Its records are invalid.
+    Raises ConfigError if there is no such grid, RecordError if its records are invalid.
     """
     if grid in store.imported_names():
         logged = logged_predictions(records.read_records(store.predictions_path(grid), PREDICTIONS))

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from tabulate import tabulate
 
 from analysis.printed import PrintedRow
-from analysis.statistics import Frame, csv_text
+from analysis.statistics import Frame, csv_text, rows_of
 from jobs.atomic import write_text
 from jobs.wording import counted
 from smoothing.radius import format_radius
@@ -35,15 +35,11 @@ class PaperTable:
     notes: tuple[str, ...]  # notes below the table
 
     @property
-    def num_compared(self) -> int:
-        """Number of cells that have records and a number in the paper."""
-        return int(self.cells["is_compared"].sum())
-
-    @property
     def remark(self) -> str:
         """How it compares with the paper's, if the paper prints any of its numbers."""
-        compared = counted(self.num_compared, "cell")
-        return f": {self.cells['differs'].sum()} of {compared} differ from the paper" if self.num_compared else ""
+        num_compared = int(self.cells["is_compared"].sum())
+        compared = counted(num_compared, "cell")
+        return f": {self.cells['differs'].sum()} of {compared} differ from the paper" if num_compared else ""
 
     def write(self, folder: Path) -> None:
         """Write it as CSV, Markdown and LaTeX."""
@@ -65,11 +61,10 @@ def table_row(
     is_exact: npt.ArrayLike = True,
     is_on_all: bool = False,
 ) -> Frame:
-    """The cells of one row.
+    """The cells of one row, for R radii.
 
     Args:
         group, label: Its first two columns.
-        radii: Of the cells, R of them.
         decimals: Decimals that the paper prints of a share; 0: it prints percent.
         printed: The paper's row; None if it prints none.
         counts: Images certified, of several seeds their mean, shape (R,); nan if there are no records.
@@ -140,21 +135,19 @@ def _text(share: float, decimals: int, is_bound: bool) -> str:
 
 def _rows(table: PaperTable, bold: str, different: str) -> list[list[str]]:
     rows: list[list[str]] = []
-    names = ("group", "row", "text", "printed", "is_best", "differs")
-    for number, cell in enumerate(zip(*(table.cells[name] for name in names), strict=True)):
-        group, label, text, printed, is_best, differs = cell
+    for number, cell in enumerate(rows_of(table.cells)):
         if number % len(table.radii) == 0:
-            rows.append([group, label])
-        is_unmatched = differs or (text == NOT_RECORDED and printed)
-        shown = bold.format(text) if is_best else text
-        rows[-1].append(different.format(shown, printed) if is_unmatched else shown)
+            rows.append([cell["group"], cell["row"]])
+        is_unmatched = cell["differs"] or (cell["text"] == NOT_RECORDED and cell["printed"])
+        shown = bold.format(cell["text"]) if cell["is_best"] else cell["text"]
+        rows[-1].append(different.format(shown, cell["printed"]) if is_unmatched else shown)
     return rows
 
 
 def _notes(table: PaperTable) -> list[str]:
     has_bounds = table.cells["is_lower_bound"].any()
     return [
-        *([f"{table.remark.removeprefix(': ')}."] if table.num_compared else []),
+        *([f"{table.remark.removeprefix(': ')}."] if table.remark else []),
         *([">= marks a lower bound: sampling stopped early, for other radii."] if has_bounds else []),
         *table.notes,
     ]
