@@ -41,8 +41,7 @@ def by_log_path(models: Sequence[CertifiedModel]) -> dict[Path, CertifiedModel]:
     found: dict[Path, CertifiedModel] = {}
     for model in models:
         path = log_path(model)
-        other = found.setdefault(path, model)
-        if other is not model:
+        if (other := found.setdefault(path, model)) is not model:
             raise RecordError(
                 f"{other.label} and {model.label} would have the same log, {path}; export them to two folders, "
                 "each with where=... and output=DIR"
@@ -54,8 +53,8 @@ def log_path(model: CertifiedModel) -> Path:
     """The path of a model's log. As in the published logs, folders are named after the noise and the split."""
     known = model.parameters
     trained = "unknown" if known.sigma_train is None else _sigma_text(known.sigma_train)
-    folder = Path(known.dataset, known.train_key, f"noise_{trained}", known.split)
-    return folder / f"sigma_{_sigma_text(known.sigma_cert)}"
+    name = f"sigma_{_sigma_text(known.sigma_cert)}"
+    return Path(known.dataset, known.train_key, f"noise_{trained}", known.split, name)
 
 
 def _sigma_text(sigma: float) -> str:
@@ -67,9 +66,9 @@ def _sigma_text(sigma: float) -> str:
 def log_lines(model: CertifiedModel) -> Iterator[str]:
     """The header, then one line per image: idx label predict radius correct time."""
     yield "\t".join(HEADERS["certification"])
-    names = ("index", "label", "prediction", "radius", "correct", "elapsed_s")
-    for index, label, prediction, radius, correct, elapsed in zip(
-        *(model.column(name).tolist() for name in names), strict=True
-    ):
+    columns = (
+        model.column(name).tolist() for name in ("index", "label", "prediction", "radius", "correct", "elapsed_s")
+    )
+    for *names, radius, correct, elapsed in zip(*columns, strict=True):
         time = timedelta(seconds=round(elapsed, 6))
-        yield f"{index}\t{label}\t{prediction}\t{format_radius(radius, DECIMALS)}\t{int(correct)}\t{time}"
+        yield "\t".join(map(str, [*names, format_radius(radius, DECIMALS), int(correct), time]))

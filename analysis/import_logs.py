@@ -16,13 +16,13 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from analysis.logs.files import HEADERS, LogKind
+from analysis.logs.files import HEADERS
 from analysis.logs.mapping import read_mapping
 from analysis.logs.tree import LogTree, read_tree, source_folder
 from configs.entry import EXIT_FAILED
 from jobs.atomic import write_atomically, write_json
 from jobs.errors import ConfigError, RecordError
-from jobs.files import imported, layouts, records
+from jobs.files import imported, records
 from jobs.files.code import git_commit
 from jobs.files.folders import check_writable
 from jobs.files.store import Store
@@ -31,7 +31,6 @@ from jobs.validation import STRICT, build
 from jobs.wording import columns, counted, shortened, wrapped
 
 _SHOWN = 12  # findings on the screen; import-report.csv has all
-_QUIET = ("not a log", "rounded up in print")  # findings that only import-report.csv lists
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -46,16 +45,13 @@ class ImportConfig:
 
 
 def import_logs(values: dict[str, Any]) -> int:
-    """Import a tree of logs; returns the exit code.
-
-    Raises ConfigError, or RecordError if there is no log, before anything is written.
-    """
+    """Import a tree of logs; returns the exit code. Raises ConfigError or RecordError before anything is written."""
     config = build(ImportConfig, values, where="")
     root, store = source_folder(config.source), Store(Path(config.results))
     if config.grid is None:
-        raise ConfigError(["grid is required; write grid=NAME to name the imported grid"])
+        raise ConfigError("grid is required; write grid=NAME to name the imported grid")
     if config.grid in store.grid_names():
-        raise ConfigError([f"grid {config.grid} was launched in {store.root}; choose another name"])
+        raise ConfigError(f"grid {config.grid} was launched in {store.root}; choose another name")
     tree = read_tree(root, read_mapping(config.mapping))
     print(_summary(tree))
     if not tree.logs:
@@ -66,25 +62,21 @@ def import_logs(values: dict[str, Any]) -> int:
     print("\n".join(f"wrote {path}" for path in write_tree(tree, store, config.grid, root, question)))
     results = shlex.quote(str(store.root))
     print(f"next: python -m analysis.envelope grid={config.grid} results={results} allow_partial=true")
-    unsound = [finding for finding in tree.findings if not finding.is_harmless]
-    return EXIT_FAILED if config.strict and unsound else 0
+    return EXIT_FAILED if config.strict and not all(finding.is_harmless for finding in tree.findings) else 0
 
 
 def write_tree(tree: LogTree, store: Store, grid: str, root: Path, question: Mapping[str, Any]) -> list[Path]:
     """Write the records, predictions and report of an imported grid, and last its listing, which completes it."""
     metadata = {"source": f"imported from {root.name}"}
-    report, written = store.import_report_path(grid), []
-    files: dict[LogKind, tuple[Path, layouts.RecordKind]] = {
-        "certification": (store.records_path(grid), imported.IMPORTED),
-        "prediction": (store.predictions_path(grid), imported.PREDICTIONS),
-    }
+    report, certified, predicted = (
+        path_of(grid) for path_of in (store.import_report_path, store.records_path, store.predictions_path)
+    )
     write_atomically(report, lambda path: _write_report(path, tree))
     write_json(report.with_suffix(".json"), {**question, "code_version": git_commit()})
-    for log_kind, (path, kind) in files.items():
-        records.write_records(path, tree.tables(log_kind), metadata, kind)
-        written.append(path)
+    records.write_records(certified, tree.tables("certification"), metadata, imported.IMPORTED)
+    records.write_records(predicted, tree.tables("prediction"), metadata, imported.PREDICTIONS)
     imported.write_listing(store, grid, tree.models)
-    return [report, *written, store.import_path(grid)]
+    return [report, certified, predicted, store.import_path(grid)]
 
 
 def _write_report(path: Path, tree: LogTree) -> None:
@@ -96,16 +88,15 @@ def _write_report(path: Path, tree: LogTree) -> None:
 
 def _summary(tree: LogTree) -> str:
     kinds = Counter(finding.kind for finding in tree.findings)
-    telling = [finding for finding in tree.findings if finding.kind not in _QUIET]
-    shown = telling[:_SHOWN]
-    lines = [
-        wrapped(
-            f"{counted(tree.num_files, 'file')}: {counted(len(tree.models), 'certification log')} "
-            f"({counted(tree.num_rows('certification'), 'row')}), "
-            f"{counted(tree.num_rows('prediction'), 'row')} of prediction logs"
-        ),
-        wrapped("findings: " + (", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"), "  "),
-    ]
+    quiet = ("not a log", "rounded up in print")  # only import-report.csv lists these
+    shown = [finding for finding in tree.findings if finding.kind not in quiet][:_SHOWN]
+    totals = (
+        f"{counted(tree.num_files, 'file')}: {counted(len(tree.models), 'certification log')} "
+        f"({counted(tree.num_rows('certification'), 'row')}), "
+        f"{counted(tree.num_rows('prediction'), 'row')} of prediction logs"
+    )
+    found = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"
+    lines = [wrapped(totals), wrapped(f"findings: {found}", "  ")]
     for finding in shown:
         verdict = f"{finding.verdict} ({counted(finding.num_rows, 'row')}); {finding.reason}"
         words = [shortened(word, columns() - 4) for word in verdict.split()]  # some are paths

@@ -37,16 +37,15 @@ class ImportConfig:
 def import_records(values: dict[str, Any]) -> int:
     """Check a publication, and copy it into a results folder; returns the exit code.
 
-    Raises:
-        ConfigError: The configuration is wrong, or the results folder has other files in these places.
-        RecordError: The publication is damaged; names every damaged file.
+    Raises ConfigError, also if the results folder has other files in these places, or RecordError with every damaged
+    file.
     """
     config = build(ImportConfig, values, where="import_records")
     if not config.source:
-        raise ConfigError(["source is required; write source=DIR, a folder that analysis.publish wrote"])
+        raise ConfigError("source is required; write source=DIR, a folder that analysis.publish wrote")
     source, store = Store(Path(config.source)), Store(Path(config.results))
     if not source.checksums_path().is_file():
-        raise ConfigError([f"source: {source.checksums_path()} is missing; name a folder that analysis.publish wrote"])
+        raise ConfigError(f"source: {source.checksums_path()} is missing; name a folder that analysis.publish wrote")
     listed = check_checksums(source)
     manifest = read_manifest(source.manifest_path(source.grid_names()[0]))
     paths = list(record_paths(manifest, source))

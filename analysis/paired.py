@@ -46,7 +46,7 @@ def paired(values: dict[str, Any]) -> int:
     config = build(PairedConfig, values, where="")
     if all(value is None for value in (config.grid_b, config.model_a, config.model_b, config.where_b)):
         raise ConfigError(
-            ["paired: choose what to compare, with model_a and model_b, with where and where_b, or with grid_b"]
+            "paired: choose what to compare, with model_a and model_b, with where and where_b, or with grid_b"
         )
     first = _selected(config, "model_a", config.grid, config.model_a, config.where)
     grid_b = config.grid if config.grid_b is None else config.grid_b
@@ -60,9 +60,7 @@ def paired(values: dict[str, Any]) -> int:
 def compare_models(first: CertifiedModel, second: CertifiedModel, radius: float) -> PairedComparison:
     """Which of two models certifies more images at a radius.
 
-    Raises:
-        RecordError: They are the same model, are not certified on the same images with the same n and alpha,
-            or cannot be compared at this radius; names both.
+    Raises RecordError naming both if they are the same, differ in images, n or alpha, or cannot be compared there.
     """
     models = (first, second)
     if first.parameters == second.parameters:

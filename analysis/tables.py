@@ -28,7 +28,7 @@ _HEADER_WIDTH = 7
 
 def all_tables(comparison: Comparison, frame: Frame, levels: Levels, table_format: TableFormat) -> str:
     """The envelope and its statistics, each with what the reader must know."""
-    note, notes = caption(comparison, frame, levels), statistics_notes(comparison, frame, levels)
+    note, notes = caption(comparison, frame, levels), statistics_notes(comparison, levels)
     if table_format == "simple":
         note, notes = wrapped(note), [wrapped(line, indent="  ") for line in notes]
     else:
@@ -126,13 +126,12 @@ def caption(comparison: Comparison, frame: Frame, levels: Levels) -> str:
     return " ".join([partial_note(comparison), *sentences] if grid.missing else sentences)
 
 
-def statistics_notes(comparison: Comparison, frame: Frame, levels: Levels) -> list[str]:
+def statistics_notes(comparison: Comparison, levels: Levels) -> list[str]:
     """What the columns of the second table are, one note per column."""
-    searched = int(frame["num_models"][0])
     return [
         "MC upper: the accuracy if every image were as robust as its votes allow.",
         f"Simultaneous: a {levels.confidence:.0%} band that holds for all radii and models at once "
-        f"({counted(searched, 'certified model')}).",
+        f"({counted(len(comparison.candidates.models), 'certified model')}).",
         "High-prob. lower: a lower bound on the share of these images that is truly certified, as some certificates "
         f"may be false; holds with probability {1 - levels.rho:g} for all these models at once.",
         "Best single: the accuracy of the best single model.",

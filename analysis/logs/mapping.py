@@ -12,11 +12,12 @@ from jobs.errors import ConfigError
 from jobs.files.imported import IMPORTED, PREDICTIONS
 from jobs.validation import unknown_choice
 
-_OF_IMAGES = {"index", "label", "prediction", "base_prediction", "radius", "correct", "elapsed_s", "p_lower", "stop"}
-_OURS = {"train_key", "certify_key", "counts0", "counts", "count_top", "n_used", "source"}
-_TYPES = {
-    field.name: field.type for field in (*PREDICTIONS.schema, *IMPORTED.schema) if field.name not in _OF_IMAGES | _OURS
+_NOT_OF_A_LOG = {
+    *("index", "label", "prediction", "base_prediction", "radius", "correct", "elapsed_s", "p_lower", "stop"),
+    *("train_key", "certify_key", "counts0", "counts", "count_top", "n_used", "source"),
 }
+_FIELDS = (*PREDICTIONS.schema, *IMPORTED.schema)
+_TYPES = {field.name: field.type for field in _FIELDS if field.name not in _NOT_OF_A_LOG}
 
 
 class LogMapping:
@@ -40,13 +41,10 @@ class LogMapping:
         """The columns of one log."""
         fields: dict[str, Any] = {}
         for pattern, compiled, columns in self._rules:
-            match = compiled.fullmatch(str(path))
-            if match:
+            if match := compiled.fullmatch(str(path)):
                 self._unused.discard(pattern)
-                captured = {
-                    name: pa.scalar(text).cast(_TYPES[name]).as_py() for name, text in match.groupdict().items()
-                }
-                fields |= {**columns, **captured}
+                texts = match.groupdict()
+                fields |= columns | {name: pa.scalar(texts[name]).cast(_TYPES[name]).as_py() for name in texts}
         return fields
 
     def check_used(self) -> None:
@@ -64,8 +62,7 @@ def read_mapping(path: str | None) -> LogMapping:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise ConfigError([f"mapping: cannot read {path}: {reason}"]) from error
-    is_mapping = isinstance(content, dict) and all(isinstance(value, dict) for value in content.values())
-    if not is_mapping:
+    if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
         raise ConfigError([f'mapping: {path}: write lines such as "runs/*/noise_*": {{method: mine, split: test}}'])
     return LogMapping({str(pattern): columns for pattern, columns in content.items()})
 

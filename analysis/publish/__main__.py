@@ -37,24 +37,20 @@ class PublishConfig(GridOptions):
 def publish(values: dict[str, Any]) -> int:
     """Write a publication, all of it or nothing; returns the exit code.
 
-    Raises:
-        ConfigError: The configuration is wrong, or the folder is there already.
-        RecordError: The grid is incomplete, or a file is damaged.
+    Raises ConfigError, also if the folder is there already, or RecordError if the grid is incomplete or a file damaged.
     """
     config = build(PublishConfig, values, where="publish")
     store, manifest = config.open()
     if not config.output:
-        raise ConfigError(["output is required; write output=DIR, a new folder"])
+        raise ConfigError("output is required; write output=DIR, a new folder")
     target = Path(config.output)
     if target.exists():
-        raise ConfigError([f"output: {target} exists; remove it, or choose a new folder"])
+        raise ConfigError(f"output: {target} exists; remove it, or choose a new folder")
     grid = load_grid(store, manifest.grid, reading=Reading(keep=CertifiedModel.lean))
     comparison = compare(grid)
     if not look_at_joined(manifest, store)[0]:
-        name = command_arguments(manifest.grid, store.root)
-        raise RecordError(
-            f"grid {manifest.grid} is not aggregated; launch it again (python -m pipeline.launch {name} ...)"
-        )
+        again = f"python -m pipeline.launch {command_arguments(manifest.grid, store.root)} ..."
+        raise RecordError(f"grid {manifest.grid} is not aggregated; launch it again ({again})")
     for run in manifest.runs:
         collect_run(run, store)  # reads every shard, and names a damaged one
     check_writable(target.parent, "output")
@@ -75,10 +71,7 @@ def publish(values: dict[str, Any]) -> int:
         root.rename(target)
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    print(
-        wrapped(
-            f"wrote {target}: {counted(len(manifest.models), 'model')}, {counted(len(grid.models), 'certified model')}"
-        )
-    )
+    models = f"{counted(len(manifest.models), 'model')}, {counted(len(grid.models), 'certified model')}"
+    print(wrapped(f"wrote {target}: {models}"))
     print(wrapped("read and complete the cards (README.md) before you publish it: they state no licence"))
     return 0

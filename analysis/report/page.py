@@ -34,10 +34,10 @@ _ROUNDINGS = {
 def render(comparison: Comparison, frame: Frame, levels: Levels, provenance: Mapping[str, str]) -> str:
     """The page of a grid with its table of statistics; ``provenance`` are names and values to show."""
     grid, models = comparison.grid, model_frame(comparison.grid.models)
-    num_images = sum(len(model.rows) for model in grid.models)
+    num_images = int(models["num_images"].sum())
     num_trained = len({model.parameters.train_key for model in grid.models})
     same = ("num_images", "num_models", "baseline_num_models")  # in all rows
-    total_s = float(np.nansum([model.summary.elapsed_s for model in grid.models]))
+    total_s = float(np.nansum(models["elapsed_s"]))
     template = Template((_FOLDER / "page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=html.escape(f"Grid {grid.name}"),
@@ -46,9 +46,7 @@ def render(comparison: Comparison, frame: Frame, levels: Levels, provenance: Map
             f"{counted(num_images, 'certificate')}, {total_s / 3600:.2f} hours of certification"
         ),
         warning=_warning(comparison),
-        caption=html.escape(
-            " ".join([caption(comparison, frame, levels), *statistics_notes(comparison, frame, levels)])
-        ),
+        caption=html.escape(" ".join([caption(comparison, frame, levels), *statistics_notes(comparison, levels)])),
         envelope=_table(*envelope_cells(comparison, frame), num_text=0),
         statistics=_frame({name: told for name, told in frame.items() if name not in same}, num_text=0),
         models=_frame({name: told for name, told in models.items() if not all(map(is_missing, told))}, num_text=1),
@@ -99,27 +97,22 @@ def page_data(comparison: Comparison, levels: Levels) -> dict[str, Any]:
 def _readable(one: Candidate) -> str:
     """A candidate's name for people, with its label: SmoothAdv, PGD, sigma = 0.25, epsilon = 0.5, ..."""
     known, parts = one.parameters, []
+    numbers = {"\u03c3": known.sigma_train}
     if known.method is not None:
         parts.append(METHOD_NAMES.get(known.method, known.method))
-    if known.attack not in (None, "none"):
-        parts.append(str(known.attack).upper())
-    for letter, name in (("\u03c3", "sigma_train"), ("ε", "epsilon"), ("m", "m_train"), ("T", "num_steps")):
-        value = getattr(known, name)
-        if value and not (name != "sigma_train" and known.attack in (None, "none")):
-            parts.append(f"{letter} = {_cell(value)}")
+    if known.attack is not None and known.attack != "none":
+        parts.append(known.attack.upper())
+        numbers |= {"ε": known.epsilon, "m": known.m_train, "T": known.num_steps}
+    parts += [f"{letter} = {_cell(value)}" for letter, value in numbers.items() if value]
     return f"{', '.join(parts)} [{one.name}]" if parts else one.name
 
 
 def _bounds(models: Sequence[CertifiedModel]) -> list[dict[str, Any]]:
     """For each sigma, the share of p_lower in each bin, in percent; empty if the records contain no bounds."""
     frame = probability_frame(models)
-    return [
-        {
-            "sigma": float(sigma),
-            "shares": [round(100.0 * share, 3) for share in frame["share"][frame["sigma_cert"] == sigma].tolist()],
-        }
-        for sigma in np.unique(frame["sigma_cert"])
-    ]
+    percents = np.round(100.0 * frame["share"], 3)
+    sigmas = np.unique(frame["sigma_cert"]).tolist()
+    return [{"sigma": sigma, "shares": percents[frame["sigma_cert"] == sigma].tolist()} for sigma in sigmas]
 
 
 def _warning(comparison: Comparison) -> str:

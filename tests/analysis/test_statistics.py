@@ -102,7 +102,7 @@ def test_the_abstention_rate_is_not_known_where_sampling_stopped_early(stop: str
     frame = envelope_frame(comparison, [0.0], LEVELS)
     *_, row = statistics_table(comparison, frame, "pipe").splitlines()
     assert row.rstrip("| ").endswith("-")
-    assert "a dash (-) if sampling stopped early" in statistics_notes(comparison, frame, LEVELS)[-1]
+    assert "a dash (-) if sampling stopped early" in statistics_notes(comparison, LEVELS)[-1]
 
 
 def test_average_radius_counts_wrong_and_abstaining_images_as_zero() -> None:
