@@ -73,7 +73,12 @@ def clopper_pearson_upper(counts: Counts, num_samples: Counts, alpha: float) -> 
 
 
 def min_count_for(probability: float, num_samples: int, alpha: float) -> int | None:
-    """Inverse of the lower bound: the fewest successes that prove ``probability``, which lies in (0, 1).
+    """Inverse of the lower bound: the fewest successes that prove ``probability``.
+
+    Args:
+        probability: The bound to reach, in (0, 1).
+        num_samples: Trials n >= 1.
+        alpha: Error probability in (0, 1).
 
     Returns:
         The smallest k with ``clopper_pearson_lower(k, n, alpha) >= probability``, or None if
@@ -125,6 +130,10 @@ def two_sided_interval(counts: Counts, num_samples: Counts, alpha: float) -> tup
 
 def top_class_p_value(count_top: int, count_second: int) -> float:
     """Two-sided binomial p-value, in [0, 1], for "the two leading classes are equally likely"; 1 without votes.
+
+    Args:
+        count_top: Votes of the leading class, >= 0.
+        count_second: Votes of the runner-up, >= 0.
 
     Source:
         Cohen et al. 2019, PREDICT (Hung and Fithian 2019 for the ranking guarantee).

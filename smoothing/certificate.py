@@ -41,9 +41,14 @@ class Certificate:
 def certificate_from_counts(
     counts0: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], *, sigma: float, alpha: float
 ) -> Certificate:
-    """The certificate, with error probability ``alpha``, from two independent vectors of votes.
+    """The certificate from two independent vectors of votes.
 
-    Selected is the class with most votes in selection, the lowest class number among ties.
+    Args:
+        counts0: Votes per class in selection, int64, shape (K,); the class with most votes is selected,
+            the lowest class number among ties.
+        counts: Votes per class in estimation, int64, shape (K,).
+        sigma: Standard deviation of the noise, > 0.
+        alpha: Error probability in (0, 1).
     """
     p_lower = float(clopper_pearson_lower(counts[np.argmax(counts0)], int(counts.sum()), alpha))
     return certificate_from_bound(p_lower, counts0, counts, sigma=sigma)
@@ -57,7 +62,15 @@ def certificate_from_bound(
     sigma: float,
     stop: StopReason = "full",
 ) -> Certificate:
-    """The certificate from a bound on the selected class's probability; ``counts`` are 0 if none were drawn."""
+    """The certificate from a bound on the selected class's probability.
+
+    Args:
+        p_lower: Lower confidence bound on the probability of the class most voted in selection.
+        counts0: Votes per class in selection, int64, shape (K,).
+        counts: Votes per class in estimation, int64, shape (K,); all 0 if none were drawn.
+        sigma: Standard deviation of the noise, > 0.
+        stop: Why sampling ended.
+    """
     selected = int(np.argmax(counts0))
     abstains = p_lower < 0.5
     return Certificate(

@@ -251,10 +251,13 @@ def class_counts(
 ) -> npt.NDArray[np.int64]:
     """Votes of the base classifier on ``num_samples`` copies of an image with Gaussian noise.
 
-    Args as of ``VoteCounter``, and:
+    Args:
+        base_classifier: In evaluation mode; a row's logits may not depend on the other rows.
         image_CHW: Pixels in [0, 1], float32, on the classifier's device.
         num_samples: Draws n >= 1.
+        num_classes: K; logits must have as many columns.
         stream: Stream of the noise; its first n vectors are used.
+        batch_size: Rows per batch on the device; see ``VoteCounter``.
 
     Returns:
         Votes per class, int64, shape (K,), summing to ``num_samples``.

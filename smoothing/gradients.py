@@ -110,7 +110,13 @@ class SteinEstimator(GradientEstimator):
 
 
 def gradient_estimator(attack: str, *, sigma: float, inverse_temperature: float) -> GradientEstimator:
-    """The estimator of a named attack: for stein and stein_hard the gradient-free one, for others the plug-in one."""
+    """The estimator of a named attack: for stein and stein_hard the gradient-free one, for others the plug-in one.
+
+    Args:
+        attack: Its name; stein_hard uses the votes, stein the softmax.
+        sigma: Standard deviation of the noise, >= 0; only Stein's estimator needs it, and needs it > 0.
+        inverse_temperature: Factor of the logits inside the softmax, > 0.
+    """
     if attack in ("stein", "stein_hard"):
         return SteinEstimator(sigma=sigma, hard=attack == "stein_hard", inverse_temperature=inverse_temperature)
     return PlugInEstimator(inverse_temperature=inverse_temperature)

@@ -42,7 +42,11 @@ class PairedComparison:
 
 
 def compare_paired(first: npt.ArrayLike, second: npt.ArrayLike) -> PairedComparison:
-    """Count agreements and differences, from whether each succeeds: bool, shape (N,), images in the same order.
+    """Count agreements and differences.
+
+    Args:
+        first: Whether the first succeeds, bool, shape (N,).
+        second: Whether the second succeeds on the same images in the same order, bool, shape (N,).
 
     Raises:
         ValueError: Shapes differ, or there are no images.
