@@ -4,8 +4,9 @@ Shapes: B images, M noise draws, C H W image, K classes.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from jobs.specs.train import TrainSpec
 from jobs.training.method import Batch, Networks, Objective, Perturbation
 from smoothing.attacks import smoothadv_pgd
 from smoothing.ddn import smoothadv_ddn
-from smoothing.gradients import GradientEstimator, gradient_estimator
+from smoothing.gradients import gradient_estimator
 
 
 def cross_entropy(networks: Networks, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -35,38 +36,28 @@ def unperturbed(networks: Networks, batch: Batch, generator: torch.Generator) ->
     return batch
 
 
-@dataclass(frozen=True, kw_only=True)
-class Adversarial:
-    """Adversarial examples for the smoothed classifier, or for the base classifier, in place of the images.
+def adversarial(spec: TrainSpec, networks: Networks, batch: Batch, generator: torch.Generator) -> Batch:
+    """Adversarial examples in place of the images.
+
+    The attack runs under the noise of the step, or without noise, on the base classifier.
 
     Source:
         Salman et al. 2019, Pseudocode 1 and Appendix C.1.
     """
-
-    attack: Literal["pgd", "ddn"]  # ddn, or pgd along the gradient that ``estimator`` finds
-    num_steps: int  # T
-    estimator: GradientEstimator  # finds the direction of ascent
-    initial_norm: float | Literal["epsilon"] = 1.0  # DDN's first length
-    # Whether the attack runs under the noise of the step (Pseudocode 1) or on the base classifier without noise
-    # (Appendix C.1)
-    sees_noise: bool = True
-
-    def __call__(self, networks: Networks, batch: Batch, generator: torch.Generator) -> Batch:
-        noise_MBCHW = batch.noise_MBCHW if self.sees_noise else torch.zeros_like(batch.noise_MBCHW[:1])
-        attack: Callable[..., Tensor] = smoothadv_ddn if self.attack == "ddn" else smoothadv_pgd
-        options: dict[str, Any] = {"initial_norm": self.initial_norm} if self.attack == "ddn" else {}
-        found_BCHW = attack(
-            networks.frozen,
-            batch.inputs_BCHW,
-            batch.labels_B,
-            noise_MBCHW,
-            epsilon=batch.epsilon,
-            num_steps=self.num_steps,
-            generator=generator,
-            estimator=self.estimator,
-            **options,
-        )
-        return replace(batch, inputs_BCHW=found_BCHW)
+    attack: Callable[..., Tensor] = smoothadv_ddn if spec.attack == "ddn" else smoothadv_pgd
+    options: dict[str, Any] = {"initial_norm": spec.ddn_initial_norm} if spec.attack == "ddn" else {}
+    found_BCHW = attack(
+        networks.frozen,
+        batch.inputs_BCHW,
+        batch.labels_B,
+        batch.noise_MBCHW if spec.method == "smoothadv" else torch.zeros_like(batch.noise_MBCHW[:1]),
+        epsilon=batch.epsilon,
+        num_steps=spec.num_steps,
+        generator=generator,
+        estimator=gradient_estimator(spec.attack, sigma=spec.sigma, inverse_temperature=spec.inverse_temperature),
+        **options,
+    )
+    return replace(batch, inputs_BCHW=found_BCHW)
 
 
 def objective_of(spec: TrainSpec) -> Objective:
@@ -82,12 +73,4 @@ def perturbation_of(spec: TrainSpec) -> Perturbation:
     if spec.perturbation is not None:
         made: Perturbation = loading.make(spec.perturbation)
         return made
-    if spec.attack == "none":
-        return unperturbed
-    return Adversarial(
-        attack="ddn" if spec.attack == "ddn" else "pgd",
-        num_steps=spec.num_steps,
-        estimator=gradient_estimator(spec.attack, sigma=spec.sigma, inverse_temperature=spec.inverse_temperature),
-        initial_norm=spec.ddn_initial_norm,
-        sees_noise=spec.method == "smoothadv",
-    )
+    return unperturbed if spec.attack == "none" else partial(adversarial, spec)
