@@ -124,7 +124,11 @@ class SmoothedClassifier:
             ValueError: An argument is outside its range, or n draws can never certify anything.
 
         Guarantee:
-            That of ``certify_images``.
+            For each image, with probability at least 1 - alpha over its noise: either it abstains, or the
+            smoothed classifier is constant, and equal to the prediction, within the radius.
+
+        Source:
+            Cohen et al. 2019, CERTIFY.
         """
         if n0 < 1 or n < min_samples_to_certify(alpha):
             raise ValueError(
@@ -245,7 +249,7 @@ class _Queue:
                 yield item.image, item.sampling.certificate
             elif item.sampling.stage != stage:
                 item.num_asked = 0
-                self._counter.clear([slot])
+                self._counter.clear(slot)
 
     def _votes(self, slots: Sequence[int]) -> npt.NDArray[np.int64]:
         try:

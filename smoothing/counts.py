@@ -97,12 +97,11 @@ class VoteCounter:
         """Assign a slot to an image, pixels in [0, 1], float32, and set its votes to 0; may raise OffGridError."""
         center = self._distribution.center(image_CHW.detach().cpu().numpy())
         self._centers_SCHW[slot] = self._sent(torch.from_numpy(center))
-        self.clear([slot])
+        self.clear(slot)
 
-    def clear(self, slots: Sequence[int]) -> None:
-        """Set the votes of some slots to 0."""
-        if slots:
-            self._counts_SK[self._sent(torch.tensor(slots))] = 0
+    def clear(self, slot: int) -> None:
+        """Set the votes of a slot to 0."""
+        self._counts_SK[slot] = 0
 
     def votes(self, slots: Sequence[int]) -> npt.NDArray[np.int64]:
         """The votes of some slots, int64, shape (len(slots), K): one copy from the device.
