@@ -26,9 +26,9 @@ from jobs.specs.units import STAGES, Resources, Stage
 from jobs.wording import counted, say
 from pipeline import text
 from pipeline.estimate import Device, forecast
-from pipeline.local.executor import DebugExecutor, LocalExecutor
+from pipeline.local.executor import run_here, run_in_pool
 from pipeline.local.gpus import visible_gpus
-from pipeline.plan import Executor, Plan, plan
+from pipeline.plan import Outcome, Plan, plan
 from pipeline.request.config import LaunchConfig, parse_launch
 from pipeline.request.lengths import notes
 from pipeline.sources import check_checkpoints, check_data, check_plugins, stage_inputs
@@ -41,7 +41,7 @@ from pipeline.state.postmortem import record_deaths
 from pipeline.state.survey import Survey, survey
 
 if TYPE_CHECKING:
-    from pipeline.slurm.executor import SlurmExecutor
+    from pipeline.slurm.executor import Submission
 
 # A status command holds the lock for a moment when it tests it.
 _LOCK_PATIENCE_S = 1.0
@@ -156,7 +156,7 @@ def _dry_run(config: LaunchConfig, store: Store) -> int:
     if cost_text := text.cost_text(cost, devices):
         say(cost_text)
     if config.cluster.kind == "slurm":
-        print(_slurm_executor(config, found, todo).preview(todo, grid=manifest.grid, store=store), end="")
+        print(_submission(config, store, found, todo).preview(), end="")
     return 0
 
 
@@ -209,8 +209,7 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
         queue.cancel(found.activity.stuck)
         reasons = text.stuck_reasons(found.activity.stuck)
         say(f"{reasons}; they were cancelled, and their units are submitted again", sys.stderr)
-    executor = _executor(config, found, todo)
-    outcome = executor.run(todo, grid=manifest.grid, store=store, resources=_resources(config, store))
+    outcome = _run(config, store, found, todo)
     if outcome.failures or outcome.problem:
         say(text.outcome_text(outcome), sys.stderr)
         return EXIT_FAILED
@@ -281,23 +280,34 @@ def _write_manifest(manifest: Manifest, store: Store) -> None:
     write_manifest(path, manifest)
 
 
-def _executor(config: LaunchConfig, found: Survey, todo: Plan) -> Executor:
-    if config.cluster.kind == "debug":
-        return DebugExecutor()
-    if config.cluster.kind == "local":
-        cluster = config.cluster
-        gpus = () if cluster.device == "cpu" else visible_gpus()
-        return LocalExecutor(num_workers=cluster.num_workers(len(gpus)), gpus=gpus, runs_per_gpu=cluster.runs_per_gpu)
-    return _slurm_executor(config, found, todo)
+def _run(config: LaunchConfig, store: Store, found: Survey, todo: Plan) -> Outcome:
+    """Run a plan, or submit it to SLURM."""
+    cluster, resources = config.cluster, _resources(config, store)
+    if cluster.kind == "slurm":
+        return _submission(config, store, found, todo).run(resources)
+    if cluster.kind == "debug":
+        return run_here(todo, config.manifest.grid, store, resources)
+    gpus = () if cluster.device == "cpu" else visible_gpus()
+    return run_in_pool(
+        todo,
+        config.manifest.grid,
+        store,
+        resources,
+        num_workers=cluster.num_workers(len(gpus)),
+        gpus=gpus,
+        runs_per_gpu=cluster.runs_per_gpu,
+    )
 
 
-def _slurm_executor(config: LaunchConfig, found: Survey, todo: Plan) -> "SlurmExecutor":
-    from pipeline.slurm.executor import SlurmExecutor  # submitit is slow to import
+def _submission(config: LaunchConfig, store: Store, found: Survey, todo: Plan) -> "Submission":
+    from pipeline.slurm.executor import Submission  # submitit is slow to import
 
     assert config.slurm is not None
-    return SlurmExecutor(
-        config=config.slurm,
+    return Submission(
+        plan=todo,
         manifest=config.manifest,
+        store=store,
+        config=config.slurm,
         activity=found.activity,
         failures={name: failure for name, failure in found.history.items() if name not in todo.waiting},
         runs_per_gpu=config.cluster.runs_per_gpu,

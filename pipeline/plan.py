@@ -1,4 +1,4 @@
-"""What to run, as a pure function of the grid and its files; and the interface of the executors that run it."""
+"""What to run, as a pure function of the grid and its files; and what became of it."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -6,13 +6,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import chain
 from types import MappingProxyType
-from typing import Protocol
 
 from jobs.files.failures import Failure, FailureClass
-from jobs.files.store import Store
 from jobs.specs.indices import IndexRange, missing_from, partition
 from jobs.specs.runs import SHARD_STAGES, Manifest, Run, ShardStage
-from jobs.specs.units import AggregateUnit, Resources, ShardUnit, TrainUnit, Unit, shards_by_run
+from jobs.specs.units import AggregateUnit, ShardUnit, TrainUnit, Unit, shards_by_run
 from pipeline.retry import Retry, gave_up
 from pipeline.state.files import Observation
 
@@ -37,27 +35,18 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The state of a plan's units when an executor returns."""
+    """The state of a plan's units after the launch ran or submitted them.
 
-    failures: tuple[Failure, ...]  # one for each unit that failed
+    A unit that fails affects only those that depend on it; others continue.
+    """
+
+    failures: tuple[Failure, ...]  # one for each unit that failed, as the store has it
     skipped: tuple[Unit, ...]  # units that were not started because a dependency failed
     num_queued: int = 0  # units submitted to a scheduler, which runs them after the launch returns
     jobs: tuple[str, ...] = ()  # the scheduler's ids for them
     left: tuple[Unit, ...] = ()  # units not submitted yet; the next launch submits them
     limit: str | None = None  # the limit that they would exceed; None if none was in the way
     problem: str | None = None  # why not everything could be submitted
-
-
-class Executor(Protocol):
-    """Runs or submits the units of a plan.
-
-    A unit that fails affects only those that depend on it; others continue. Failures are written
-    to the store before they are returned.
-    """
-
-    def run(self, plan: Plan, *, grid: str, store: Store, resources: Resources) -> Outcome:
-        """Run every unit of the plan that can be run."""
-        ...
 
 
 def plan(

@@ -24,153 +24,87 @@ from pipeline.state.ledger import ArrayName, Launch
 from pipeline.state.reasons import advice
 
 
-@dataclass(frozen=True, kw_only=True)
-class SlurmExecutor:
-    """Submits arrays; SLURM runs them after the launch has returned."""
+@dataclass(kw_only=True)
+class Submission:
+    """Submits the arrays of one plan; SLURM runs them after the launch has returned."""
 
-    config: SlurmConfig  # sbatch options and limits
+    plan: Plan
     manifest: Manifest  # the grid that is launched
+    store: Store
+    config: SlurmConfig  # sbatch options and limits
     activity: Activity  # what is already in progress
     # The last failure of each unit that may be submitted again, by its name; nodes that caused one are avoided
-    failures: Mapping[str, Failure] = field(default_factory=dict)
-    runs_per_gpu: int = 1  # units that a job runs at a time; it multiplies ``units_per_job``
+    failures: Mapping[str, Failure]
+    runs_per_gpu: int  # units that a job runs at a time; it multiplies ``units_per_job``
+    launch_id: str = field(default="LAUNCH", init=False)
+    jobs: list[str] = field(default_factory=list, init=False)  # what has been submitted so far; likewise below
+    handed_over: list[Unit] = field(default_factory=list, init=False)
+    arrays: dict[Stage, list[str]] = field(default_factory=lambda: {stage: [] for stage in STAGES}, init=False)
+    num_lanes: dict[Stage, int] = field(default_factory=dict, init=False)
+    limit: str | None = field(default=None, init=False)
 
-    def run(self, plan: Plan, *, grid: str, store: Store, resources: Resources) -> Outcome:
-        store = Store(store.root.resolve())  # jobs start in other folders
-        max_queued = self.config.max_queued
-        launch_id, copies = ledger.new_launch_id(store, grid), set(store.code_copies())
-        submission = _Submission(
-            executor=self,
-            plan=plan,
-            store=store,
-            grid=grid,
-            launch_id=launch_id,
-            code=take_snapshot(store),
-            room=math.inf if max_queued is None else max(0, max_queued - self.activity.num_tasks),
-        )
-        todo = blocks(
-            plan,
-            units_per_job=self.config.units_per_job * self.runs_per_gpu,
-            max_array_size=self.config.max_array_size or queue.max_array_size(self.cluster),
-            in_training={name.partition("/")[2] for name in self.activity.in_progress if name.startswith("train/")},
-        )
-        ledger.write_launch(store, launch_id, self._frozen(resources))
-        problem = None
-        try:
-            submission.hand_over(todo)
-        except SubmissionRefusedError as error:
-            try:
-                queue.cancel_jobs(submission.jobs, self.cluster)
-            except SchedulerError as silence:
-                problem = f"SLURM refuses: {error}; what was submitted before could not be cancelled ({silence})"
-                return submission.outcome(problem)
-            submission.jobs, submission.handed_over = [], []
-            problem = f"SLURM refuses: {error}; nothing was submitted"
-        except SchedulerError as error:
-            return submission.outcome(str(error))  # it may have accepted an array without confirming it
-        if not submission.jobs:
-            shutil.rmtree(store.launch_dir(grid, launch_id), ignore_errors=True)
-            if submission.code not in copies:
-                shutil.rmtree(submission.code, ignore_errors=True)
-        return submission.outcome(problem)
+    def __post_init__(self) -> None:
+        self.store = Store(self.store.root.resolve())  # jobs start in other folders
+        self.code = self.store.code_dir("CODE")
+        self.cluster = self.config.clusters or commands.default_cluster()
+        max_queued = self.config.max_queued  # the room is the number of tasks that may still be queued
+        self.room = math.inf if max_queued is None else max(0, max_queued - self.activity.num_tasks)
 
-    def _frozen(self, resources: Resources) -> Launch:
-        return Launch(
-            manifest=self.manifest,
-            resources=resources,
-            time_limits_min={stage: self.config.stage(stage).limit_min() for stage in STAGES},
-            grace_s=max(1, min(30, self.config.signal_delay_s // 2)),
-            runs_per_gpu=self.runs_per_gpu,
-            cluster=self.cluster,
-            signal_delay_s=self.config.signal_delay_s,
-            stall_min=self.config.stall_min,
-            asked={stage: self.config.asked(stage) for stage in STAGES},
-        )
-
-    def preview(self, plan: Plan, *, grid: str, store: Store) -> str:
+    def preview(self) -> str:
         """The text for sbatch of the first array of each stage."""
         texts = []
         for stage in STAGES:
-            units = [unit for unit in plan.units if unit.stage == stage]
+            units = [unit for unit in self.plan.units if unit.stage == stage]
             if units:
-                name = ArrayName(grid=grid, launch="LAUNCH", array=f"{stage}-0")
-                folder = store.array_dir(grid, name.launch, name.array).absolute()
-                code = store.code_dir("CODE").absolute()
-                parameters = self.parameters(name, code, folder, num_processes=units[0].num_processes)
+                name = self._next_array(stage)
+                folder = self.store.array_dir(name.grid, name.launch, name.array)
+                parameters = self._parameters(name, folder, num_processes=units[0].num_processes)
                 text = script(folder, parameters, min(1000, len(units)), self.config.option(stage, "python"))
                 texts.append(f"\n--- sbatch, {stage}\n{text}\n")
         return "".join(texts)
 
-    def parameters(
-        self, name: ArrayName, code: Path, folder: Path, tasks: Sequence[Task] = (), **more: Any
-    ) -> dict[str, Any]:
-        """sbatch options of an array of these tasks, given their earlier failures; see ``sbatch_parameters``."""
-        return sbatch_parameters(
-            self.config,
-            name,
-            code,
-            folder,
-            exclude=self._excluded(name.stage),
-            memory_gb=self.config.stage(name.stage).memory_gb(self._num_failures(tasks, "host_oom")),
-            limit_min=self.limit_min(name.stage, tasks),
-            **more,
+    def run(self, resources: Resources) -> Outcome:
+        """Submit all units, or as many as SLURM accepts now."""
+        store, config, grid = self.store, self.config, self.manifest.grid
+        self.launch_id, copies = ledger.new_launch_id(store, grid), set(store.code_copies())
+        self.code = take_snapshot(store)
+        todo = blocks(
+            self.plan,
+            units_per_job=config.units_per_job * self.runs_per_gpu,
+            max_array_size=config.max_array_size or queue.max_array_size(self.cluster),
+            in_training={name.partition("/")[2] for name in self.activity.in_progress if name.startswith("train/")},
         )
-
-    def limit_min(self, stage: Stage, tasks: Sequence[Task]) -> int:
-        """Time limit of an array of these tasks, in minutes."""
-        return self.config.stage(stage).limit_min(self._num_failures(tasks, "timeout"))
-
-    def _num_failures(self, tasks: Sequence[Task], failure_class: FailureClass) -> int:
-        """The largest number of failures of a class among the units of these tasks."""
-        failed = (self.failures.get(unit.name) for task in tasks for unit in task)
-        return max((failure.counts[failure_class] for failure in failed if failure), default=0)
-
-    @property
-    def cluster(self) -> str | None:
-        """The cluster to submit to; None for the default one."""
-        return self.config.clusters or commands.default_cluster()
-
-    def _excluded(self, stage: Stage) -> str | None:
-        """Nodes that jobs of a stage avoid: those of the user's option, and those that caused failures."""
-        nodes = {*filter(None, [self.config.option(stage, "exclude")]), *bad_nodes(self.failures.values())}
-        return ",".join(sorted(nodes)) or None
-
-
-@dataclass(kw_only=True)
-class _Submission:
-    """The state of one submission: what has been submitted so far, and its job ids."""
-
-    executor: SlurmExecutor
-    plan: Plan
-    store: Store
-    grid: str
-    launch_id: str
-    code: Path
-    room: float  # tasks that may still be queued
-    jobs: list[str] = field(default_factory=list)
-    handed_over: list[Unit] = field(default_factory=list)
-    arrays: dict[Stage, list[str]] = field(default_factory=lambda: {stage: [] for stage in STAGES})
-    num_lanes: dict[Stage, int] = field(default_factory=dict)
-    limit: str | None = None
-
-    def hand_over(self, todo: list[Block]) -> None:
-        """Submit all blocks and then the aggregation, or as much as SLURM accepts now."""
-        num_arrays: dict[Stage, int] = {
-            "train": sum(bool(block.train) for block in todo),
-            **{stage: sum(len(block.sharded.get(stage, ())) for block in todo) for stage in SHARD_STAGES},
-            "aggregate": 1,
-        }
-        parallel = self.executor.config.max_parallel
-        self.num_lanes = {stage: num if parallel is None else min(num, parallel) for stage, num in num_arrays.items()}
+        launch = Launch(
+            manifest=self.manifest,
+            resources=resources,
+            time_limits_min={stage: config.stage(stage).limit_min() for stage in STAGES},
+            grace_s=max(1, min(30, config.signal_delay_s // 2)),
+            runs_per_gpu=self.runs_per_gpu,
+            cluster=self.cluster,
+            signal_delay_s=config.signal_delay_s,
+            stall_min=config.stall_min,
+            asked={stage: config.asked(stage) for stage in STAGES},
+        )
+        ledger.write_launch(store, self.launch_id, launch)
+        problem = None
         try:
-            self._blocks(todo)
-        except SubmitLimitError as error:
-            self.limit = str(error)
-        if self.plan.aggregate is not None:
-            self._aggregate(self.plan.aggregate)
+            self._hand_over(todo)
+        except SubmissionRefusedError as error:
+            problem = f"SLURM refuses: {error}; nothing was submitted"
+            try:
+                queue.cancel_jobs(self.jobs, self.cluster)
+                self.jobs, self.handed_over = [], []
+            except SchedulerError as silence:
+                problem = f"SLURM refuses: {error}; what was submitted before could not be cancelled ({silence})"
+        except SchedulerError as error:
+            return self._outcome(str(error))  # it may have accepted an array without confirming it
+        if not self.jobs:
+            shutil.rmtree(store.launch_dir(grid, self.launch_id), ignore_errors=True)
+            if self.code not in copies:
+                shutil.rmtree(self.code, ignore_errors=True)
+        return self._outcome(problem)
 
-    def outcome(self, problem: str | None = None) -> Outcome:
-        """What was submitted, and what is left."""
+    def _outcome(self, problem: str | None) -> Outcome:
         done = {unit.name for unit in self.handed_over}
         return Outcome(
             failures=(),
@@ -182,34 +116,44 @@ class _Submission:
             problem=problem,
         )
 
-    def _blocks(self, todo: list[Block]) -> None:
+    def _hand_over(self, todo: Sequence[Block]) -> None:
+        """Submit all blocks and then the aggregation, or as much as SLURM accepts now."""
+        num_arrays: dict[Stage, int] = {
+            "train": sum(bool(block.train) for block in todo),
+            **{stage: sum(len(block.sharded.get(stage, ())) for block in todo) for stage in SHARD_STAGES},
+            "aggregate": 1,
+        }
+        self.num_lanes = {stage: min(num, self.config.max_parallel or num) for stage, num in num_arrays.items()}
+        try:
+            self._blocks(todo)
+        except SubmitLimitError as error:
+            self.limit = str(error)
+        if self.plan.aggregate is not None:
+            self._aggregate(self.plan.aggregate)
+
+    def _blocks(self, todo: Sequence[Block]) -> None:
         waiting = list(todo)
         while waiting:
             block, num_before = waiting.pop(0), len(self.jobs)
+            # At least its training, or no launch would make progress
+            least = 0 if self.jobs or self.activity.in_progress else 1
+            width = max(least, block.width_within(self.room))
+            if not width:
+                raise SubmitLimitError(self._limit())
+            if width < block.width:
+                block, rest = block.split(width)
+                waiting.insert(0, rest)
             try:
-                waiting = self._fitting(block, waiting)
+                self._block(block)
             except SubmitLimitError:
                 # If its first array was accepted, the next launch submits the rest of the block.
                 if block.width == 1 or len(self.jobs) > num_before:
                     raise
                 waiting = [*block.split(block.width // 2), *waiting]
 
-    def _fitting(self, block: Block, waiting: list[Block]) -> list[Block]:
-        """Submit a block, or as much of it as there is room for; returns the blocks that are left."""
-        width = block.width_within(self.room)
-        if not width and not self.jobs and not self.executor.activity.in_progress:
-            width = 1  # at least its training, or no launch would make progress
-        if not width:
-            raise SubmitLimitError(self._limit())
-        if width < block.width:
-            block, rest = block.split(width)
-            waiting = [rest, *waiting]
-        self._block(block)
-        return waiting
-
     def _limit(self) -> str:
-        config, activity = self.executor.config, self.executor.activity
-        return f"cluster.max_queued={config.max_queued} and {activity.num_tasks} tasks in your queue before this launch"
+        before = f"{self.activity.num_tasks} tasks in your queue before this launch"
+        return f"cluster.max_queued={self.config.max_queued} and {before}"
 
     def _block(self, block: Block) -> None:
         corresponding = None
@@ -217,7 +161,7 @@ class _Submission:
             corresponding = f"aftercorr:{self._array('train', block.train, num_processes=block.num_processes)}"
         if block.after_earlier_training:
             models = {f"train/{unit.name.split('/')[1]}" for unit in block.units}
-            earlier = self.executor.activity.arrays_with(models)
+            earlier = self.activity.arrays_with(models)
             corresponding = "afterany:" + ":".join(earlier) if earlier else None
         for stage, arrays in block.sharded.items():
             for tasks in arrays:
@@ -225,50 +169,71 @@ class _Submission:
 
     def _aggregate(self, unit: Unit) -> None:
         """Submit the aggregation after everything else, and cancel an earlier one, which waits for less."""
-        activity = self.executor.activity
-        if self.jobs and unit.name in activity.queued:
-            queue.cancel([activity.tasks[unit.name]])
+        if self.jobs and unit.name in self.activity.queued:
+            queue.cancel([self.activity.tasks[unit.name]])
             self.room += 1
         if self.limit is not None:
             return
-        ours = units_of(self.executor.manifest, activity.tasks)
-        before = sorted({*self.jobs, *activity.arrays_with(ours)}, key=int)
+        ours = units_of(self.manifest, self.activity.tasks)
+        before = sorted({*self.jobs, *self.activity.arrays_with(ours)}, key=int)
         try:
             self._array("aggregate", ((unit,),), "afterany:" + ":".join(before) if before else None)
         except SubmitLimitError as error:
             self.limit = str(error)
 
     def _array(
-        self, stage: Stage, tasks: tuple[Task, ...], dependency: str | None = None, *, num_processes: int = 1
+        self, stage: Stage, tasks: Sequence[Task], dependency: str | None = None, *, num_processes: int = 1
     ) -> str:
+        """Submit an array; returns its job id."""
         if len(tasks) > self.room:
             raise SubmitLimitError(self._limit())
-        after = self.executor.config.after
+        after, name = self.config.after, self._next_array(stage)
         if dependency is None and after is not None:
             dependency = f"afterok:{after}" if str(after)[0].isdigit() else str(after)
-        name = ArrayName(grid=self.grid, launch=self.launch_id, array=f"{stage}-{len(self.arrays[stage])}")
-        limit_min = self.executor.limit_min(stage, tasks)
-        folder = ledger.write_tasks(self.store, name, [[unit.name for unit in task] for task in tasks], limit_min)
+        folder = self.store.array_dir(name.grid, name.launch, name.array)
+        parameters = self._parameters(
+            name,
+            folder,
+            tasks,
+            num_lanes=self.num_lanes[stage],
+            num_processes=num_processes,
+            dependency=",".join(filter(None, [dependency, self._lane_ahead(stage)])) or None,
+        )
+        ledger.write_tasks(self.store, name, [[unit.name for unit in task] for task in tasks], parameters["time"])
         try:
-            parameters = self.executor.parameters(
-                name,
-                self.code,
-                folder,
-                tasks,
-                num_lanes=self.num_lanes[stage],
-                num_processes=num_processes,
-                dependency=",".join(filter(None, [dependency, self._lane_ahead(stage)])) or None,
-            )
             job = self._submit(stage, folder, parameters, len(tasks))
         except (SubmitLimitError, SubmissionRefusedError) as error:
             shutil.rmtree(folder, ignore_errors=True)
-            hint = advice(str(error), stage, self.executor.config.stage(stage))
+            hint = advice(str(error), stage, self.config.stage(stage))
             raise type(error)(f"{stage}: {error}" + (f" ({hint})" if hint else "")) from error
         self.jobs.append(job)
         self.arrays[stage].append(job)
         self.handed_over += [unit for task in tasks for unit in task]
         self.room -= len(tasks)
         return job
+
+    def _next_array(self, stage: Stage) -> ArrayName:
+        array = f"{stage}-{len(self.arrays[stage])}"
+        return ArrayName(grid=self.manifest.grid, launch=self.launch_id, array=array)
+
+    def _parameters(self, name: ArrayName, folder: Path, tasks: Sequence[Task] = (), **more: Any) -> dict[str, Any]:
+        """sbatch options of an array of these tasks, given their earlier failures; see ``sbatch_parameters``."""
+        failed = [failure for task in tasks for unit in task if (failure := self.failures.get(unit.name))]
+
+        def num_failures(failure_class: FailureClass) -> int:
+            return max((failure.counts[failure_class] for failure in failed), default=0)
+
+        stage, own = self.config.stage(name.stage), self.config.option(name.stage, "exclude")
+        return sbatch_parameters(
+            self.config,
+            name,
+            self.code,
+            folder,
+            exclude=",".join(sorted({*filter(None, [own]), *bad_nodes(self.failures.values())})) or None,
+            memory_gb=stage.memory_gb(num_failures("host_oom")),
+            limit_min=stage.limit_min(num_failures("timeout")),
+            **more,
+        )
 
     def _lane_ahead(self, stage: Stage) -> str | None:
         """The array that the next array of a stage waits for, so that no more than ``max_parallel`` tasks run.
@@ -277,17 +242,16 @@ class _Submission:
         the limit and runs one array after another.
         """
         ahead = self.arrays[stage][-self.num_lanes[stage] :]
-        if self.executor.config.max_parallel is None or len(ahead) < self.num_lanes[stage]:
+        if self.config.max_parallel is None or len(ahead) < self.num_lanes[stage]:
             return None
         return f"afterany:{ahead[0]}"
 
     def _submit(self, stage: Stage, folder: Path, parameters: dict[str, Any], num_tasks: int) -> str:
-        executor = self.executor
-        python, exclude = (executor.config.option(stage, name) for name in ("python", "exclude"))
+        python, exclude = (self.config.option(stage, name) for name in ("python", "exclude"))
         try:
-            return submit(folder, parameters, num_tasks, python, executor.cluster)
+            return submit(folder, parameters, num_tasks, python, self.cluster)
         except SubmissionRefusedError:
             if parameters.get("exclude") == exclude:
                 raise
             parameters["exclude"] = exclude  # no node is left, so avoid fewer
-            return submit(folder, parameters, num_tasks, python, executor.cluster)
+            return submit(folder, parameters, num_tasks, python, self.cluster)
