@@ -8,12 +8,12 @@ train task i, and starts as soon as that task is done.
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, chain, zip_longest
 from typing import TypeVar
 
 from jobs.specs.runs import ShardStage
-from jobs.specs.units import ShardUnit, TrainUnit, Unit
+from jobs.specs.units import Unit
 from pipeline.plan import Plan
 
 T = TypeVar("T")
@@ -54,32 +54,13 @@ class Block:
 
     def split(self, width: int) -> tuple["Block", "Block"]:
         """The first ``width`` tasks of each array, and the rest."""
-        first, rest = (
-            Block(
-                train=self.train[part],
-                sharded={
-                    stage: tuple(array[part] for array in arrays if array[part])
-                    for stage, arrays in self.sharded.items()
-                },
-                after_earlier_training=self.after_earlier_training,
-                num_processes=self.num_processes,
-            )
-            for part in (slice(width), slice(width, None))
-        )
-        return first, rest
 
+        def part(tasks: slice) -> Block:
+            items = self.sharded.items()
+            sharded = {stage: tuple(array[tasks] for array in arrays if array[tasks]) for stage, arrays in items}
+            return replace(self, train=self.train[tasks], sharded=sharded)
 
-@dataclass(frozen=True, kw_only=True)
-class _Group:
-    """A train task, and the tasks of shards that need it, by stage."""
-
-    train: Task
-    sharded: Mapping[ShardStage, list[Task]]
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """The number of tasks of each stage."""
-        return tuple(map(len, self.sharded.values()))
+        return part(slice(width)), part(slice(width, None))
 
 
 def blocks(plan: Plan, *, units_per_job: int, max_array_size: int, in_training: AbstractSet[str]) -> list[Block]:
@@ -93,13 +74,15 @@ def blocks(plan: Plan, *, units_per_job: int, max_array_size: int, in_training: 
     result = []
     # All tasks of an array have the same number of processes.
     for num_processes, train in _grouped(plan.train, lambda unit: unit.num_processes).items():
-        groups = [
-            _Group(train=models, sharded={stage: _layers(models, own) for stage, own in shards.items()})
-            # A model with several processes has its own job, or processes of the next model could join them.
-            for models in _chunks(train, units_per_job if num_processes == 1 else 1)
-        ]
-        chunks = [chunk for part in _nested(groups) for chunk in _chunks(part, max_array_size)]
-        result += [_block(chunk, num_processes) for chunk in chunks]
+        columns = []
+        # A model with several processes has its own job, or processes of the next model could join them.
+        for models in _chunks(train, units_per_job if num_processes == 1 else 1):
+            sharded = {
+                stage: tuple((task,) for task in _transposed(by_model.pop(model.train.key, []) for model in models))
+                for stage, by_model in shards.items()
+            }
+            columns.append(Block(train=(models,), sharded=sharded, num_processes=num_processes))
+        result += [_joined(chunk) for part in _nested(columns) for chunk in _chunks(part, max_array_size)]
     for is_in_training in (True, False):
         for stage, by_model in shards.items():
             units = [unit for key, own in by_model.items() if (key in in_training) == is_in_training for unit in own]
@@ -117,38 +100,36 @@ def _grouped(units: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     return found
 
 
-def _layers(models: Sequence[TrainUnit], shards: dict[str, list[ShardUnit]]) -> list[Task]:
-    """Tasks that hold one shard of each of these models; removes them from ``shards``."""
-    layers = zip_longest(*(shards.pop(model.train.key, []) for model in models))
-    return [tuple(unit for unit in layer if unit is not None) for layer in layers]
+def _transposed(rows: Iterable[Sequence[T]]) -> tuple[tuple[T, ...], ...]:
+    """The first items of all rows, then the second items, and so on; rows may have different lengths."""
+    return tuple(tuple(item for item in column if item is not None) for column in zip_longest(*rows))
 
 
-def _nested(groups: list[_Group]) -> Iterator[list[_Group]]:
-    """Split groups into parts in which no group has more tasks of any stage than the one before it.
+def _nested(columns: list[Block]) -> Iterator[list[Block]]:
+    """Split blocks of one task per array into parts in which none has more arrays of any stage than the one before it.
 
     Then every array of a part holds tasks of its first models.
     """
-    part: list[_Group] = []
-    for group in sorted(groups, key=lambda group: [-size for size in group.sizes]):
-        if part and any(size > before for size, before in zip(group.sizes, part[-1].sizes, strict=True)):
+
+    def sizes(column: Block) -> list[int]:
+        return [len(arrays) for arrays in column.sharded.values()]
+
+    part: list[Block] = []
+    for column in sorted(columns, key=sizes, reverse=True):
+        if part and any(size > before for size, before in zip(sizes(column), sizes(part[-1]), strict=True)):
             yield part
             part = []
-        part.append(group)
+        part.append(column)
     if part:
         yield part
 
 
-def _block(groups: Sequence[_Group], num_processes: int) -> Block:
-    return Block(
-        train=tuple(group.train for group in groups),
-        num_processes=num_processes,
-        sharded={stage: _arrays([group.sharded[stage] for group in groups]) for stage in groups[0].sharded},
-    )
-
-
-def _arrays(tasks_by_group: Sequence[list[Task]]) -> tuple[tuple[Task, ...], ...]:
-    layers = range(len(tasks_by_group[0]))
-    return tuple(tuple(tasks[nr] for tasks in tasks_by_group if len(tasks) > nr) for nr in layers)
+def _joined(columns: Sequence[Block]) -> Block:
+    """Blocks of one task per array as one block."""
+    first = columns[0]
+    rows = {stage: [[task for (task,) in column.sharded[stage]] for column in columns] for stage in first.sharded}
+    sharded = {stage: _transposed(own) for stage, own in rows.items()}
+    return replace(first, train=tuple(column.train[0] for column in columns), sharded=sharded)
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[tuple[T, ...]]:

@@ -1,7 +1,6 @@
 """The sbatch options of an array, by submitit's names, and the copy of the code that its jobs run."""
 
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,9 @@ def sbatch_parameters(
             *trust_lines(code, folder),
             *guarded(config.option(name.stage, "setup")),
             *TEMPORARY,
-            *_use_code(code),
+            # Python imports the copy of the code, and not modules in its working directory.
+            f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
+            "export PYTHONSAFEPATH=1",
         ],
         "signal_delay_s": config.signal_delay_s,
         "use_srun": config.use_srun,
@@ -123,23 +124,9 @@ TEMPORARY = (
 )
 
 
-def _use_code(code: Path) -> list[str]:
-    """Shell lines that make Python import a copy of the code, and not modules in its working directory."""
-    return [f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}", "export PYTHONSAFEPATH=1"]
-
-
 def take_snapshot(store: Store) -> Path:
-    """Copy the running code into the results folder, so that jobs run what was submitted; returns the copy's folder.
-
-    A hash of the content names it, so launches of the same code by one user share one copy.
-    """
-    root, commit = Path(__file__).resolve().parents[2], git_commit()
-    contents = {str(path.relative_to(root)): path.read_bytes() for path in _files(root)}
-    return keep_copy(store, {**contents, COMMIT_FILE: f"{commit}\n".encode()})
-
-
-def _files(root: Path) -> Iterator[Path]:
-    for package in PACKAGES:
-        for path in sorted((root / package).rglob("*")):
-            if path.suffix in _SUFFIXES and path.is_file():
-                yield path
+    """Copy the running code into the results folder, so that jobs run what was submitted; returns the copy's folder."""
+    root = Path(__file__).resolve().parents[2]
+    paths = [path for package in PACKAGES for path in (root / package).rglob("*") if path.suffix in _SUFFIXES]
+    contents = {str(path.relative_to(root)): path.read_bytes() for path in paths if path.is_file()}
+    return keep_copy(store, {**contents, COMMIT_FILE: f"{git_commit()}\n".encode()})

@@ -24,14 +24,13 @@ def run_interruptible(task: Callable[[], None], interrupt: Callable[[], bool]) -
 
     def warned(number: int, _: FrameType | None) -> None:
         logging.warning("SLURM sent %s", signal.Signals(number).name)
-        if not is_first_task():
-            return
-        if interrupt():
-            requeue()
-        sys.exit(1)
+        if number == WARNING_SIGNAL and is_first_task():
+            if interrupt():
+                requeue()
+            sys.exit(1)
 
     signal.signal(WARNING_SIGNAL, warned)
-    signal.signal(signal.SIGTERM, lambda number, _: logging.warning("SLURM sent %s", signal.Signals(number).name))
+    signal.signal(signal.SIGTERM, warned)
     task()
 
 

@@ -1,8 +1,4 @@
-"""Submits an array with one script and one sbatch call, and interprets sbatch's answer.
-
-A task finds its units in the array's folder by its index, so nothing has to be written after sbatch has
-answered. submitit writes the script.
-"""
+"""Submits an array with one script, which submitit writes, and one sbatch call, and interprets sbatch's answer."""
 
 import re
 import shlex
@@ -53,13 +49,7 @@ def script(folder: Path, parameters: Mapping[str, Any], num_tasks: int, python: 
 def submit(
     folder: Path, parameters: Mapping[str, Any], num_tasks: int, python: str | None, cluster: str | None = None
 ) -> str:
-    """Submit an array by one sbatch call; returns its job id. The tasks read their units from the folder.
-
-    Raises:
-        SubmissionRefusedError: The array can never run.
-        SubmitLimitError: Too many jobs at present.
-        SchedulerError: No answer; the array may be queued or not.
-    """
+    """Submit an array, whose tasks read their units from the folder; returns its job id. Raises as ``job_number``."""
     path = folder / "submission.sh"
     path.write_text(script(folder, parameters, num_tasks, python), encoding="utf-8")
     given = {*parameters, *parameters.get("additional_parameters", {})}
@@ -81,10 +71,8 @@ class _ArrayExecutor(submitit.SlurmExecutor):
 def job_number(done: subprocess.CompletedProcess[str]) -> str:
     """The id of the job that sbatch has submitted.
 
-    Raises:
-        SubmissionRefusedError: sbatch refuses.
-        SubmitLimitError: sbatch refuses because too many jobs are in the queue.
-        SchedulerError: Anything else: the job may be queued or not.
+    Raises SubmissionRefusedError or SubmitLimitError if sbatch refuses, else SchedulerError: the job may be queued or
+    not.
     """
     numbers = _NUMBER.findall(done.stdout)
     if done.returncode == 0 and numbers:

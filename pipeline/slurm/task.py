@@ -36,17 +36,13 @@ _SIGNAL_RESOLUTION_S = 65.0
 """SLURM sends its warning up to 60 s earlier than requested."""
 _MAX_IDLE_STARTS = 5
 """Consecutive starts without progress after which a job is not requeued."""
-# If the process of one of several tasks dies silently, another task has this time to record it.
 _OTHER_TASK_S = 10.0
+"""If the process of one of several tasks dies silently, another task has this time to record it."""
 
 
 @dataclass(kw_only=True)
 class ArrayTask:
-    """The units of one array task; picklable until it runs.
-
-    If several SLURM tasks run one unit together, each has its own ``ArrayTask``, and the first decides how the job
-    ends.
-    """
+    """The units of one array task. If several SLURM tasks run one unit together, the first decides how the job ends."""
 
     store: Store
     grid: str  # the grid it was launched for
@@ -60,9 +56,7 @@ class ArrayTask:
     _num_failed: int = field(default=0, init=False)
     _seen: dict[str, tuple[int, float]] = field(default_factory=dict, init=False)
     _next_look: float = field(default=0.0, init=False)
-
-    def __post_init__(self) -> None:
-        self._patience_ends = time.monotonic() + _NEED_PATIENCE_S
+    _began: float = field(default_factory=time.monotonic, init=False)
 
     def __call__(self) -> None:
         """Run what is not done yet, ``runs_per_gpu`` units at a time.
@@ -70,15 +64,14 @@ class ArrayTask:
         Exits with 1 if units failed and none was done, and with 3 if all were skipped.
         """
         unit_process.start_fork_server(unit_process.modules_for(self.units[0].stage, len(self.units)))
-        waiting, num_done = deque(self.units), 0
+        waiting, num_done, ended = deque(self.units), 0, list[object]()
         try:
             while waiting or self._in_progress:
                 while waiting and len(self._in_progress) < self.launch.runs_per_gpu and not self._is_interrupted:
                     num_done += self._begin(waiting.popleft())
                 # Short waits, to react to a signal at once.
-                ended = (
-                    wait([item.sentinel for item in self._in_progress], timeout=_POLL_S) if self._in_progress else []
-                )
+                if self._in_progress:
+                    ended = [*wait([item.sentinel for item in self._in_progress], timeout=_POLL_S)]
                 if self._is_interrupted:
                     self._leave()
                 num_done += sum([self._finish(item) for item in [*self._in_progress] if item.sentinel in ended])
@@ -188,7 +181,7 @@ class ArrayTask:
     def _unmet_need(self, unit: Unit) -> str | None:
         """The missing dependency of a unit, after waiting for files that may be hidden; records a failure."""
         while (reason := unmet_need(unit, self.store, self.launch)) and not self._is_hopeless(unit):
-            if time.monotonic() > self._patience_ends:
+            if time.monotonic() > self._began + _NEED_PATIENCE_S:
                 reason = f"{reason} {_NEED_PATIENCE_S:.0f} s after this job began"
                 if unit.stage != "aggregate":
                     record_death(self.store, unit, "unknown", reason, self.log_path or Path(os.devnull))
