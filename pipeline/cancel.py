@@ -18,8 +18,9 @@ from jobs.files.store import Store
 from jobs.validation import build
 from jobs.wording import counted, say
 from pipeline.state import queue
-from pipeline.state.activity import read_queue, slurm_activity, tasks_of_grid, units_of
+from pipeline.state.activity import read_queue, slurm_activity, units_of
 from pipeline.state.commands import SchedulerError
+from pipeline.state.ledger import arrays_of
 from pipeline.state.queue import QueuedTask
 
 _PATIENCE_S, _POLL_S = 20.0, 0.5
@@ -30,7 +31,8 @@ def cancel(values: Mapping[str, Any]) -> int:
     store, manifest = build(GridOptions, values, where="").open()
     grid = manifest.grid
     try:
-        found = tasks_of_grid(store, grid, read_queue(store))
+        arrays = {str(name) for name in arrays_of(store, grid)}
+        found = [task for task in read_queue(store) if task.job_name in arrays]
         tasks = [task for task in found if task.is_own]
         units = slurm_activity(store, grid, tasks).in_progress
         queue.cancel(tasks, whole_arrays=True)

@@ -2,11 +2,10 @@
 
 import bisect
 import contextlib
-import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import accumulate, chain
 from typing import Literal, NamedTuple
 
 from jobs.errors import RecordError
@@ -43,31 +42,18 @@ class Kind(NamedTuple):
     @classmethod
     def of(cls, train: TrainSpec, task: Task | None = None) -> "Kind":
         """The kind of a training, or of a task on the trained model."""
-        names = (
-            "precision",
-            "noise",
-            "mode",
-            "stop_wrong",
-            "curtail",
-        )  # work that stops early takes less than its cost
+        # Work that stops early takes less than its cost.
+        names = ("precision", "noise", "mode", "stop_wrong", "curtail")
         stage: Stage = "train" if task is None else task.stage
         settings = (train.dataset, *(getattr(task or train, name, None) for name in names))
         return cls(stage, train.architecture, settings)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
+class Estimate(NamedTuple):
     """Hours of one device (a GPU, or a CPU process), by stage; None where nothing was measured."""
 
     spent_h: Mapping[Stage, float | None]
     left_h: Mapping[Stage, float | None]
-
-    def minutes_left(self, num_parallel: int) -> float | None:
-        """Minutes until everything is done with ``num_parallel`` devices; None if unknown."""
-        hours = list(self.left_h.values())
-        if not num_parallel or any(value is None for value in hours):
-            return None
-        return 60 * sum(value or 0.0 for value in hours) / num_parallel
 
 
 def estimate(manifest: Manifest, observed: Observation, store: Store) -> Estimate:
@@ -81,11 +67,6 @@ def estimate(manifest: Manifest, observed: Observation, store: Store) -> Estimat
         done[kind] += images_cost(run, len(run.indices) - num_missing)
     speeds = measured(manifest, observed, store)
     return Estimate(spent_h=_hours(done, speeds), left_h=_hours(left, speeds))
-
-
-def _kinds(manifest: Manifest) -> set[Kind]:
-    trainings = {Kind.of(spec) for spec in manifest.models.values()}
-    return trainings | {Kind.of(run.train, run.task) for run in manifest.runs}
 
 
 def _hours(costs: Mapping[Kind, float], speeds: Mapping[Kind, float]) -> dict[Stage, float | None]:
@@ -159,9 +140,8 @@ def forecast(
 ) -> Iterator[Forecast]:
     """Hours that a plan will take on given devices, estimated from finished work of this grid and of others.
 
-    ``certify_cpus`` is the number of CPUs that draw noise for one certification; None means enough. ``plugins`` are the
-    files of plug-ins. Networks of which nothing was measured or published are timed on the CPU with ``threads``; if
-    ``plugins`` is None, nothing is timed.
+    ``certify_cpus`` is the number of CPUs that draw noise for one certification; None means enough. Networks of which
+    nothing was measured or published are timed on the CPU with ``threads``, unless ``plugins``, the files, is None.
     """
     units: dict[Kind, list[TrainUnit | ShardUnit]] = defaultdict(list)
     for unit in plan.units:
@@ -174,7 +154,8 @@ def forecast(
             break
         with contextlib.suppress(RecordError):
             other = read_manifest(store.manifest_path(grid))
-            if not unknown.isdisjoint(_kinds(other)):  # observing a grid takes long
+            kinds = chain(map(Kind.of, other.models.values()), (Kind.of(run.train, run.task) for run in other.runs))
+            if not unknown.isdisjoint(kinds):  # observing a grid takes long
                 speeds = measured(other, observe(other, store), store, devices) | speeds
     new = {
         kind: _typical(own)
@@ -199,19 +180,18 @@ def forecast(
 def _typical(units: Sequence[TrainUnit | ShardUnit]) -> TrainUnit | ShardUnit:
     """The unit at half of what all cost together, the cheapest first."""
     ordered = sorted(units, key=unit_cost)
-    costs = [*itertools.accumulate(map(unit_cost, ordered))]
+    costs = [*accumulate(map(unit_cost, ordered))]
     return ordered[bisect.bisect_left(costs, costs[-1] / 2)]
 
 
 def _gpu_hours(units: Iterable[TrainUnit | ShardUnit], forward_s: float, certify_cpus: int | None) -> float:
-    return sum(unit_cost(unit) * max(forward_s, _noise_s(unit, certify_cpus)) for unit in units) / 3600
+    def noisy_s(unit: TrainUnit | ShardUnit) -> float:
+        """Seconds of a forward pass of one image, or of drawing its noise where this takes longer."""
+        if unit.run is None or unit.stage != "certify" or certify_cpus is None:
+            return forward_s
+        return max(forward_s, 1 / (certify_cpus * drawn_per_s(unit.run)))
 
-
-def _noise_s(unit: TrainUnit | ShardUnit, certify_cpus: int | None) -> float:
-    """Seconds for which a GPU waits for the noise of one image."""
-    if unit.run is None or unit.stage != "certify" or certify_cpus is None:
-        return 0.0
-    return 1 / (certify_cpus * drawn_per_s(unit.run))
+    return sum(unit_cost(unit) * noisy_s(unit) for unit in units) / 3600
 
 
 def _tried(

@@ -68,10 +68,10 @@ def _stage_texts(current: Status) -> Iterator[str]:
     models = Counter(item.state for item in current.models)
     yield f"train {models['done']}/{models.total()} models{_in_states(models)}"
     for stage in SHARD_STAGES:
-        runs = current.of(stage)
-        if runs:  # few grids have attacks
-            done, total = sum(item.num_done for item in runs), sum(len(item.run.indices) for item in runs)
-            yield f"{stage} {done:,}/{total:,} images{_in_states(Counter(s.state for r in runs for s in r.shards))}"
+        done, total = current.num_images(stage)
+        if total:  # few grids have attacks
+            states = Counter(shard.state for item in current.of(stage) for shard in item.shards)
+            yield f"{stage} {done:,}/{total:,} images{_in_states(states)}"
     yield f"aggregate {current.aggregate.state}"
 
 

@@ -8,7 +8,7 @@ if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -25,7 +25,7 @@ from pipeline.estimate import estimate
 from pipeline.follow import next_wait_s
 from pipeline.state.progress import Pace, pace_of, progress_of
 from pipeline.state.queue import user_name
-from pipeline.state.survey import STATES, RunStates, State, Status, UnitState, look
+from pipeline.state.survey import STATES, State, Status, UnitState, look
 
 _CLEAR = "\033[H\033[2J"
 
@@ -54,10 +54,7 @@ def status(values: Mapping[str, Any]) -> int:
             said, changed_at = lines, time.monotonic()
         if not config.watch or not current.found.activity.may_run:
             return 0
-        try:
-            time.sleep(next_wait_s(config.interval_s, time.monotonic() - changed_at))
-        except KeyboardInterrupt:
-            return 0
+        time.sleep(next_wait_s(config.interval_s, time.monotonic() - changed_at))
 
 
 def _lines(current: Status, *, verbose: bool) -> Iterator[str]:
@@ -74,9 +71,10 @@ def _lines(current: Status, *, verbose: bool) -> Iterator[str]:
         yield text.waiting_tasks_text(activity)
     if activity.stuck:
         yield f"{text.stuck_reasons(activity.stuck)}; launch again to replace them"
-    paces = dict(_paces(current))
-    slow = [(name, pace) for name, pace in paces.items() if pace.is_slow]
-    if slow:
+    running = [item.unit for item in current.units if item.state == "running"]
+    logs = {unit: current.store.log_path(manifest.grid, unit.name) for unit in running}
+    paces = {unit.name: pace for unit in running if (pace := pace_of(unit, current.store, logs[unit]))}
+    if slow := [(name, pace) for name, pace in paces.items() if pace.is_slow]:
         yield text.slow_text(slow)
     if verbose:
         yield from (_unit_line(item, current, paces.get(item.unit.name)) for item in current.units)
@@ -93,26 +91,20 @@ def _stage_table(current: Status) -> str:
     shown = [state for state in STATES if state != "unknown" or any(count[state] for count in counts.values())]
     rows = [[stage, count.total(), *(count[state] for state in shown)] for stage, count in counts.items()]
     table = tabulate(rows, headers=["stage", "models", *shown], intfmt=",")
-    lines = [_images_line("certified", current.of("certify")), _images_line("attacked", current.of("attack"))]
-    return "\n".join([table, *filter(None, lines)])
-
-
-def _images_line(what: str, runs: Sequence[RunStates]) -> str:
-    if not runs:
-        return ""
-    return f"images {what}: {sum(item.num_done for item in runs):,} of {sum(len(item.run.indices) for item in runs):,}"
+    images = {"certified": current.num_images("certify"), "attacked": current.num_images("attack")}
+    lines = [f"images {what}: {done:,} of {total:,}" for what, (done, total) in images.items() if total]
+    return "\n".join([table, *lines])
 
 
 def _estimate_line(current: Status) -> str:
-    hours = estimate(current.manifest, current.found.observed, current.store)
+    spent_h, left_h = estimate(current.manifest, current.found.observed, current.store)
+    line = f"device hours: {_hours(spent_h)} spent, {_hours(left_h)} left"
     num_running = current.found.activity.num_running_jobs
-    minutes = hours.minutes_left(num_running + _num_helpers(current))
-    line = f"device hours: {_hours(hours.spent_h)} spent, {_hours(hours.left_h)} left"
-    return (
-        line
-        if not minutes
-        else f"{line}: about {text.duration_text(60 * minutes)} with the {counted(num_running, 'job')} running now"
-    )
+    num_devices, hours = num_running + _num_helpers(current), [h for h in left_h.values() if h is not None]
+    if not num_devices or len(hours) < len(left_h) or not sum(hours):
+        return line
+    duration = text.duration_text(3600 * sum(hours) / num_devices)
+    return f"{line}: about {duration} with the {counted(num_running, 'job')} running now"
 
 
 def _num_helpers(current: Status) -> int:
@@ -142,11 +134,3 @@ def _unit_line(item: UnitState, current: Status, pace: Pace | None) -> str:
         log_path = current.store.log_path(current.manifest.grid, unit.name)
         details.append(f"log: {item.failure.log_path if item.failure else log_path}")
     return f"{state:8} {unit.name}  {', '.join(details)}".rstrip()
-
-
-def _paces(current: Status) -> Iterator[tuple[str, Pace]]:
-    for item in current.units:
-        if item.state == "running":
-            log_path = current.store.log_path(current.manifest.grid, item.unit.name)
-            if pace := pace_of(item.unit, current.store, log_path):
-                yield item.unit.name, pace

@@ -77,7 +77,6 @@ class Submission:
         launch = Launch(
             manifest=self.manifest,
             resources=resources,
-            time_limits_min={stage: config.stage(stage).limit_min() for stage in STAGES},
             grace_s=max(1, min(30, config.signal_delay_s // 2)),
             runs_per_gpu=self.runs_per_gpu,
             cluster=self.cluster,

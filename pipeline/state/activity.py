@@ -15,7 +15,7 @@ from jobs.files.store import Store
 from jobs.specs.runs import Manifest
 from jobs.specs.units import Unit
 from pipeline.state import commands, queue
-from pipeline.state.ledger import ArrayName, arrays_of, launched_by, read_tasks
+from pipeline.state.ledger import ArrayName, launched_by, read_tasks
 from pipeline.state.queue import QueuedTask, with_dependents
 
 
@@ -65,11 +65,7 @@ def units_of(manifest: Manifest, names: Iterable[str]) -> list[str]:
 
 
 def read_queue(store: Store, *more: str | None) -> list[QueuedTask]:
-    """The queued tasks of this user and of all who launched into a results folder, on all clusters used and ``more``.
-
-    Raises:
-        SchedulerError: SLURM does not answer, or its answer makes no sense.
-    """
+    """``queue.read_queue`` of all who launched into a results folder, on all clusters used and ``more``."""
     clusters, users = launched_by(store)
     return queue.read_queue(clusters.union(more) or {commands.default_cluster()}, users)
 
@@ -87,9 +83,7 @@ def slurm_activity(
         name = ArrayName.parse(task.job_name)
         if name is None or (name.stage == "aggregate" and name.grid != grid):
             continue
-        if name not in known:
-            known[name] = read_tasks(store, name)
-        units_by_task = known[name]
+        units_by_task = known[name] = known[name] if name in known else read_tasks(store, name)
         if units_by_task is not None and task.index < len(units_by_task):  # else of another results folder
             units[task] = units_by_task[task.index]
     kept = frozenset(keep)
@@ -105,12 +99,6 @@ def slurm_activity(
         refused=tuple(task for task in keep if task in units),
         num_tasks=sum(task.is_own for task in tasks_in_queue) - len(stuck),
     )
-
-
-def tasks_of_grid(store: Store, grid: str, tasks_in_queue: Iterable[QueuedTask]) -> list[QueuedTask]:
-    """The tasks in the queue that were launched for a grid of this store."""
-    names = {str(name) for name in arrays_of(store, grid)}
-    return [task for task in tasks_in_queue if task.job_name in names]
 
 
 def read_activity(store: Store, grid: str) -> Activity:
@@ -129,13 +117,8 @@ def read_activity(store: Store, grid: str) -> Activity:
 
 def write_activity(store: Store, grid: str, running: Iterable[Unit], queued: Iterable[Unit]) -> None:
     """Report what this launch is doing; it holds the launch lock."""
-    content = {
-        "pid": os.getpid(),
-        "running": [unit.name for unit in running],
-        "queued": [unit.name for unit in queued],
-        "time": time.time(),
-    }
-    write_json(store.activity_path(grid), content)
+    units = {"running": [unit.name for unit in running], "queued": [unit.name for unit in queued]}
+    write_json(store.activity_path(grid), {"pid": os.getpid(), **units, "time": time.time()})
 
 
 def _is_locked(path: Path) -> bool:

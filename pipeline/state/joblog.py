@@ -127,8 +127,7 @@ def read_tail(path: Path) -> str:
 def said_by_another(log_path: Path, unit: str) -> str | None:
     """The error that another task of the same job logged for a unit that they run together, if any."""
     for path in sorted(log_path.parent.glob(log_path.name.replace("_0_log.out", "_*_log.out"))):
-        said = re.findall(rf"ERROR (failed {re.escape(unit)}: .*)", read_tail(path))
-        if said:
+        if said := re.findall(rf"ERROR (failed {re.escape(unit)}: .*)", read_tail(path)):
             return f"{said[-1]} ({path})"
     return None
 

@@ -60,7 +60,6 @@ class Launch:
 
     manifest: Manifest
     resources: Resources  # how units may run
-    time_limits_min: dict[str, int]  # of a task, by stage
     grace_s: int  # from SLURM's warning until running units are killed
     runs_per_gpu: int = 1  # units that a task runs at a time
     cluster: str | None = None  # the cluster it was submitted to; None for the default one
@@ -87,9 +86,7 @@ def write_launch(store: Store, launch_id: str, launch: Launch) -> None:
     """Write the settings of a launch."""
     folder = store.launch_dir(launch.manifest.grid, launch_id)
     write_manifest(folder / "grid.json", launch.manifest)
-    plain = asdict(launch)
-    del plain["manifest"]
-    write_json(folder / "launch.json", plain)
+    write_json(folder / "launch.json", {name: value for name, value in asdict(launch).items() if name != "manifest"})
     only_owner_writes(folder, folder / "grid.json", folder / "launch.json")
 
 
@@ -134,7 +131,7 @@ def locate(array_dir: Path) -> tuple[Store, ArrayName]:
     return store, name
 
 
-def write_tasks(store: Store, name: ArrayName, tasks: list[list[str]], limit_min: int | None = None) -> Path:
+def write_tasks(store: Store, name: ArrayName, tasks: list[list[str]], limit_min: int) -> Path:
     """Write the units of each task of an array before it is submitted, and their time limit; returns its folder."""
     path = store.tasks_path(name.grid, name.launch, name.array)
     write_json(path, {"tasks": tasks, "time_limit_min": limit_min})
@@ -153,26 +150,19 @@ def read_tasks(store: Store, name: ArrayName) -> list[list[str]] | None:
 def read_task(array_dir: Path, index: int, launch: Launch) -> tuple[list[Unit], int]:
     """The units of one task, and its time limit in minutes."""
     plain = read_json(array_dir / "tasks.json")
-    # In earlier versions, all arrays of a stage had the same limit.
-    limit_min = plain.get("time_limit_min") or launch.time_limits_min[array_dir.name.partition("-")[0]]
-    return [unit_named(unit, launch.manifest) for unit in plain["tasks"][index]], limit_min
+    return [unit_named(unit, launch.manifest) for unit in plain["tasks"][index]], plain["time_limit_min"]
 
 
 def arrays_of(store: Store, grid: str) -> Iterator[ArrayName]:
     """All arrays that were submitted for a grid, those of the latest launch first."""
     for launch in sorted(listing(store.launches_dir(grid)), key=_order, reverse=True):
         for array in sorted(listing(store.launch_dir(grid, launch))):
-            name = ArrayName.parse(f"{array}.{grid}.{launch}")
-            if name is not None:
+            if name := ArrayName.parse(f"{array}.{grid}.{launch}"):
                 yield name
 
 
 def slurm_logs(store: Store, name: ArrayName) -> dict[int, tuple[str, Path]]:
     """The job (1234_56) and the SLURM log of each task, by its index. Only tasks that began have one."""
     folder = store.array_dir(name.grid, name.launch, name.array)
-    found = {}
-    for file_name in sorted(listing(folder)):
-        match = _LOG.fullmatch(file_name)
-        if match:
-            found[int(match[2])] = (f"{match[1]}_{match[2]}", folder / file_name)
-    return found
+    logs = filter(None, map(_LOG.fullmatch, sorted(listing(folder))))
+    return {int(log[2]): (f"{log[1]}_{log[2]}", folder / log[0]) for log in logs}

@@ -43,10 +43,10 @@ def progress_of(unit: Unit, store: Store) -> int:
 
 def pace_of(unit: Unit, store: Store, log_path: Path) -> Pace | None:
     """The pace of a running unit, by the times of its log and of the files it saves; None if there are none."""
-    times = [*_times([log_path, *_saved(unit, store)])]
-    if not times:
+    last = max(_times([log_path, *_saved(unit, store)]), default=None)
+    if last is None:
         return None
-    age_s = max(0.0, time.time() - max(times))
+    age_s = max(0.0, time.time() - last)
     return Pace(age_s=age_s, usual_s=_usual_s(unit, store) if age_s > _NEVER_SLOW_S else None)
 
 
@@ -73,8 +73,7 @@ def _usual_s(unit: Unit, store: Store) -> float | None:
 def times_in(path: Path) -> tuple[list[float], str | None]:
     """The seconds that each row of a file took, and the device, if the file says it.
 
-    Raises:
-        ValueError, KeyError: It is another kind of file, or damaged.
+    Raises ValueError or KeyError if it is another kind of file, or damaged.
     """
     with pq.ParquetFile(path, page_checksum_verification=True) as file:  # read_table would import pyarrow.dataset
         metadata, table = file.schema_arrow.metadata or {}, file.read(columns=["elapsed_s"])

@@ -100,16 +100,14 @@ def is_configured() -> bool:
 def read_queue(clusters: Iterable[str | None] | None = None, users: Iterable[int] = ()) -> list[QueuedTask]:
     """All queued or running tasks of this user and of others by their ids; one squeue call for each cluster.
 
-    Raises:
-        SchedulerError: squeue fails, takes too long, or its answer makes no sense.
+    Raises SchedulerError if squeue fails, takes too long, or its answer makes no sense.
     """
     whose = ",".join(map(str, sorted({os.getuid(), *users})))
     command = ["squeue", "--noheader", "--array", f"--user={whose}", f"--format={_FORMAT}"]
     found: dict[tuple[str, str], QueuedTask] = {}  # a cluster may be queried twice: by its name, and as the default
     for cluster in [commands.default_cluster()] if clusters is None else clusters:
-        for line in _call(command, cluster).splitlines():
-            task = _parse(line, cluster) if line.strip() else None
-            if task is not None:
+        for line in filter(str.strip, _call(command, cluster).splitlines()):
+            if task := _parse(line, cluster):
                 found.setdefault((task.job, task.job_name), task)
     return [*found.values()]
 
@@ -141,8 +139,7 @@ def max_array_size(cluster: str | None = None) -> int:
 
 
 def _parse(line: str, cluster: str | None) -> QueuedTask | None:
-    match = _LINE.fullmatch(line.strip())
-    if match is None:
+    if (match := _LINE.fullmatch(line.strip())) is None:
         raise SchedulerError(f"squeue printed a line that is not a job: {line.strip()[:200]!r}")
     array_id, index, state, job_name, node, user, dependency, end_time, reason = match.groups()
     # A completing job that will be requeued has no end time.
@@ -165,7 +162,6 @@ def _parse(line: str, cluster: str | None) -> QueuedTask | None:
 def _call(command: Sequence[str], cluster: str | None, ignore: str | None = None) -> str:
     done = commands.run(command, cluster=cluster)
     if done.returncode and not (ignore and re.search(ignore, done.stderr)):
-        lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
-        reason = lines[-1] if lines else "no message"
+        *_, reason = ["no message", *done.stderr.strip().splitlines()]
         raise SchedulerError(f"{command[0]} failed with exit code {done.returncode}: {reason}")
     return done.stdout

@@ -60,10 +60,9 @@ class UnitState:
 
 @dataclass(frozen=True, kw_only=True)
 class RunStates:
-    """The states of one run: the training of its model, its shards, and the number of images done."""
+    """The states of the shards of one run, and the number of images done."""
 
     run: Run
-    train: UnitState
     shards: tuple[UnitState, ...]
     num_done: int
 
@@ -76,63 +75,66 @@ class RunStates:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """The state of a whole grid; its runs are first all certifications, then all attacks."""
+    """The state of a whole grid."""
 
     manifest: Manifest
     store: Store
     found: Survey
-    runs: tuple[RunStates, ...]
+    models: tuple[UnitState, ...]  # the training of each
+    runs: tuple[RunStates, ...]  # first all certifications, then all attacks
     aggregate: UnitState
 
     def of(self, stage: ShardStage) -> list[RunStates]:
         """The certifications, or the attacks."""
         return [item for item in self.runs if item.run.stage == stage]
 
-    @property
-    def models(self) -> list[UnitState]:
-        """Every training once."""
-        return [*{item.run.train.key: item.train for item in self.runs}.values()]
+    def num_images(self, stage: ShardStage) -> tuple[int, int]:
+        """The images of a stage that are done, and all of them."""
+        runs = self.of(stage)
+        return sum(item.num_done for item in runs), sum(len(item.run.indices) for item in runs)
 
     @property
-    def units(self) -> Iterator[UnitState]:
+    def units(self) -> tuple[UnitState, ...]:
         """Every unit once: models, shards, aggregation."""
-        yield from self.models
-        for item in self.runs:
-            yield from item.shards
-        yield self.aggregate
+        return (*self.models, *(shard for item in self.runs for shard in item.shards), self.aggregate)
 
 
 def look(manifest: Manifest, store: Store) -> Status:
     """The present state of a grid; one squeue call per cluster, or none if nothing was ever submitted to SLURM."""
     found = survey(manifest, store, _activity(store, manifest.grid))
-    submitted_at = submission_times(store, manifest.grid) if found.activity.problem else {}
+    activity, observed = found.activity, found.observed
+    submitted_at = submission_times(store, manifest.grid) if activity.problem else {}
     failures = {**found.history, **{death.unit: death for death in found.deaths}}
 
-    def state_of(unit: Unit) -> UnitState:
-        if unit.name in found.activity.in_progress:
-            return UnitState(unit=unit, state="running" if unit.name in found.activity.running else "queued")
+    def state_of(unit: Unit, *, is_done: bool = False) -> UnitState:
+        if is_done:
+            return UnitState(unit=unit, state="done")
+        if unit.name in activity.in_progress:
+            return UnitState(unit=unit, state="running" if unit.name in activity.running else "queued")
         failure, since = failures.get(unit.name), submitted_at.get(unit.name)
         if since is not None and (failure is None or failure.time < since):
             return UnitState(unit=unit, state="unknown")
         return UnitState(unit=unit, state="missing" if failure is None else "failed", failure=failure)
 
-    named = shards_by_run([*found.activity.in_progress, *submitted_at, *failures])
-    runs = []
-    for run in manifest.runs:
-        train = TrainUnit(train=run.train)
-        is_trained = run.train.key in found.observed.trained
-        runs.append(
+    named = shards_by_run([*activity.in_progress, *submitted_at, *failures])
+    is_done = observed.aggregated and observed.is_complete(manifest)
+    return Status(
+        manifest=manifest,
+        store=store,
+        found=found,
+        models=tuple(
+            state_of(TrainUnit(train=spec), is_done=key in observed.trained) for key, spec in manifest.models.items()
+        ),
+        runs=tuple(
             RunStates(
                 run=run,
-                train=UnitState(unit=train, state="done") if is_trained else state_of(train),
-                shards=tuple(_shards(run, found.observed, state_of, named.get(run.name, ()))),
-                num_done=len(run.indices) - len(found.observed.missing(run)),
+                shards=tuple(_shards(run, observed, state_of, named.get(run.name, ()))),
+                num_done=len(run.indices) - len(observed.missing(run)),
             )
-        )
-    aggregate = AggregateUnit(grid=manifest.grid)
-    is_done = found.observed.aggregated and found.observed.is_complete(manifest)
-    last = UnitState(unit=aggregate, state="done") if is_done else state_of(aggregate)
-    return Status(manifest=manifest, store=store, found=found, runs=tuple(runs), aggregate=last)
+            for run in manifest.runs
+        ),
+        aggregate=state_of(AggregateUnit(grid=manifest.grid), is_done=is_done),
+    )
 
 
 def _activity(store: Store, grid: str) -> Activity:

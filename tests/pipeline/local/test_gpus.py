@@ -139,7 +139,6 @@ def _task(store: Store, units: list[Unit], runs_per_gpu: int = 2) -> ArrayTask:
     frozen = Launch(
         manifest=MANIFEST,
         resources=Resources(device="cpu"),
-        time_limits_min={"train": 60},
         grace_s=20,
         runs_per_gpu=runs_per_gpu,
     )
@@ -269,7 +268,7 @@ def test_slurm_s_jobs_hold_so_many_units(tmp_path: Path, monkeypatch: pytest.Mon
 def test_of_a_job_that_is_gone_every_unit_in_progress_has_died(tmp_path: Path) -> None:
     store, name = Store(tmp_path), ArrayName(grid="tiny", launch="20260101-120000-abcdef", array="train-0")
     first, second, third = (unit.name for unit in TRAININGS)
-    folder = ledger.write_tasks(store, name, [[first, second, third]])
+    folder = ledger.write_tasks(store, name, [[first, second, third]], 60)
     begin = "2026-01-01 12:00:00,000 INFO begin {} on n7 gpus [0]\n"
     lines = [begin.format(first), begin.format(second), f"x INFO end {first}\n", begin.format(third)]
     (folder / "5_0_0_log.out").write_text("".join(lines) + "slurmstepd: error: *** CANCELLED DUE TO NODE FAILURE ***\n")

@@ -40,7 +40,7 @@ def test_a_second_time_limit_without_progress_is_a_failure(
 ) -> None:
     """Warned as SLURM warns it, in a signal's handler, before the first epoch is over."""
     store, unit = Store(tmp_path), TrainUnit(train=replace(MANIFEST.of("certify")[0].train, epochs=1000))
-    launch = Launch(manifest=MANIFEST, resources=Resources(device="cpu"), time_limits_min={}, grace_s=1)
+    launch = Launch(manifest=MANIFEST, resources=Resources(device="cpu"), grace_s=1)
     job = ArrayTask(store=store, grid="tiny", units=[unit], launch=launch, time_limit_min=limit)
     monkeypatch.setenv(BEGAN_VARIABLE, str(time.time() - 60 * minutes))
     again: list[bool] = []
@@ -67,7 +67,7 @@ def test_short_starts_without_progress_come_to_an_end(tmp_path: Path, monkeypatc
     """Preempted each time before the first epoch is over."""
     store, unit = Store(tmp_path), TrainUnit(train=MANIFEST.of("certify")[0].train)
     log = tmp_path / "log"
-    launch = Launch(manifest=MANIFEST, resources=Resources(device="cpu"), time_limits_min={}, grace_s=1)
+    launch = Launch(manifest=MANIFEST, resources=Resources(device="cpu"), grace_s=1)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "7")
     monkeypatch.setenv(BEGAN_VARIABLE, str(time.time()))
     again = []
@@ -98,7 +98,7 @@ def test_a_unit_waits_for_a_checkpoint_that_another_node_has_just_written(
     checkpoint = store.checkpoint_path(run.train.key)
     hidden = checkpoint.rename(checkpoint.with_name("hidden"))
     threading.Timer(2.0, hidden.rename, [checkpoint]).start()
-    launch = Launch(manifest=MANIFEST, resources=Resources(device="cpu"), time_limits_min={}, grace_s=1)
+    launch = Launch(manifest=MANIFEST, resources=Resources(device="cpu"), grace_s=1)
     ArrayTask(store=store, grid="tiny", units=[unit], launch=launch, time_limit_min=60)()
     assert not store.unfinished(run.place, run.indices)
     assert failures_of(store, unit) == []
@@ -109,7 +109,7 @@ def test_a_unit_whose_checkpoint_never_comes_gives_up_in_writing(
 ) -> None:
     store, run = Store(tmp_path), MANIFEST.of("certify")[0]
     unit = ShardUnit(run=run, indices=as_range(run.indices))
-    launch = Launch(manifest=MANIFEST, resources=Resources(device="cpu"), time_limits_min={}, grace_s=1)
+    launch = Launch(manifest=MANIFEST, resources=Resources(device="cpu"), grace_s=1)
     monkeypatch.setattr(task, "_NEED_PATIENCE_S", 0.5)
     with pytest.raises(SystemExit) as left:
         ArrayTask(store=store, grid="tiny", units=[unit], launch=launch, time_limit_min=60)()
@@ -129,7 +129,7 @@ def test_a_unit_that_makes_no_progress_is_ended_and_its_job_queued_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, unit = Store(tmp_path), TrainUnit(train=replace(MANIFEST.of("certify")[0].train, epochs=1000))
-    launch = Launch(manifest=MANIFEST, resources=Resources(device="cpu"), time_limits_min={}, grace_s=1, stall_min=0.01)
+    launch = Launch(manifest=MANIFEST, resources=Resources(device="cpu"), grace_s=1, stall_min=0.01)
     monkeypatch.setattr(task, "progress_of", lambda *_: 0)
     requeued = []
     monkeypatch.setattr(task, "requeue", lambda: requeued.append(True))

@@ -84,7 +84,7 @@ def test_launches_are_ordered_by_their_number_and_after_those_of_earlier_version
     store = Store(tmp_path)
     launches = ["20261025-023000-ffffff", "20261025-021000-000000", *(f"{n:06d}-{9 - n}aaaaa" for n in range(1, 5))]
     for launch_id in launches:
-        ledger.write_tasks(store, ArrayName(grid="g", launch=launch_id, array="train-0"), [["train/a"]])
+        ledger.write_tasks(store, ArrayName(grid="g", launch=launch_id, array="train-0"), [["train/a"]], 60)
     found = [name.launch for name in ledger.arrays_of(store, "g")]
     assert found == [*launches[:1:-1], launches[0], launches[1]]
     assert new_launch_id(store, "g").startswith("000005-")

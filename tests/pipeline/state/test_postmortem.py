@@ -20,7 +20,7 @@ STEP = "slurmstepd-n7: error: *** STEP 5.0 ON n7 CANCELLED AT 2026-01-01T12:01:0
 
 def _deaths(tmp_path: Path, text: str | None) -> list[Failure]:
     store = Store(tmp_path)
-    folder = ledger.write_tasks(store, NAME, [[], [FIRST, SECOND]])
+    folder = ledger.write_tasks(store, NAME, [[], [FIRST, SECOND]], 60)
     if text is not None:
         (folder / "5_1_0_log.out").write_text(text)
         os.utime(folder / "5_1_0_log.out", (1.7e9, 1.7e9))  # no sign of life for a long time
@@ -123,13 +123,13 @@ def test_a_death_is_written_down_once(tmp_path: Path) -> None:
 def test_only_the_latest_job_of_a_unit_counts(tmp_path: Path) -> None:
     _deaths(tmp_path, BEGIN.format(FIRST))
     later = ArrayName(grid="tiny", launch="20260101-130000-abcdef", array="train-0")
-    ledger.write_tasks(Store(tmp_path), later, [[FIRST, SECOND]])  # cancelled before it began
+    ledger.write_tasks(Store(tmp_path), later, [[FIRST, SECOND]], 60)  # cancelled before it began
     assert find_deaths(MANIFEST, Store(tmp_path), is_pending=lambda name: True, recorded={}) == ([], set())
 
 
 def test_names_of_arrays_lead_back_to_their_folders(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    folder = ledger.write_tasks(store, NAME, [[FIRST]])
+    folder = ledger.write_tasks(store, NAME, [[FIRST]], 60)
     assert ArrayName.parse(str(NAME)) == NAME
     assert ledger.locate(folder) == (store, NAME)
     assert ledger.read_tasks(store, NAME) == [[FIRST]]
