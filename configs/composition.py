@@ -18,8 +18,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from configs.files import CONFIG_DIR, all_options, groups_of, options_of, own_files
-from configs.overrides import apply_overrides, first_lines, is_hydras, parse_overrides, refuse_repeated
+from configs.files import CONFIG_DIR, groups_of, options_of, own_files
+from configs.overrides import apply_overrides, first_lines, is_hydras, parse_overrides
 from jobs.errors import ConfigError
 from jobs.specs.attack import AttackSpec
 from jobs.specs.certify import CertifySpec
@@ -35,16 +35,17 @@ def compose_config(config_name: str, overrides: Sequence[str], config_dir: Path 
 
     Args:
         config_name: The primary configuration, a file in this folder.
-        overrides: As on the command line: ``["grid=digits", "certify.n=1000"]``. Paths (results, source,
-            output, train.checkpoint, data.NAME) are taken literally, except for a leading ~/. An option of a
-            group may be the path of a YAML file.
+        overrides: As on the command line: ``["grid=digits", "certify.n=1000"]``. Paths are taken literally, except for
+            a leading ~/. An option of a group may be the path of a YAML file.
         config_dir: A folder with more options, in folders named like the groups.
 
     Raises:
         ConfigError: It does not compose. Names the key or option and the valid ones.
     """
     groups = groups_of(config_name)
-    refuse_repeated("grid", overrides)
+    grids = [text for text in overrides if text.startswith("grid=")]
+    if len(grids) > 1:  # only the last would count, and no one would see it
+        raise ConfigError(f"grid is given {len(grids)} times ({', '.join(grids)}); give one")
     with own_files(overrides, groups, config_dir) as (named, folders):
         return _composed(config_name, named, groups, folders)
 
@@ -85,15 +86,15 @@ def _check_choices(groups: Mapping[str, bool], overrides: Sequence[Override], fo
     """Raise ConfigError unless every required group is chosen and every chosen option exists."""
     chosen = {override.key_or_group: override.value() for override in overrides if override.key_or_group in groups}
     problems = [
-        f"{group} is required; write {group}=NAME; valid: {', '.join(all_options(group, folders))}"
+        f"{group} is required; write {group}=NAME; valid: {', '.join(options_of(group, folders))}"
         for group, is_required in groups.items()
         if is_required and group not in chosen
     ]
     if not any(map(is_hydras, overrides)):  # hydra.searchpath adds options that only Hydra knows
         problems += [
-            unknown_choice(group, option, all_options(group, folders))
+            unknown_choice(group, option, options_of(group, folders))
             for group, option in chosen.items()
-            if option not in all_options(group, folders)
+            if option not in options_of(group, folders)
         ]
     if problems:
         raise ConfigError(problems)
@@ -104,8 +105,8 @@ def _check_keys(
 ) -> None:
     """Raise ConfigError unless every overridden key exists and has an effect; the command checks keys added with +."""
     if isinstance(config.get("grid"), DictConfig) and "grid" in config.grid:
-        raise ConfigError(["grid: the first line of its file must be: # @package _global_"])
-    known = _keys(OmegaConf.to_container(config, resolve=False))  # required values may still be missing
+        raise ConfigError("grid: the first line of its file must be: # @package _global_")
+    known = list(_keys(OmegaConf.to_container(config, resolve=False)))  # required values may still be missing
     given = [override.value() for override in values if override.key_or_group == "grid.blocks"]
     idle = dict(_without_effect(overrides, given[-1] if given else _blocks(config)))
     problems = list(idle.values())
@@ -186,7 +187,7 @@ def _compose(config_name: str, *choices: str) -> DictConfig:
         with initialize_config_dir(config_dir=str(CONFIG_DIR), **VERSION_BASE):
             return compose(config_name=config_name, overrides=list(choices))
     except HydraException as error:
-        raise ConfigError([first_lines(error)]) from error
+        raise ConfigError(first_lines(error)) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError([f"a configuration file is not valid YAML: {' '.join(str(error).split())}"]) from error
 
@@ -202,10 +203,7 @@ def _to_plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-def _keys(values: Any, prefix: str = "") -> list[str]:
-    if not isinstance(values, dict):
-        return []
-    keys = []
-    for name, value in values.items():
-        keys += [f"{prefix}{name}", *_keys(value, f"{prefix}{name}.")]
-    return keys
+def _keys(values: Any, prefix: str = "") -> Iterator[str]:
+    for name, value in values.items() if isinstance(values, dict) else ():
+        yield f"{prefix}{name}"
+        yield from _keys(value, f"{prefix}{name}.")

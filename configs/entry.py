@@ -20,17 +20,13 @@ EXIT_FAILED, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 2, ctrl_c.EXIT_INTERRUPTED
 def run_entry(config_name: str, module: str) -> NoReturn:
     """Compose the configuration of ``sys.argv``, act on it, and exit the process.
 
-    Hydra's own runner is not used: it would create working directories and log files, and exit with 1
-    after a mistake on the command line.
-
-    Exit codes: that of the command; 2 for a ConfigError, including a command line that does not compose;
-    130 when interrupted.
+    Hydra's own runner would create working directories and log files, and exit with 1 after a mistake on the command
+    line. The exit code is that of the command; 2 for a ConfigError; 130 when interrupted.
 
     Args:
-        config_name: The primary configuration, a file in this folder. Its leading comment is the
-            help text.
-        module: Where the command is: a function with the name of its configuration, which takes this as
-            plain dictionaries and lists, and returns the exit code. Imported when it is called.
+        config_name: The primary configuration, a file in this folder. Its leading comment is the help text.
+        module: Where the command is: a function with the name of its configuration, which takes this as plain
+            dictionaries and lists, and returns the exit code. Imported when it is called.
     """
     ctrl_c.listen()
 
@@ -82,6 +78,8 @@ def run_command(config_name: str, act: Callable[[dict[str, Any]], int], argument
 
 def help_text(config_name: str) -> str:
     """The leading comment of a primary configuration, the options of its groups, and its keys."""
+    import textwrap
+
     from configs.files import groups_of, lines_of, options_of
 
     lines = lines_of(config_name)
@@ -91,21 +89,15 @@ def help_text(config_name: str) -> str:
     groups = groups_of(config_name)
     if groups:
         text += ["", "Groups (choose with group=option, change a value with group.key=value):"]
-        text += [line for group in groups for line in _listed(f"{group:9} ", options_of(group))]
+        for group in groups:
+            options = ", ".join(options_of(group))
+            text += textwrap.wrap(options, 80, initial_indent=f"  {group:9} ", subsequent_indent=" " * 12)
     text += ["", "Keys and their defaults:"]
     text += [f"  {line}" for line in keys]
     text += ["", "--cfg job prints the whole configuration and does nothing else."]
     if groups:
         text += ["--config-dir DIR adds your own options: DIR/grid/NAME.yaml.", "GROUP=PATH.yaml uses any file."]
     return "\n".join(text)
-
-
-def _listed(label: str, options: Sequence[str]) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(
-        ", ".join(options), width=80, initial_indent=f"  {label}", subsequent_indent=" " * (2 + len(label))
-    )
 
 
 def _split(config_name: str, arguments: Sequence[str]) -> tuple[Any, list[str]]:

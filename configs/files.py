@@ -27,9 +27,9 @@ def groups_of(config_name: str) -> dict[str, bool]:
     return {group: option == "???" for group, option in choices.items()}
 
 
-def options_of(group: str) -> list[str]:
-    """The options of a group, sorted."""
-    return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
+def options_of(group: str, folders: Sequence[Path] = ()) -> list[str]:
+    """The options of a group in this package and in the user's folders, sorted."""
+    return sorted({path.stem for folder in (CONFIG_DIR, *folders) for path in (folder / group).glob("*.yaml")})
 
 
 @contextlib.contextmanager
@@ -38,11 +38,8 @@ def own_files(
 ) -> Iterator[tuple[list[str], list[Path]]]:
     """The command line with names in place of paths, and the folders in which Hydra finds these names.
 
-    ``grid=PATH/mine.yaml`` becomes an option in a folder that exists within this context.
-    ``model=package.module:function`` becomes the architecture of that name.
-
-    Raises:
-        ConfigError: With all files and folders that do not exist.
+    ``grid=PATH/mine.yaml`` becomes an option in a folder that exists within this context, and ``model=module:function``
+    the architecture of that name. Raises ConfigError with all files and folders that do not exist.
     """
     problems = list(_folder_problems(config_dir, groups))
     with temporary_folder() as own:
@@ -74,9 +71,3 @@ def _folder_problems(config_dir: Path | None, groups: Mapping[str, bool]) -> Ite
         for path in (config_dir / group).glob("*.yaml"):
             if path.stem in options_of(group):
                 yield f"--config-dir: a {group} named {path.stem} already exists in this package; rename {path}"
-
-
-def all_options(group: str, folders: Sequence[Path]) -> list[str]:
-    """The options of a group in this package and in the user's folders, sorted."""
-    theirs = [path.stem for folder in folders for path in (folder / group).glob("*.yaml")]
-    return sorted({*options_of(group), *theirs})

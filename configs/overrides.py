@@ -23,8 +23,7 @@ _QUOTED = re.compile(r"""(['"]).*\1""", re.DOTALL)
 def parse_overrides(overrides: Sequence[str]) -> list[Override]:
     """The overrides of a command line; paths are taken literally.
 
-    Raises:
-        ConfigError: Some cannot be parsed, are sweeps, or change a setting of Hydra itself.
+    Raises ConfigError if some cannot be parsed, are sweeps, or change a setting of Hydra itself.
     """
     problems, parsed = [], []
     for text in map(_as_written, overrides):
@@ -49,13 +48,6 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
     return parsed
 
 
-def refuse_repeated(key: str, overrides: Sequence[str]) -> None:
-    """Raise ConfigError where a key is given twice: only the last would count, and no one would see it."""
-    given = [text for text in overrides if text.startswith(f"{key}=")]
-    if len(given) > 1:
-        raise ConfigError([f"{key} is given {len(given)} times ({', '.join(given)}); give one"])
-
-
 def is_hydras(override: Override) -> bool:
     """Whether an override changes a setting of Hydra itself."""
     return override.key_or_group.startswith("hydra.")
@@ -64,8 +56,7 @@ def is_hydras(override: Override) -> bool:
 def apply_overrides(config: DictConfig, overrides: Sequence[Override]) -> None:
     """Set, add and delete values of a configuration, in order, as Hydra does when it composes.
 
-    Raises:
-        ConfigError: An override does not fit the configuration.
+    Raises ConfigError if overrides do not fit the configuration.
     """
     problems = []
     for override in overrides:
@@ -93,19 +84,17 @@ def _apply(config: DictConfig, override: Override) -> None:
     key, value = override.key_or_group, override.value()
     present = OmegaConf.select(config, key, throw_on_missing=False)
     if override.package is not None:
-        raise ConfigError([f"{override.input_line}: @ is valid for groups only; write key=value"])
+        raise ConfigError(f"{override.input_line}: @ is valid for groups only; write key=value")
     if override.is_delete():
         if value is not None and value != present:
-            raise ConfigError(
-                [f"{override.input_line}: {key} is {present!r}, not {value!r}; write ~{key} to delete it"]
-            )
+            raise ConfigError(f"{override.input_line}: {key} is {present!r}, not {value!r}; write ~{key} to delete it")
         parent, _, name = key.rpartition(".")
         with open_dict(config):
             del (OmegaConf.select(config, parent) if parent else config)[name]
     elif override.is_add() and present is not None and not isinstance(value, dict | list):
-        raise ConfigError([f"{override.input_line}: {key} is already set; write {key}=VALUE to change it"])
+        raise ConfigError(f"{override.input_line}: {key} is already set; write {key}=VALUE to change it")
     elif isinstance(present, ListConfig) and isinstance(value, dict):
-        raise ConfigError([f"{override.input_line}: {key} is a list; write {key}=[...]"])
+        raise ConfigError(f"{override.input_line}: {key} is a list; write {key}=[...]")
     else:
         is_new = override.is_add() or override.is_force_add()
         OmegaConf.update(config, key, value, merge=isinstance(value, dict), force_add=is_new)

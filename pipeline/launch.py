@@ -50,9 +50,7 @@ _LOCK_PATIENCE_S = 1.0
 def launch(values: dict[str, Any]) -> int:
     """Launch the grid of a composed configuration; returns the exit code.
 
-    Raises:
-        ConfigError: The configuration cannot be run; nothing was written. Or a dataset is not available or is
-            broken; the results folder is unchanged.
+    Raises ConfigError if the configuration cannot be run or a dataset is missing or broken; the results are unchanged.
     """
     config = _with_kind(parse_launch(values))
     store = Store(config.results)
@@ -113,7 +111,7 @@ def _check(config: LaunchConfig, store: Store) -> None:
 
 def _with_kind(config: LaunchConfig) -> LaunchConfig:
     """The configuration with cluster.kind=auto resolved."""
-    kind = config.cluster.kind
+    kind, results = config.cluster.kind, config.results.resolve()
     if kind == "slurm" and not queue.is_installed():
         raise ConfigError(
             "cluster: SLURM is not installed here (no sbatch); use cluster=local, or launch on a login node"
@@ -122,15 +120,12 @@ def _with_kind(config: LaunchConfig) -> LaunchConfig:
         kind = "slurm" if queue.is_installed() and queue.is_configured() else "local"
     named = (config.slurm and config.slurm.clusters) or commands.default_cluster() or ""
     if kind == "slurm" and "," in named:
-        raise ConfigError(
-            f"cluster.clusters: SLURM_CLUSTERS={named} names several clusters; write cluster.clusters=NAME"
-        )
-    if kind == "slurm" and not {":", "%"}.isdisjoint(str(config.results.resolve())):
+        message = f"SLURM_CLUSTERS={named} names several clusters; write cluster.clusters=NAME"
+        raise ConfigError(f"cluster.clusters: {message}")
+    if kind == "slurm" and not {":", "%"}.isdisjoint(str(results)):
         # A colon separates the entries of PYTHONPATH, and sbatch replaces patterns such as %j in the path of a log.
-        raise ConfigError(
-            f"results: {config.results.resolve()} has a ':' or a '%', which SLURM jobs cannot use; choose another "
-            "folder with results=PATH"
-        )
+        message = "has a ':' or a '%', which SLURM jobs cannot use; choose another folder with results=PATH"
+        raise ConfigError(f"results: {results} {message}")
     return replace(config, cluster=replace(config.cluster, kind=kind))
 
 

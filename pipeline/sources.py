@@ -84,12 +84,8 @@ def _is_unseen(run: Run, store: Store) -> bool:
 
 
 def stage_inputs(plan: Plan, config: LaunchConfig, store: Store) -> None:
-    """Copy checkpoints, compose ensembles and prepare datasets for the units of a plan.
-
-    Raises:
-        ConfigError: A dataset is missing or broken, or members of an ensemble are damaged.
-    """
-    for sha256 in {sha256: None for unit in plan.train for sha256 in unit.train.source_hashes}:
+    """Copy checkpoints, compose ensembles and prepare datasets for the units of a plan. Raises ConfigError."""
+    for sha256 in dict.fromkeys(sha256 for unit in plan.train for sha256 in unit.train.source_hashes):
         target = store.source_path(sha256)
         if sha256 in config.sources and not target.exists():
             _copy(config.sources[sha256], target, sha256)
@@ -116,12 +112,9 @@ def _compose(specs: Sequence[TrainSpec], config: LaunchConfig, store: Store) -> 
 
 def _run_prepare(*arguments: str) -> None:
     """Prepare a dataset in a separate process, which imports torch. Raises ConfigError with the printed errors."""
-    command = [sys.executable, "-m", "jobs.prepare", *arguments]
-    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}  # or it would wrap lines
-    said = ""
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment
-    ) as process:
+    command, said = [sys.executable, "-m", "jobs.prepare", *arguments], ""
+    env = {name: value for name, value in os.environ.items() if name != "COLUMNS"}  # or it would wrap lines
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=env) as process:
         assert process.stderr is not None
         for line in process.stderr:
             said += line

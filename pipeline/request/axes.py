@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +22,15 @@ def expand_attacks(runs: Sequence[Run], attack: Mapping[str, Any], data: Mapping
     """Every attack of the group on every smoothed classifier of a grid, each once.
 
     ``attack`` has the fields of AttackSpec except the train key, each a value or a list of values, and ``indices``.
-    Without a sigma, the attack uses sigma_cert.
-
-    Raises:
-        ConfigError: Unknown or empty axes, or values out of range.
+    Without a sigma, the attack uses sigma_cert. Raises ConfigError with all problems.
     """
     values = dict(attack)
     index_values = values.pop("indices", None)
-    axes = {axis: value if isinstance(value, list) else [value] for axis, value in values.items()}
-    problems = [f"attack.{axis}: the list is empty; write at least one value" for axis in axes if not axes[axis]]
+    points, problems = product_of(values, "attack")
     if "train_key" in values:
         problems.append("attack.train_key: set by the launcher; remove it")
     found: dict[Place, Run] = {}
-    for run, point in itertools.product(runs, list(product_of(axes))):
+    for run, point in itertools.product(runs, points):
         fields = {**point, "train_key": run.train.key}
         if fields.get("sigma") is None:
             fields["sigma"] = run.task.sigma
@@ -54,10 +50,8 @@ def image_indices(
 ) -> Indices:
     """The image indices that a mapping (start, stop, step), a list or the path of a file of numbers stands for.
 
-    None stands for all images, and a stop of None for the size of the split. Messages begin with ``where``.
-
-    Raises:
-        ConfigError: An index is not in the split, or there is none.
+    None stands for all images, and a stop of None for the size of the split. Raises ConfigError, with messages that
+    begin with ``where``, if an index is not in the split, or there is none.
     """
     values = {} if values is None else values
     size = count_images(train.source, split, data)
@@ -99,7 +93,8 @@ def _checked(listed: list[Any], size: int, where: str, images: str) -> list[int]
     return numbers
 
 
-def product_of(axes: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
-    """All combinations of one value per axis; the last axis varies fastest."""
-    for values in itertools.product(*axes.values()):
-        yield dict(zip(axes, values, strict=True))
+def product_of(values: Mapping[str, Any], where: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """All combinations of one value per axis, the last varying fastest; and problems with axes whose list is empty."""
+    axes = {axis: value if isinstance(value, list) else [value] for axis, value in values.items()}
+    problems = [f"{where}.{axis}: the list is empty; write at least one value" for axis in axes if not axes[axis]]
+    return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())], problems

@@ -18,8 +18,7 @@ DENOISER_AXIS = "denoiser_weights"
 def weights_file(values: Mapping[str, Any], results: Path) -> object:
     """The file that a model names as ``checkpoint`` or ``weights``, if any; ``run:TRAIN_KEY`` names a finished run.
 
-    Raises:
-        ConfigError: Both are given, or there is no such run.
+    Raises ConfigError if both are given, or there is no such run.
     """
     given = [values[name] for name in FILE_AXES if values.get(name) is not None]
     if len(given) > 1:
@@ -33,11 +32,7 @@ def weights_file(values: Mapping[str, Any], results: Path) -> object:
 
 
 def sha256_of(path: object, option: str = "checkpoint") -> str | None:
-    """The hash of the weight file that an option names; None if it names none.
-
-    Raises:
-        ConfigError: The value is not a path, or the file cannot be read.
-    """
+    """The hash of the weight file that an option names, if any; raises ConfigError if it cannot be read."""
     if path is None:
         return None
     if not isinstance(path, str) or not path:

@@ -1,5 +1,6 @@
 """The launch configuration as frozen dataclasses, every value checked, all errors at once."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import fields
@@ -32,22 +33,9 @@ _OWN_OPTIONS = {
     "signal": "signal_delay_s",
     "clusters": "clusters",
 }
-_TAKEN_OPTIONS = {
-    "array",
-    "dependency",
-    "error",
-    "job-name",
-    "kill-on-invalid-dep",
-    "nodes",
-    "ntasks",
-    "open-mode",
-    "output",
-    "parsable",
-    "quiet",
-    "test-only",
-    "wait",
-    "wrap",
-}
+_TAKEN_OPTIONS = re.compile(
+    "array|dependency|error|job-name|kill-on-invalid-dep|nodes|ntasks|open-mode|output|parsable|quiet|test-only|wait|wrap"
+)
 _GROUPS = ("grid", "train", "certify", "attack", "cluster")
 _MAX_SIGNAL_DELAY_S = 65535
 _Memory = Annotated[float, Field(gt=0)]
@@ -246,15 +234,12 @@ def _with_own_data(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
 
 def _extra_problems(slurm: SlurmConfig) -> Iterator[str]:
     """Options in ``extra`` that have their own option, or that the launcher sets."""
-    given_where = {
-        "cluster.extra": slurm.extra,
-        **{f"cluster.{stage}.extra": slurm.stage(stage).extra for stage in STAGES},
-    }
-    for where, given in ((where, given) for where, extra in given_where.items() for given in extra):
+    extras = {"cluster": slurm.extra, **{f"cluster.{stage}": slurm.stage(stage).extra for stage in STAGES}}
+    for where, given in ((f"{place}.extra", given) for place, extra in extras.items() for given in extra):
         option = given.replace("_", "-")
         if option in _OWN_OPTIONS:
             yield f"{where}.{given}: write cluster.{_OWN_OPTIONS[option]} instead"
-        if option in _TAKEN_OPTIONS:
+        if _TAKEN_OPTIONS.fullmatch(option):
             yield f"{where}.{given}: set by the launcher; remove it"
 
 

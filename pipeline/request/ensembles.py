@@ -38,8 +38,7 @@ def member_keys(values: Mapping[str, Any]) -> list[str]:
 def ensemble_fields(values: Mapping[str, Any], axes: Iterable[str], results: Path) -> dict[str, Any]:
     """The fields of the TrainSpec of an ensemble, for the values of a model and the axes that its block sets.
 
-    Raises:
-        ConfigError: With all problems: missing members, members that do not fit together, axes without effect.
+    Raises ConfigError with all problems: missing members, members that do not fit together, axes without effect.
     """
     keys, store = member_keys(values), Store(results)
     name = f"{_PREFIX}{'+'.join(keys)}"

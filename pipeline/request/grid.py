@@ -32,8 +32,7 @@ class GridConfig:
 
     name: GridName  # names the folder of its results
     # Each maps axes to a value or a list of values, and stands for all combinations. Axes are fields of TrainSpec,
-    # sigma_cert, weights (a path or run:TRAIN_KEY; the older name is checkpoint), plug-ins (``module:name``) and their
-    # options, such as objective.weight.
+    # sigma_cert, weights (a path or run:TRAIN_KEY), plug-ins (``module:name``) and their options.
     blocks: list[dict[str, Any]]
     # A model that matches all values of one of these mappings is left out
     exclude: list[dict[str, Any]] = Field(default_factory=list)
@@ -49,21 +48,16 @@ def expand(
     plugins: Plugins | None = None,
     results: Path = Path(),
 ) -> Manifest:
-    """All runs of a grid, in the order of its file, each once.
+    """All runs of a grid, in the order of its file, each once; raises ConfigError with the problems of all blocks.
 
     Args:
         grid: The grid file.
         train: Fields of TrainSpec, which the blocks complete.
         certify: Fields of CertifySpec except the train key, and ``indices``: which images.
-        attack: Fields of AttackSpec except the train key, each a value or a list of values, and ``indices``; empty
-            for no attacks.
+        attack: As for ``expand_attacks``; empty for no attacks.
         data: Folders of datasets, where a tree of images shows how many there are.
         plugins: Those that ``models_of`` names.
         results: The results folder, with the finished runs whose weights a block may name.
-
-    Raises:
-        ConfigError: With the problems of all blocks: unknown axes, empty lists, values out of range, exclusions that
-            match nothing.
     """
     problems: list[str] = []
     runs: dict[tuple[Place, Indices], Run] = {}
@@ -74,7 +68,8 @@ def expand(
         problems += block_problems
         kept = 0
         for point in points:
-            matches = {nr for nr, rule in enumerate(grid.exclude) if _agrees(train, point, rule)}
+            model = {**train, **point}
+            matches = {nr for nr, rule in enumerate(grid.exclude) if rule and rule.items() <= model.items()}
             excluded_by |= matches
             if matches:
                 continue
@@ -109,14 +104,11 @@ def models_of(grid: GridConfig, train: Mapping[str, Any]) -> Iterator[dict[str, 
 
 def _points(block: Mapping[str, Any], where: str) -> tuple[list[dict[str, Any]], list[str]]:
     """All combinations of a block's axes, and problems with the axes."""
-    problems = _unknown_axes(block, where)
-    axes = {axis: value if isinstance(value, list) else [value] for axis, value in block.items()}
-    problems += [f"{where}.{axis}: the list is empty; write at least one value" for axis in axes if not axes[axis]]
-    if not axes:
+    points, empty = product_of(block, where)
+    problems = _unknown_axes(block, where) + empty
+    if not block:
         problems.append(f"{where}: the block is empty; write at least one key with a value")
-    if problems:
-        return [], problems
-    return list(product_of(axes)), []
+    return [] if problems else points, problems
 
 
 def _in_block(problem: str, block: Mapping[str, Any], where: str) -> str:
@@ -131,11 +123,6 @@ def _unknown_axes(mapping: Mapping[str, Any], where: str) -> list[str]:
         for axis in mapping
         if axis not in _AXES and not is_plugin_axis(axis)
     ]
-
-
-def _agrees(base: Mapping[str, Any], point: Mapping[str, Any], rule: Mapping[str, Any]) -> bool:
-    model = {**base, **point}
-    return bool(rule) and all(key in model and model[key] == value for key, value in rule.items())
 
 
 def _run(

@@ -55,9 +55,7 @@ def find_plugins(entries: Sequence[str], points: Iterable[Mapping[str, Any]]) ->
     """Read the files of plug-ins and describe, in a separate process, those that the models of a grid use.
 
     ``entries`` are packages and folders, as configured; ``points`` are the values of each model.
-
-    Raises:
-        ConfigError: With all problems of the entries.
+    Raises ConfigError with all problems of the entries.
     """
     contents = read_plugins(entries)
     asked = {_question(*named): named for point in points for named in _named(point)}
@@ -77,8 +75,7 @@ def find_plugins(entries: Sequence[str], points: Iterable[Mapping[str, Any]]) ->
 def _named(values: Mapping[str, Any]) -> Iterator[tuple[PluginKind, str, dict[str, Any]]]:
     """Kind, name and options of the plug-ins that some values name."""
     for kind in _KINDS:
-        name = _name(values, kind)
-        if name is not None:
+        if (name := _name(values, kind)) is not None:
             yield kind, name, _options(values, kind)
 
 
