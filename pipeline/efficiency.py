@@ -46,10 +46,10 @@ def efficiency(values: Mapping[str, Any]) -> int:
 
 
 def _logs(store: Store, grid: str, stage: Stage) -> Iterator[Path]:
-    folder = store.log_path(grid, stage).parent
-    yield from (folder / stage).rglob("*.log")
-    if (folder / f"{stage}.log").exists():
-        yield folder / f"{stage}.log"
+    path = store.log_path(grid, stage)
+    yield from path.with_suffix("").rglob("*.log")
+    if path.exists():
+        yield path
 
 
 def _asked(store: Store, grid: str, stage: Stage) -> Mapping[str, Any]:

@@ -26,6 +26,7 @@ from jobs.specs.units import STAGES, Resources, Stage
 from jobs.wording import counted, say
 from pipeline import text
 from pipeline.estimate import Device, forecast
+from pipeline.follow import conclude, follow, units_with_more
 from pipeline.local.executor import run_here, run_in_pool
 from pipeline.local.gpus import visible_gpus
 from pipeline.plan import Outcome, Plan, plan
@@ -79,8 +80,6 @@ def _launch(config: LaunchConfig, store: Store) -> int:
 
 def _follow(config: LaunchConfig, store: Store, exit_code: int) -> int:
     """Wait until nothing runs; launch again while there are failed units that then get more memory or time."""
-    from pipeline.follow import conclude, follow, units_with_more
-
     assert config.slurm is not None
     retried = set[tuple[str, int]]()
     while True:

@@ -25,6 +25,7 @@ from pipeline.estimate import estimate
 from pipeline.follow import next_wait_s
 from pipeline.state.progress import Pace, pace_of, progress_of
 from pipeline.state.queue import user_name
+from pipeline.state.reasons import explained
 from pipeline.state.survey import STATES, State, Status, UnitState, look
 
 _CLEAR = "\033[H\033[2J"
@@ -67,8 +68,8 @@ def _lines(current: Status, *, verbose: bool) -> Iterator[str]:
         yield text.damages_text(damaged)
         yield f"{counted(len(damaged), 'file')} damaged; the next launch renames them and recreates what the grid needs"
     yield _estimate_line(current)
-    if activity.waiting:
-        yield text.waiting_tasks_text(activity)
+    if waiting := [f"{number:,} {explained(reason)}" for reason, number in activity.waiting.most_common()]:
+        yield f"waiting: {', '.join(waiting)}"
     if activity.stuck:
         yield f"{text.stuck_reasons(activity.stuck)}; launch again to replace them"
     running = [item.unit for item in current.units if item.state == "running"]

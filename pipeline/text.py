@@ -12,7 +12,7 @@ from jobs.files.failures import Failure
 from jobs.files.store import Store, command_arguments
 from jobs.specs.runs import SHARD_STAGES, Manifest, Run
 from jobs.specs.units import Stage
-from jobs.wording import counted
+from jobs.wording import counted, some
 from pipeline.estimate import Device, Forecast, Source
 from pipeline.plan import Outcome, Plan
 from pipeline.request.config import LaunchConfig
@@ -21,7 +21,7 @@ from pipeline.state.files import Observation
 from pipeline.state.ledger import ArrayName
 from pipeline.state.progress import Pace
 from pipeline.state.queue import QueuedTask
-from pipeline.state.reasons import advice, explained
+from pipeline.state.reasons import advice
 
 _NUM_SHOWN, _NUM_DAMAGES = 5, 20
 
@@ -108,17 +108,10 @@ def stuck_reasons(stuck: Sequence[QueuedTask]) -> str:
     return "; ".join([text, *sorted(filter(None, hints))])
 
 
-def waiting_tasks_text(activity: Activity) -> str:
-    """Why the tasks of a grid wait, by SLURM's reasons."""
-    reasons = [f"{number:,} {explained(reason)}" for reason, number in activity.waiting.most_common()]
-    return f"waiting: {', '.join(reasons)}"
-
-
 def slow_text(slow: Sequence[tuple[str, Pace]]) -> str:
     """Which running units take several times as long as usual."""
-    units = ", ".join(f"{name} ({pace_text(pace)})" for name, pace in slow[:_NUM_SHOWN])
-    more = f" and {len(slow) - _NUM_SHOWN:,} more" if len(slow) > _NUM_SHOWN else ""
-    return f"slow: {counted(len(slow), 'running unit')} without progress for longer than usual: {units}{more}"
+    units = some((f"{name} ({pace_text(pace)})" for name, pace in slow), _NUM_SHOWN)
+    return f"slow: {counted(len(slow), 'running unit')} without progress for longer than usual: {units}"
 
 
 def pace_text(pace: Pace) -> str:
@@ -174,12 +167,8 @@ def limit_text(outcome: Outcome, activity: Activity) -> str:
 def occupied_text(config: LaunchConfig, store: Store) -> str:
     """Why nothing was launched: another launch is running in the results folder."""
     grids = [path.parent.name for path in store.activity_paths()]  # empty while it is still planning
-    return "\n".join(
-        [
-            f"error: another launch is running in {store.root}; wait for it (one launch at a time per results folder)",
-            *(follow_step(config, grid) for grid in grids),
-        ]
-    )
+    line = f"error: another launch is running in {store.root}; wait for it (one launch at a time per results folder)"
+    return "\n".join([line, *(follow_step(config, grid) for grid in grids)])
 
 
 def follow_step(config: LaunchConfig, grid: str | None = None) -> str:
@@ -194,9 +183,8 @@ def outcome_text(outcome: Outcome) -> str:
     if outcome.problem:
         lines.append(f"error: {outcome.problem}")
         if outcome.num_queued:
-            lines.append(
-                f"{counted(outcome.num_queued, 'unit')} queued; launch again for the other {len(outcome.left):,}"
-            )
+            queued = counted(outcome.num_queued, "unit")
+            lines.append(f"{queued} queued; launch again for the other {len(outcome.left):,}")
     if outcome.skipped:
         lines.append(f"{counted(len(outcome.skipped), 'unit')} skipped because a dependency failed")
     if outcome.failures:
