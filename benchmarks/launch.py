@@ -148,10 +148,10 @@ def _queue(units: Sequence[ShardUnit], store: Store, grid: str, folder: Path) ->
     for number, first in enumerate(range(0, len(units), 1000)):
         name = ArrayName(grid=grid, launch="000001-abcdef", array=f"certify-{number}")
         tasks = [[unit.name] for unit in units[first : first + 1000]]
-        ledger.write_tasks(store, name, tasks)
+        ledger.write_tasks(store, name, tasks, limit_min=60)
         lines += [f"{number + 1}|{index}|PD|{name}||{os.getuid()}||N/A|Priority\n" for index in range(len(tasks))]
     lines.append(f"999|0|PD|aggregate-0.{grid}.000001-abcdef||{os.getuid()}||N/A|Dependency\n")
-    ledger.write_tasks(store, ArrayName(grid=grid, launch="000001-abcdef", array="aggregate-0"), [["aggregate"]])
+    ledger.write_tasks(store, ArrayName(grid=grid, launch="000001-abcdef", array="aggregate-0"), [["aggregate"]], 60)
     (folder / "queue").write_text("".join(lines))
     (folder / "bin").mkdir()
     for command in ("squeue", "sbatch", "scontrol"):

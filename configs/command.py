@@ -1,7 +1,6 @@
-"""smoothadv COMMAND ...: every command of this package by its name, from any folder.
+"""smoothadv COMMAND ...: every command of this package by its name, like ``python -m pipeline.launch``.
 
-``smoothadv launch grid=digits`` is ``python -m pipeline.launch grid=digits``, except that modules are not
-searched in the current folder first, so a folder ``jobs`` there does not shadow ours.
+But modules are not searched in the current folder first, so a folder ``jobs`` there does not shadow ours.
 """
 
 import runpy
@@ -46,23 +45,26 @@ def main() -> None:
     if name in ("-h", "--help"):
         print(_help())
         sys.exit(0)
-    if name == "completion":
-        shell = sys.argv[2] if len(sys.argv) > 2 else ""
-        if shell in _SHELLS:
-            print(completion(shell))
-            sys.exit(0)
-        say(f"error: unknown shell {shell!r}; use bash or zsh", sys.stderr)
-        sys.exit(EXIT_CONFIG)
-    if name not in commands():
-        say(f"error: {unknown_choice('command', name, [*commands(), 'completion'])}", sys.stderr)
-        sys.exit(EXIT_CONFIG)
-    sys.argv = [f"smoothadv {name}", *sys.argv[2:]]
-    runpy.run_module(commands()[name], run_name="__main__", alter_sys=True)
+    if name in commands():
+        sys.argv = [f"smoothadv {name}", *sys.argv[2:]]
+        runpy.run_module(commands()[name], run_name="__main__", alter_sys=True)
+        return
+    shell = sys.argv[2] if len(sys.argv) > 2 else ""
+    if name == "completion" and shell in _SHELLS:
+        print(completion(shell))
+        sys.exit(0)
+    unknown = unknown_choice("command", name, [*commands(), "completion"])
+    say(f"error: unknown shell {shell!r}; use bash or zsh" if name == "completion" else f"error: {unknown}", sys.stderr)
+    sys.exit(EXIT_CONFIG)
 
 
 def completion(shell: str) -> str:
     """Shell code, for ``eval``, that completes commands and the options of their groups."""
-    words = {command: _words(module) for command, module in commands().items()}
+    words = dict[str, list[str]]()
+    for command, module in commands().items():
+        name = module.rpartition(".")[2]
+        groups = groups_of(name) if (CONFIG_DIR / f"{name}.yaml").exists() else {}
+        words[command] = [f"{group}={option}" for group in groups for option in options_of(group)]
     cases = "\n".join(f'    {command}) words="{" ".join(own)}" ;;' for command, own in words.items())
     prefix = "autoload -U +X bashcompinit && bashcompinit\n" if shell == "zsh" else ""
     return f"""{prefix}_smoothadv() {{
@@ -77,13 +79,6 @@ def completion(shell: str) -> str:
   [[ "$COMP_WORDBREAKS" == *"="* && "$word" == *=* ]] && COMPREPLY=("${{COMPREPLY[@]#${{word%=*}}=}}")
 }}
 complete -o default -F _smoothadv smoothadv"""
-
-
-def _words(module: str) -> list[str]:
-    name = module.rpartition(".")[2]
-    if not (CONFIG_DIR / f"{name}.yaml").exists():
-        return []
-    return [f"{group}={option}" for group in groups_of(name) for option in options_of(group)]
 
 
 def _help() -> str:

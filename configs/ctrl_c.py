@@ -13,12 +13,9 @@ MESSAGE = "interrupted; run the same command again to resume"
 def listen() -> None:
     """From now on, Ctrl-C ends this process immediately.
 
-    No KeyboardInterrupt is raised: third-party code that it interrupts (an import, the composition of a
-    configuration) may print it, replace it with another exception, or lose it. No file needs cleaning
-    up, since every command survives kill -9 at any moment.
-
-    A process that ignores Ctrl-C, such as a shell's background job, or handles it, such as a debugger,
-    keeps doing so.
+    A KeyboardInterrupt could be printed, replaced or lost by third-party code that it interrupts, and no file needs
+    cleaning up: every command survives kill -9 at any moment. A process that ignores Ctrl-C, such as a shell's
+    background job, or handles it, such as a debugger, keeps doing so.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, leave)

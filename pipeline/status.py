@@ -68,8 +68,10 @@ def _lines(current: Status, *, verbose: bool) -> Iterator[str]:
         yield text.damages_text(damaged)
         yield f"{counted(len(damaged), 'file')} damaged; the next launch renames them and recreates what the grid needs"
     yield _estimate_line(current)
-    if waiting := [f"{number:,} {explained(reason)}" for reason, number in activity.waiting.most_common()]:
-        yield f"waiting: {', '.join(waiting)}"
+    waiting = {task for name, task in activity.tasks.items() if name in activity.queued and not task.is_running}
+    reasons = Counter(task.reason for task in waiting).most_common()
+    if reasons:
+        yield f"waiting: {', '.join(f'{number:,} {explained(reason)}' for reason, number in reasons)}"
     if activity.stuck:
         yield f"{text.stuck_reasons(activity.stuck)}; launch again to replace them"
     running = [item.unit for item in current.units if item.state == "running"]
@@ -100,7 +102,8 @@ def _stage_table(current: Status) -> str:
 def _estimate_line(current: Status) -> str:
     spent_h, left_h = estimate(current.manifest, current.found.observed, current.store)
     line = f"device hours: {_hours(spent_h)} spent, {_hours(left_h)} left"
-    num_running = current.found.activity.num_running_jobs
+    tasks, running = current.found.activity.tasks, current.found.activity.running
+    num_running = len({tasks[unit].job if unit in tasks else unit for unit in running})  # jobs or processes
     num_devices, hours = num_running + _num_helpers(current), [h for h in left_h.values() if h is not None]
     if not num_devices or len(hours) < len(left_h) or not sum(hours):
         return line

@@ -3,7 +3,6 @@
 import fcntl
 import os
 import time
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -41,17 +40,6 @@ class Activity:
     def may_run(self) -> bool:
         """Whether anything is, or may be, running or queued."""
         return bool(self.in_progress) or self.problem is not None
-
-    @property
-    def num_running_jobs(self) -> int:
-        """Running jobs or processes."""
-        return len({self.tasks[unit].job if unit in self.tasks else unit for unit in self.running})
-
-    @property
-    def waiting(self) -> Counter[str]:
-        """Number of waiting tasks, by SLURM's reason."""
-        tasks = {task for name, task in self.tasks.items() if name in self.queued}
-        return Counter(task.reason for task in tasks if not task.is_running)
 
     def arrays_with(self, units: Iterable[str]) -> list[str]:
         """Job ids of the arrays that contain any of these units."""

@@ -2,13 +2,13 @@
 
 import os
 import subprocess
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 TIMEOUT_S = 60.0
 """A command that takes longer is stopped; it may have had its effect or not."""
 
 _OF_SLURM = ("SLURM", "SBATCH_", "SQUEUE_", "SCANCEL_", "SCONTROL_", "SALLOC_", "SINFO_", "SUBMITIT_")
-_CONNECTION = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS"}
+_CONNECTION = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"}
 _CHOICES = ("account", "partition", "qos", "constraint", "reservation", "wckey", "gres")
 
 
@@ -24,9 +24,8 @@ def default_cluster() -> str | None:
 def environment(cluster: str | None, given: Collection[str] = ()) -> dict[str, str]:
     """The environment of SLURM's commands for a cluster, and so of the jobs that sbatch submits.
 
-    It lacks the user's defaults for single commands (SQUEUE_STATES, SCANCEL_STATE, SBATCH_TIMELIMIT, ...), the
-    variables of the job that this process may run in, and those that would override the sbatch options ``given``. It
-    keeps how to reach SLURM and what to charge.
+    It keeps how to reach SLURM and what to charge. It lacks the user's defaults for single commands (SQUEUE_STATES,
+    ...), the variables of the job that this process may run in, and those that override the sbatch options ``given``.
     """
     choices = {f"SBATCH_{name.upper()}" for name in _CHOICES if name not in given}
     kept = {
@@ -34,7 +33,6 @@ def environment(cluster: str | None, given: Collection[str] = ()) -> dict[str, s
         for name, value in os.environ.items()
         if not name.startswith(_OF_SLURM) or name in _CONNECTION | choices
     }
-    kept.pop("SLURM_CLUSTERS", None)
     return kept if cluster is None else {**kept, "SLURM_CLUSTERS": cluster}
 
 
@@ -42,7 +40,6 @@ def run(
     command: Sequence[str], *, cluster: str | None, given: Collection[str] = ()
 ) -> subprocess.CompletedProcess[str]:
     """Run one of SLURM's commands. Raises SchedulerError if it cannot be run or does not end in time."""
-    settings: Mapping[str, str] = environment(cluster, given)
     try:
         return subprocess.run(
             command,
@@ -51,7 +48,7 @@ def run(
             text=True,
             errors="replace",
             timeout=TIMEOUT_S,
-            env=settings,
+            env=environment(cluster, given),
             check=False,
         )
     except FileNotFoundError as error:
