@@ -38,7 +38,10 @@ def smoothadv_pgd(
 
     Args:
         base_classifier: In evaluation mode, with parameters that do not require gradients.
-        noise_MBCHW: The same in every step. Zero noise and M = 1 attack the base classifier (vanilla PGD).
+        inputs_BCHW: Clean images in [0, 1].
+        labels_B: True classes, int64.
+        noise_MBCHW: M noise draws for each image, scaled by sigma; the same in every step. Zero noise
+            and M = 1 attack the base classifier (vanilla PGD).
         epsilon: Radius of the l2 ball, >= 0.
         num_steps: T >= 0.
         generator: Supplies the direction for an image whose gradient vanishes.

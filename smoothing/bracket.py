@@ -23,6 +23,8 @@ def min_possible_count(
     Args:
         radii: l2 radii r >= 0, any shape.
         n: Draws, >= 1.
+        sigma: Standard deviation of the noise, > 0.
+        alpha: Error probability of each bound, in (0, 1).
         total_variation: Total variation distance between the drawn noise and the ideal noise.
 
     Returns:
@@ -48,6 +50,11 @@ def min_possible_count(
 @functools.cache  # called once per model of a grid
 def n_limited_radius(sigma: float, n: int | None, alpha: float | None) -> float:
     """The radius beyond which the number of draws limits certified accuracy, not the model.
+
+    Args:
+        sigma: Standard deviation of the noise, > 0.
+        n: Draws; None if unknown.
+        alpha: Error probability; None if unknown.
 
     Returns:
         3 sigma at the papers' n = 100000 and alpha = 0.001 (or if they are unknown); for other n and

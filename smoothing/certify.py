@@ -47,6 +47,7 @@ def certify_images(
         base_classifier: Maps inputs_BCHW to logits_BK, in evaluation mode.
         images: All of one shape; taken one by one when there is room in a batch.
         procedure: How many votes to draw, and when to stop.
+        distribution: Distribution of the noise.
         num_classes: K.
         seed: Seed of the run; the noise depends on (seed, index) alone.
         batch_size: Rows per batch on the device; does not change the result on a CPU.

@@ -253,6 +253,7 @@ def class_counts(
     Args:
         base_classifier: In evaluation mode; a row's logits may not depend on the other rows.
         image_CHW: Pixels in [0, 1], float32, on the classifier's device.
+        sigma: Standard deviation of the noise, > 0, in pixels of [0, 1].
         num_samples: Draws n >= 1.
         num_classes: K; logits must have as many columns.
         stream: Stream of the noise; its first n vectors are used.

@@ -16,6 +16,10 @@ from smoothing.counts import BaseClassifier
 def smoothed_cross_entropy(logits_MBK: Tensor, labels_B: Tensor) -> Tensor:
     """Cross-entropy of the softmax averaged over noise draws, for each image.
 
+    Args:
+        logits_MBK: Logits of M noisy copies of B images.
+        labels_B: True classes, int64.
+
     Returns:
         -log((1 / M) * sum_m softmax(logits_m)[label]), shape (B,), >= 0. For M = 1 this is
         the ordinary cross-entropy.
@@ -42,7 +46,17 @@ class GradientEstimator(abc.ABC):
     def gradient(
         self, base_classifier: BaseClassifier, points_BCHW: Tensor, labels_B: Tensor, noise_MBCHW: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """A direction_BCHW in which the loss at points_BCHW grows, and the smoothed classifier's predictions_B."""
+        """A direction in which the smoothed classifier's loss grows.
+
+        Args:
+            base_classifier: Maps inputs_BCHW to logits_BK.
+            points_BCHW: Points at which to differentiate.
+            labels_B: True classes, int64.
+            noise_MBCHW: M noise draws for each image, scaled by sigma.
+
+        Returns:
+            The direction, shape (B, C, H, W), and the smoothed classifier's predictions, shape (B,).
+        """
 
     def prediction(self, base_classifier: BaseClassifier, points_BCHW: Tensor, noise_MBCHW: Tensor) -> Tensor:
         """Only the smoothed classifier's predictions_B, at the cost of one forward pass."""

@@ -1,4 +1,7 @@
-"""Certified l2 radii of a Gaussian-smoothed classifier, and their text form."""
+"""Certified l2 radii of a Gaussian-smoothed classifier, and their text form.
+
+Radii and sigma are l2 lengths in pixels scaled to [0, 1].
+"""
 
 from decimal import ROUND_DOWN, Decimal
 
@@ -16,6 +19,7 @@ def certified_radius(p_lower: npt.ArrayLike, sigma: float) -> npt.NDArray[np.flo
 
     Args:
         p_lower: Lower bounds on the top class's probability under noise, in [0, 1]; any shape.
+        sigma: Standard deviation of the noise, > 0.
 
     Returns:
         sigma * Phi^-1(p_lower) where p_lower >= 1/2, else 0. Float64, same shape.
@@ -42,6 +46,7 @@ def two_class_radius(
     Args:
         p_top_lower: Lower bounds on the top class's probability, in [0, 1].
         p_second_upper: Upper bounds on every other class's probability, in [0, 1].
+        sigma: Standard deviation of the noise, > 0.
 
     Returns:
         Radii, float64, the broadcast shape. Numerical error shrinks them.

@@ -48,6 +48,7 @@ def max_false_certificates(num_images: int, alpha: float, rho: float) -> int:
 
     Args:
         num_images: Certificates N >= 1, each false with probability at most ``alpha``, independently.
+        alpha: Error probability of one certificate, in (0, 1).
         rho: Error probability of the statement, in (0, 1). For a statement about M models at once (an
             envelope selects among them), use rho / M.
 
