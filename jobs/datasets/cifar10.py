@@ -49,9 +49,8 @@ def check(folder: Path, needed: Sequence[Split] = ("train", "test")) -> None:
 
 def is_prepared(folder: Path, marks: Path) -> bool:
     """Whether exactly these files were verified before, by their sizes and times."""
-    mark = marks / f"{INFO.name}.json"
     try:
-        return bool(read_json(mark) == _listing(folder))
+        return bool(read_json(marks / f"{INFO.name}.json") == _listing(folder))
     except (OSError, ValueError):
         return False
 

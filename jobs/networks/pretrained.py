@@ -81,9 +81,10 @@ def load_published(path: Path, spec: TrainSpec) -> tuple[Classifier, list[str]]:
     """
     content = checkpoint.load_untrusted(path)
     if isinstance(content, StandIn):
+        name = f"{type(content).__module__}.{type(content).__qualname__}"
         raise CheckpointError(
-            f"{path}: a pickled object of class {content.stands_for}, which only its own code can load; load it there "
-            "and save its state_dict()"
+            f"{path}: a pickled object of class {name}, which only its own code can load; load it there and save its "
+            "state_dict()"
         )
     options = spec.model.options if spec.model else None
     classifier = build_classifier(spec.architecture, spec.info, spec.input_layer, options)
@@ -131,7 +132,6 @@ def _input_layer_notes(found: Found, spec: TrainSpec) -> list[str]:
                 f"normalises with means and deviations {shown}, but train.input_layer={input_layer} stands for "
                 f"{list(info.mean)}, {list(info.std)} of {info.name} (center: deviations 1; none: means 0 as well)"
             )
-        return []
     if found.has_input_layer:
         return []
     return [

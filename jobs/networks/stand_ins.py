@@ -8,10 +8,7 @@ from typing import Any
 
 
 class StandIn:
-    """What is left of an object of an unknown class: its type's name and its settings.
-
-    Accepts any arguments and ignores them.
-    """
+    """What is left of an object of an unknown class: its type's name and its settings, not its arguments."""
 
     def __new__(cls, *arguments: Any, **named: Any) -> "StandIn":
         del arguments, named
@@ -23,11 +20,6 @@ class StandIn:
     def __setstate__(self, state: object) -> None:
         if isinstance(state, dict):
             self.__dict__.update((str(name), value) for name, value in state.items())
-
-    @property
-    def stands_for(self) -> str:
-        """The name of the class in the file."""
-        return f"{type(self).__module__}.{type(self).__qualname__}"
 
 
 def stand_ins(data: bytes) -> list[Any]:

@@ -60,12 +60,10 @@ def find_weights(content: object, expected: Mapping[str, Tensor], what: str) -> 
             raise CheckpointError(
                 f"{count} of {value.numel()} values of {name} are not finite, so it is not a classifier"
             )
-    return Found(
-        weights=weights,
-        has_input_layer=statistics is not None or re.search(r"(^|\.)1\.$", prefix) is not None,
-        statistics=statistics,
-        notes=(*notes, *_precision_notes(weights)),
-    )
+    if dtypes := {value.dtype for value in weights.values() if value.is_floating_point()} - {torch.float32}:
+        notes.append(f"its weights are {', '.join(sorted(map(str, dtypes)))}; they are converted to float32")
+    has_input_layer = statistics is not None or re.search(r"(^|\.)1\.$", prefix) is not None
+    return Found(weights=weights, has_input_layer=has_input_layer, statistics=statistics, notes=tuple(notes))
 
 
 def stated_sigma(content: object) -> float | None:
@@ -151,8 +149,3 @@ def _statistics(others: Mapping[str, Tensor], what: str) -> Tensor | None:
     if len(found) != 2 or len(found[0]) != len(found[1]):
         raise CheckpointError(f"its normalisation is not one mean and one deviation for each channel: {some(others)}")
     return torch.stack(found)
-
-
-def _precision_notes(weights: Mapping[str, Tensor]) -> list[str]:
-    dtypes = {value.dtype for value in weights.values() if value.is_floating_point()} - {torch.float32}
-    return [f"its weights are {', '.join(sorted(map(str, dtypes)))}; they are converted to float32"] if dtypes else []
