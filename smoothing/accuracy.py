@@ -15,14 +15,10 @@ class AccuracyCurve:
     """Certified accuracy of one certified model: r -> share of images certified correct at radius >= r.
 
     Non-increasing and continuous from the left: it steps down just above each of its radii.
-
-    Attributes:
-        radii: The radii of the correctly certified images, ascending, float64, shape (C,).
-        num_images: Number of test images, certified or not, N >= 1.
     """
 
-    radii: FloatArray
-    num_images: int
+    radii: FloatArray  # of the correctly certified images, ascending, float64, shape (C,)
+    num_images: int  # number of test images, certified or not, N >= 1
 
     @classmethod
     def from_records(cls, correct: npt.ArrayLike, radii: npt.ArrayLike) -> "AccuracyCurve":
@@ -60,20 +56,13 @@ class Envelope:
     On the interval (breakpoints[j - 1], breakpoints[j]], with breakpoints[-1] read as -inf, the
     model ``models[winners[j]]`` certifies ``num_certified[j]`` images, the most of all models.
     Above the last breakpoint no model certifies anything.
-
-    Attributes:
-        models: Names, in the order given; ties go to the earlier model.
-        breakpoints: Radii at which the count or the winner changes, ascending, shape (J,).
-        num_certified: int64, shape (J,).
-        winners: Indices into ``models``, int64, shape (J,).
-        num_images: Number of test images N, the same for all models.
     """
 
-    models: tuple[str, ...]
-    breakpoints: FloatArray
-    num_certified: IntArray
-    winners: IntArray
-    num_images: int
+    models: tuple[str, ...]  # names, in the order given; ties go to the earlier model
+    breakpoints: FloatArray  # radii at which the count or the winner changes, ascending, shape (J,)
+    num_certified: IntArray  # shape (J,)
+    winners: IntArray  # indices into ``models``, shape (J,)
+    num_images: int  # number of test images N, the same for all models
 
     def num_certified_at(self, at: npt.ArrayLike) -> IntArray:
         """The number of images certified at each radius of ``at``; 0 above the last breakpoint."""

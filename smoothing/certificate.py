@@ -17,25 +17,15 @@ not expected to matter."""
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Certificate:
-    """The certificate of one image.
+    """The certificate of one image."""
 
-    Attributes:
-        prediction: Predicted class, or ABSTAIN.
-        radius: Certified l2 radius, >= 0; 0 when abstaining.
-        p_lower: Lower confidence bound on the selected class's probability.
-        count_top: Votes k of the selected class among the estimation draws.
-        counts0: Votes per class in selection, int64, shape (K,).
-        counts: Votes per class in estimation, int64, shape (K,).
-        stop: Why sampling ended.
-    """
-
-    prediction: int
-    radius: float
-    p_lower: float
-    count_top: int
-    counts0: npt.NDArray[np.int64]
-    counts: npt.NDArray[np.int64]
-    stop: StopReason = "full"
+    prediction: int  # predicted class, or ABSTAIN
+    radius: float  # certified l2 radius, >= 0; 0 when abstaining
+    p_lower: float  # lower confidence bound on the selected class's probability
+    count_top: int  # votes k of the selected class among the estimation draws
+    counts0: npt.NDArray[np.int64]  # votes per class in selection, shape (K,)
+    counts: npt.NDArray[np.int64]  # votes per class in estimation, shape (K,)
+    stop: StopReason = "full"  # why sampling ended
 
 
 def certificate_from_counts(

@@ -92,18 +92,14 @@ def certify_images(
 class SmoothedClassifier:
     """A base classifier smoothed by Gaussian noise.
 
-    Attributes:
-        base_classifier: Maps inputs_BCHW, pixels of [0, 1] plus noise, to logits_BK. A torch module must be in
-            evaluation mode; in any case a row's logits may not depend on the other rows, nor on chance.
-        sigma: Standard deviation of the noise, > 0, in pixels of [0, 1].
-        seed: The noise depends on this and on the index of the image alone.
-        batch_size: Rows per batch on the device; does not change the result on a CPU.
+    The base classifier maps inputs_BCHW, pixels of [0, 1] plus noise, to logits_BK. A torch module must be in
+    evaluation mode; in any case a row's logits may not depend on the other rows, nor on chance.
     """
 
     base_classifier: BaseClassifier
-    sigma: float
-    seed: int = 0
-    batch_size: int = 1000
+    sigma: float  # standard deviation of the noise, > 0, in pixels of [0, 1]
+    seed: int = 0  # the noise depends on this and on the index of the image alone
+    batch_size: int = 1000  # rows per batch on the device; does not change the result on a CPU
 
     def certify(
         self, images: Tensor, *, n: int, n0: int = 100, alpha: float = 0.001, first_index: int = 0

@@ -38,9 +38,7 @@ def import_checkpoint(spec: TrainSpec, store: Store) -> None:
 def load_source(spec: TrainSpec, store: Store) -> Classifier:
     """The classifier with the weights of the file that a spec names by hash.
 
-    Raises:
-        CheckpointError: The file is missing, is another, or does not hold a network of the
-            spec's architecture; names what does not fit.
+    Raises CheckpointError if the file is missing, is another, or does not hold such a network; names what does not fit.
     """
     assert spec.checkpoint_sha256 is not None
     path = _source(spec.checkpoint_sha256, store)

@@ -38,8 +38,7 @@ class Found:
 def find_weights(content: object, expected: Mapping[str, Tensor], what: str) -> Found:
     """The network's weights in the content of a file; ``expected`` is such a network's state_dict, ``what`` its name.
 
-    Raises:
-        CheckpointError: They are missing, or there are several, or other weights too.
+    Raises CheckpointError if they are missing, or there are several, or other weights too.
     """
     tensors, notes = _tensors_of(content)
     names = {_unwrapped(name, expected): value for name, value in tensors.items()}
