@@ -52,8 +52,7 @@ class Candidates:
 
     name: str  # their name in tables and legends
     by_label: dict[str, Candidate]  # all candidates searched
-    is_for_selection: npt.NDArray[np.bool_]  # whether an image is used for selection, bool, one per row of a model
-    is_reported: npt.NDArray[np.bool_]  # whether an image is reported, likewise
+    is_reported: npt.NDArray[np.bool_]  # whether an image is reported, one per row of a model
 
     @property
     def models(self) -> list[CertifiedModel]:
@@ -64,6 +63,11 @@ class Candidates:
     def num_images(self) -> int:
         """Number of images reported, N."""
         return int(np.count_nonzero(self.is_reported))
+
+    @property
+    def is_for_selection(self) -> npt.NDArray[np.bool_]:
+        """Whether an image is used for selection: all of them, or those that are not reported."""
+        return self.is_reported if self.is_reported.all() else ~self.is_reported
 
     @cached_property
     def exact_step(self) -> float | None:
@@ -83,8 +87,7 @@ class Candidates:
     @cached_property
     def curves(self) -> dict[str, AccuracyCurve]:
         """By label, the mean curve over the images reported."""
-        is_same = self.is_reported is self.is_for_selection
-        return self.selection_curves if is_same else self._mean_curves(self.is_reported)
+        return self.selection_curves if self.is_reported.all() else self._mean_curves(self.is_reported)
 
     def winner_at(self, radius: float) -> Candidate | None:
         """The candidate selected at a radius; None if none certifies anything there."""
@@ -93,8 +96,8 @@ class Candidates:
 
     def accuracy_at(self, radii: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Accuracy on the images reported of the candidate selected at each radius, shape (R,)."""
-        winners = [(self.envelope.winner_at(radius), radius) for radius in np.atleast_1d(radii).tolist()]
-        return np.array([0.0 if label is None else float(self.curves[label](radius)) for label, radius in winners])
+        winners = [(self.winner_at(radius), radius) for radius in np.atleast_1d(radii).tolist()]
+        return np.array([float(self.curves[one.label](radius)) if one else 0.0 for one, radius in winners])
 
     def _mean_curves(self, among: npt.NDArray[np.bool_]) -> dict[str, AccuracyCurve]:
         """Mean curves over replicates; the number of images does not depend on the number of seeds."""
@@ -116,23 +119,21 @@ def candidates_of(
 
     ``selection`` and ``seeds`` as in ``Comparison``. Raises RecordError if selection=split leaves no images.
     """
-    everything = np.ones(models[0].indices.size, dtype=bool)
-    is_for_selection = models[0].indices % SELECTION_STEP == 0 if selection == "split" else everything
-    is_reported = ~is_for_selection if selection == "split" else everything
-    if not is_for_selection.any() or not is_reported.any():
-        certified = counted(is_for_selection.size, "certified image")
-        raise RecordError(
-            f"selection=split selects models on the images whose index is a multiple of {SELECTION_STEP} and reports "
-            f"on the others, but {int(is_for_selection.sum())} of the {certified} have such an index; "
-            "use selection=same"
-        )
+    is_reported = np.ones(models[0].indices.size, dtype=bool)
+    if selection == "split":
+        is_reported = models[0].indices % SELECTION_STEP != 0
+        if is_reported.all() or not is_reported.any():
+            selected = f"{int((~is_reported).sum())} of the {counted(is_reported.size, 'certified image')}"
+            raise RecordError(
+                f"selection=split selects models on the images whose index is a multiple of {SELECTION_STEP} and "
+                f"reports on the others, but {selected} have such an index; use selection=same"
+            )
     groups: dict[str, list[CertifiedModel]] = {}
     for model in models:
         groups.setdefault(model.label if seeds == "best" else model.recipe_label, []).append(model)
     return Candidates(
         name=name,
         by_label={label: Candidate(label=label, replicates=tuple(group)) for label, group in groups.items()},
-        is_for_selection=is_for_selection,
         is_reported=is_reported,
     )
 

@@ -44,8 +44,7 @@ def read_runs(
 ) -> Iterator[tuple[Key, pa.Table]]:
     """Some columns of some runs in a file, with their keys; reads only the parts of the file that contain them.
 
-    Raises:
-        RecordError: The file is invalid, or the rows of a run are not contiguous.
+    Raises RecordError if the file is invalid, or if the rows of a run are not contiguous.
     """
     seen: set[Key] = set()
     pieces = _pieces(path, kind, columns, {train_key for train_key, _ in wanted})

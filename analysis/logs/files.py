@@ -54,9 +54,7 @@ class Log:
 def read_file(path: Path) -> tuple[str, list[str]] | None:
     """The text of a file, and notes on how it is stored; None if its first lines contain no header.
 
-    Raises:
-        RecordError: It has a header, but its text cannot be decoded or decompressed.
-        OSError: It cannot be read.
+    Raises OSError, or RecordError if it has a header, but its text cannot be decoded or decompressed.
     """
     with path.open("rb") as file:
         is_gzip = file.read(2) == b"\x1f\x8b"

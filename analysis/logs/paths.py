@@ -34,23 +34,12 @@ class LogPath:
 
 
 def parse_log_path(
-    path: PurePosixPath,
-    kind: LogKind,
-    *,
-    columns: Mapping[str, Any] | None = None,
-    given: Mapping[str, Any] | None = None,
+    path: PurePosixPath, kind: LogKind, *, columns: Fields | None = None, given: Fields | None = None
 ) -> LogPath:
-    """The parameters in a path below the root of a tree of logs.
+    """The parameters in a path below the root of a tree of logs: ``.../eps_64/cifar10/noise_0.25/test/sigma_0.25``.
 
-    Args:
-        path: Relative to the root, for example
-            ``data/certify/cifar10/PGD_2steps/eps_64/cifar10/resnet110/noise_0.25/test/sigma_0.25``.
-        kind: As the file's header says.
-        columns: What the log's own columns say of the whole of it.
-        given: What the user says of it; this goes before the path.
-
-    Raises:
-        RecordError: The path contradicts itself or the columns, or does not give what every record needs.
+    ``columns`` is what the log's own columns say of the whole of it; ``given`` is what the user says, which goes before
+    the path. Raises RecordError if the path contradicts itself or the columns, or lacks what every record needs.
     """
     rules = _CERTIFICATION_RULES if kind == "certification" else _PREDICTION_RULES
     stem, told = stem_of(path.name), dict(given or {})
@@ -156,9 +145,8 @@ def _read_parts(parts: Sequence[str], rules: tuple[Rule, ...], told: Mapping[str
         unknown += rest
         for name, value in found.items():
             if fields.setdefault(name, value) != value and name not in told:
-                raise RecordError(
-                    f"contradictory: {name} is {fields[name]!r} elsewhere in the path and {value!r} in {part!r}"
-                )
+                elsewhere = f"{fields[name]!r} elsewhere in the path"
+                raise RecordError(f"contradictory: {name} is {elsewhere} and {value!r} in {part!r}")
     return fields, unknown
 
 
