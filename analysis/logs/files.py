@@ -77,24 +77,23 @@ def read_log(text: str) -> Log:
     start = _header_line(lines)
     if start is None:
         raise RecordError(f"malformed: no header {' '.join(HEADERS['certification'])} in the first lines")
-    split = _splitter(lines[start])
-    header = [name.strip().lower() for name in split(lines[start])]
+    line, split = lines[start], _splitter(lines[start])
+    header = [name.strip().lower() for name in split(line)]
     kind: LogKind = "prediction" if "basepredict" in header else "certification"
-    notes = [f"{start} lines before the header"] if start else []
-    notes += _header_notes(lines[start], header, kind)
-    head = lines[start].strip().lower()
-    filled = [(number, line) for number, line in enumerate(lines[start + 1 :], start + 2) if line.strip()]
-    rows = {number: split(line) for number, line in filled if line.strip().lower() != head}
-    if repeats := len(filled) - len(rows):
-        notes.append(f"{repeats} more {'header' if repeats == 1 else 'headers'}, as after a restart")
+    wanted = [name.lower() for name in HEADERS[kind]]
+    if not set(header) >= {*wanted} - {"time"} or len(set(header)) < len(header):
+        raise RecordError(f"malformed: the header {' '.join(line.split())!r} is not {' '.join(HEADERS[kind])}")
+    extra = [name or "an unnamed one" for name in header if name not in wanted]
+    head = line.strip().lower()
+    filled = [(number, text) for number, text in enumerate(lines[start + 1 :], start + 2) if text.strip()]
+    rows = {number: split(text) for number, text in filled if text.strip().lower() != head}
+    repeats = len(filled) - len(rows)
     if not rows:
         raise RecordError("empty: a header and no rows")
     is_open_ended = lines[-1] != ""
     is_cut = is_open_ended and _is_incomplete(rows[max(rows)], header, kind)
     if is_cut:
         del rows[max(rows)]
-    elif is_open_ended:
-        notes.append("no newline at the end, so its last line may be cut off")
     if not rows:
         raise RecordError("empty: a header and a line that is cut off")
     for number, row in rows.items():
@@ -102,21 +101,28 @@ def read_log(text: str) -> Log:
             raise RecordError(f"malformed: line {number} has {len(row)} fields instead of {len(header)}")
     texts = dict(zip(header, zip(*rows.values(), strict=True), strict=True))
     columns = _converted(texts, kind, list(rows))
-    notes += [] if all(text.lstrip("-").isdigit() for text in set(texts["label"])) else ["integers written as 3.0"]
     radius = columns.get("radius", np.zeros(columns["index"].size))
     is_blank = (columns["prediction"] == ABSTAIN) & ((radius == -1) | np.isnan(radius))
-    if is_blank.any():
-        radius[is_blank] = 0.0
-        notes.append("abstentions with a radius of -1 or nan, read as 0")
+    radius[is_blank] = 0.0
     _check(columns, radius)
     largest_radius = texts["radius"][int(np.argmax(radius))] if "radius" in texts else ""
+    notes = {
+        f"{start} lines before the header": start > 0,
+        "separated by commas" if "," in line else "separated by blanks": "\t" not in line,
+        f"more columns: {', '.join(extra)}": bool(extra),
+        "no times": "time" not in header,
+        f"{repeats} more {'header' if repeats == 1 else 'headers'}, as after a restart": repeats > 0,
+        "no newline at the end, so its last line may be cut off": is_open_ended and not is_cut,
+        "integers written as 3.0": not all(text.lstrip("-").isdigit() for text in set(texts["label"])),
+        "abstentions with a radius of -1 or nan, read as 0": is_blank.any(),
+    }
     columns, more = _in_order(columns)
     return Log(
         kind=kind,
         columns=columns,
         largest_radius=largest_radius,
         fields=_told(texts),
-        notes=notes + more,
+        notes=[note for note, is_so in notes.items() if is_so] + more,
         is_cut=is_cut,
     )
 
@@ -172,20 +178,6 @@ def _splitter(header: str) -> Callable[[str], list[str]]:
         return lambda line: next(csv.reader([line], skipinitialspace=True), [""])
     num_blanks = len(header.split()) - 1
     return operator.methodcaller("split", maxsplit=num_blanks)  # the last may be "1 day, 2:03:04"
-
-
-def _header_notes(line: str, header: Sequence[str], kind: LogKind) -> list[str]:
-    wanted = [name.lower() for name in HEADERS[kind]]
-    missing = [name for name in wanted if name not in header and name != "time"]
-    if missing or len(set(header)) < len(header):
-        raise RecordError(f"malformed: the header {' '.join(line.split())!r} is not {' '.join(HEADERS[kind])}")
-    extra = [name or "an unnamed one" for name in header if name not in wanted]
-    separator = "" if "\t" in line else "separated by commas" if "," in line else "separated by blanks"
-    return [
-        *([separator] if separator else []),
-        *([f"more columns: {', '.join(extra)}"] if extra else []),
-        *(["no times"] if "time" not in header else []),
-    ]
 
 
 def _is_incomplete(row: Sequence[str], header: Sequence[str], kind: LogKind) -> bool:

@@ -267,19 +267,16 @@ def _without_twins(entries: Sequence[LogEntry], findings: list[Finding]) -> list
     return list(first.values())
 
 
-def _kept_in_spite_of(entry: LogEntry) -> Iterator[Finding]:
-    fields, log = entry.parsed.fields, entry.log
-    if entry.parsed.assumed:
-        assumed = ", ".join(entry.parsed.assumed)
-        yield entry.finding("kept", f"assumed: {assumed}, because the path does not say; set it with mapping=FILE")
-    if log.is_cut:
-        yield entry.finding("kept", "cut off: the last line is incomplete and left out")
-    if log.notes:
-        yield entry.finding("kept", f"form: {'; '.join(log.notes)}")
-    if entry.log.kind == "certification":
-        settings = {name: fields[name] for name in ("n", "alpha") if name in fields}
-        if reason := over_reach(log, fields["sigma_cert"], **settings):
-            yield entry.finding("kept", reason)
+def _kept_in_spite_of(entry: LogEntry) -> list[Finding]:
+    fields, log, assumed = entry.parsed.fields, entry.log, ", ".join(entry.parsed.assumed)
+    settings = {name: fields[name] for name in ("n", "alpha") if name in fields}
+    reasons = [
+        f"assumed: {assumed}, because the path does not say; set it with mapping=FILE" if assumed else None,
+        "cut off: the last line is incomplete and left out" if log.is_cut else None,
+        f"form: {'; '.join(log.notes)}" if log.notes else None,
+        over_reach(log, fields["sigma_cert"], **settings) if log.kind == "certification" else None,
+    ]
+    return [entry.finding("kept", reason) for reason in reasons if reason]
 
 
 def _run_columns(entry: LogEntry) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from analysis.compare import even_radii
-from analysis.paper.predictions import LARGEST, SCHEMA
+from analysis.paper.records import LARGEST, SCHEMA
 from analysis.selection import PARAMETERS
 from jobs.errors import ConfigError
 from jobs.validation import STRICT, collect, unknown_choice
@@ -78,7 +78,7 @@ class CurveDeclaration:
     # certified: the envelope of the models. empirical: accuracy under attack, the best of the models at each radius.
     kind: Literal["certified", "empirical"]
     label: str  # label in the legend; may contain parameters in braces, {sigma_train:.2f}
-    where: Conditions  # conditions on models, or on the columns of ``predictions.SCHEMA``
+    where: Conditions  # conditions on models, or on the columns of ``records.SCHEMA``
     by: str | None = None  # draw one curve per value of this column; None: one curve of all
     dashed: bool = False  # dashed curves take the colours of the solid ones in order
     in_logs: Conditions = Field(default_factory=dict)  # for published logs, replace those of the same name

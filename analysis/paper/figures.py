@@ -12,8 +12,7 @@ from analysis.candidates import Candidates, candidates_of, largest_of
 from analysis.compare import Curve, envelope_curve, round_radii
 from analysis.models import CertifiedModel
 from analysis.paper.declarations import CurveDeclaration, FigureDeclaration
-from analysis.paper.predictions import CLASSIFIER, select
-from analysis.paper.records import PaperRecords, whole_models
+from analysis.paper.records import CLASSIFIER, PaperRecords, select_rows, whole_models
 from analysis.selection import as_printed
 from analysis.statistics import best_single, csv_text
 from jobs.atomic import write_text
@@ -107,7 +106,7 @@ def _single(models: Sequence[CertifiedModel]) -> Candidates:
 
 
 def _empirical(declared: CurveDeclaration, dataset: str, records: PaperRecords, first_color: int) -> list[Curve]:
-    rows = select(records.predictions, {"dataset": dataset, **declared.conditions(are_logs=records.are_logs)})
+    rows = select_rows(records.predictions, {"dataset": dataset, **declared.conditions(are_logs=records.are_logs)})
     if rows.empty:
         return []
     groups = [rows] if declared.by is None else [group for _, group in rows.groupby(declared.by, observed=True)]

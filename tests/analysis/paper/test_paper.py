@@ -11,8 +11,7 @@ import pytest
 from analysis.paper.__main__ import paper
 from analysis.paper.declarations import parse_declarations
 from analysis.paper.figures import trace_figure
-from analysis.paper.predictions import SCHEMA
-from analysis.paper.records import PaperRecords
+from analysis.paper.records import SCHEMA, PaperRecords
 from analysis.printed import printed_envelope, printed_models
 from configs.composition import compose_config
 from configs.entry import run_command
