@@ -20,9 +20,6 @@ from jobs.validation import build
 from jobs.wording import counted
 from smoothing.radius import format_radius
 
-DECIMALS = 4
-"""Digits of a radius, as in the published logs. Radii are rounded down here; the published logs round to nearest."""
-
 
 def export_tsv(values: dict[str, Any]) -> int:
     """Write a log per certified model; returns the exit code. Raises ConfigError before anything is written."""
@@ -64,11 +61,11 @@ def _sigma_text(sigma: float) -> str:
 
 
 def log_lines(model: CertifiedModel) -> Iterator[str]:
-    """The header, then one line per image: idx label predict radius correct time."""
+    """The header, then one line per image. Radii have four decimals as in the published logs, but are rounded down."""
     yield "\t".join(HEADERS["certification"])
     columns = (
         model.column(name).tolist() for name in ("index", "label", "prediction", "radius", "correct", "elapsed_s")
     )
     for *names, radius, correct, elapsed in zip(*columns, strict=True):
         time = timedelta(seconds=round(elapsed, 6))
-        yield "\t".join(map(str, [*names, format_radius(radius, DECIMALS), int(correct), time]))
+        yield "\t".join(map(str, [*names, format_radius(radius, 4), int(correct), time]))

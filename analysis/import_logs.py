@@ -90,13 +90,11 @@ def _summary(tree: LogTree) -> str:
     kinds = Counter(finding.kind for finding in tree.findings)
     quiet = ("not a log", "rounded up in print")  # only import-report.csv lists these
     shown = [finding for finding in tree.findings if finding.kind not in quiet][:_SHOWN]
-    totals = (
-        f"{counted(tree.num_files, 'file')}: {counted(len(tree.models), 'certification log')} "
-        f"({counted(tree.num_rows('certification'), 'row')}), "
-        f"{counted(tree.num_rows('prediction'), 'row')} of prediction logs"
-    )
+    certified, predicted = tree.of("certification"), tree.of("prediction")
+    rows = [counted(sum(entry.num_rows for entry in logs), "row") for logs in (certified, predicted)]
+    totals = f"{counted(len(certified), 'certification log')} ({rows[0]}), {rows[1]} of prediction logs"
     found = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"
-    lines = [wrapped(totals), wrapped(f"findings: {found}", "  ")]
+    lines = [wrapped(f"{counted(tree.num_files, 'file')}: {totals}"), wrapped(f"findings: {found}", "  ")]
     for finding in shown:
         verdict = f"{finding.verdict} ({counted(finding.num_rows, 'row')}); {finding.reason}"
         words = [shortened(word, columns() - 4) for word in verdict.split()]  # some are paths

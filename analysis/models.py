@@ -246,7 +246,7 @@ def _labels(models: Sequence[Parameters]) -> list[str]:
 
 _DETAILS: tuple[Callable[[Parameters], str], ...] = (
     lambda model: f" ({model.variant})" if model.variant else "",
-    lambda model: "" if model.is_certified_as_trained else f" at {decimal(model.sigma_cert)}",
+    lambda model: "" if model.sigma_train == model.sigma_cert else f" at {decimal(model.sigma_cert)}",
     lambda model: f" {model.train_key.rpartition('-')[2]}",
     lambda model: f" {model.certify_key}",
 )

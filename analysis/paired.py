@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from tabulate import tabulate
@@ -73,11 +72,10 @@ def compare_models(first: CertifiedModel, second: CertifiedModel, radius: float)
     if not np.array_equal(first.indices, second.indices):
         raise RecordError(f"{first.label} and {second.label} are certified on different images and cannot be compared")
     _check_radius(models, radius)
-    return compare_paired(certified(first, radius), certified(second, radius))
+    return compare_paired(*(model.column("correct") & (model.column("radius") >= radius) for model in models))
 
 
 def _check_radius(models: Sequence[CertifiedModel], radius: float) -> None:
-    """Raise RecordError if accuracy at the radius is only a lower bound, or if stop rules differ."""
     known = [model.parameters for model in models]
     names = " and ".join(f"{one.label} (mode={one.parameters.mode})" for one in models)
     step = exact_step(known)
@@ -92,11 +90,6 @@ def _check_radius(models: Sequence[CertifiedModel], radius: float) -> None:
             f"{names} were certified with different stop rules, and stop_rule=curve ends before the final radius; "
             "certify both with the same stop rule"
         )
-
-
-def certified(model: CertifiedModel, radius: float) -> npt.NDArray[np.bool_]:
-    """Whether each image is certified correct at a radius, bool, shape (N,)."""
-    return np.asarray(model.column("correct") & (model.column("radius") >= radius))
 
 
 def _selected(

@@ -46,18 +46,14 @@ def printed_models() -> Mapping[Parameters, PrintedRow]:
 
 def printed_model(known: Parameters) -> PrintedRow | None:
     """The paper's row of a model; None if it prints none."""
-    told = {name: as_printed(name, getattr(known, name)) for name in (*_TOLD, "sigma_train", "sigma_cert")}
-    return printed_models().get(
-        Parameters(train_key="", certify_key="", split=known.split, variant=known.variant, **told)
-    )
+    names = (*_TOLD, "split", "variant", "sigma_train", "sigma_cert")
+    told = {name: as_printed(name, getattr(known, name)) for name in names}
+    return printed_models().get(Parameters(train_key="", certify_key="", **told))
 
 
 _TOLD: dict[str, Any] = {
-    "dataset": str,
-    "method": str,
-    "attack": str,
-    "num_steps": int,
-    "m_train": int,
+    **dict.fromkeys(("dataset", "method", "attack"), str),
+    **dict.fromkeys(("num_steps", "m_train"), int),
     "epsilon": float,
 }
 

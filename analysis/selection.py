@@ -43,11 +43,6 @@ class Parameters:
         """From the columns that all rows of a run share; columns that are not parameters are ignored."""
         return cls(**{name: columns[name] for name in PARAMETERS if name in columns})
 
-    @property
-    def is_certified_as_trained(self) -> bool:
-        """Whether the noise of certification is the noise of training."""
-        return self.sigma_train == self.sigma_cert
-
 
 PARAMETERS = [field.name for field in fields(Parameters)]
 
@@ -79,7 +74,7 @@ def matches(parameters: Parameters, where: Where) -> bool:
     for name, wanted in where.items():
         value, allowed = as_printed(name, getattr(parameters, name)), wanted if isinstance(wanted, list) else [wanted]
         is_met = value in [as_printed(name, choice) for choice in allowed]
-        if not (parameters.is_certified_as_trained if wanted == SAME else is_met):
+        if not (parameters.sigma_train == parameters.sigma_cert if wanted == SAME else is_met):
             return False
     return True
 

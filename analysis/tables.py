@@ -22,9 +22,6 @@ LOWER_BOUND = ">="
 N_LIMITED = "*"
 """Follows an accuracy that the number of draws limits, not the model."""
 
-_LABEL_WIDTH = 24  # of a model on the screen: with two such columns the table fits 80 columns
-_HEADER_WIDTH = 7
-
 
 def all_tables(comparison: Comparison, frame: Frame, levels: Levels, table_format: TableFormat) -> str:
     """The envelope and its statistics, each with what the reader must know."""
@@ -54,7 +51,7 @@ def envelope_cells(
     for name, prefix in sides:
         accuracies, labels = [_accuracy(row, prefix) for row in rows], [row[f"{prefix}model"] for row in rows]
         if is_stacked:
-            cut = [textwrap.fill(label, _LABEL_WIDTH) for label in labels]
+            cut = [textwrap.fill(label, 24) for label in labels]  # with two such columns it fits 80 columns
             columns.append((f"{name}\nmodel", ["\n".join(pair) for pair in zip(accuracies, cut, strict=True)]))
         else:
             columns += [(name, accuracies), ("model", labels)]
@@ -71,9 +68,7 @@ def statistics_table(comparison: Comparison, frame: Frame, table_format: TableFo
     headers = ["r", comparison.candidates.name, "MC upper", "simultaneous", "high-prob. lower", "best single"]
     headers += ["avg. r", "abstains"]
     if table_format == "simple":  # headers of several lines: the table fits 80 columns
-        headers = [
-            textwrap.fill(header, _HEADER_WIDTH, break_long_words=False, break_on_hyphens=False) for header in headers
-        ]
+        headers = [textwrap.fill(header, 7, break_long_words=False, break_on_hyphens=False) for header in headers]
     rows = [
         [
             format_radius(row["radius"]),

@@ -106,18 +106,13 @@ class LogTree:
         """Log by log the rows of one kind, with the columns of IMPORTED or of PREDICTIONS; strings as dictionaries."""
         return map(_table, self.of(kind))
 
-    def num_rows(self, kind: LogKind) -> int:
-        """The number of rows of one kind."""
-        return sum(entry.num_rows for entry in self.of(kind))
 
-
-def read_tree(root: Path, mapping: LogMapping | None = None) -> LogTree:
+def read_tree(root: Path, mapping: LogMapping) -> LogTree:
     """Read every log below a folder, links included. Raises ConfigError if a pattern of the mapping matches none."""
     findings: list[Finding] = []
-    told = mapping or LogMapping({})
     paths = list(_files(root, findings))
-    parts = [entry for path in paths if (entry := _read(root, path, told, findings))]
-    told.check_used()
+    parts = [entry for path in paths if (entry := _read(root, path, mapping, findings))]
+    mapping.check_used()
     entries = _without_twins(_on_their_images(_joined(parts, findings), findings), findings)
     findings += itertools.chain(*map(_kept_in_spite_of, entries))
     for entry, num_images in short_ones(entries, lambda entry: (entry.data, entry.log.kind, entry.images)):

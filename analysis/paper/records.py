@@ -65,15 +65,15 @@ class PaperRecords:
         return sorted(chosen, key=_order)
 
 
-def from_logs(root: Path, mapping: LogMapping | None = None) -> PaperRecords:
+def from_logs(root: Path, mapping: LogMapping) -> PaperRecords:
     """Records of a tree of logs."""
     tree = read_tree(root, mapping)
     named = label_models({number: Parameters.from_columns(model) for number, model in enumerate(tree.models)})
     tables = tree.tables("certification")
     models = [replace(named[number], rows=rows.select(ROW_COLUMNS)) for number, rows in enumerate(tables)]
     cast = [table.cast(PREDICTIONS.schema) for table in tree.tables("prediction")]
-    predictions = _in_columns(pa.concat_tables([PREDICTIONS.schema.empty_table(), *cast]).to_pandas())
-    return PaperRecords(models=tuple(models), predictions=predictions, are_logs=True)
+    logged: pd.DataFrame = pa.concat_tables([PREDICTIONS.schema.empty_table(), *cast]).to_pandas()
+    return PaperRecords(models=tuple(models), predictions=logged.reindex(columns=SCHEMA.names), are_logs=True)
 
 
 def from_grid(store: Store, grid: str) -> PaperRecords:
@@ -82,11 +82,12 @@ def from_grid(store: Store, grid: str) -> PaperRecords:
     Raises ConfigError if there is no such grid, RecordError if its records are invalid.
     """
     if grid in store.imported_names():
-        logged = _in_columns(records.read_records(store.predictions_path(grid), PREDICTIONS).to_pandas())
-        return PaperRecords(models=load_imported_models(store, grid, {}), predictions=logged, are_logs=True)
+        logged = records.read_records(store.predictions_path(grid), PREDICTIONS).to_pandas()
+        predictions = logged.reindex(columns=SCHEMA.names)
+        return PaperRecords(models=load_imported_models(store, grid, {}), predictions=predictions, are_logs=True)
     models = load_grid(store, grid, allow_partial=True).models
-    predictions = _attacked_predictions(store, open_grid(store, grid))
-    return PaperRecords(models=models, predictions=predictions, are_logs=False)
+    attacked = _attacked_predictions(store, open_grid(store, grid))
+    return PaperRecords(models=models, predictions=attacked, are_logs=False)
 
 
 def whole_models(models: Sequence[CertifiedModel]) -> list[CertifiedModel]:
@@ -112,12 +113,7 @@ def _attacked_predictions(store: Store, manifest: Manifest) -> pd.DataFrame:
         m_test=frame["m_test"].where(estimator != "base"),  # the base classifier is attacked without noise
         variant=attack.eq("stein_hard").map({True: "hard", False: ""}),
     )
-    return _in_columns(named)
-
-
-def _in_columns(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Predictions in the columns of SCHEMA; those that they lack are null."""
-    return predictions.reindex(columns=SCHEMA.names)
+    return named.reindex(columns=SCHEMA.names)
 
 
 def select_rows(predictions: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
