@@ -15,14 +15,11 @@ from pathlib import Path
 
 import filelock
 
-from jobs.datasets import Split, data_folder, dataset_module
+from jobs.datasets import data_folder, dataset_module
 from jobs.errors import ConfigError, DataError
 from jobs.files.folders import check_writable
 from jobs.files.store import Store
 from jobs.wording import say
-
-_NEEDED: tuple[Split, ...] = ("test",)
-"""The splits that certification needs; a launch that trains checks the training images before."""
 
 
 def is_prepared(name: str, data: Mapping[str, str | None], store: Store) -> bool:
@@ -31,7 +28,7 @@ def is_prepared(name: str, data: Mapping[str, str | None], store: Store) -> bool
     if folder is None:
         return True
     module = dataset_module(name)
-    module.check(folder, _NEEDED)
+    module.check(folder, ("test",))  # for certification; a launch that trains checks the training images before
     return bool(module.is_prepared(folder, store.data_dir()))
 
 
