@@ -7,6 +7,7 @@ run here on made-up images, and the method takes two steps, twice, on the CPU.
 Shapes: R rows of a batch, C H W image, K classes.
 """
 
+import contextlib
 import copy
 import json
 import sys
@@ -44,7 +45,6 @@ _NUM_ROUNDED = 16  # rows to try in 16 bits, which a CPU may be slow in
 _MAX_LINES = 1000  # that plug-ins may print
 _MAX_S = 2.0  # of a forward pass
 _NOT_FINITE = "gives values that are not finite"
-_RANDOM = "is random in evaluation mode: two calls differ; pass training=self.training to dropout"
 _DEPENDENT = (
     "makes the logits of an image depend on the other images of its batch (batch statistics in evaluation mode, or a "
     "mean over the batch): such a network cannot be certified"
@@ -99,8 +99,10 @@ def network_problem(spec: TrainSpec, precision: Precision = "float32", batch_siz
             "gives other logits when it is traced, or runs in inference mode on another thread: forward must depend on "
             "its input alone"
         )
-    if branch := _device_branch(classifier, noisy_RCHW):
-        return f"{branch} does something else on a GPU than on a CPU"
+    with contextlib.suppress(Exception):  # a course that depends on values cannot be followed without any
+        on_cpu, on_gpu = (course_on(device, classifier, noisy_RCHW) for device in ("cpu", "cuda"))
+        if branch := first_apart(on_cpu, on_gpu, lambda one, other: one.settings == other.settings):
+            return f"{branch} does something else on a GPU than on a CPU"
     return _rounded_problem(classifier, noisy_RCHW, info, precision)
 
 
@@ -121,16 +123,12 @@ def _forward_problem(
     for other_RCHW, rows, problem in _other_batches(noisy_RCHW, sizes):
         near = _TOLERANCE_AGAIN if other_RCHW is noisy_RCHW else tolerance
         if not _are_close(network(other_RCHW), logits_RK[rows], near):
-            return f"{_place_of_difference(network, noisy_RCHW, rows, other_RCHW)} {problem}"
+            return f"{_place_of_difference(network, noisy_RCHW, rows, other_RCHW, network)} {problem}"
     return None
 
 
 def _place_of_difference(
-    network: BaseClassifier,
-    noisy_RCHW: Tensor,
-    rows: Tensor | slice,
-    other_RCHW: Tensor,
-    other: BaseClassifier | None = None,
+    network: BaseClassifier, noisy_RCHW: Tensor, rows: Tensor | slice, other_RCHW: Tensor, other: BaseClassifier
 ) -> str:
     def agree(one: Operation, another: Operation) -> bool:
         ours, theirs = one.output, another.output
@@ -139,7 +137,7 @@ def _place_of_difference(
         return _are_close(theirs, ours[rows])
 
     sizes = noisy_RCHW.shape[:1], other_RCHW.shape[:1]
-    return first_apart(course(network, noisy_RCHW), course(other or network, other_RCHW), agree) or "something in it"
+    return first_apart(course(network, noisy_RCHW), course(other, other_RCHW), agree) or "something in it"
 
 
 def _rounded_problem(classifier: Classifier, noisy_RCHW: Tensor, info: DatasetInfo, precision: Precision) -> str | None:
@@ -169,17 +167,18 @@ def num_rows(info: DatasetInfo) -> int:
 
 
 def _other_batches(noisy_RCHW: Tensor, sizes: Sequence[int]) -> Iterator[tuple[Tensor, Tensor | slice, str]]:
-    """The same rows again, in other batches; which rows they are, and what it means if their logits differ.
-
-    Permuted, cut, padded with others, as many as a certification on a CPU takes at a time, and the sizes given.
-    """
+    """The same rows again, in other batches; which rows they are, and what it means if their logits differ."""
     num_cut = len(noisy_RCHW) // 4
     order_R = torch.randperm(len(noisy_RCHW), generator=torch.Generator().manual_seed(2))
-    yield noisy_RCHW, slice(None), _RANDOM
+    yield (
+        noisy_RCHW,
+        slice(None),
+        "is random in evaluation mode: two calls differ; pass training=self.training to dropout",
+    )
     yield noisy_RCHW[order_R], order_R, _DEPENDENT
     yield noisy_RCHW[:num_cut], slice(num_cut), _DEPENDENT
     yield torch.cat([noisy_RCHW[:num_cut], torch.zeros_like(noisy_RCHW[num_cut:])]), slice(num_cut), _DEPENDENT
-    for size in (cpu_rows(noisy_RCHW.shape[1:]), *sizes):
+    for size in (cpu_rows(noisy_RCHW.shape[1:]), *sizes):  # as many as a certification on a CPU takes at a time
         rows_R = torch.arange(size) % len(noisy_RCHW)
         yield noisy_RCHW[rows_R], rows_R, _DEPENDENT
 
@@ -188,14 +187,6 @@ def _are_close(others: Tensor, ones: Tensor, tolerance: float = _TOLERANCE) -> b
     """Whether the first of ``others`` are ``ones``."""
     difference = (others[: len(ones)].double() - ones.double()).abs()
     return bool((difference <= tolerance * (1e-6 + ones.double().abs().max())).all())
-
-
-def _device_branch(classifier: Classifier, noisy_RCHW: Tensor) -> str | None:
-    try:
-        on_cpu, on_gpu = (course_on(device, classifier, noisy_RCHW) for device in ("cpu", "cuda"))
-    except Exception:  # a course that depends on values cannot be followed without any
-        return None
-    return first_apart(on_cpu, on_gpu, lambda one, other: one.settings == other.settings)
 
 
 def method_problem(spec: TrainSpec) -> str | None:

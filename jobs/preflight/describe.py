@@ -27,13 +27,12 @@ def _answer(kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     try:
         with loading.errors_of(name):
             plugin = {"model": _model, "denoiser": _denoiser, "data": _data}.get(kind, _part)(name, options)
-        try:
-            canonical_json(plugin.options)
-        except (TypeError, ValueError) as error:
-            problem = f"{plugin.name}: its options are part of a key, and must be numbers, texts or lists ({error})"
-            raise ConfigError(problem) from error
+        canonical_json(plugin.options)
     except ConfigError as error:
         return {"problems": [f"{kind}: {problem}" for problem in error.problems]}
+    except (TypeError, ValueError) as error:
+        wanted = "its options are part of a key, and must be numbers, texts or lists"
+        return {"problems": [f"{kind}: {plugin.name}: {wanted} ({error})"]}
     return {"name": plugin.name, "version": plugin.version, "options": plugin.options}
 
 
@@ -61,8 +60,7 @@ def _model(name: str, options: Mapping[str, Any]) -> Plugin:
     loaded = loading.load(name)
     if not callable(loaded):
         raise ConfigError(f"{name}: must be a function build(info, **options) that returns a torch.nn.Module")
-    problems = list(_signature_problems(loaded, options))
-    if problems:
+    if problems := list(_signature_problems(loaded, options)):
         raise ConfigError(problems)
     parameters = list(inspect.signature(loaded).parameters.values())[1:]
     defaults = {one.name: one.default for one in parameters if one.default is not one.empty}
