@@ -24,11 +24,9 @@ class DataError(ValueError):
 class TaskFailedError(RuntimeError):
     """One of the tasks that train a model together failed, for the reason in ``__cause__``."""
 
-    is_first: bool  # whether it failed before any other, which then fail because they lost it
-
     def __init__(self, *, is_first: bool) -> None:
         super().__init__("a task failed")
-        self.is_first = is_first
+        self.is_first = is_first  # whether it failed before any other, which then fail because they lost it
 
 
 class FailedElsewhereError(RuntimeError):

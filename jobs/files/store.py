@@ -23,6 +23,10 @@ def command_arguments(grid: object, results: Path) -> str:
     return f"grid={grid}" if folder == "results" else f"grid={grid} results={shlex.quote(folder)}"
 
 
+def _in_root(name: str) -> Callable[["Store"], Path]:
+    return lambda store: store.root / name
+
+
 def _in_run(name: str) -> Callable[["Store", str], Path]:
     """What a store calls a file or folder of a run, by the train key."""
     return lambda store, train_key: store.run_dir(train_key) / name
@@ -39,13 +43,9 @@ class Store:
 
     root: Path  # the results folder
 
-    def data_dir(self) -> Path:
-        """Records of which datasets were prepared."""
-        return self.root / "data"
-
-    def checksums_path(self) -> Path:
-        """If it exists, the folder is a publication."""
-        return self.root / "SHA256SUMS"
+    data_dir = _in_root("data")  # records of which datasets were prepared
+    checksums_path = _in_root("SHA256SUMS")  # if it exists, the folder is a publication
+    launch_lock_path = _in_root(".launch.lock")
 
     def source_path(self, sha256: str) -> Path:
         """The copy of a published checkpoint, named by the hash of its content."""
@@ -125,9 +125,6 @@ class Store:
 
     def activity_paths(self) -> list[Path]:
         return sorted(self.root.glob("grids/*/activity.json"))
-
-    def launch_lock_path(self) -> Path:
-        return self.root / ".launch.lock"
 
     # What exists. Each of these lists one folder and reads the end of files that must be whole.
 

@@ -110,7 +110,7 @@ def described(error: BaseException) -> str:
     while place is None and cause is not None:
         place, cause = _own_place(traceback.extract_tb(cause.__traceback__)), cause.__cause__
     if isinstance(error, SyntaxError) and error.filename and is_own(error.filename):
-        place = f"{_shown(error.filename)}:{error.lineno}"
+        place = _place(error.filename, error.lineno)
     return text if place is None else f"{place}: {text}"
 
 
@@ -127,7 +127,7 @@ def place_of(made: Any) -> str:
         file, line = inspect.getfile(code), inspect.getsourcelines(code)[1]
     except (OSError, TypeError):
         return name
-    return f"{name} ({_shown(file) if is_own(file) else file}:{line})"
+    return f"{name} ({_place(file, line)})"
 
 
 def is_own(file: str) -> bool:
@@ -140,9 +140,8 @@ def _packages() -> list[str]:
 
 def _own_place(frames: traceback.StackSummary) -> str | None:
     own = [frame for frame in frames if is_own(frame.filename)]
-    return f"{_shown(own[-1].filename)}:{own[-1].lineno}" if own else None
+    return _place(own[-1].filename, own[-1].lineno) if own else None
 
 
-def _shown(file: str) -> str:
-    assert _root is not None
-    return str(Path(file).relative_to(_root))
+def _place(file: str, line: int | None) -> str:
+    return f"{Path(file).relative_to(_root) if _root is not None and is_own(file) else file}:{line}"
