@@ -127,7 +127,7 @@ class Tree:
         if not mark.exists() or read_json(mark) != self._listing(folder):
             return False
         # Otherwise every worker would read all images to compute it.
-        return "test" not in self._there(folder) or self.open_split("test", folder).has_fingerprint
+        return "test" not in self._there(folder) or self.open_split("test", folder).kept_fingerprint() is not None
 
     def prepare(self, folder: Path, marks: Path) -> None:
         """Decode every image once and record this. Raises DataError naming the broken ones."""

@@ -45,15 +45,10 @@ class TreeImages(Images):
     labels: npt.NDArray[np.int64]
     num_levels: int = 255  # the levels of the files, 0 to 255, are rounded to these
 
-    @property
-    def has_fingerprint(self) -> bool:
-        """Whether ``fingerprint`` is known without reading the images."""
-        return self._kept() is not None
-
     @functools.cached_property
     def fingerprint(self) -> str:
         """A hash of pixels as certified and labels; stored beside the tree until a file's size or time changes."""
-        if (kept := self._kept()) is not None:
+        if (kept := self.kept_fingerprint()) is not None:
             return kept
         logging.info("reading %d images for their fingerprint: %s", len(self.paths), self.root)
         return self.check_all()
@@ -128,7 +123,8 @@ class TreeImages(Images):
             digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
-    def _kept(self) -> str | None:
+    def kept_fingerprint(self) -> str | None:
+        """The fingerprint, if it is known without reading the images."""
         for cache in self._caches():
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 found = read_json(cache)
