@@ -117,7 +117,8 @@ def candidates_of(
 ) -> Candidates:
     """The candidates among models that are certified on the same images, by their common name.
 
-    ``selection`` and ``seeds`` as in ``Comparison``. Raises RecordError if selection=split leaves no images.
+    selection=same: selected and reported on all images; split: selected on every 20th, reported on the others.
+    seeds=mean: those of one recipe are one candidate; best: each is one. Raises RecordError if split leaves no images.
     """
     is_reported = np.ones(models[0].indices.size, dtype=bool)
     if selection == "split":

@@ -20,9 +20,7 @@ class Comparison:
     grid: CertifiedGrid  # the certified models
     candidates: Candidates  # the SmoothAdv models, else all but the baseline's, else the baseline's
     baseline: Candidates | None  # the models trained with Gaussian augmentation; None if there are none, or no others
-    # same: selected and reported on all images. split: selected on every 20th image, reported on the others.
-    selection: SelectionMode
-    seeds: SeedMode = "mean"  # mean: seeds of one recipe are one candidate. best: each is one
+    seeds: SeedMode  # mean: seeds of one recipe are one candidate. best: each is one
 
     @property
     def exact_step(self) -> float | None:
@@ -32,7 +30,7 @@ class Comparison:
 
 
 def compare(grid: CertifiedGrid, selection: SelectionMode = "same", seeds: SeedMode = "mean") -> Comparison:
-    """A grid's candidates and baseline, with envelopes. Raises RecordError if selection=split leaves no images."""
+    """A grid's candidates and baseline, as ``candidates_of`` makes them."""
     baseline = [model for model in grid.models if model.parameters.method == BASELINE_METHOD]
     smoothadv = [model for model in grid.models if model.parameters.method == "smoothadv"]
     # Vanilla adversarial training is a baseline too and does not replace SmoothAdv.
@@ -44,7 +42,6 @@ def compare(grid: CertifiedGrid, selection: SelectionMode = "same", seeds: SeedM
         grid=grid,
         candidates=candidates_of(chosen, name, selection, seeds),
         baseline=candidates_of(baseline, "Gaussian", selection, seeds) if others and baseline else None,
-        selection=selection,
         seeds=seeds,
     )
 

@@ -11,9 +11,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from analysis.logs.files import HEADERS
@@ -25,6 +24,7 @@ from jobs.errors import ConfigError, RecordError
 from jobs.files import imported, records
 from jobs.files.code import git_commit
 from jobs.files.folders import check_writable
+from jobs.files.manifest import GridOptions
 from jobs.files.store import Store
 from jobs.specs.runs import GridName
 from jobs.validation import STRICT, build
@@ -34,12 +34,11 @@ _SHOWN = 12  # findings on the screen; import-report.csv has all
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class ImportConfig:
+class ImportConfig(GridOptions):
     """Options of the command; see configs/import_logs.yaml."""
 
     source: str | None
     grid: GridName | None
-    results: Annotated[str, Field(min_length=1)]
     mapping: str | None
     strict: bool
 
@@ -47,7 +46,7 @@ class ImportConfig:
 def import_logs(values: dict[str, Any]) -> int:
     """Import a tree of logs; returns the exit code. Raises ConfigError or RecordError before anything is written."""
     config = build(ImportConfig, values, where="")
-    root, store = source_folder(config.source), Store(Path(config.results))
+    root, store = source_folder(config.source), config.store
     if config.grid is None:
         raise ConfigError("grid is required; write grid=NAME to name the imported grid")
     if config.grid in store.grid_names():

@@ -28,8 +28,6 @@ ROW_COLUMNS = ("index", "prediction", "correct", "radius", "count_top", "n_used"
 VOTE_COLUMNS = ("label", "counts0", "p_lower")
 """Further columns for recomputing certificates from the votes."""
 
-_NAMED = 5  # how many missing models a message names
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CertifiedModel:
@@ -37,8 +35,7 @@ class CertifiedModel:
 
     label: str  # short name for tables, unique within the grid: pgd-s0.25-e0.50-m4-t2
     parameters: Parameters  # what is known about it
-    # ROW_COLUMNS and the further columns requested, one row per image, indices ascending. A column that is null
-    # in the records is null here.
+    # ROW_COLUMNS and the further columns requested, null as in the records; one row per image, indices ascending
     rows: pa.Table = field(default_factory=lambda: pa.table({}))
     summary: Summary = field(default_factory=Summary)  # of columns that rows may lack
     clean_accuracy: float = math.nan  # of the base classifier on images without noise, in [0, 1]; nan if unknown
@@ -113,9 +110,8 @@ class CertifiedModel:
         if known.noise is None:
             return 0.0
         info = self.info or dataset_info(known.dataset)
-        return noise_distribution(known.noise, known.sigma_cert, info.num_levels).total_variation(
-            math.prod(info.image_shape)
-        )
+        distribution = noise_distribution(known.noise, known.sigma_cert, info.num_levels)
+        return distribution.total_variation(math.prod(info.image_shape))
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """A column of the rows as an array, shape (N,)."""
@@ -225,8 +221,8 @@ def label_models(parameters: Mapping[Key, Parameters]) -> dict[Key, CertifiedMod
 
 def incomplete_message(grid: str, num_models: int, gaps: list[str], remedy: str) -> str:
     """The message for an incomplete grid: the first few missing models by name, and what to do."""
-    more = [f"and {len(gaps) - _NAMED} more"] if len(gaps) > _NAMED else []
-    named = "".join(f"  {gap}\n" for gap in [*gaps[:_NAMED], *more])
+    more = [f"and {len(gaps) - 5} more"] if len(gaps) > 5 else []
+    named = "".join(f"  {gap}\n" for gap in [*gaps[:5], *more])
     return (
         f"grid {grid} is incomplete: missing {len(gaps)} of {counted(num_models, 'certified model')}\n"
         f"{named}{remedy}, or use only the complete ones with allow_partial=true"

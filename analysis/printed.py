@@ -28,11 +28,6 @@ class PrintedRow:
             return math.nan
         return self.percents[round(position)] if round(position) < len(self.percents) else 0.0
 
-    @property
-    def last_radius(self) -> float:
-        """Radius of the last number listed."""
-        return self.first_radius + (len(self.percents) - 1) * self.radius_step
-
 
 def printed_envelope(dataset: str, method: str) -> PrintedRow | None:
     """The paper's envelope of a method (Tables 1 and 2); None if it prints none."""

@@ -46,7 +46,7 @@ def envelope_frame(comparison: Comparison, radii: Sequence[float], levels: Level
     """
     at = np.asarray(radii, dtype=np.float64)
     frame = {"radius": at, "num_images": np.full(at.size, comparison.candidates.num_images)}
-    frame |= _columns_of(comparison, comparison.candidates, radii, levels)
+    frame |= _columns_of(comparison.candidates, radii, levels)
     best = best_single(comparison.candidates, radii)
     single = comparison.candidates.curves[best.label](at)
     last = {
@@ -54,7 +54,7 @@ def envelope_frame(comparison: Comparison, radii: Sequence[float], levels: Level
         "single_accuracy": np.where(frame["is_lower_bound"], np.nan, single),
     }
     if comparison.baseline is not None:
-        baseline = _columns_of(comparison, comparison.baseline, radii, levels)
+        baseline = _columns_of(comparison.baseline, radii, levels)
         frame |= {f"baseline_{name}": column for name, column in baseline.items()}
         is_bound = frame["is_lower_bound"] | baseline["is_lower_bound"]
         last["gain"] = np.where(is_bound, np.nan, frame["accuracy"] - baseline["accuracy"])
@@ -152,11 +152,11 @@ def _frame(rows: Sequence[Mapping[str, Any]]) -> Frame:
     return frame
 
 
-def _columns_of(comparison: Comparison, candidates: Candidates, radii: Sequence[float], levels: Levels) -> Frame:
+def _columns_of(candidates: Candidates, radii: Sequence[float], levels: Levels) -> Frame:
     winners = [candidates.winner_at(radius) for radius in radii]
     # If models are selected on other images, only the winners count as searched on the images reported.
     chosen = {id(model) for winner in winners if winner for model in winner.replicates}
-    among = len(candidates.models) if comparison.selection == "same" else max(1, len(chosen))
+    among = len(candidates.models) if candidates.is_reported.all() else max(1, len(chosen))
     cells = [_cell_of(candidates, winner, radius, levels, among) for winner, radius in zip(winners, radii, strict=True)]
     return _frame(cells)
 
@@ -222,4 +222,5 @@ def _printed(candidates: Candidates, radius: float) -> float:
     dataset = candidates.models[0].parameters.dataset
     row = printed_envelope(dataset, methods.pop() or "") if len(methods) == 1 else None
     # Unlike a model's row, an envelope is not 0 beyond the last radius that the paper prints.
-    return row.percent_at(radius) / 100 if row and radius <= row.last_radius + 1e-9 else math.nan
+    last = row.first_radius + (len(row.percents) - 1) * row.radius_step if row else 0.0
+    return row.percent_at(radius) / 100 if row and radius <= last + 1e-9 else math.nan

@@ -16,11 +16,8 @@ from smoothing.radius import format_radius
 
 TableFormat = Literal["simple", "pipe", "latex_booktabs"]
 
-LOWER_BOUND = ">="
-"""Marks an accuracy that is only a lower bound, since sampling stopped for other radii."""
-
-N_LIMITED = "*"
-"""Follows an accuracy that the number of draws limits, not the model."""
+_LOWER_BOUND = ">="  # marks an accuracy that is only a lower bound, since sampling stopped for other radii
+_N_LIMITED = "*"  # follows an accuracy that the number of draws limits, not the model
 
 
 def all_tables(comparison: Comparison, frame: Frame, levels: Levels, table_format: TableFormat) -> str:
@@ -72,7 +69,7 @@ def statistics_table(comparison: Comparison, frame: Frame, table_format: TableFo
     rows = [
         [
             format_radius(row["radius"]),
-            f"{LOWER_BOUND if row['is_lower_bound'] else ''}{_percent(row['accuracy'])}",
+            f"{_LOWER_BOUND if row['is_lower_bound'] else ''}{_percent(row['accuracy'])}",
             _up(row["monte_carlo_upper"]),
             "-" if row["is_lower_bound"] else f"[{_down(row['band_lower'])}, {_up(row['band_upper'])}]",
             _down(row["high_probability"]),
@@ -101,8 +98,8 @@ def caption(comparison: Comparison, frame: Frame, levels: Levels) -> str:
     ]
     if frame["is_lower_bound"].any() or (comparison.baseline and frame["baseline_is_lower_bound"].any()):
         sentences.append(
-            f"{LOWER_BOUND} marks a lower bound: sampling stopped once the multiples of {comparison.exact_step:g} were "
-            "settled; intervals and gains are computed only at these multiples."
+            f"{_LOWER_BOUND} marks a lower bound: sampling stopped once the multiples of {comparison.exact_step:g} "
+            "were settled; intervals and gains are computed only at these multiples."
         )
     if not np.isnan(frame["seed_sd"]).all():
         sentences.append("Models that differ only in their seed are one candidate, shown as mean ± SD over seeds.")
@@ -110,7 +107,7 @@ def caption(comparison: Comparison, frame: Frame, levels: Levels) -> str:
         sentences.append("Each row takes the best single seed (seeds=best): its accuracy rises with their number.")
     if frame["n_limited"].any():
         sentences.append(
-            f"An asterisk ({N_LIMITED}) marks accuracies limited by the number of noise draws, not by the model."
+            f"An asterisk ({_N_LIMITED}) marks accuracies limited by the number of noise draws, not by the model."
         )
     if not np.isnan(frame["printed"]).all():
         sentences.append(
@@ -143,7 +140,7 @@ def partial_note(comparison: Comparison) -> str:
 
 
 def _selection(comparison: Comparison) -> str:
-    if comparison.selection == "same":
+    if comparison.candidates.is_reported.all():
         return "selected on these same images, so its accuracy is optimistic"
     others = counted(int(comparison.candidates.is_for_selection.sum()), "other certified image")
     split = comparison.grid.models[0].parameters.split
@@ -164,9 +161,9 @@ def _accuracy(row: Mapping[str, Any], prefix: str) -> str:
     names = ("accuracy", "lower", "upper", "seed_sd", "n_limited", "is_lower_bound")
     value, lower, upper, seed_sd, is_limited, is_bound = (row[f"{prefix}{name}"] for name in names)
     if is_bound:
-        return f"{LOWER_BOUND}{_down(value)}"
+        return f"{_LOWER_BOUND}{_down(value)}"
     spread = "" if math.isnan(seed_sd) else f" ± {_percent(seed_sd)}"
-    return f"{_percent(value)}{spread}{N_LIMITED if is_limited else ''} [{_down(lower)}, {_up(upper)}]"
+    return f"{_percent(value)}{spread}{_N_LIMITED if is_limited else ''} [{_down(lower)}, {_up(upper)}]"
 
 
 def _percent(share: float, form: str = ".1f") -> str:

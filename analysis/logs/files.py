@@ -186,17 +186,17 @@ def _is_incomplete(row: Sequence[str], header: Sequence[str], kind: LogKind) -> 
         return True
     if len(row) > len(header):
         return False
-    by_name = dict(zip(header, row, strict=True))
-    return any(name in by_name and not _converts(convert, by_name[name]) for name, _, convert, _ in _CONVERSIONS[kind])
+    known = _CONVERSIONS[kind]
+    return any(name in known and not _converts(known[name][1], text) for name, text in zip(header, row, strict=True))
 
 
 def _converted(texts: Mapping[str, Sequence[str]], kind: LogKind, numbers: Sequence[int]) -> Columns:
     columns: Columns = {}
-    for name, column, convert, dtype in _CONVERSIONS[kind]:
+    for name, (column, convert) in _CONVERSIONS[kind].items():
         if name not in texts:
             continue
         try:
-            columns[column] = np.array(convert(texts[name]), dtype)
+            columns[column] = convert(texts[name])
         except ValueError:
             row = next(row for row, text in enumerate(texts[name]) if not _converts(convert, text))
             raise RecordError(f"malformed: line {numbers[row]}, {name}: {texts[name][row]!r}") from None
@@ -215,7 +215,7 @@ def _told(texts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     return {"sigma_cert": float(found[0])}
 
 
-def _converts(convert: Any, text: str) -> bool:
+def _converts(convert: "Conversion", text: str) -> bool:
     try:
         convert([text])
     except ValueError:
@@ -231,20 +231,21 @@ def _integer(text: str) -> int:
     return int(text.partition(".")[0])
 
 
-def _integers(texts: Sequence[str]) -> list[int]:
-    return list(map(_integer, texts))
+def _integers(texts: Sequence[str]) -> npt.NDArray[np.int32]:
+    return np.array(list(map(_integer, texts)), np.int32)
 
 
-def _reals(texts: Sequence[str]) -> list[float]:
+def _reals(texts: Sequence[str]) -> npt.NDArray[np.float64]:
     if not re.fullmatch(r"[-+.0-9A-Za-z\n]+", "\n".join(texts)):
         raise ValueError
-    return list(map(float, texts))
+    return np.array(list(map(float, texts)))
 
 
-def _booleans(texts: Sequence[str]) -> list[bool]:
-    if not _BOOLEANS.keys() >= set(texts):
+def _booleans(texts: Sequence[str]) -> npt.NDArray[np.bool_]:
+    known = {"0": False, "1": True, "0.0": False, "1.0": True, "False": False, "True": True}
+    if not known.keys() >= set(texts):
         raise ValueError
-    return [_BOOLEANS[text] for text in texts]
+    return np.array([known[text] for text in texts])
 
 
 _TIME = re.compile(r"(?:(\d+) days?, )?(?:(\d+):(\d+):)?(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)")
@@ -263,26 +264,21 @@ def seconds(text: str) -> float:
 _CLOCKS = re.compile(r"(?:[0-9]++:[0-9]++:[0-9]++(?:\.[0-9]*+)?\n)++")
 
 
-def _times(texts: Sequence[str]) -> npt.ArrayLike:
+def _times(texts: Sequence[str]) -> npt.NDArray[np.float32]:
     if not _CLOCKS.fullmatch("\n".join([*texts, ""])):
-        return list(map(seconds, texts))
+        return np.array(list(map(seconds, texts)), np.float32)
     parts = np.array(list(map(float, ":".join(texts).split(":")))).reshape(-1, 3)  # all together: there are millions
-    return np.asarray(3600.0 * parts[:, 0] + 60.0 * parts[:, 1] + parts[:, 2])
+    return np.asarray(3600.0 * parts[:, 0] + 60.0 * parts[:, 1] + parts[:, 2], np.float32)
 
 
-_BOOLEANS = {"0": False, "1": True, "0.0": False, "1.0": True, "False": False, "True": True}
-
-_SHARED = (
-    ("idx", "index", _integers, np.int32),
-    ("label", "label", _integers, np.int32),
-    ("predict", "prediction", _integers, np.int32),
-)
-_MORE = (("correct", "correct", _booleans, np.bool_), ("time", "elapsed_s", _times, np.float32))
-_CONVERSIONS: dict[LogKind, tuple[tuple[str, str, Callable[[Sequence[str]], npt.ArrayLike], Any], ...]] = {
-    "certification": (*_SHARED, ("radius", "radius", _reals, np.float64), *_MORE),
-    "prediction": (*_SHARED, ("basepredict", "base_prediction", _integers, np.int32), *_MORE),
+Conversion = Callable[[Sequence[str]], npt.NDArray[Any]]
+_SHARED = {"idx": ("index", _integers), "label": ("label", _integers), "predict": ("prediction", _integers)}
+_MORE = {"correct": ("correct", _booleans), "time": ("elapsed_s", _times)}
+_CONVERSIONS: dict[LogKind, dict[str, tuple[str, Conversion]]] = {
+    "certification": {**_SHARED, "radius": ("radius", _reals), **_MORE},
+    "prediction": {**_SHARED, "basepredict": ("base_prediction", _integers), **_MORE},
 }
-"""Name in the header, column of the records, what makes the one from the other's texts, and the column's type."""
+"""By name in the header, the column of the records and what makes it from texts, or raises ValueError."""
 
 
 def _check(columns: Columns, radius: npt.NDArray[np.float64]) -> None:
