@@ -80,7 +80,8 @@ class TreeImages(Images):
         if self.view == "centre":
             image = _centre(image, height, width)
         if image.size != (width, height):
-            raise DataError(f"{self.path(index)}: {image.width} x {image.height} pixels, expected {width} x {height}")
+            path = self.root / self.paths[index]
+            raise DataError(f"{path}: {image.width} x {image.height} pixels, expected {width} x {height}")
         pixels = np.asarray(image).reshape(height, width, -1).transpose(2, 0, 1)
         return pixels if self.num_levels == 255 else np.rint(pixels * (self.num_levels / 255)).astype(np.uint8)
 
@@ -88,31 +89,25 @@ class TreeImages(Images):
         """The file as an 8-bit image, RGB or grey like the dataset. Raises DataError naming it."""
         from PIL import Image, UnidentifiedImageError
 
-        mode = "L" if self.image_shape[0] == 1 else "RGB"
+        path, mode = self.root / self.paths[index], "L" if self.image_shape[0] == 1 else "RGB"
         Image.MAX_IMAGE_PIXELS = None  # the limit here is an error, not a warning that threads may lose
         try:
-            with Image.open(self.path(index)) as file:
+            with Image.open(path) as file:
                 if file.width * file.height > _MAX_PIXELS:
                     raise DataError(
-                        f"{self.path(index)}: {file.width} x {file.height} pixels are more than the limit of "
-                        f"{_MAX_PIXELS:,} (a decompression bomb?); shrink or remove it"
+                        f"{path}: {file.width} x {file.height} pixels are more than the limit of {_MAX_PIXELS:,} "
+                        "(a decompression bomb?); shrink or remove it"
                     )
                 if file.mode.startswith("I;16"):
                     levels = (np.asarray(file).astype(np.uint32) + 128) // 257  # 65535 becomes 255
                     return Image.fromarray(levels.astype(np.uint8)).convert(mode)
                 if file.mode in ("I", "F"):
-                    raise DataError(
-                        f"{self.path(index)}: pixels of 32 bits, with an unknown range; convert it to 8 bits"
-                    )
+                    raise DataError(f"{path}: pixels of 32 bits, with an unknown range; convert it to 8 bits")
                 return file.convert(mode)
         except FileNotFoundError as error:
-            raise DataError(f"{self.path(index)}: no longer exists") from error
+            raise DataError(f"{path}: no longer exists") from error
         except (OSError, SyntaxError, UnidentifiedImageError) as error:  # SyntaxError: Pillow's for broken PNG
-            raise DataError(f"{self.path(index)}: broken image, cannot be decoded ({error})") from error
-
-    def path(self, index: int) -> Path:
-        """The file of an image."""
-        return self.root / self.paths[index]
+            raise DataError(f"{path}: broken image, cannot be decoded ({error})") from error
 
     @functools.cached_property
     def _files(self) -> str:

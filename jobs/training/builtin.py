@@ -6,7 +6,7 @@ Shapes: B images, M noise draws, C H W image, K classes.
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -62,15 +62,11 @@ def adversarial(spec: TrainSpec, networks: Networks, batch: Batch, generator: to
 
 def objective_of(spec: TrainSpec) -> Objective:
     """The objective of a training. Raises ConfigError if its plug-in cannot be imported."""
-    if spec.objective is None:
-        return cross_entropy
-    made: Objective = loading.make(spec.objective)
-    return made
+    return cross_entropy if spec.objective is None else cast(Objective, loading.make(spec.objective))
 
 
 def perturbation_of(spec: TrainSpec) -> Perturbation:
     """The perturbation of a training. Raises ConfigError if its plug-in cannot be imported."""
     if spec.perturbation is not None:
-        made: Perturbation = loading.make(spec.perturbation)
-        return made
+        return cast(Perturbation, loading.make(spec.perturbation))
     return unperturbed if spec.attack == "none" else partial(adversarial, spec)

@@ -107,21 +107,22 @@ def scheduled_group(num_processes: int, device: torch.device) -> Iterator[Group]
         raise RuntimeError(f"the job has {environment.world_size} tasks, but the training needs {num_processes}")
     if device.type == "cuda":  # a task sees its own GPU only, or all of its node's
         device = torch.device("cuda", environment.local_rank % torch.cuda.device_count())
-    is_first = environment.rank == 0
-    store = TCPStore(environment.master_addr, environment.master_port, is_master=is_first)
+    store = TCPStore(environment.master_addr, environment.master_port, is_master=environment.rank == 0)
     with _joined(store, environment.rank, num_processes, device) as group:
         try:
             yield group
         except Exception as error:
-            raise TaskFailedError(is_first=_is_first_to_fail(store)) from error
+            is_first = False
+            with contextlib.suppress(RuntimeError):  # the first process, which keeps the store, may be gone
+                is_first = store.add("num_failed", 1) == 1  # the others fail when their connections break
+            raise TaskFailedError(is_first=is_first) from error
 
 
 def run_in_processes(act: Callable[..., None], num_processes: int, device_type: str, *arguments: Any) -> None:
     """Call ``act(group, *arguments)`` in processes of this machine, one for each rank, and wait for them.
 
-    On GPUs, rank r has the r-th device to itself.
-
-    A request to stop ends them: what they have saved after an epoch stays.
+    On GPUs, rank r has the r-th device to itself. A request to stop ends them: what they have saved after an epoch
+    stays.
 
     Raises:
         Interrupted: This process was asked to stop.
@@ -199,14 +200,6 @@ def _joined(store: Store, rank: int, num_processes: int, device: torch.device) -
     yield Group(rank=rank, num_processes=num_processes)
     # Not after an error: NCCL would first wait for work that the others may never join.
     torch.distributed.destroy_process_group()
-
-
-def _is_first_to_fail(store: Store) -> bool:
-    """Whether no other process failed before; if one ends, the others fail with a broken connection."""
-    try:
-        return bool(store.add("num_failed", 1) == 1)
-    except RuntimeError:  # the first process, which keeps the store, is gone
-        return False
 
 
 def _pickled(error: Exception, rank: int) -> bytes:
