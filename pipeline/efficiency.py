@@ -32,9 +32,11 @@ def efficiency(values: Mapping[str, Any]) -> int:
     for stage in STAGES:
         used = [usage for path in _logs(store, grid, stage) if (usage := read_usage(path)) is not None]
         if used:
-            asked = _asked(store, grid, stage)
-            rows.append(_row(stage, used, asked))
-            advice += _advice(stage, used, asked)
+            asked, most = _asked(store, grid, stage), _most(used)
+            gpu = max((unit.gpu_memory_gb / unit.gpu_total_gb for unit in used if unit.gpu_total_gb), default=None)
+            parts = [_part(value, asked.get(name)) for name, value in most.items()]
+            rows.append([stage, len(used), *parts, None if gpu is None else f"{gpu:.0%}"])
+            advice += _advice(stage, most, asked)
     if not rows:
         say(f"grid {grid}: no usage was recorded yet; units record it when they run")
         return 0
@@ -58,21 +60,14 @@ def _asked(store: Store, grid: str, stage: Stage) -> Mapping[str, Any]:
     return next((asked for name in names if (asked := asked_for(store, name)) is not None), {})
 
 
-def _row(stage: Stage, used: Sequence[Usage], asked: Mapping[str, Any]) -> list[Any]:
-    gpu = max((unit.gpu_memory_gb / unit.gpu_total_gb for unit in used if unit.gpu_total_gb), default=None)
-    parts = [_part(value, asked.get(name)) for name, value in _most(used).items()]
-    return [stage, len(used), *parts, None if gpu is None else f"{gpu:.0%}"]
-
-
 def _part(used: float, requested: float | list[float] | None) -> str:
     """For example "7.9 of 16"; a list holds the values after each failure."""
     values = requested if isinstance(requested, list) else [] if requested is None else [requested]
     return " of ".join(filter(None, [f"{used:.3g}", ", ".join(f"{value:g}" for value in values)]))
 
 
-def _advice(stage: Stage, used: Sequence[Usage], asked: Mapping[str, Any]) -> Iterator[str]:
+def _advice(stage: Stage, most: Mapping[str, float], asked: Mapping[str, Any]) -> Iterator[str]:
     """Options that request less than before, or more if the maximum used came near the request."""
-    most = _most(used)
     wanted = {
         "mem_gb": math.ceil(_MEMORY_MARGIN * most["mem_gb"]),
         "cpus": math.ceil(most["cpus"] - 0.1) or 1,

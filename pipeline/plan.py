@@ -40,8 +40,8 @@ class Outcome:
     A unit that fails affects only those that depend on it; others continue.
     """
 
-    failures: tuple[Failure, ...]  # one for each unit that failed, as the store has it
-    skipped: tuple[Unit, ...]  # units that were not started because a dependency failed
+    failures: tuple[Failure, ...] = ()  # one for each unit that failed, as the store has it
+    skipped: tuple[Unit, ...] = ()  # units that were not started because a dependency failed
     num_queued: int = 0  # units submitted to a scheduler, which runs them after the launch returns
     jobs: tuple[str, ...] = ()  # the scheduler's ids for them
     left: tuple[Unit, ...] = ()  # units not submitted yet; the next launch submits them

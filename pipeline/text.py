@@ -10,7 +10,7 @@ from tabulate import tabulate
 from jobs.atomic import Damage
 from jobs.files.failures import Failure
 from jobs.files.store import Store, command_arguments
-from jobs.specs.runs import SHARD_STAGES, Manifest, Run
+from jobs.specs.runs import SHARD_STAGES, Manifest
 from jobs.specs.units import Stage
 from jobs.wording import counted, some
 from pipeline.estimate import Device, Forecast, Source
@@ -30,22 +30,17 @@ def plan_table(manifest: Manifest, observed: Observation, plan: Plan, activity: 
     """Per stage: the total, what is done, and the units to run; then what is already in progress."""
     models = manifest.models.keys()
     is_aggregated = observed.aggregated and observed.is_complete(manifest)
-    rows = [
-        ("train", "models", len(models), len(models & observed.trained), len(plan.train)),
-        *((stage, "images", *_images(manifest.of(stage), observed), len(plan.shards[stage])) for stage in SHARD_STAGES),
-        ("aggregate", "file", 1, int(is_aggregated), int(plan.aggregate is not None)),
-    ]
+    rows = [("train", "models", len(models), len(models & observed.trained), len(plan.train))]
+    for stage in SHARD_STAGES:
+        total = sum(len(run.indices) for run in manifest.of(stage))
+        num_missing = sum(len(observed.missing(run)) for run in manifest.of(stage))
+        rows.append((stage, "images", total, total - num_missing, len(plan.shards[stage])))
+    rows.append(("aggregate", "file", 1, int(is_aggregated), int(plan.aggregate is not None)))
     shown = [row for row in rows if row[2]]  # few grids have attacks
     table = tabulate(shown, headers=["stage", "items", "total", "done", "units to run"], intfmt=",")
     if activity.in_progress:
         table += f"\nin progress: {counted(len(activity.running), 'unit')} running, {len(activity.queued):,} queued"
     return table
-
-
-def _images(runs: Sequence[Run], observed: Observation) -> tuple[int, int]:
-    """Images in all, and done."""
-    total = sum(len(run.indices) for run in runs)
-    return total, total - sum(len(observed.missing(run)) for run in runs)
 
 
 _BASES: Mapping[Source, str] = {
@@ -198,18 +193,16 @@ def failure_texts(failures: Sequence[Failure]) -> list[str]:
     for failure in failures:
         reason = re.sub(r"\d+", "#", failure.message)  # job, process and node numbers differ
         groups.setdefault((failure.failure_class, reason), []).append(failure)
-    return [_failures_text(*group) for group in groups.values()]
-
-
-def _failures_text(failure: Failure, *more: Failure) -> str:
-    """One failure (the unit, the reason and the log) and how many more have the same reason."""
-    message = "\n         ".join(failure.message.splitlines())
-    where = f", node {failure.host}" if failure.job else ""
-    others = f"\n         and {len(more):,} more for the same reason" if more else ""
-    return (
-        f"failed   {failure.unit} ({failure.failure_class}, attempt {failure.attempt}{where})\n"
-        f"         {message}\n         log: {failure.log_path}{others}"
-    )
+    texts = []
+    for failure, *more in groups.values():
+        message = "\n         ".join(failure.message.splitlines())
+        where = f", node {failure.host}" if failure.job else ""
+        others = f"\n         and {len(more):,} more for the same reason" if more else ""
+        texts.append(
+            f"failed   {failure.unit} ({failure.failure_class}, attempt {failure.attempt}{where})\n"
+            f"         {message}\n         log: {failure.log_path}{others}"
+        )
+    return texts
 
 
 def damages_text(damages: Sequence[Damage]) -> str:

@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from itertools import takewhile
 
 from jobs.specs.units import Unit
@@ -33,7 +33,7 @@ def num_gpus_of(unit: Unit) -> int:
 
 
 def choose_gpus(
-    gpus: Sequence[str], in_use: Iterable[Sequence[str]], *, num_needed: int, runs_per_gpu: int
+    gpus: Sequence[str], in_use: Collection[Sequence[str]], *, num_needed: int, runs_per_gpu: int
 ) -> tuple[str, ...] | None:
     """The GPUs for one more unit; None if it has to wait until another unit has ended.
 
@@ -41,12 +41,11 @@ def choose_gpus(
     ``runs_per_gpu`` - 1 others; one that needs several shares none. If it needs more than there are, it gets all and
     reports the problem itself.
     """
-    in_progress = [tuple(own) for own in in_use]
-    num_users = {gpu: sum(gpu in own for own in in_progress) for gpu in gpus}
+    num_users = {gpu: sum(gpu in own for own in in_use) for gpu in gpus}
     if num_needed != 1:
         idle = [gpu for gpu in gpus if num_users[gpu] == 0]
         num_given = min(num_needed, len(gpus))
         return tuple(idle[:num_given]) if len(idle) >= num_given else None
-    kept = {gpu for own in in_progress if len(own) > 1 for gpu in own}
+    kept = {gpu for own in in_use if len(own) > 1 for gpu in own}
     free = [gpu for gpu in gpus if num_users[gpu] < runs_per_gpu and gpu not in kept]
     return (min(free, key=lambda gpu: num_users[gpu]),) if free else None

@@ -38,9 +38,14 @@ class Plugins:
         left = {axis: value for axis, value in values.items() if not is_plugin_axis(axis)}
         if values.get("model") is not None:
             left["architecture"] = values["model"]
-        problems = list(_stray_options(values))
+        problems = [
+            f"train.{kind}.{option}: has no effect without your own {kind}; write {kind}: module:name"
+            for kind in _KINDS
+            if _name(values, kind) is None
+            for option in _options(values, kind)
+        ]
         for kind, name, options in _named(values):
-            answer = self.answers[_question(kind, name, options)]
+            answer = self.answers[canonical_json({kind: [name, options]})]
             problems += answer.get("problems", [])
             if "problems" not in answer:
                 plugin = left[kind] = Plugin(**answer)
@@ -58,7 +63,7 @@ def find_plugins(entries: Sequence[str], points: Iterable[Mapping[str, Any]]) ->
     Raises ConfigError with all problems of the entries.
     """
     contents = read_plugins(entries)
-    asked = {_question(*named): named for point in points for named in _named(point)}
+    asked = {canonical_json({named[0]: named[1:]}): named for point in points for named in _named(point)}
     # Describing a data set reads all its images the first time.
     limit = {"limit_s": None} if any(kind == "data" for kind, *_ in asked.values()) else {}
     answers = ask("jobs.preflight.describe", contents, list(asked.values()), **limit) if asked else []
@@ -95,14 +100,3 @@ def _name(values: Mapping[str, Any], kind: PluginKind) -> str | None:
 def _options(values: Mapping[str, Any], kind: PluginKind) -> dict[str, Any]:
     prefix = f"{kind}."
     return {axis.removeprefix(prefix): value for axis, value in values.items() if axis.startswith(prefix)}
-
-
-def _stray_options(values: Mapping[str, Any]) -> Iterator[str]:
-    for kind in _KINDS:
-        if _name(values, kind) is None:
-            for option in _options(values, kind):
-                yield f"train.{kind}.{option}: has no effect without your own {kind}; write {kind}: module:name"
-
-
-def _question(kind: PluginKind, name: str, options: Mapping[str, Any]) -> str:
-    return canonical_json({"kind": kind, "name": name, "options": dict(options)})

@@ -57,7 +57,7 @@ class Submission:
             units = [unit for unit in self.plan.units if unit.stage == stage]
             if units:
                 name = self._next_array(stage)
-                folder = self.store.array_dir(name.grid, name.launch, name.array)
+                folder = self.store.array_dir(*name)
                 parameters = self._parameters(name, folder, num_processes=units[0].num_processes)
                 text = script(folder, parameters, min(1000, len(units)), self.config.option(stage, "python"))
                 texts.append(f"\n--- sbatch, {stage}\n{text}\n")
@@ -106,8 +106,6 @@ class Submission:
     def _outcome(self, problem: str | None) -> Outcome:
         done = {unit.name for unit in self.handed_over}
         return Outcome(
-            failures=(),
-            skipped=(),
             num_queued=len(self.handed_over),
             jobs=tuple(self.jobs),
             left=tuple(unit for unit in self.plan.units if unit.name not in done),
@@ -189,7 +187,7 @@ class Submission:
         after, name = self.config.after, self._next_array(stage)
         if dependency is None and after is not None:
             dependency = f"afterok:{after}" if str(after)[0].isdigit() else str(after)
-        folder = self.store.array_dir(name.grid, name.launch, name.array)
+        folder = self.store.array_dir(*name)
         parameters = self._parameters(
             name,
             folder,
@@ -212,8 +210,7 @@ class Submission:
         return job
 
     def _next_array(self, stage: Stage) -> ArrayName:
-        array = f"{stage}-{len(self.arrays[stage])}"
-        return ArrayName(grid=self.manifest.grid, launch=self.launch_id, array=array)
+        return ArrayName(self.manifest.grid, self.launch_id, f"{stage}-{len(self.arrays[stage])}")
 
     def _parameters(self, name: ArrayName, folder: Path, tasks: Sequence[Task] = (), **more: Any) -> dict[str, Any]:
         """sbatch options of an array of these tasks, given their earlier failures; see ``sbatch_parameters``."""

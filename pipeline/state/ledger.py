@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from jobs.atomic import Damage, damage_of, listing, read_json, write_json
 from jobs.files.folders import only_owner_writes
@@ -30,8 +30,7 @@ _EARLIER_NAME = re.compile(rf"(?P<grid>.+)\.{_LAUNCH}\.{_ARRAY}")
 _LOG = re.compile(r"(\d+)_(\d+)_0_log\.out")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ArrayName:
+class ArrayName(NamedTuple):
     """Identifies an array in the queue and in the store."""
 
     grid: str
@@ -51,7 +50,7 @@ class ArrayName:
     def parse(cls, job_name: str) -> "ArrayName | None":
         """Parse what ``str`` gave, in this or an earlier version; None for any other name."""
         match = _NAME.fullmatch(job_name) or _EARLIER_NAME.fullmatch(job_name)
-        return cls(grid=match["grid"], launch=match["launch"], array=match["array"]) if match else None
+        return cls(**match.groupdict()) if match else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,14 +125,14 @@ def launched_by(store: Store) -> tuple[set[str | None], set[int]]:
 def locate(array_dir: Path) -> tuple[Store, ArrayName]:
     """The results folder and the name of the array of a folder that ``write_tasks`` returned."""
     *_, grid, _, launch, array = array_dir.parts
-    store, name = Store(array_dir.parents[4]), ArrayName(grid=grid, launch=launch, array=array)
-    assert store.array_dir(grid, launch, array) == array_dir, array_dir
+    store, name = Store(array_dir.parents[4]), ArrayName(grid, launch, array)
+    assert store.array_dir(*name) == array_dir, array_dir
     return store, name
 
 
 def write_tasks(store: Store, name: ArrayName, tasks: list[list[str]], limit_min: int) -> Path:
     """Write the units of each task of an array before it is submitted, and their time limit; returns its folder."""
-    path = store.tasks_path(name.grid, name.launch, name.array)
+    path = store.tasks_path(*name)
     write_json(path, {"tasks": tasks, "time_limit_min": limit_min})
     only_owner_writes(path.parent, path)
     return path.parent
@@ -142,7 +141,7 @@ def write_tasks(store: Store, name: ArrayName, tasks: list[list[str]], limit_min
 def read_tasks(store: Store, name: ArrayName) -> list[list[str]] | None:
     """The unit names of each task of an array; None if this store does not have it or its file is damaged."""
     try:
-        return cast(list[list[str]], read_json(store.tasks_path(name.grid, name.launch, name.array))["tasks"])
+        return cast(list[list[str]], read_json(store.tasks_path(*name))["tasks"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
@@ -163,6 +162,6 @@ def arrays_of(store: Store, grid: str) -> Iterator[ArrayName]:
 
 def slurm_logs(store: Store, name: ArrayName) -> dict[int, tuple[str, Path]]:
     """The job (1234_56) and the SLURM log of each task, by its index. Only tasks that began have one."""
-    folder = store.array_dir(name.grid, name.launch, name.array)
+    folder = store.array_dir(*name)
     logs = filter(None, map(_LOG.fullmatch, sorted(listing(folder))))
     return {int(log[2]): (f"{log[1]}_{log[2]}", folder / log[0]) for log in logs}

@@ -64,7 +64,7 @@ def submission_times(store: Store, grid: str) -> dict[str, float]:
     """When each unit was last submitted to SLURM for a grid, in seconds since the epoch."""
     times: dict[str, float] = {}
     for name in arrays_of(store, grid):  # the latest first
-        path = store.tasks_path(name.grid, name.launch, name.array)
+        path = store.tasks_path(*name)
         for units in read_tasks(store, name) or []:
             for unit in units:
                 times.setdefault(unit, path.stat().st_mtime)
