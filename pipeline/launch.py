@@ -21,6 +21,7 @@ from jobs.files.code import keep_copy
 from jobs.files.folders import check_writable
 from jobs.files.manifest import check_launchable, read_manifest, write_manifest, write_spec
 from jobs.files.store import Store
+from jobs.host import num_cpus
 from jobs.specs.runs import Manifest
 from jobs.specs.units import STAGES, Resources, Stage
 from jobs.wording import counted, say
@@ -172,8 +173,7 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
     if config.cluster.kind != "slurm":
         if found.activity.problem:
             say(f"note: {found.activity.problem}, so it is unknown whether it runs units of {store.root}", sys.stderr)
-        elsewhere = units_of(manifest, found.activity.in_progress)
-        if elsewhere:
+        if elsewhere := units_of(manifest, found.activity.in_progress):
             say(text.elsewhere_text(config, elsewhere), sys.stderr)
             return EXIT_FAILED
     _set_aside(found.observed.damaged, manifest, store)
@@ -287,7 +287,7 @@ def _run(config: LaunchConfig, store: Store, found: Survey, todo: Plan) -> Outco
         config.manifest.grid,
         store,
         resources,
-        num_workers=cluster.num_workers(len(gpus)),
+        num_workers=cluster.max_workers or len(gpus) * cluster.runs_per_gpu or max(1, num_cpus() // cluster.threads),
         gpus=gpus,
         runs_per_gpu=cluster.runs_per_gpu,
     )

@@ -11,7 +11,6 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from jobs.errors import ConfigError
-from jobs.host import num_cpus
 from jobs.specs.runs import Manifest
 from jobs.specs.units import STAGES, Compile, CompileOrAuto, Stage
 from jobs.validation import STRICT, collect, matching
@@ -57,10 +56,6 @@ class ClusterConfig:
     compile_training: Compile
     min_equal_votes: Annotated[float, Field(ge=0, le=1)]
     save_every_s: Annotated[float, Field(gt=0)]
-
-    def num_workers(self, num_gpus: int) -> int:
-        """Processes at a time on a machine with ``num_gpus`` GPUs."""
-        return self.max_workers or num_gpus * self.runs_per_gpu or max(1, num_cpus() // self.threads)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

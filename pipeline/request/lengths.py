@@ -54,9 +54,8 @@ def task_problems(train: TrainSpec, task: Task) -> Iterator[str]:
 def notes(manifest: Manifest) -> Iterator[str]:
     """Notes on a grid that can be launched but may not be what the user meant."""
     for spec in manifest.models.values():
-        info = spec.info
-        size = info.num_images["train"]
-        if spec.checkpoint_sha256 is None and not info.any_size and spec.batch_size > size:
+        size = spec.info.num_images["train"]
+        if spec.checkpoint_sha256 is None and not spec.info.any_size and spec.batch_size > size:
             yield (
                 f"train.batch_size={spec.batch_size} is more than the {size} training images of {spec.dataset}: "
                 "each epoch is one step"

@@ -28,8 +28,8 @@ def sbatch_parameters(
     """sbatch options of an array, by submitit's names.
 
     Its jobs import the code in ``code`` and find their units in ``folder``. ``exclude`` lists nodes, separated by
-    commas. ``memory_gb`` is the memory of each of the ``num_processes`` that run one unit together. The ``num_lanes``
-    arrays of a stage that may run at a time share ``cluster.max_parallel``.
+    commas. ``memory_gb`` is that of each of the ``num_processes`` that run one unit together. ``num_lanes`` arrays of a
+    stage share ``cluster.max_parallel``.
     """
     stage = config.stage(name.stage)
     options = {option: config.option(name.stage, option) for option in _OPTIONS}

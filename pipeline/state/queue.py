@@ -1,7 +1,4 @@
-"""Queries SLURM's queue and cancels jobs. An answer that makes no sense is an error.
-
-A job that is not in the queue does not count as failed, and a missing answer does not count as an empty queue.
-"""
+"""Queries SLURM's queue and cancels jobs. A job that is not in the queue has not failed; no answer is no empty one."""
 
 import os
 import pwd
@@ -98,10 +95,7 @@ def is_configured() -> bool:
 
 
 def read_queue(clusters: Iterable[str | None] | None = None, users: Iterable[int] = ()) -> list[QueuedTask]:
-    """All queued or running tasks of this user and of others by their ids; one squeue call for each cluster.
-
-    Raises SchedulerError if squeue fails, takes too long, or its answer makes no sense.
-    """
+    """All queued or running tasks of this user and of others by their ids; one squeue call for each cluster."""
     whose = ",".join(map(str, sorted({os.getuid(), *users})))
     command = ["squeue", "--noheader", "--array", f"--user={whose}", f"--format={_FORMAT}"]
     found: dict[tuple[str, str], QueuedTask] = {}  # a cluster may be queried twice: by its name, and as the default
