@@ -21,8 +21,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from configs.files import CONFIG_DIR, groups_of, options_of, own_files
 from configs.overrides import apply_overrides, first_lines, is_hydras, parse_overrides
 from jobs.errors import ConfigError
-from jobs.specs.attack import AttackSpec
-from jobs.specs.certify import CertifySpec
+from jobs.specs.runs import TASKS
 from jobs.specs.train import TrainSpec
 from jobs.validation import unknown_choice
 
@@ -129,17 +128,13 @@ def _unknown_key(override: Override, config: DictConfig, known: Sequence[str], g
     if not siblings and parent in groups:
         others = ", ".join(options_of(parent))
         return f"{key}: the chosen {parent} has no keys; choose another with {parent}=NAME: {others}"
-    optional = _optional_keys(parent)
+    # The keys that the files of a group may leave out; a checkpoint is given by its path.
+    spec = {"train": TrainSpec, **TASKS}.get(parent)
+    names = [field.name for field in fields(spec) if field.default is not MISSING] if spec else []
+    optional = [name.removesuffix("_sha256") for name in names]
     if name in optional or not siblings:
         return f"{key} is not in the chosen files; write +{override.input_line} to set it"
     return f"{parent}: {unknown_choice('key', name, list(dict.fromkeys([*map(str, siblings), *optional])))}"
-
-
-def _optional_keys(group: str) -> list[str]:
-    """The keys of a group that its files may leave out."""
-    spec = {"train": TrainSpec, "certify": CertifySpec, "attack": AttackSpec}.get(group)
-    names = [field.name for field in fields(spec) if field.default is not MISSING] if spec else []
-    return [name.removesuffix("_sha256") for name in names]  # a checkpoint is given by its path
 
 
 def _without_effect(overrides: Sequence[Override], blocks: object) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ if __name__ == "__main__":  # before the imports below: neither --help nor Ctrl-
 import contextlib
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from configs.entry import EXIT_FAILED
@@ -47,8 +47,10 @@ def cancel(values: Mapping[str, Any]) -> int:
         return EXIT_FAILED
     num_running = sum(task.is_running for task in tasks)
     say(f"grid {grid}: cancelled {counted(len(tasks), 'job')}, {num_running} of them running")
-    for other, number in _sharing(store, grid, units):
-        say(f"note: grid {other} needs {number} of the cancelled units too; launch it again")
+    for other in store.grid_names():
+        with contextlib.suppress(RecordError):
+            if other != grid and (shared := units_of(read_manifest(store.manifest_path(other)), units)):
+                say(f"note: grid {other} needs {len(shared)} of the cancelled units too; launch it again")
     return 0
 
 
@@ -62,11 +64,3 @@ def _left(store: Store, cancelled: Sequence[QueuedTask]) -> list[QueuedTask]:
             return left
         time.sleep(_POLL_S)
     return []
-
-
-def _sharing(store: Store, grid: str, units: Collection[str]) -> Iterator[tuple[str, int]]:
-    """Other grids that need some units, and how many."""
-    for other in store.grid_names():
-        with contextlib.suppress(RecordError):
-            if other != grid and (shared := units_of(read_manifest(store.manifest_path(other)), units)):
-                yield other, len(shared)

@@ -83,12 +83,9 @@ class Progress:
     def _counts(self) -> str:
         parts = [f"{stage} {self._done[stage]}/{self._total[stage]}" for stage in STAGES if self._total[stage]]
         failed = [f"failed {self._num_failed}"] if self._num_failed else []
-        return ", ".join([*parts, *failed, f"{self._time_left()} left"])
-
-    def _time_left(self) -> str:
-        gained = self._so_far - sum(self._earlier.values())
-        elapsed = time.monotonic() - self._began
-        return tqdm.format_interval(elapsed * (1 - self._so_far) / gained) if gained > 0 else "?"
+        gained, elapsed = self._so_far - sum(self._earlier.values()), time.monotonic() - self._began
+        time_left = tqdm.format_interval(elapsed * (1 - self._so_far) / gained) if gained > 0 else "?"
+        return ", ".join([*parts, *failed, f"{time_left} left"])
 
     def _cost(self, unit: Unit) -> float:
         return unit_cost(unit) / self._total_cost if self._total_cost else 0.0
