@@ -537,7 +537,7 @@ def test_a_waiting_launch_gives_more_memory_and_time_until_the_lists_end(
         _fail(results, TrainUnit(train=manifest.runs[0].train), classes[len(asked) - 1])
         return look(manifest, store)
 
-    monkeypatch.setattr("pipeline.follow.follow", follow)
+    monkeypatch.setattr("pipeline.launch.follow", follow)
     assert _launch(results, "wait=true", "cluster.train.mem_gb=[1,2,4]", "cluster.train.time_min=[10,20]") == 1
     assert asked == [("1024MB", "10"), ("2048MB", "10"), ("2048MB", "20"), ("4096MB", "20")]
     error = capsys.readouterr().err
@@ -560,7 +560,7 @@ def test_a_waiting_launch_does_not_repeat_what_gets_nothing_more(
         return look(manifest, store)
 
     failure_class: FailureClass = "unknown"
-    monkeypatch.setattr("pipeline.follow.follow", follow)
+    monkeypatch.setattr("pipeline.launch.follow", follow)
     assert _launch(results, "wait=true", "cluster.train.mem_gb=[1,2]") == 1
     assert "launching again" not in capsys.readouterr().err
     fake.recover(f"sbatch.{fake.calls('sbatch') + 1}")
