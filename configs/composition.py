@@ -21,7 +21,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from configs.files import CONFIG_DIR, groups_of, options_of, own_files
 from configs.overrides import apply_overrides, first_lines, is_hydras, parse_overrides
 from jobs.errors import ConfigError
-from jobs.specs.runs import TASKS
+from jobs.specs.attack import AttackSpec
+from jobs.specs.certify import CertifySpec
 from jobs.specs.train import TrainSpec
 from jobs.validation import unknown_choice
 
@@ -129,7 +130,7 @@ def _unknown_key(override: Override, config: DictConfig, known: Sequence[str], g
         others = ", ".join(options_of(parent))
         return f"{key}: the chosen {parent} has no keys; choose another with {parent}=NAME: {others}"
     # The keys that the files of a group may leave out; a checkpoint is given by its path.
-    spec = {"train": TrainSpec, **TASKS}.get(parent)
+    spec = {"train": TrainSpec, "certify": CertifySpec, "attack": AttackSpec}.get(parent)
     names = [field.name for field in fields(spec) if field.default is not MISSING] if spec else []
     optional = [name.removesuffix("_sha256") for name in names]
     if name in optional or not siblings:
