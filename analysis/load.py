@@ -31,8 +31,6 @@ from jobs.specs.train import train_fields
 from jobs.validation import STRICT
 from jobs.wording import counted
 
-_REMEDY = "launch it again with the same settings (python -m pipeline.launch {name} ...)"
-
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ModelOptions(GridOptions):
@@ -94,7 +92,7 @@ def load_grid(
     missing = {run: gap for run in chosen if (gap := _gap(run, store))}
     name = command_arguments(manifest.grid, store.root)
     if missing and not allow_partial:
-        remedy = _REMEDY.format(name=name)
+        remedy = f"launch it again with the same settings (python -m pipeline.launch {name} ...)"
         raise RecordError(incomplete_message(manifest.grid, len(chosen), list(missing.values()), remedy))
     complete = {run: known for run, known in chosen.items() if run not in missing}
     if not complete:

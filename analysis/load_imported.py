@@ -20,7 +20,6 @@ from jobs.wording import counted
 
 # The list of images that a model's indices are positions in
 _LIST_OF = attrgetter("parameters.dataset", "parameters.split", "parameters.images")
-_REMEDY = "import logs that cover all images (import-report.csv lists the short ones)"
 
 
 def load_imported(store: Store, grid: str, where: Where, reading: Reading, *, allow_partial: bool) -> CertifiedGrid:
@@ -33,7 +32,8 @@ def load_imported(store: Store, grid: str, where: Where, reading: Reading, *, al
         if model.label in short
     ]
     if short and not allow_partial:
-        raise RecordError(incomplete_message(grid, len(models), missing, _REMEDY))
+        remedy = "import logs that cover all images (import-report.csv lists the short ones)"
+        raise RecordError(incomplete_message(grid, len(models), missing, remedy))
     kept = [model for model in models if model.label not in short]
     check_comparable([model.parameters for model in kept], [image_set(model.indices) for model in kept])
     return CertifiedGrid(name=grid, models=tuple(kept), missing=tuple(missing), is_imported=True)

@@ -24,11 +24,9 @@ def provenance_of(store: Store, grid: CertifiedGrid) -> dict[str, str]:
     if FINGERPRINT_KEY in metadata:
         facts["grid fingerprint"] = metadata[FINGERPRINT_KEY]
     runs: Mapping[str, Mapping[str, str]] = json.loads(metadata.get("runs", "{}"))
-    for name in ("git_commit", "packages", "device"):
-        values = sorted({run.get(name, "unknown") for run in runs.values()})
-        if values:
-            facts[name] = "; ".join(values)
     if runs:
+        for name in ("git_commit", "packages", "device"):
+            facts[name] = "; ".join(sorted({run.get(name, "unknown") for run in runs.values()}))
         facts["checkpoints"] = f"{len({run.get('checkpoint_sha256') for run in runs.values()})} different"
     return facts
 

@@ -10,8 +10,6 @@ from typing import Any
 
 from analysis.selection import Parameters, as_printed
 
-_PATH = Path(__file__).with_name("printed.csv")
-
 
 @dataclass(frozen=True, kw_only=True)
 class PrintedRow:
@@ -57,8 +55,8 @@ _TOLD: dict[str, Any] = {
 def _tables() -> tuple[dict[tuple[str, str], PrintedRow], dict[Parameters, PrintedRow]]:
     """The envelopes, by data set and method, and the single models."""
     envelopes, models = {}, {}
-    lines = [line for line in _PATH.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
-    for row in csv.DictReader(lines):
+    lines = Path(__file__).with_name("printed.csv").read_text(encoding="utf-8").splitlines()
+    for row in csv.DictReader(line for line in lines if line and not line.startswith("#")):
         printed = PrintedRow(
             first_radius=float(row["first_radius"]),
             radius_step=float(row["radius_step"]),

@@ -46,9 +46,6 @@ class Parameters:
 
 PARAMETERS = [field.name for field in fields(Parameters)]
 
-SAME = "as_trained"
-"""Used as ``sigma_cert: as_trained`` in a condition: certified at the sigma of training."""
-
 Where = Mapping[str, Any]
 Key = TypeVar("Key")
 
@@ -69,12 +66,13 @@ def select(models: Mapping[Key, Parameters], where: Where, grid: str) -> dict[Ke
 def matches(parameters: Parameters, where: Where) -> bool:
     """Whether a model matches every condition: a parameter with its value, or a list of allowed values.
 
-    epsilon is compared to two decimals, as tables print it (255/256 is 1.00).
+    epsilon is compared to two decimals, as tables print it (255/256 is 1.00). ``sigma_cert: as_trained`` is the sigma
+    of training.
     """
     for name, wanted in where.items():
         value, allowed = as_printed(name, getattr(parameters, name)), wanted if isinstance(wanted, list) else [wanted]
         is_met = value in [as_printed(name, choice) for choice in allowed]
-        if not (parameters.sigma_train == parameters.sigma_cert if wanted == SAME else is_met):
+        if not (parameters.sigma_train == parameters.sigma_cert if wanted == "as_trained" else is_met):
             return False
     return True
 

@@ -141,11 +141,9 @@ def _files(root: Path, findings: list[Finding]) -> Iterator[str]:
 
 def _read(root: Path, path: str, mapping: LogMapping, findings: list[Finding]) -> LogEntry | None:
     """The log in one file; None, and a finding, if there is none or it cannot be used."""
-    verdict: Verdict = "left out"
     try:
         content = read_file(root / path)
         if content is None and not is_named_like_a_log(PurePosixPath(path)):
-            verdict = "ignored"
             raise RecordError("not a log: it has no log header")
         text, stored = content or ("", [])
         log = read_log(text)
@@ -153,6 +151,7 @@ def _read(root: Path, path: str, mapping: LogMapping, findings: list[Finding]) -
         parsed = parse_log_path(PurePosixPath(path), log.kind, columns=log.fields, given=given)
     except (RecordError, OSError) as error:
         reason = str(error) if isinstance(error, RecordError) else f"unreadable: {error.strerror or error}"
+        verdict: Verdict = "ignored" if reason.startswith("not a log:") else "left out"
         findings.append(Finding(path=path, num_rows=0, verdict=verdict, reason=reason))
         return None
     links = any((root / above).is_symlink() for above in (PurePosixPath(path), *PurePosixPath(path).parents))

@@ -1,1 +1,0 @@
-"""python -m analysis.paper: every table and figure of the paper, from published logs or a grid."""

@@ -1,1 +1,0 @@
-"""Publishes a grid so that others can check, cite and import it."""

@@ -1,1 +1,0 @@
-"""python -m analysis.report: one interactive HTML page."""
