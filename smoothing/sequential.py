@@ -113,13 +113,12 @@ class DecisionRules:
         best = max(self._prospects(count_top, num_samples), default=0.0)
         if best < 0.5 or best <= p_lower:
             return True
-        reachable = float(certified_radius(best, self.sigma))
-        radius = float(certified_radius(p_lower, self.sigma)) if p_lower >= 0.5 else None
+        reachable, radius = certified_radius([best, p_lower], self.sigma).tolist()
         if stop_rule == "curve":
-            return reachable - (radius or 0.0) < radius_step
+            return bool(reachable - radius < radius_step)
         # The smallest radius of a table is 0: it only needs no abstention.
-        following = 0.0 if radius is None else (math.floor(radius / radius_step) + 1) * radius_step
-        return reachable < following
+        following = 0.0 if p_lower < 0.5 else (math.floor(radius / radius_step) + 1) * radius_step
+        return bool(reachable < following)
 
     def _prospects(self, count_top: int, num_samples: int) -> Iterator[float]:
         """The bounds of later looks if the remaining votes are as good as is plausible."""
