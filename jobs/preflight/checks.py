@@ -41,8 +41,6 @@ _NUM_ROWS, _NUM_ROWS_LARGE, _LARGE = 64, 8, 3 * 64 * 64
 _TOLERANCE = 1e-4  # of the largest logit: the CPU adds up batches of other sizes in another order
 _TOLERANCE_AGAIN = 1e-6  # of the same batch
 _TOLERANCE_ROUNDED = 0.02  # in 16 bits
-_NUM_ROUNDED = 16  # rows to try in 16 bits, which a CPU may be slow in
-_MAX_LINES = 1000  # that plug-ins may print
 _MAX_S = 2.0  # of a forward pass
 _NOT_FINITE = "gives values that are not finite"
 _DEPENDENT = (
@@ -59,7 +57,7 @@ def main(folder: Path) -> None:
 def _all_problems(trainings: list[tuple[dict[str, Any], Precision, int]]) -> list[str]:
     tried = [(build(TrainSpec, fields, where="train"), how) for fields, *how in trainings]
     steps: list[tuple[TrainSpec, list[Any]]] = [(spec, []) for spec, _ in tried if not spec.is_taken]
-    with guarded(_MAX_LINES, "four steps", stderr=sys.stderr):
+    with guarded(1000, "four steps", stderr=sys.stderr):
         # Steps are not tested with a network that cannot be used.
         problems = _problems(tried, network_problem, _network) or _problems(steps, method_problem, _method)
     return list(dict.fromkeys(problems))
@@ -151,7 +149,7 @@ def _rounded_problem(classifier: Classifier, noisy_RCHW: Tensor, info: DatasetIn
         logits_RK: Tensor = network(classifier.normalize(inputs_RCHW).to(dtype))
         return logits_RK.to(inputs_RCHW.dtype)
 
-    few_RCHW = noisy_RCHW[:_NUM_ROUNDED]
+    few_RCHW = noisy_RCHW[:16]  # in 16 bits, a CPU may be slow
     try:
         problem = _forward_problem(rounded, few_RCHW, info, [2 * len(few_RCHW) + 1], _TOLERANCE_ROUNDED)
     except RuntimeError as error:

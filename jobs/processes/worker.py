@@ -29,8 +29,6 @@ STAGE_MODULES: dict[Stage, str] = {
     "aggregate": "jobs.aggregate",
 }
 
-_MAX_LINES = 100_000  # lines that a plug-in may print in one unit
-
 
 def execute(unit: Unit, store: Store, resources: Resources, log_path: Path) -> None:
     """Run a unit to its end; ``log_path`` is where this process logs, for the failure record.
@@ -41,9 +39,10 @@ def execute(unit: Unit, store: Store, resources: Resources, log_path: Path) -> N
     logging.info("begin %s (host %s, gpus [%s], process %d)", unit.name, socket.gethostname(), gpus, os.getpid())
     try:
         stage = importlib.import_module(STAGE_MODULES[unit.stage])
-        output = {"stdout": sys.stdout, "stderr": sys.stderr}
-        guard = guarded(_MAX_LINES, "one unit", **output) if resources.plugins else contextlib.nullcontext()
-        with guard, exits_raised():
+        with contextlib.ExitStack() as stack:
+            if resources.plugins:
+                stack.enter_context(guarded(100_000, "one unit", stdout=sys.stdout, stderr=sys.stderr))
+            stack.enter_context(exits_raised())
             stage.run(unit, store, resources)
     except Exception as error:
         logging.exception("failed %s", unit.name)
