@@ -74,7 +74,4 @@ def _rows_at_alpha(model: CertifiedModel, alpha: float, bounds: Bounds) -> pa.Ta
         "radius": pa.array(radius),
         "p_lower": pa.array(np.where(is_full, p_lower, model.column("p_lower"))),
     }
-    rows = model.rows
-    for name, array in changed.items():
-        rows = rows.set_column(rows.column_names.index(name), name, array)
-    return rows
+    return pa.table({name: changed.get(name, model.rows[name]) for name in model.rows.column_names})

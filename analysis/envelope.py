@@ -57,7 +57,10 @@ def envelope(values: dict[str, Any]) -> int:
     grid = config.load(Reading(more=VOTE_COLUMNS if config.alpha else (), keep=keep))
     comparison = compare(grid, config.selection, config.seeds)
     levels = Levels(confidence=config.confidence, rho=config.rho)
-    frame = envelope_frame(comparison, _radii(comparison, config), levels)
+    radii = default_radii(comparison) if config.radii is None else sorted(config.radii)
+    if config.step is not None:
+        radii = even_radii(largest_radius(comparison), config.step)
+    frame = envelope_frame(comparison, radii, levels)
     options = asdict(config)
     default = config.store.envelope_dir(grid.name)
     folder = config.output_or(default.with_name(variant_name(default.name, options)))
@@ -88,9 +91,3 @@ def write_envelope(comparison: Comparison, frame: Frame, folder: Path, levels: L
         write_text(folder / name, text)
     written = [path for name, figure in figures.items() for path in write_figure(figure, folder, name)]
     return [*(folder / name for name in texts), *written]
-
-
-def _radii(comparison: Comparison, config: EnvelopeConfig) -> list[float]:
-    if config.step is not None:
-        return even_radii(largest_radius(comparison), config.step)
-    return default_radii(comparison) if config.radii is None else sorted(config.radii)

@@ -101,12 +101,11 @@ def _draw(axes: Axes, curve: Curve, *, marker: str | None = None, shift: float =
         "label": curve.label,
         "linestyle": (0, (4, 2)) if curve.dashed else "-",
     }
-    if marker is not None and not curve.is_step and len(curve.radii) < _MODEL_POINTS:
+    if marker is not None:
         style |= {"marker": marker, "markersize": 3}
-    elif marker is not None:
-        # Markers of different curves are shifted so that they do not cover each other.
-        style |= {"marker": marker, "markersize": 3, "markevery": (0.1 * shift, 0.1), "markeredgewidth": 0.6}
-        style["markerfacecolor"] = "white" if curve.dashed else style["color"]
+        if curve.is_step or len(curve.radii) >= _MODEL_POINTS:  # shifted, so that curves do not cover their markers
+            style |= {"markevery": (0.1 * shift, 0.1), "markeredgewidth": 0.6}
+            style["markerfacecolor"] = "white" if curve.dashed else style["color"]
     axes.plot(curve.radii, curve.accuracies, drawstyle="steps-pre" if curve.is_step else "default", **style)
 
 

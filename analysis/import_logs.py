@@ -67,9 +67,8 @@ def import_logs(values: dict[str, Any]) -> int:
 def write_tree(tree: LogTree, store: Store, grid: str, root: Path, question: Mapping[str, Any]) -> list[Path]:
     """Write the records, predictions and report of an imported grid, and last its listing, which completes it."""
     metadata = {"source": f"imported from {root.name}"}
-    report, certified, predicted = (
-        path_of(grid) for path_of in (store.import_report_path, store.records_path, store.predictions_path)
-    )
+    report = store.import_report_path(grid)
+    certified, predicted = store.records_path(grid), store.predictions_path(grid)
     write_atomically(report, lambda path: _write_report(path, tree))
     write_json(report.with_suffix(".json"), {**question, "code_version": git_commit()})
     records.write_records(certified, tree.tables("certification"), metadata, imported.IMPORTED)

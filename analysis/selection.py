@@ -69,12 +69,14 @@ def matches(parameters: Parameters, where: Where) -> bool:
     epsilon is compared to two decimals, as tables print it (255/256 is 1.00). ``sigma_cert: as_trained`` is the sigma
     of training.
     """
-    for name, wanted in where.items():
-        value, allowed = as_printed(name, getattr(parameters, name)), wanted if isinstance(wanted, list) else [wanted]
-        is_met = value in [as_printed(name, choice) for choice in allowed]
-        if not (parameters.sigma_train == parameters.sigma_cert if wanted == "as_trained" else is_met):
-            return False
-    return True
+
+    def is_met(name: str, wanted: Any) -> bool:
+        if wanted == "as_trained":
+            return parameters.sigma_train == parameters.sigma_cert
+        allowed = wanted if isinstance(wanted, list) else [wanted]
+        return as_printed(name, getattr(parameters, name)) in [as_printed(name, choice) for choice in allowed]
+
+    return all(is_met(name, wanted) for name, wanted in where.items())
 
 
 def as_printed(name: str, value: Any) -> Any:

@@ -103,16 +103,14 @@ def probability_frame(models: Sequence[CertifiedModel]) -> Frame:
 
     Columns sigma_cert, p_from, p_to, num_images, share; no rows if the records do not contain p_lower.
     """
-    by_sigma: dict[float, list[tuple[int, ...]]] = {}
-    for model in models:
-        if model.summary.bounds:
-            by_sigma.setdefault(model.parameters.sigma_cert, []).append(model.summary.bounds)
-    edges = np.linspace(0.0, 1.0, NUM_BINS + 1)
-    counts_SB = np.array([np.sum(by_sigma[sigma], axis=0) for sigma in sorted(by_sigma)]).reshape(-1, NUM_BINS)
+    told = [(model.parameters.sigma_cert, model.summary.bounds) for model in models if model.summary.bounds]
+    sigmas, edges = np.unique([sigma for sigma, _ in told]), np.linspace(0.0, 1.0, NUM_BINS + 1)
+    sums = [np.sum([bounds for sigma, bounds in told if sigma == one], axis=0) for one in sigmas]
+    counts_SB = np.array(sums).reshape(-1, NUM_BINS)
     return {
-        "sigma_cert": np.repeat(sorted(by_sigma), NUM_BINS),
-        "p_from": np.tile(edges[:-1], len(by_sigma)),
-        "p_to": np.tile(edges[1:], len(by_sigma)),
+        "sigma_cert": np.repeat(sigmas, NUM_BINS),
+        "p_from": np.tile(edges[:-1], sigmas.size),
+        "p_to": np.tile(edges[1:], sigmas.size),
         "num_images": counts_SB.ravel(),
         "share": (counts_SB / counts_SB.sum(axis=1, keepdims=True)).ravel(),
     }

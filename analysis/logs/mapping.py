@@ -1,5 +1,6 @@
 """The user's mapping from patterns of paths to record columns, for what the paths of logs do not say."""
 
+import contextlib
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -69,7 +70,6 @@ def read_mapping(path: str | None) -> LogMapping:
 
 def _compiled(pattern: str, problems: list[str]) -> re.Pattern[str]:
     text = ""
-    seen: set[str] = set()
     for part in re.split(r"(\*\*|\*|\{\w+\})", pattern):
         name = part[1:-1]
         if part in ("*", "**"):
@@ -78,10 +78,9 @@ def _compiled(pattern: str, problems: list[str]) -> re.Pattern[str]:
             text += re.escape(part)
         elif name not in _TYPES:
             problems.append(f"mapping: {pattern!r}: {unknown_choice('column', name, sorted(_TYPES))}")
-        elif name in seen:
+        elif f"(?P<{name}>" in text:
             text += f"(?P={name})"
         else:
-            seen.add(name)
             text += f"(?P<{name}>{_CAPTURES.get(str(_TYPES[name]), '[^/]+?')})"
     return re.compile(text)
 
@@ -95,10 +94,8 @@ def _values(pattern: str, columns: Mapping[str, Any], problems: list[str]) -> di
         if name not in _TYPES:
             problems.append(f"mapping: {pattern!r}: {unknown_choice('column', name, sorted(_TYPES))}")
             continue
-        try:
+        with contextlib.suppress(pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
             values[name] = pa.scalar(value, _TYPES[name]).as_py()
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-            values[name] = None
-        if values[name] is None or isinstance(value, bool):
+        if values.get(name) is None or isinstance(value, bool):
             problems.append(f"mapping: {pattern!r}: {name}: {value!r} is not of type {_TYPES[name]}")
     return values

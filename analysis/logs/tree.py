@@ -252,11 +252,9 @@ def _without_twins(entries: Sequence[LogEntry], findings: list[Finding]) -> list
         other = first.setdefault(entry.identity, entry)
         if other is entry:
             continue
-        ours, theirs = (
-            {name: values.tobytes() for name, values in one.log.columns.items() if name != "elapsed_s"}
-            for one in (entry, other)
-        )
-        what = "duplicate: the same rows" if ours == theirs else "contradictory: other rows, but the same parameters"
+        names = entry.log.columns.keys() - {"elapsed_s"}
+        is_same = all(np.array_equal(entry.log.columns[name], other.log.columns[name]) for name in names)
+        what = "duplicate: the same rows" if is_same else "contradictory: other rows, but the same parameters"
         findings.append(entry.finding("left out", f"{what} as {other.path}, which comes first and is used"))
     return list(first.values())
 
