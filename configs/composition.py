@@ -20,7 +20,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from configs.files import CONFIG_DIR, groups_of, options_of, own_files
 from configs.overrides import apply_overrides, first_lines, is_hydras, parse_overrides
-from jobs.errors import ConfigError
+from jobs.errors import ConfigError, refuse
 from jobs.specs.attack import AttackSpec
 from jobs.specs.certify import CertifySpec
 from jobs.specs.train import TrainSpec
@@ -96,8 +96,7 @@ def _check_choices(groups: Mapping[str, bool], overrides: Sequence[Override], fo
             for group, option in chosen.items()
             if option not in options_of(group, folders)
         ]
-    if problems:
-        raise ConfigError(problems)
+    refuse(problems)
 
 
 def _check_keys(
@@ -115,8 +114,7 @@ def _check_keys(
         for override in values
         if not override.is_add() and override.key_or_group not in (*known, *idle)
     ]
-    if problems:
-        raise ConfigError(problems)
+    refuse(problems)
 
 
 def _unknown_key(override: Override, config: DictConfig, known: Sequence[str], groups: Mapping[str, bool]) -> str:
@@ -185,16 +183,16 @@ def _compose(config_name: str, *choices: str) -> DictConfig:
     except HydraException as error:
         raise ConfigError(first_lines(error)) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError([f"a configuration file is not valid YAML: {' '.join(str(error).split())}"]) from error
+        raise ConfigError(f"a configuration file is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def _to_plain(config: DictConfig) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
-        raise ConfigError([f"{error.full_key}: a value is required; write {error.full_key}=VALUE"]) from error
+        raise ConfigError(f"{error.full_key}: a value is required; write {error.full_key}=VALUE") from error
     except OmegaConfBaseException as error:
-        raise ConfigError([first_lines(error)]) from error
+        raise ConfigError(first_lines(error)) from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 

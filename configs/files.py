@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from jobs.atomic import temporary_folder
-from jobs.errors import ConfigError
+from jobs.errors import refuse
 
 CONFIG_DIR = Path(__file__).parent.resolve()
 
@@ -57,8 +57,7 @@ def own_files(
                 named.append(f"train.architecture='{value}'")
             else:
                 named.append(text)
-        if problems:
-            raise ConfigError(problems)
+        refuse(problems)
         yield named, [folder for folder in (own, config_dir) if folder is not None and any(folder.iterdir())]
 
 

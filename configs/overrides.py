@@ -10,7 +10,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from jobs.errors import ConfigError
+from jobs.errors import ConfigError, refuse
 
 _PATH = re.compile(
     r"(?P<key>\+{0,2}(results|source|output|mapping|train\.(checkpoint|weights|denoiser_weights)|data\.\w+"
@@ -43,8 +43,7 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
             )
         elif is_hydras(override) and override.key_or_group != "hydra.searchpath":
             problems.append(f"{text}: hydra.searchpath is the only setting of Hydra that is used here; remove it")
-    if problems:
-        raise ConfigError(problems)
+    refuse(problems)
     return parsed
 
 
@@ -66,8 +65,7 @@ def apply_overrides(config: DictConfig, overrides: Sequence[Override]) -> None:
             problems += error.problems
         except OmegaConfBaseException as error:
             problems.append(f"{override.input_line}; {first_lines(error)}")
-    if problems:
-        raise ConfigError(problems)
+    refuse(problems)
 
 
 def first_lines(error: Exception) -> str:

@@ -1,5 +1,7 @@
 """Errors with a message for people: what, which value, which path, what to do next."""
 
+from collections.abc import Iterable
+
 
 class ConfigError(ValueError):
     """The configuration cannot be run. Carries every problem found, not only the first."""
@@ -7,6 +9,12 @@ class ConfigError(ValueError):
     def __init__(self, problems: str | list[str]) -> None:
         self.problems = [problems] if isinstance(problems, str) else problems
         super().__init__("\n".join(self.problems))
+
+
+def refuse(problems: Iterable[str]) -> None:
+    """Raise ConfigError with all problems, each once, if there are any."""
+    if named := list(dict.fromkeys(problems)):
+        raise ConfigError(named)
 
 
 class RecordError(ValueError):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jobs.atomic import file_sha256, write_atomically
 from jobs.datasets import Split, data_folder, dataset_module
-from jobs.errors import ConfigError
+from jobs.errors import ConfigError, refuse
 from jobs.files.store import Store
 from jobs.plugins.isolated import ask
 from jobs.prepare import is_prepared
@@ -40,8 +40,7 @@ def check_data(config: LaunchConfig) -> None:
                 dataset_module(sources[name]).check(folder, sorted(needed[name]))
         except ConfigError as error:
             problems += error.problems
-    if problems:
-        raise ConfigError(problems)
+    refuse(problems)
 
 
 def check_checkpoints(config: LaunchConfig, store: Store) -> None:
@@ -54,27 +53,19 @@ def check_checkpoints(config: LaunchConfig, store: Store) -> None:
         if sha256 is not None and is_checked and not store.source_path(sha256).exists() and not store.is_trained(key):
             files.append([str(config.sources[sha256]), train_fields(spec)])
     answers = ask("jobs.networks.pretrained", {}, files, limit_s=None) if files else []
-    problems = [f"train.checkpoint: {problem}" for answer in answers for problem in answer.get("problems", [])]
-    if problems:
-        raise ConfigError(problems)
+    refuse(f"train.checkpoint: {problem}" for answer in answers for problem in answer.get("problems", []))
     for note in (note for answer in answers for note in answer["notes"]):
         say(f"note: train.checkpoint: {note}", sys.stderr)
 
 
 def check_plugins(config: LaunchConfig, store: Store) -> None:
     """Raise ConfigError, with file and line, unless the plug-ins of new models do what a training relies on."""
-    new = {
-        (run.train.key, run.task.precision): run
-        for run in config.manifest.runs
-        if run.train.plugins and _is_unseen(run, store)
-    }
-    if new:
+    runs = [run for run in config.manifest.runs if run.train.plugins and _is_unseen(run, store)]
+    if new := {(run.train.key, run.task.precision): run for run in runs}:
         say(f"checking the plug-ins of {counted(len({key for key, _ in new}), 'model')}")
         batch_size = config.cluster.batch_size
         question = [(train_fields(run.train), precision, batch_size) for (_, precision), run in new.items()]
-        problems = ask("jobs.preflight.checks", config.plugins, question)
-        if problems:
-            raise ConfigError(problems)
+        refuse(ask("jobs.preflight.checks", config.plugins, question))
 
 
 def _is_unseen(run: Run, store: Store) -> bool:
@@ -105,9 +96,7 @@ def _compose(specs: Sequence[TrainSpec], config: LaunchConfig, store: Store) -> 
         [train_fields(spec), [str(store.checkpoint_path(member.key)) for member in spec.members], str(store.root)]
         for spec in new.values()
     ]
-    problems = ask("jobs.networks.compositions", config.plugins, question) if new else []
-    if problems:
-        raise ConfigError(problems)
+    refuse(ask("jobs.networks.compositions", config.plugins, question) if new else [])
 
 
 def _run_prepare(*arguments: str) -> None:

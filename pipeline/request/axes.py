@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.datasets import Split, count_images
-from jobs.errors import ConfigError
+from jobs.errors import ConfigError, refuse
 from jobs.specs.attack import AttackSpec
 from jobs.specs.indices import IndexRange, Indices, as_indices
 from jobs.specs.runs import Place, Run
@@ -40,8 +40,7 @@ def expand_attacks(runs: Sequence[Run], attack: Mapping[str, Any], data: Mapping
             indices = image_indices(run.train, spec.split, index_values, data, where="attack.indices")
             attacked = Run(train=run.train, task=spec, indices=indices)
             found.setdefault(attacked.place, attacked)
-    if problems:
-        raise ConfigError(list(dict.fromkeys(problems)))
+    refuse(problems)
     return tuple(found.values())
 
 
@@ -88,8 +87,7 @@ def _checked(listed: list[Any], size: int, where: str, images: str) -> list[int]
     twice = sorted(value for value, count in Counter(numbers).items() if count > 1)
     problems += [f"{where}: {value} is given more than once" for value in twice[:_NAMED]]
     problems += [] if listed else [f"{where}: contains no index; remove it to use all images"]
-    if problems:
-        raise ConfigError(problems)
+    refuse(problems)
     return numbers
 
 

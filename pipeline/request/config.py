@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from jobs.errors import ConfigError
+from jobs.errors import ConfigError, refuse
 from jobs.specs.runs import Manifest
 from jobs.specs.units import STAGES, Compile, CompileOrAuto, Stage
 from jobs.validation import STRICT, collect, matching
@@ -171,13 +171,8 @@ class LaunchConfig:
 
 def parse_launch(values: Mapping[str, Any]) -> LaunchConfig:
     """The launch configuration, from composed values of configs/launch.yaml. Raises ConfigError with all problems."""
-    problems = [
-        f"{group}: write keys with values, got {values[group]!r}"
-        for group in _GROUPS
-        if not isinstance(values[group], Mapping)
-    ]
-    if problems:
-        raise ConfigError(problems)
+    not_groups = [group for group in _GROUPS if not isinstance(values[group], Mapping)]
+    refuse(f"{group}: write keys with values, got {values[group]!r}" for group in not_groups)
     values, problems = _with_own_data(values)
     rest = {key: value for key, value in values.items() if key not in _GROUPS}
     options = collect(problems, _Options, rest, where="")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.atomic import read_json
-from jobs.errors import ConfigError
+from jobs.errors import ConfigError, refuse
 from jobs.files.store import Store
 from jobs.plugins import ENSEMBLE, Plugin
 from jobs.specs.train import TrainSpec, train_fields
@@ -53,8 +53,7 @@ def ensemble_fields(values: Mapping[str, Any], axes: Iterable[str], results: Pat
             problems += getattr(error, "problems", [f"{store.spec_path(key)}: cannot be read ({error})"])
     if len(members) == len(keys):
         problems += [f"{name}: {problem}" for problem in _differences(members)]
-    if problems:
-        raise ConfigError(problems)
+    refuse(problems)
     first = members[keys[0]]
     options = [
         {"train": train_fields(member), "sha256": sha256_of(str(store.checkpoint_path(key)))}

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from jobs.errors import ConfigError
+from jobs.errors import ConfigError, refuse
 from jobs.specs.certify import CertifySpec
 from jobs.specs.indices import Indices
 from jobs.specs.runs import GridName, Manifest, Place, Run
@@ -89,8 +89,7 @@ def expand(
             problems.append(f"grid.exclude[{nr}]: {dict(rule)} matches no model; correct it or remove it")
     if not grid.blocks:
         problems.append("grid.blocks: the list is empty; write at least one block")
-    if problems:
-        raise ConfigError(list(dict.fromkeys(problems)))
+    refuse(problems)
     attacks = expand_attacks(list(runs.values()), attack, data or {}) if attack else ()
     return Manifest(grid=grid.name, runs=(*runs.values(), *attacks))
 
@@ -164,8 +163,7 @@ def _run(
             for name in ("method", "sigma")
             if values.get(name) is None
         ]
-    if problems:
-        raise ConfigError(problems)
+    refuse(problems)
     train = collect(problems, TrainSpec, values, where="train")
     certify_values["train_key"] = train.key if train else ""
     certify = collect(problems, CertifySpec, certify_values, where="certify")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from jobs.errors import ConfigError
+from jobs.errors import ConfigError, refuse
 from jobs.plugins import DATA_FILES, Plugin, PluginKind
 from jobs.plugins.files import read_plugins
 from jobs.plugins.isolated import ask
@@ -51,8 +51,7 @@ class Plugins:
                 plugin = left[kind] = Plugin(**answer)
                 if kind == "data":
                     left["dataset"] = plugin.label
-        if problems:
-            raise ConfigError(problems)
+        refuse(problems)
         return left
 
 

@@ -87,11 +87,19 @@ def record_deaths(deaths: Iterable[Failure], manifest: Manifest, store: Store) -
 
 
 def _deaths(job: str, log_path: Path, units: Iterable[str]) -> Iterator[tuple[Failure, bool]]:
-    """Failures of the units that were running when a job ended, or of all its units if it ended before the first."""
+    """Failures of the units that were running when a job ended, or of all its units if it ended before the first.
+
+    And whether each may still run. None for units that were saved or cancelled.
+    """
     log = joblog.read_job_log(log_path, job)
+    for lost in log.lost:
+        reason = _reason(lost.after)
+        failure_class, message = reason or ("unknown", "its job ended without an error message; see its log")
+        if failure_class is not None and (reason or not lost.was_interrupted):
+            message = (reason and joblog.said_by_another(log_path, lost.unit)) or message
+            may_live = reason is None and joblog.is_beating(log_path)
+            yield _failure(lost.unit, failure_class, message, lost.where, log_path), may_live
     if log.host is None or log.num_units:
-        for lost in log.lost:
-            yield from _death(log_path, lost)
         return
     said = log.last_lines or "(the log contains nothing else)"
     before = f"the job ended before its first unit began; check cluster.setup, cluster.python and the node:\n{said}"
@@ -103,24 +111,11 @@ def _deaths(job: str, log_path: Path, units: Iterable[str]) -> Iterator[tuple[Fa
         yield from ((_failure(unit, failure_class, message, place, log_path), False) for unit in units)
 
 
-def _death(log_path: Path, lost: joblog.LostUnit) -> Iterator[tuple[Failure, bool]]:
-    """The failure of a unit that was running, and whether it may still run; none if it was saved or cancelled."""
-    reason = _reason(lost.after)
-    failure_class, message = reason or ("unknown", "its job ended without an error message; see its log")
-    if failure_class is None or (reason is None and lost.was_interrupted):
-        return
-    if reason:
-        message = joblog.said_by_another(log_path, lost.unit) or message
-    may_live = reason is None and joblog.is_beating(log_path)
-    yield _failure(lost.unit, failure_class, message, lost.where, log_path), may_live
-
-
 def _failure(unit: str, failure_class: FailureClass, message: str, place: Place, log_path: Path) -> Failure:
     return Failure(
         unit=unit,
         failure_class=failure_class,
         message=message,
-        traceback="",
         log_path=str(log_path),
         attempt=1,
         time=log_path.stat().st_mtime,
