@@ -1,7 +1,6 @@
 """Sets of image indices, mostly arithmetic progressions, and how they are cut into shards."""
 
 import hashlib
-import itertools
 from collections.abc import Iterable, Iterator
 from typing import Annotated
 
@@ -128,7 +127,9 @@ def _longest_progression(indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64
     first, present, best = values[0], set(values), (0, 0)
     # Steps beyond the first few gaps cannot beat them by much, and every step costs a walk.
     for step in (index - first for index in values[1:33]):
-        length = next(length for length in itertools.count(2) if first + length * step not in present)
+        length = 2
+        while first + length * step in present:
+            length += 1
         best = max(best, (length, -step))
     length, step = best[0], -best[1]
     return first + step * np.arange(length, dtype=np.int64)
