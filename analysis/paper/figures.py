@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from analysis.candidates import Candidates, candidates_of, largest_of
 from analysis.compare import Curve, envelope_curve, round_radii
@@ -18,6 +17,9 @@ from analysis.statistics import best_single, csv_text
 from jobs.atomic import write_text
 from jobs.errors import RecordError
 from jobs.wording import counted
+
+if TYPE_CHECKING:
+    import pandas as pd  # slow to import
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,7 +115,7 @@ def _empirical(declared: CurveDeclaration, dataset: str, records: PaperRecords, 
     return [_attacked(declared, group, first_color + number) for number, group in enumerate(groups)]
 
 
-def _attacked(declared: CurveDeclaration, rows: pd.DataFrame, color_nr: int) -> Curve:
+def _attacked(declared: CurveDeclaration, rows: "pd.DataFrame", color_nr: int) -> Curve:
     attacks = rows.groupby(["attack_epsilon", *CLASSIFIER], sort=True, observed=True, dropna=False)
     per_image = attacks["index"].agg(["count", "nunique"])
     if (per_image["count"] != per_image["nunique"]).any():

@@ -4,9 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 
 from analysis.load import load_grid
@@ -23,6 +22,9 @@ from jobs.files.layouts import ATTACK
 from jobs.files.manifest import open_grid
 from jobs.files.store import Store
 from jobs.specs.runs import Manifest
+
+if TYPE_CHECKING:
+    import pandas as pd  # slow to import
 
 CLASSIFIER = ["train_key", "sigma"]
 """Together they identify the smoothed classifier that was attacked; null in logs, which do not say."""
@@ -45,7 +47,7 @@ class PaperRecords:
     """The records to draw from."""
 
     models: tuple[CertifiedModel, ...]  # certified models, including those with short logs
-    predictions: pd.DataFrame  # predictions at attacked images, in the columns of SCHEMA
+    predictions: "pd.DataFrame"  # predictions at attacked images, in the columns of SCHEMA
     are_logs: bool  # whether they are published logs
 
     @property
@@ -98,7 +100,7 @@ def whole_models(models: Sequence[CertifiedModel]) -> list[CertifiedModel]:
     return [model for model in models if _images_of(model) == usual]
 
 
-def _attacked_predictions(store: Store, manifest: Manifest) -> pd.DataFrame:
+def _attacked_predictions(store: Store, manifest: Manifest) -> "pd.DataFrame":
     """The complete attacks of a launched grid in the columns of SCHEMA. Raises RecordError if a file is invalid.
 
     As in logs, ``attack`` is pgd for every kind of PGD, and ``estimator`` says whose gradient it follows.
@@ -116,7 +118,7 @@ def _attacked_predictions(store: Store, manifest: Manifest) -> pd.DataFrame:
     return named.reindex(columns=SCHEMA.names)
 
 
-def select_rows(predictions: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
+def select_rows(predictions: "pd.DataFrame", where: Mapping[str, Any]) -> "pd.DataFrame":
     """The rows that match every condition: a column and its value, a list of values, or LARGEST."""
     rows = predictions
     for name, wanted in where.items():
