@@ -194,7 +194,10 @@ def _launch_locked(config: LaunchConfig, store: Store) -> int:
         if needs_person:
             return EXIT_FAILED
         _write_manifest(manifest, store)  # it may have been lost or damaged
-        say(text.nothing_to_do(config, found.activity))
+        if found.activity.in_progress:
+            say(f"nothing to submit: the rest is in progress\n{text.follow_step(config)}")
+        else:
+            say(f"nothing to do: the grid is complete\n{text.next_step(config)}")
         return 0
     _set_aside([damage for unit in todo.train for damage in source_damages(unit.train, store)], manifest, store)
     stage_inputs(todo, config, store)

@@ -75,13 +75,6 @@ def _rounded(hours: float) -> str:
     return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
 
 
-def nothing_to_do(config: LaunchConfig, activity: Activity) -> str:
-    """Why there is nothing to do."""
-    if activity.in_progress:
-        return f"nothing to submit: the rest is in progress\n{follow_step(config)}"
-    return f"nothing to do: the grid is complete\n{next_step(config)}"
-
-
 def waiting_text(plan: Plan, history: Mapping[str, Failure]) -> str:
     """The units that will not be retried automatically, and how to retry them."""
     lines = failure_texts([history[name] for name in plan.waiting if name in history])

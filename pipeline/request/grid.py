@@ -21,8 +21,8 @@ from pipeline.request.ensembles import ensemble_fields, member_keys
 from pipeline.request.lengths import task_problems, train_problems
 from pipeline.request.plugins import Plugins, is_plugin_axis
 
-_AXES = [*(field.name for field in fields(TrainSpec) if not field.name.endswith("_sha256")), "sigma_cert"]
-_AXES += [*FILE_AXES, DENOISER_AXIS]
+_FIELDS = [field.name for field in fields(TrainSpec) if not field.name.endswith("_sha256")]
+_AXES = [*_FIELDS, "sigma_cert", *FILE_AXES, DENOISER_AXIS]
 """Other axes are plug-ins and their options: objective, objective.NAME."""
 
 

@@ -32,7 +32,6 @@ def sbatch_parameters(
     stage share ``cluster.max_parallel``.
     """
     stage = config.stage(name.stage)
-    options = {option: config.option(name.stage, option) for option in _OPTIONS}
     extra = {"requeue": True, **config.option(name.stage, "extra")}
     if config.mail and name.stage == "aggregate":  # the last job of a grid
         extra = {"mail-user": config.mail, "mail-type": "END,FAIL"} | extra
@@ -45,7 +44,7 @@ def sbatch_parameters(
         "job_name": str(name),
         "time": limit_min,
         **_resources(stage, config, memory_gb, num_processes),
-        **options,
+        **{option: config.option(name.stage, option) for option in _OPTIONS},
         "exclude": exclude,
         "wckey": config.wckey,
         "setup": [
