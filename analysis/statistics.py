@@ -152,19 +152,31 @@ def _frame(rows: Sequence[Mapping[str, Any]]) -> Frame:
 
 def _columns_of(candidates: Candidates, radii: Sequence[float], levels: Levels) -> Frame:
     winners = [candidates.winner_at(radius) for radius in radii]
+    reported: dict[Candidate | None, list[CertifiedModel]] = {None: []}
+    for winner in dict.fromkeys(filter(None, winners)):
+        reported[winner] = [model.among(candidates.is_reported) for model in winner.replicates]
     # If models are selected on other images, only the winners count as searched on the images reported.
-    chosen = {id(model) for winner in winners if winner for model in winner.replicates}
-    among = len(candidates.models) if candidates.is_reported.all() else max(1, len(chosen))
-    cells = [_cell_of(candidates, winner, radius, levels, among) for winner, radius in zip(winners, radii, strict=True)]
+    among = len(candidates.models) if candidates.is_reported.all() else max(1, sum(map(len, reported.values())))
+    cells = [
+        _cell_of(candidates, winner, reported[winner], radius, levels, among)
+        for winner, radius in zip(winners, radii, strict=True)
+    ]
     return _frame(cells)
 
 
 def _cell_of(
-    candidates: Candidates, winner: Candidate | None, radius: float, levels: Levels, among: int
+    candidates: Candidates,
+    winner: Candidate | None,
+    models: Sequence[CertifiedModel],
+    radius: float,
+    levels: Levels,
+    among: int,
 ) -> dict[str, Any]:
-    """The statistics of a cell; for several seeds, the mean of their numbers and the sum of their errors."""
+    """The statistics of a cell; for several seeds, the mean of their numbers and the sum of their errors.
+
+    ``models`` are the winner's replicates on the images reported.
+    """
     num_images, replicates = candidates.num_images, winner.replicates if winner else ()
-    models = [model.among(candidates.is_reported) for model in replicates]
     counts = np.array([int(model.curve.num_certified(radius)) for model in models] or [0])
     accuracy = float(candidates.accuracy_at(radius)[0])
     is_bound = not are_exact(radius, candidates.exact_step)
