@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from jobs.errors import ConfigError
+from jobs.errors import ConfigError, refuse
 from jobs.validation import unknown_choice
 from smoothing.distributions import Noise
 
@@ -52,9 +52,7 @@ Key = TypeVar("Key")
 
 def select(models: Mapping[Key, Parameters], where: Where, grid: str) -> dict[Key, Parameters]:
     """The models that match. Raises ConfigError if a condition names an unknown parameter, or if none matches."""
-    problems = [f"where: {unknown_choice('parameter', name, PARAMETERS)}" for name in where if name not in PARAMETERS]
-    if problems:
-        raise ConfigError(problems)
+    refuse(f"where: {unknown_choice('parameter', name, PARAMETERS)}" for name in where if name not in PARAMETERS)
     chosen = {key: known for key, known in models.items() if matches(known, where)}
     if not chosen:
         values = {name: sorted({str(getattr(known, name)) for known in models.values()}) for name in where}

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from jobs.errors import ConfigError
+from jobs.errors import ConfigError, refuse
 from jobs.files.imported import IMPORTED, PREDICTIONS
 from jobs.validation import unknown_choice
 
@@ -34,8 +34,7 @@ class LogMapping:
             (pattern, _compiled(pattern, problems), _values(pattern, columns, problems))
             for pattern, columns in patterns.items()
         ]
-        if problems:
-            raise ConfigError(problems)
+        refuse(problems)
         self._unused = set(patterns)
 
     def fields_of(self, path: PurePosixPath) -> dict[str, Any]:

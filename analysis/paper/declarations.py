@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from analysis.compare import even_radii
 from analysis.paper.records import LARGEST, SCHEMA
 from analysis.selection import PARAMETERS
-from jobs.errors import ConfigError
+from jobs.errors import refuse
 from jobs.validation import STRICT, collect, unknown_choice
 
 EACH = "each"
@@ -135,8 +135,7 @@ def parse_declarations(
     ]
     names = Counter(made.name for made in [*made_tables, *made_figures])
     problems += [f"{name}: two tables or figures have this name" for name, count in names.items() if count > 1]
-    if problems:
-        raise ConfigError(list(dict.fromkeys(problems)))
+    refuse(problems)
     return made_tables, made_figures
 
 

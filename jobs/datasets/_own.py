@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from jobs.datasets._images import SPLITS, ArrayImages, Augmentation, DatasetInfo, Images, Split, check_content
 from jobs.datasets._tree import Tree, subfolders
-from jobs.errors import ConfigError, DataError
+from jobs.errors import ConfigError, DataError, refuse
 from jobs.plugins import Plugin, loading
 from jobs.validation import unknown_choice
 
@@ -46,8 +46,7 @@ class OwnData:
 
     def check(self, folder: Path, needed: Sequence[Split]) -> None:
         """Raise ConfigError unless it has the images of the splits that are needed."""
-        if problems := [f"{folder}: has no {split} images" for split in needed if not self.INFO.num_images[split]]:
-            raise ConfigError(problems)
+        refuse(f"{folder}: has no {split} images" for split in needed if not self.INFO.num_images[split])
 
     def open_split(self, split: Split, folder: Path | None) -> Images:
         """One split. Raises DataError if it has changed since its key was made."""

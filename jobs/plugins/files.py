@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from jobs.errors import ConfigError
+from jobs.errors import ConfigError, refuse
 from jobs.validation import unknown_choice
 
 PACKAGES = ("analysis", "configs", "jobs", "pipeline", "smoothing")
@@ -35,8 +35,7 @@ def read_plugins(entries: Sequence[str]) -> dict[str, bytes]:
                 found[name] = path
         except ConfigError as error:
             problems += error.problems
-    if problems:
-        raise ConfigError(problems)
+    refuse(problems)
     contents: dict[str, bytes] = {}
     for path in found.values():
         for file in [path] if path.is_file() else _files(path):

@@ -12,7 +12,7 @@ from typing import Any
 import pydantic
 
 from jobs.datasets._own import described
-from jobs.errors import ConfigError
+from jobs.errors import ConfigError, refuse
 from jobs.plugins import DATA_FILES, LIBRARIES, Plugin, isolated, loading
 from jobs.specs.keys import canonical_json
 from jobs.validation import STRICT, build, unknown_choice
@@ -60,8 +60,7 @@ def _model(name: str, options: Mapping[str, Any]) -> Plugin:
     loaded = loading.load(name)
     if not callable(loaded):
         raise ConfigError(f"{name}: must be a function build(info, **options) that returns a torch.nn.Module")
-    if problems := list(_signature_problems(loaded, options)):
-        raise ConfigError(problems)
+    refuse(_signature_problems(loaded, options))
     parameters = list(inspect.signature(loaded).parameters.values())[1:]
     defaults = {one.name: one.default for one in parameters if one.default is not one.empty}
     return Plugin(name=name, version=loading.version_of(loaded), options={**defaults, **options})
