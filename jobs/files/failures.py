@@ -93,11 +93,8 @@ _FULL_GPU = r"CUDA error: out of memory|CU(BLAS|DNN)_STATUS_\w*ALLOC\w*_FAILED|C
 _CLASSES: Sequence[tuple[FailureClass, tuple[type[BaseException], ...], str]] = (
     ("cuda_oom", (RuntimeError,), _FULL_GPU),
     ("node_fail", (RuntimeError,), _BROKEN_GPU),
-    (
-        "unknown",
-        (RuntimeError,),
-        r"Connection (closed|reset) by (remote )?peer",
-    ),  # another process of one training died
+    # Another process of one training died.
+    ("unknown", (RuntimeError,), r"Connection (closed|reset) by (remote )?peer"),
     ("host_oom", (MemoryError,), ""),
     ("data", (RecordError, CheckpointError, DataError, TrainingDivergedError, OSError), ""),
     ("config", (ConfigError,), ""),
@@ -210,17 +207,18 @@ def failure_now(
     store: Store, unit: Unit, failure_class: FailureClass, message: str, log_path: Path, place: Place | None = None
 ) -> Failure:
     """A failure of a unit that is not recorded yet; at this process's place, or at the ``place`` given."""
-    last = last_failure(store, unit)
-    return Failure(
+    failure = Failure(
         **asdict(place or Place.here()),
         unit=unit.name,
         failure_class=failure_class,
         message=message,
         log_path=str(log_path),
-        attempt=1 if last is None else last.attempt + 1,
+        attempt=1,
         time=time.time(),
-        earlier={} if last is None else dict(last.counts),
+        earlier={},
     )
+    last = last_failure(store, unit)
+    return failure if last is None else following(failure, last)
 
 
 def _folder(store: Store, unit: Unit) -> Path:
