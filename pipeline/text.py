@@ -32,9 +32,8 @@ def plan_table(manifest: Manifest, observed: Observation, plan: Plan, activity: 
     is_aggregated = observed.aggregated and observed.is_complete(manifest)
     rows = [("train", "models", len(models), len(models & observed.trained), len(plan.train))]
     for stage in SHARD_STAGES:
-        total = sum(len(run.indices) for run in manifest.of(stage))
-        num_missing = sum(len(observed.missing(run)) for run in manifest.of(stage))
-        rows.append((stage, "images", total, total - num_missing, len(plan.shards[stage])))
+        num_done, total = observed.num_images(manifest.of(stage))
+        rows.append((stage, "images", total, num_done, len(plan.shards[stage])))
     rows.append(("aggregate", "file", 1, int(is_aggregated), int(plan.aggregate is not None)))
     shown = [row for row in rows if row[2]]  # few grids have attacks
     table = tabulate(shown, headers=["stage", "items", "total", "done", "units to run"], intfmt=",")

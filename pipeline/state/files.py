@@ -1,6 +1,6 @@
 """What is done and what failed, as far as the files show. Changes nothing."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from jobs.aggregate import look_at_joined
@@ -29,6 +29,11 @@ class Observation:
     def missing(self, run: Run) -> list[int]:
         """The images of a run that are not done."""
         return missing_from(run.indices, self.finished(run))
+
+    def num_images(self, runs: Collection[Run]) -> tuple[int, int]:
+        """The images of some runs that are done, and all of them."""
+        total = sum(len(run.indices) for run in runs)
+        return total - sum(len(self.missing(run)) for run in runs), total
 
     def is_complete(self, manifest: Manifest) -> bool:
         """Whether all models are trained and all images of all runs are done."""

@@ -60,11 +60,10 @@ class UnitState:
 
 @dataclass(frozen=True, kw_only=True)
 class RunStates:
-    """The states of the shards of one run, and the number of images done."""
+    """The states of the shards of one run."""
 
     run: Run
     shards: tuple[UnitState, ...]
-    num_done: int
 
     @property
     def state(self) -> State:
@@ -90,8 +89,7 @@ class Status:
 
     def num_images(self, stage: ShardStage) -> tuple[int, int]:
         """The images of a stage that are done, and all of them."""
-        runs = self.of(stage)
-        return sum(item.num_done for item in runs), sum(len(item.run.indices) for item in runs)
+        return self.found.observed.num_images(self.manifest.of(stage))
 
     @property
     def units(self) -> tuple[UnitState, ...]:
@@ -126,11 +124,7 @@ def look(manifest: Manifest, store: Store) -> Status:
             state_of(TrainUnit(train=spec), is_done=key in observed.trained) for key, spec in manifest.models.items()
         ),
         runs=tuple(
-            RunStates(
-                run=run,
-                shards=tuple(_shards(run, observed, state_of, named.get(run.name, ()))),
-                num_done=len(run.indices) - len(observed.missing(run)),
-            )
+            RunStates(run=run, shards=tuple(_shards(run, observed, state_of, named.get(run.name, ()))))
             for run in manifest.runs
         ),
         aggregate=state_of(AggregateUnit(grid=manifest.grid), is_done=is_done),
