@@ -1,6 +1,5 @@
 """The launch configuration as frozen dataclasses, every value checked, all errors at once."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import fields
@@ -32,9 +31,22 @@ _OWN_OPTIONS = {
     "signal": "signal_delay_s",
     "clusters": "clusters",
 }
-_TAKEN_OPTIONS = re.compile(
-    "array|dependency|error|job-name|kill-on-invalid-dep|nodes|ntasks|open-mode|output|parsable|quiet|test-only|wait|wrap"
-)
+_TAKEN_OPTIONS = {
+    "array",
+    "dependency",
+    "error",
+    "job-name",
+    "kill-on-invalid-dep",
+    "nodes",
+    "ntasks",
+    "open-mode",
+    "output",
+    "parsable",
+    "quiet",
+    "test-only",
+    "wait",
+    "wrap",
+}
 _GROUPS = ("grid", "train", "certify", "attack", "cluster")
 _MAX_SIGNAL_DELAY_S = 65535
 _Memory = Annotated[float, Field(gt=0)]
@@ -229,7 +241,7 @@ def _extra_problems(slurm: SlurmConfig) -> Iterator[str]:
         option = given.replace("_", "-")
         if option in _OWN_OPTIONS:
             yield f"{where}.{given}: write cluster.{_OWN_OPTIONS[option]} instead"
-        if _TAKEN_OPTIONS.fullmatch(option):
+        if option in _TAKEN_OPTIONS:
             yield f"{where}.{given}: set by the launcher; remove it"
 
 

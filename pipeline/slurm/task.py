@@ -64,14 +64,14 @@ class ArrayTask:
         Exits with 1 if units failed and none was done, and with 3 if all were skipped.
         """
         unit_process.start_fork_server(unit_process.modules_for(self.units[0].stage, len(self.units)))
-        waiting, num_done, ended = deque(self.units), 0, list[object]()
+        waiting, num_done = deque(self.units), 0
         try:
             while waiting or self._in_progress:
                 while waiting and len(self._in_progress) < self.launch.runs_per_gpu and not self._is_interrupted:
                     num_done += self._begin(waiting.popleft())
                 # Short waits, to react to a signal at once.
-                if self._in_progress:
-                    ended = [*wait([item.sentinel for item in self._in_progress], timeout=_POLL_S)]
+                sentinels = [item.sentinel for item in self._in_progress]
+                ended = wait(sentinels, timeout=_POLL_S) if sentinels else []
                 if self._is_interrupted:
                     self._leave()
                 num_done += sum([self._finish(item) for item in [*self._in_progress] if item.sentinel in ended])
